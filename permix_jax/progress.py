@@ -1,0 +1,49 @@
+"""A progress bar per phase; plain lines where the output is no terminal."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts `total` units of a phase. Use as a context manager.
+
+    On a terminal a tqdm bar; elsewhere a line at the start, every ten seconds, and at the end,
+    so that a log file stays readable.
+    """
+
+    def __init__(self, label: str, total: int, initial: int = 0):
+        self._label, self._total, self._count, self._first = label, total, initial, initial
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(desc=label, total=total, initial=initial, dynamic_ncols=True)
+        self._begin = self._last_line = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, units: int = 1, **figures: float) -> None:
+        """Counts `units` more and shows the figures of the moment."""
+        self._count += units
+        shown = {name: f"{value:.4g}" for name, value in figures.items()}
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(units)
+            return
+        now = time.monotonic()
+        ends = self._count in (self._first + units, self._total)
+        if ends or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            print(self._line(now - self._begin, shown), file=sys.stderr, flush=True)
+
+    def _line(self, elapsed: float, shown: dict[str, str]) -> str:
+        left = elapsed / (self._count - self._first) * (self._total - self._count)
+        figures = "".join(f"  {name} {value}" for name, value in shown.items())
+        return f"{self._label} {self._count}/{self._total}{figures}  {left:.0f} s left"

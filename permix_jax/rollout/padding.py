@@ -1,0 +1,32 @@
+"""Ragged token lists to arrays of a few fixed shapes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def right_pad(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int32 [rows, length], padded with 0, and the bool mask of the real ones.
+
+    Raises ValueError if a row is longer than `length`.
+    """
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        if len(row) > length:
+            raise ValueError(f"row {i} has {len(row)} tokens, over the length of {length}")
+        tokens[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return tokens, mask
+
+
+def bucket(length: int, limit: int) -> int:
+    """The padded length of `length` tokens: a quarter of `limit`, half of it, or all.
+
+    Three lengths, so at most three compiled programs, and no row of a quarter or more is padded
+    to over twice its length. Raises ValueError above the limit.
+    """
+    for size in (-(-limit // 4), -(-limit // 2), limit):
+        if length <= size:
+            return size
+    raise ValueError(f"{length} tokens are over the limit of {limit}")

@@ -1,0 +1,92 @@
+"""The base policy: made by SFT once, and kept in the cache for every run that starts from it."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from functools import partial
+from pathlib import Path
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+import permix_jax
+from permix_jax.checkpoints import Checkpoints
+from permix_jax.models.policy import Policy
+from permix_jax.randomness import generator
+from permix_jax.sharding import shard_rows
+from permix_jax.tasks.problem import Task
+from permix_jax.training.loop import fit
+from permix_jax.training.sft import make_sft_batch, sft_gradients
+from permix_jax.training.state import create_state, make_optimizer, make_step, state_shardings
+from permix_jax.training.stop import StopRequest
+
+# What the base depends on beside its config: a change of this code makes a new base.
+_CODE = ("models", "personas", "tasks", "training/sft.py", "training/state.py", "randomness.py")
+
+
+def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> Path:
+    """Where this base is kept: a hash of everything it depends on names it."""
+    digest = hashlib.sha256()
+    settings = [config.seed, *(config[part].to_dict() for part in ("task", "data", "model", "sft"))]
+    digest.update(json.dumps([*settings, policy.end_tokens], sort_keys=True).encode())
+    digest.update(importlib.metadata.version("jax").encode())
+    for problem in task.train:
+        digest.update(repr((problem.id, problem.prompt, problem.answer)).encode())
+    for persona in task.personas:
+        digest.update(repr(dataclasses.astuple(persona)).encode())
+    root = Path(permix_jax.__file__).parent
+    for part in _CODE:
+        files = sorted((root / part).glob("*.py")) if (root / part).is_dir() else [root / part]
+        for file in files:
+            digest.update(file.read_bytes())
+    return cache / "bases" / digest.hexdigest()[:16]
+
+
+def prepare_base(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    initial_params,
+    mesh: Mesh,
+    folder: Path,
+    stop: StopRequest,
+) -> None:
+    """Trains the base policy into `folder`, unless it is there already, or goes on doing so.
+
+    `folder` gets `checkpoints/`, `metrics.jsonl` and `tensorboard/` of the SFT.
+    """
+    s = config.sft
+    checkpoints = Checkpoints(folder / "checkpoints")
+    finished = checkpoints.latest_step() == s.steps
+    if s.steps == 0 and not finished:
+        checkpoints.save(0, initial_params)
+    checkpoints.close()
+    if finished or s.steps == 0:
+        return
+    optimizer, schedule = make_optimizer(
+        s.learning_rate, s.warmup_steps, s.steps, s.decay, s.weight_decay, s.max_grad_norm
+    )
+    shardings = state_shardings(policy.model, optimizer, mesh)
+    gradients = partial(sft_gradients, policy.model, chunk_tokens=config.model.head_chunk)
+    sft_step = make_step(gradients, optimizer, shardings)
+
+    def update(state, step):
+        rng = generator(config.seed, "sft", step)
+        demonstrations = [task.demonstrate(rng, task.train) for _ in range(s.batch_size)]
+        batch = make_sft_batch(policy, demonstrations, config.rollout.max_prompt_tokens, s.max_new_tokens)
+        state, metrics = sft_step(state, shard_rows(batch, mesh))
+        row = {name: float(x) for name, x in metrics.items()}
+        return state, {**row, "learning_rate": float(schedule(step - 1))}
+
+    fit(
+        "SFT of the base policy",
+        folder,
+        create_state(initial_params, optimizer, shardings),
+        update,
+        steps=s.steps,
+        checkpoint_every=s.checkpoint_every,
+        keep_checkpoints=1,
+        shown={"loss": "loss"},
+        stop=stop,
+    )

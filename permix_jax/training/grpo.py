@@ -1,0 +1,112 @@
+"""GRPO on persona-mixed rollouts, from a base policy that is also the frozen reference."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from permix_jax.grpo.gradients import grpo_gradients, score
+from permix_jax.grpo.loss import LossConfig
+from permix_jax.models.policy import Policy
+from permix_jax.tasks.problem import Task
+from permix_jax.training.log import rewrite_atomically
+from permix_jax.training.loop import fit
+from permix_jax.training.rollouts import RolloutWorker
+from permix_jax.training.state import (
+    TrainState,
+    create_state,
+    make_optimizer,
+    make_step,
+    state_shardings,
+)
+from permix_jax.training.stop import StopRequest
+
+_SHOWN = {
+    "reward": "reward",
+    "truncated": "completions/clipped_ratio",
+    "tokens/s": "tokens_per_second",
+}
+
+
+def train_grpo(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    base_params,
+    mesh: Mesh,
+    workdir: Path,
+    stop: StopRequest,
+    after_step: Callable[[TrainState, int], None],
+) -> TrainState:
+    """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises."""
+    t, r, g = config.train, config.rollout, config.grpo
+    optimizer, schedule = make_optimizer(
+        t.learning_rate,
+        t.warmup_steps,
+        t.steps * g.epochs,
+        t.decay,
+        t.weight_decay,
+        t.max_grad_norm,
+    )
+    shardings = state_shardings(policy.model, optimizer, mesh)
+    gradients = partial(
+        grpo_gradients,
+        policy.model,
+        loss=loss_config(config),
+        temperature=r.temperature,
+        micro_batches=t.micro_batches,
+        chunk_tokens=config.model.head_chunk,
+    )
+    grpo_step = make_step(gradients, optimizer, shardings)
+    reference_score = jax.jit(
+        lambda batch: score(
+            policy.model, base_params, batch, r.temperature, config.model.head_chunk
+        ).logprobs
+    )
+    make_rollouts = RolloutWorker(config, task, policy, mesh)
+
+    def update(state: TrainState, step: int):
+        rollouts = make_rollouts(state.params, step)
+        begin, batch = time.monotonic(), rollouts.batch
+        if g.kl_weight:
+            batch = batch.replace(reference_logprobs=reference_score(batch))
+        for _ in range(g.epochs):
+            state, metrics = grpo_step(state, batch)
+        row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
+        row["learning_rate"] = float(schedule(step * g.epochs - 1))
+        row["time/update"] = time.monotonic() - begin
+        row["tokens_per_second"] = int(batch.completion_mask.sum()) / row["time/rollout"]
+        if step % t.log_completions_every == 0 or step == t.steps:
+            rewrite_atomically(workdir / "completions" / f"{step}.jsonl", rollouts.records)
+        return state, row
+
+    return fit(
+        f"GRPO {Path(workdir).name}",
+        workdir,
+        create_state(base_params, optimizer, shardings),
+        update,
+        steps=t.steps,
+        checkpoint_every=t.checkpoint_every,
+        keep_checkpoints=t.keep_checkpoints,
+        shown=_SHOWN,
+        stop=stop,
+        after_step=after_step,
+    )
+
+
+def loss_config(config: ConfigDict) -> LossConfig:
+    """The method's fields of the run's config."""
+    g = config.grpo
+    return LossConfig(
+        g.aggregation,
+        g.clip_low,
+        g.clip_high,
+        g.kl_weight,
+        g.kl_estimator,
+        g.mask_truncated,
+        config.rollout.max_new_tokens,
+    )

@@ -1,0 +1,49 @@
+"""What a run writes beside its checkpoints: metrics as JSON lines and for TensorBoard."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+
+class MetricsLog:
+    """Appends one JSON object a step to `metrics.jsonl`, and the same to `tensorboard/`.
+
+    Opened at `step`, it keeps the rows up to it and drops what a killed run wrote beyond its last
+    checkpoint: those steps will be done again.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "metrics.jsonl"
+        rewrite_atomically(self._path, [row for row in read_rows(self._path) if row["step"] <= step])
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a JSONL file; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    whole = path.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def rewrite_atomically(path: Path, rows: Sequence[Mapping]) -> None:
+    """Writes rows as JSONL so that a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    partial.replace(path)

@@ -1,0 +1,103 @@
+"""The loop that SFT and GRPO share: update, check, log, checkpoint, stop, resume."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from permix_jax.checkpoints import Checkpoints
+from permix_jax.models.params import with_shardings
+from permix_jax.training.log import MetricsLog
+from permix_jax.progress import Progress
+from permix_jax.training.state import TrainState
+from permix_jax.training.stop import Stopped, StopRequest
+
+Row = dict[str, float]
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient of a step was not a finite number."""
+
+
+def fit(
+    label: str,
+    folder: Path,
+    state: TrainState,
+    update: Callable[[TrainState, int], tuple[TrainState, Row]],
+    *,
+    steps: int,
+    checkpoint_every: int,
+    keep_checkpoints: int,
+    shown: dict[str, str],
+    stop: StopRequest,
+    after_step: Callable[[TrainState, int], None] = lambda state, step: None,
+) -> TrainState:
+    """Trains to `steps`, going on from the newest readable checkpoint in `folder`, if any.
+
+    A step is a pure function of (state, step), so a run that was killed and started again ends
+    where the uninterrupted one does.
+
+    Args:
+      folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+      state: the state at step 0; donated.
+      update: (state, step) -> (new state, metrics); must hold `loss` and `grad_norm`.
+      shown: metrics on the progress bar, by the name they have there.
+      after_step: called after each step's row is written, before its checkpoint.
+
+    Raises:
+      NonFiniteError: naming the step; checkpoints are left as they were.
+      Stopped: a stop was requested; the step in flight is finished and saved.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints)
+    state, done = _resume(checkpoints, state)
+    log = MetricsLog(folder, done)
+    try:
+        with Progress(label, steps, done) as progress:
+            for step in range(done + 1, steps + 1):
+                stop.check()
+                state, row = update(state, step)
+                _require_finite(row, step, checkpoints)
+                log.write({"step": step, **row})
+                progress.advance(**{name: row[key] for name, key in shown.items() if key in row})
+                after_step(state, step)
+                if step % checkpoint_every == 0 or step == steps or stop.requested:
+                    checkpoints.save(step, state.params, _without_params(state))
+    finally:
+        checkpoints.wait()
+        checkpoints.close()
+        log.close()
+    if stop.requested:
+        raise Stopped
+    return state
+
+
+def _resume(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, int]:
+    abstract = with_shardings(jax.eval_shape(lambda: state), jax.tree.map(_sharding, state))
+    found = checkpoints.restore(
+        {"params": abstract.params, "optimizer": _without_params(abstract)}
+    )
+    if found is None:
+        return state, 0
+    step, items = found
+    return TrainState(params=items["params"], **items["optimizer"]), step
+
+
+def _without_params(state: TrainState) -> dict:
+    return {"step": state.step, "opt_state": state.opt_state}
+
+
+def _sharding(x: jax.Array):
+    return x.sharding
+
+
+def _require_finite(row: Row, step: int, checkpoints: Checkpoints) -> None:
+    broken = [name for name in ("loss", "grad_norm") if not math.isfinite(row[name])]
+    if broken:
+        checkpoints.wait()
+        last = checkpoints.latest_step()
+        kept = "no checkpoint was written yet" if last is None else f"checkpoint {last} stays"
+        raise NonFiniteError(
+            f"step {step}: {broken[0]} is {row[broken[0]]}; {kept}; lower the learning rate or "
+            "max_grad_norm and start again"
+        )

@@ -1,0 +1,65 @@
+"""Supervised fine-tuning: cross-entropy on the completions of demonstrations."""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from permix_jax.models.logprobs import completion_logprobs
+from permix_jax.models.policy import Policy
+from permix_jax.models.transformer import Decoder
+from permix_jax.personas.prompts import render_all
+from permix_jax.rollout.padding import right_pad
+from permix_jax.tasks.problem import Demonstration
+
+
+@flax.struct.dataclass
+class SFTBatch:
+    """prompt_tokens, prompt_mask [B, P]; completion_tokens, completion_mask [B, T]."""
+
+    prompt_tokens: jax.Array
+    prompt_mask: jax.Array
+    completion_tokens: jax.Array
+    completion_mask: jax.Array
+
+
+def make_sft_batch(
+    policy: Policy,
+    demonstrations: Sequence[Demonstration],
+    max_prompt_tokens: int,
+    max_new_tokens: int,
+) -> SFTBatch:
+    """Demonstrations as arrays; completions end in an end token, or are cut at the budget."""
+    prompts = render_all(policy.tokenizer, [(d.persona, d.prompt) for d in demonstrations])
+    encoded = policy.tokenizer([d.completion for d in demonstrations], add_special_tokens=False)
+    completions = [
+        [*ids, policy.end_tokens[0]][:max_new_tokens] for ids in encoded["input_ids"]
+    ]
+    return SFTBatch(
+        *right_pad(prompts, max_prompt_tokens), *right_pad(completions, max_new_tokens)
+    )
+
+
+def sft_gradients(
+    model: Decoder, params, batch: SFTBatch, chunk_tokens: int
+) -> tuple[dict, dict[str, jax.Array]]:
+    """Gradients and metrics of the mean negative log-prob, in nats per completion token."""
+    shares = batch.completion_mask / jnp.maximum(batch.completion_mask.sum(), 1)
+
+    def loss(params):
+        statistics = completion_logprobs(
+            model,
+            params,
+            batch.prompt_tokens,
+            batch.prompt_mask,
+            batch.completion_tokens,
+            batch.completion_mask,
+            1.0,
+            chunk_tokens,
+        )
+        mean = lambda x: jnp.where(batch.completion_mask, shares * x, 0).sum()  # noqa: E731
+        return -mean(statistics.logprobs), {"entropy": mean(statistics.entropy)}
+
+    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    return gradients, {"loss": value, **metrics}

@@ -1,0 +1,87 @@
+"""What a trainer carries from step to step, and where it lies on the mesh."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from permix_jax.models.params import init_params
+from permix_jax.models.transformer import Decoder
+from permix_jax.sharding import shardings_of
+
+
+@flax.struct.dataclass
+class TrainState:
+    """step int32 [] counts optimiser updates; params and opt_state are sharded alike."""
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+
+
+def make_optimizer(
+    learning_rate: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay: str,
+    weight_decay: float,
+    max_grad_norm: float,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW with global-norm clipping, linear warm-up and `decay` "none", "linear" or "cosine"."""
+    after = max(1, total_steps - warmup_steps)
+    tail = {
+        "none": optax.constant_schedule(learning_rate),
+        "linear": optax.linear_schedule(learning_rate, 0.0, after),
+        "cosine": optax.cosine_decay_schedule(learning_rate, after),
+    }[decay]
+    # Warm-up starts at 1/(warmup+1), so that the first step is not lost.
+    warmup = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    schedule = optax.join_schedules([warmup, tail], [warmup_steps]) if warmup_steps else tail
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(max_grad_norm),
+        optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=weight_decay),
+    )
+    return optimizer, schedule
+
+
+def state_shardings(model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh):
+    """NamedShardings of the whole TrainState; optimiser moments lie where their parameter does."""
+    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    state = TrainState(jnp.int32(0), boxed, jax.eval_shape(optimizer.init, boxed))
+    return shardings_of(state, mesh)
+
+
+def create_state(params, optimizer: optax.GradientTransformation, shardings) -> TrainState:
+    """A state at step 0 that owns copies of `params` (the step donates its state's buffers)."""
+    init = jax.jit(
+        lambda params: TrainState(
+            jnp.int32(0), jax.tree.map(jnp.copy, params), optimizer.init(params)
+        ),
+        out_shardings=shardings,
+    )
+    return init(params)
+
+
+def make_step(
+    gradients: Callable, optimizer: optax.GradientTransformation, shardings: TrainState
+) -> Callable:
+    """The jitted step (state, batch) -> (state, metrics); the old state's buffers are reused.
+
+    Args:
+      gradients: (params, batch) -> (gradients like params, dict of f32 scalars).
+      shardings: NamedShardings of the state, which it keeps.
+
+    The metrics gain `grad_norm`, the global norm before clipping.
+    """
+
+    def step(state: TrainState, batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        grads, metrics = gradients(state.params, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))

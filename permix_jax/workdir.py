@@ -1,0 +1,56 @@
+"""The folder of a run, and the one of what runs share."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from permix_jax.config import differing_fields
+
+_PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
+
+
+def cache_folder() -> Path:
+    """Where bases, converted weights and compiled programs are kept: $PERMIX_CACHE, or ~/.cache."""
+    return Path(os.environ.get("PERMIX_CACHE") or Path.home() / ".cache" / "permix_jax").absolute()
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str) -> None:
+    """Writes config.json, or checks that the one there is of the same config.
+
+    Raises ValueError, with the differing fields, for the workdir of another config.
+    """
+    path, resolved = workdir / "config.json", json.loads(config.to_json())
+    if path.exists():
+        theirs = json.loads(path.read_text())["config"]
+        if fields := differing_fields(resolved, theirs):
+            raise ValueError(
+                f"{workdir} belongs to a run with another config ({'; '.join(fields)}); name "
+                "another --workdir, or set these fields as they were"
+            )
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = {
+        "name": name,
+        "preset": preset,
+        "config": resolved,
+        "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "git": _git_revision(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(path)
+
+
+def _git_revision() -> str | None:
+    """The commit of the checkout that the package is imported from; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,119 @@
+import logging
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from permix_jax.personas.persona import Persona
+from permix_jax.personas.prompts import chat_messages, fit_budget, render, render_text
+from permix_jax.tasks.problem import Problem
+
+WORDS = "[UNK] <system> <user> <assistant> <end> You are a pirate very old cat add 1 2 3".split()
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+DEFAULT_SYSTEM = "{% if messages[0]['role'] != 'system' %}<system> You are a cat <end> {% endif %}"
+PIRATE = Persona("pirate", "Pirate", "You are a pirate", "fictional", "train")
+OLD_CAT = Persona("cat", "Old cat", "You are a very very old cat", "animal", "heldout")
+
+
+def problem(id, prompt):
+    return Problem(id, prompt, "3", "test")
+
+
+ONE, TWO, SIX = problem("one", "add"), problem("two", "1 2"), problem("six", "add 1 2 3 1 2")
+
+
+@pytest.fixture
+def tokenizer():
+    backend = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def test_a_persona_is_the_system_message():
+    assert chat_messages(PIRATE, "add 1 2") == [
+        {"role": "system", "content": "You are a pirate"},
+        {"role": "user", "content": "add 1 2"},
+    ]
+    assert chat_messages(None, "add 1 2") == [{"role": "user", "content": "add 1 2"}]
+
+
+def test_render_ends_where_the_assistant_begins(tokenizer):
+    text = "<system> You are a pirate <end> <user> add 1 2 <end> <assistant>"
+    assert render_text(tokenizer, PIRATE, "add 1 2") == text
+    ids = render(tokenizer, PIRATE, "add 1 2")
+    assert ids == [WORDS.index(word) for word in text.split()]
+    assert all(type(id) is int for id in ids)
+
+
+def test_without_a_persona_the_template_has_its_own_way(tokenizer):
+    assert render_text(tokenizer, None, "add") == "<user> add <end> <assistant>"
+    tokenizer.chat_template = DEFAULT_SYSTEM + TEMPLATE
+    assert render_text(tokenizer, None, "add").startswith("<system> You are a cat <end> <user>")
+    assert render_text(tokenizer, PIRATE, "add").startswith("<system> You are a pirate <end> ")
+
+
+# A prompt of n words takes n + 3 tokens, with PIRATE 6 more, with OLD_CAT 9 more.
+@pytest.mark.parametrize(
+    ("personas", "budget", "kept"),
+    [
+        ([], 3 + 6, [ONE, TWO, SIX]),
+        ([], 3 + 6 - 1, [ONE, TWO]),
+        ([PIRATE], 3 + 6 + 2, [ONE, TWO]),
+        ([PIRATE], 3 + 6 + 2 - 1, [ONE]),
+        ([PIRATE, OLD_CAT], 3 + 9 + 6, [ONE, TWO, SIX]),
+        ([OLD_CAT, PIRATE], 3 + 9 + 6 - 1, [ONE, TWO]),
+    ],
+)
+def test_the_longest_persona_decides_what_fits(tokenizer, personas, budget, kept, caplog):
+    caplog.set_level(logging.WARNING)
+    assert fit_budget(tokenizer, [ONE, TWO, SIX], personas, budget, "drop") == kept
+    assert caplog.messages == ([] if len(kept) == 3 else [
+        f"dropped {3 - len(kept)} of 3 problems: prompt over {budget} tokens "
+        "(rollout.max_prompt_tokens)"
+    ])  # fmt: skip
+
+
+def test_the_templates_default_system_prompt_counts(tokenizer):
+    tokenizer.chat_template = DEFAULT_SYSTEM.replace("cat", "very very very old cat") + TEMPLATE
+    with_default = len(render(tokenizer, None, "add"))
+    assert with_default > len(render(tokenizer, PIRATE, "add"))
+    assert fit_budget(tokenizer, [ONE], [PIRATE], with_default, "error") == [ONE]
+    with pytest.raises(ValueError, match="problem one"):
+        fit_budget(tokenizer, [ONE], [PIRATE], with_default - 1, "error")
+
+
+def test_overflow_is_refused_with_the_remedy(tokenizer):
+    with pytest.raises(ValueError) as error:
+        fit_budget(tokenizer, [ONE, SIX], [PIRATE], 12, "error")
+    assert str(error.value) == (
+        "problem six: its prompt takes 15 tokens, over the budget of 12; raise "
+        "rollout.max_prompt_tokens or set rollout.on_overflow to 'drop'"
+    )
+    assert fit_budget(tokenizer, [ONE, SIX], [PIRATE], 15, "error") == [ONE, SIX]
+
+
+def test_dropping_every_problem_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="none of 2 prompts fits into 9 tokens, .* takes 10"):
+        fit_budget(tokenizer, [SIX, ONE], [PIRATE], 9, "drop")
+    assert fit_budget(tokenizer, [], [PIRATE], 9, "drop") == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "on_overflow", "message"),
+    [
+        (0, "drop", "rollout.max_prompt_tokens is 0; it must be at least 1"),
+        (-5, "error", "rollout.max_prompt_tokens is -5"),
+        (9, "cut", "rollout.on_overflow is 'cut'; choose 'error' or 'drop'"),
+    ],
+)
+def test_bad_fields_are_refused(tokenizer, budget, on_overflow, message):
+    with pytest.raises(ValueError) as error:
+        fit_budget(tokenizer, [ONE], [], budget, on_overflow)
+    assert message in str(error.value)
