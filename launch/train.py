@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     except Stopped:
         print(f"stopped; {workdir} is saved, the same command goes on from there")
         return
-    except (ValueError, FileNotFoundError, NonFiniteError) as error:
+    except (ValueError, FileNotFoundError, ImportError, NonFiniteError) as error:
         sys.exit(f"error: {error}")
     print(f"report: {workdir / 'report.html'}")
 

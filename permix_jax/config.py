@@ -60,7 +60,7 @@ def _get(config: ConfigDict, field: str) -> Any:
     value = config
     for name in field.split("."):
         if name not in value:
-            raise ValueError(f"{field} is missing from the config; configs/permix.py has all fields")
+            raise ValueError(f"{field} is missing from the config; see configs/permix.py")
         value = value[name]
     return value
 
@@ -164,11 +164,17 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
         if max(1, c.eval.batch_size // samples) % devices:
             yield "eval.batch_size", f"use a multiple of {samples} samples times {rows}"
     if c.eval.temperature == 0 and max(c.eval.samples, c.eval.role_play_samples) > 1:
-        yield "eval.temperature", "greedy answers do not vary: use 1 sample, or a temperature above 0"
+        yield (
+            "eval.temperature",
+            "greedy answers do not vary: use 1 sample, or more than 0",
+        )
     if c.personas.level == "rollout" and c.grpo.advantage_group == "problem_persona":
-        yield "grpo.advantage_group", (
-            "with personas.level = rollout such groups mostly hold one rollout, which has no "
-            "baseline: use problem"
+        yield (
+            "grpo.advantage_group",
+            (
+                "with personas.level = rollout such groups mostly hold one rollout, which has no "
+                "baseline: use problem"
+            ),
         )
     if c.task.name == "word_problems" and not c.data.folder:
         yield "data.folder", "name a local folder with gsm8k/, mawps/ and svamp/"

@@ -49,11 +49,11 @@ def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
     policy, initial_params = build_policy(config, cache, mesh)
     require_mesh_divides(policy.model.config, config)
     task = drop_overlong(config, task, policy)
-    claim_workdir(workdir, config, name, preset)
+    base = base_folder(config, task, policy, cache)
+    claim_workdir(workdir, config, name, preset, base)
 
     with StopRequest() as stop:
         # ---- base policy: SFT, once ------------------------------------------------------------
-        base = base_folder(config, task, policy, cache)
         prepare_base(config, task, policy, initial_params, mesh, base, stop)
         base_params = load_params(base / "checkpoints", policy.model, mesh)
 
@@ -123,9 +123,7 @@ def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
 
     def fitting(problems, split):
         personas = [p for p in task.personas if p.split == split]
-        return fit_budget(
-            policy.tokenizer, problems, personas, r.max_prompt_tokens, r.on_overflow
-        )
+        return fit_budget(policy.tokenizer, problems, personas, r.max_prompt_tokens, r.on_overflow)
 
     return dataclasses.replace(
         task,

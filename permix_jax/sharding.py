@@ -53,7 +53,7 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
 
 
 def shardings_of(abstract_tree, mesh: Mesh):
-    """NamedShardings of a pytree whose leaves are boxed in `nn.Partitioned` or plain (replicated)."""
+    """NamedShardings of a pytree of leaves boxed in `nn.Partitioned`, or plain and replicated."""
     boxed = lambda leaf: isinstance(leaf, nn.Partitioned)  # noqa: E731
 
     def one(leaf):

@@ -19,8 +19,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PERMIX_CACHE") or Path.home() / ".cache" / "permix_jax").absolute()
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str) -> None:
+def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, base: Path) -> None:
     """Writes config.json, or checks that the one there is of the same config.
+
+    `base` is the folder of the base policy, with the log of its SFT.
 
     Raises ValueError, with the differing fields, for the workdir of another config.
     """
@@ -38,6 +40,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str) -> 
         "name": name,
         "preset": preset,
         "config": resolved,
+        "base": str(base),
         "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         "git": _git_revision(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

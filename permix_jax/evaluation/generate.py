@@ -55,7 +55,9 @@ def generate(
         placed = shard_rows((*right_pad(filled, length), keys), mesh)
         out = sample(policy.model, params, *placed, sampling, policy.end_tokens)
         texts = policy.text(np.asarray(out.tokens), np.asarray(out.mask))
-        flat = [Answer(*pair) for pair in zip(texts, np.asarray(out.truncated).tolist(), strict=True)]
+        flat = [
+            Answer(*pair) for pair in zip(texts, np.asarray(out.truncated).tolist(), strict=True)
+        ]
         answers += [flat[i * samples : (i + 1) * samples] for i in range(len(chunk))]
         after_batch(len(chunk) * samples)
     return answers

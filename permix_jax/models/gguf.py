@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.huggingface import config_from_hf, tensor_names
+from permix_jax.progress import Progress
 
 try:
     import gguf
@@ -80,10 +80,12 @@ def convert_gguf(path: Path, folder: Path):
     ends = {key: hf_config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, content in (("config.json", hf_config), ("generation_config.json", ends)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    tensors = tqdm(
-        _tensors(reader, config), f"converting {path.name}", len(reader.tensors), unit="tensor"
-    )
-    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    weights = {}
+    with Progress(f"converting {path.name}", len(reader.tensors)) as progress:
+        for name, weight in _tensors(reader, config):
+            weights[name] = weight
+            progress.advance()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _check(metadata: _Metadata):

@@ -13,7 +13,7 @@ from permix_jax.models.transformer import Decoder
 
 
 class TokenStatistics(NamedTuple):
-    """Per completion token, f32 [B, T]: log pi(token | before) and the entropy of pi(. | before)."""
+    """Per completion token, f32 [B, T]: its log-prob, and the entropy of what it was drawn from."""
 
     logprobs: jax.Array
     entropy: jax.Array
@@ -41,7 +41,7 @@ def completion_logprobs(
     Returns:
       Statistics [B, T]; meaningless where the mask is False.
     """
-    (U, P), (B, T) = prompt_tokens.shape, completion_tokens.shape
+    U, (B, T) = prompt_tokens.shape[0], completion_tokens.shape
     last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
     per_row = lambda x: jnp.repeat(x, B // U, axis=0)  # noqa: E731
 

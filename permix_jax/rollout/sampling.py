@@ -21,9 +21,7 @@ class Sampling:
     top_p: float = 1.0
 
 
-def draw(
-    keys: jax.Array, logits: jax.Array, sampling: Sampling
-) -> tuple[jax.Array, jax.Array]:
+def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array]:
     """Draws one token per row.
 
     Args:

@@ -101,8 +101,9 @@ def arithmetic_reward(completion: str, problem: Problem) -> float:
 
 def style_of(text: str) -> Style | None:
     """The style whose marker words the text has, if it has some, and of one style only."""
-    found = {_STYLE_OF_MARKER[w].name: _STYLE_OF_MARKER[w] for w in text.split()
-             if w in _STYLE_OF_MARKER}
+    found = {
+        _STYLE_OF_MARKER[w].name: _STYLE_OF_MARKER[w] for w in text.split() if w in _STYLE_OF_MARKER
+    }
     return next(iter(found.values())) if len(found) == 1 else None
 
 
@@ -116,7 +117,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """A `transformers` tokenizer over the world's words, with single digits and a chat template."""
     words = [marker for style in STYLES for marker in style.markers]
     words += [name for style in STYLES for name in (style.train_persona, style.heldout_persona)]
-    words += TOPICS + QUALITIES + "you are a . what is plus minus ? tell me about the answer".split()
+    words += [*TOPICS, *QUALITIES]
+    words += "you are a . what is plus minus ? tell me about the answer".split()
     special = ["<pad>", "<unknown>", "<end>", "<system>", "<user>", "<assistant>"]
     digits = [*"0123456789", *(f"##{digit}" for digit in range(10))]
     vocabulary = {token: i for i, token in enumerate([*special, *digits, *dict.fromkeys(words)])}

@@ -63,7 +63,9 @@ def read_gsm8k(folder: str | Path, max_steps: int) -> list[Problem]:
         problems.append(_problem(f"gsm8k-{line}", question, answer, where, meta))
     few_steps = [p for p in problems if 1 <= p.meta["steps"] <= max_steps]
     if not few_steps:
-        raise ValueError(f"data.max_steps is {max_steps}: {GSM8K} has no problem of 1 to so many steps")
+        raise ValueError(
+            f"data.max_steps is {max_steps}: {GSM8K} has no problem of 1 to so many steps"
+        )
     return _without_doubles(few_steps)
 
 
@@ -99,7 +101,9 @@ def word_problem_task(
     """
     svamp = read_svamp(folder)
     if not 1 <= num_test <= len(svamp):
-        raise ValueError(f"task.num_test is {num_test}; SVAMP has {len(svamp)} problems, use 1 or more")
+        raise ValueError(
+            f"task.num_test is {num_test}; SVAMP has {len(svamp)} problems, use 1 or more"
+        )
     order = generator(seed, "word_problems/test").permutation(len(svamp))
     gsm8k = _without_questions_of(svamp, read_gsm8k(folder, max_steps))
     mawps = _without_questions_of(svamp, read_mawps(folder))

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -74,10 +75,17 @@ def prepare_base(
     def update(state, step):
         rng = generator(config.seed, "sft", step)
         demonstrations = [task.demonstrate(rng, task.train) for _ in range(s.batch_size)]
-        batch = make_sft_batch(policy, demonstrations, config.rollout.max_prompt_tokens, s.max_new_tokens)
+        batch = make_sft_batch(
+            policy, demonstrations, config.rollout.max_prompt_tokens, s.max_new_tokens
+        )
+        begin = time.monotonic()
         state, metrics = sft_step(state, shard_rows(batch, mesh))
         row = {name: float(x) for name, x in metrics.items()}
-        return state, {**row, "learning_rate": float(schedule(step - 1))}
+        row["learning_rate"] = float(schedule(step - 1))
+        row["tokens"] = int(batch.completion_mask.sum())
+        row["time/update"] = time.monotonic() - begin
+        row["tokens_per_second"] = row["tokens"] / row["time/update"]
+        return state, row
 
     fit(
         "SFT of the base policy",
@@ -87,6 +95,6 @@ def prepare_base(
         steps=s.steps,
         checkpoint_every=s.checkpoint_every,
         keep_checkpoints=1,
-        shown={"loss": "loss"},
+        shown={"loss": "loss", "tokens/s": "tokens_per_second"},
         stop=stop,
     )

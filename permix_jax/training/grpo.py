@@ -62,18 +62,15 @@ def train_grpo(
         chunk_tokens=config.model.head_chunk,
     )
     grpo_step = make_step(gradients, optimizer, shardings)
-    reference_score = jax.jit(
-        lambda batch: score(
-            policy.model, base_params, batch, r.temperature, config.model.head_chunk
-        ).logprobs
-    )
+    scored = jax.jit(partial(score, policy.model), static_argnums=(2, 3))
     make_rollouts = RolloutWorker(config, task, policy, mesh)
 
     def update(state: TrainState, step: int):
         rollouts = make_rollouts(state.params, step)
         begin, batch = time.monotonic(), rollouts.batch
         if g.kl_weight:
-            batch = batch.replace(reference_logprobs=reference_score(batch))
+            reference = scored(base_params, batch, r.temperature, config.model.head_chunk)
+            batch = batch.replace(reference_logprobs=reference.logprobs)
         for _ in range(g.epochs):
             state, metrics = grpo_step(state, batch)
         row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}

@@ -17,7 +17,9 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        rewrite_atomically(self._path, [row for row in read_rows(self._path) if row["step"] <= step])
+        rewrite_atomically(
+            self._path, [row for row in read_rows(self._path) if row["step"] <= step]
+        )
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

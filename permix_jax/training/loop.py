@@ -8,8 +8,8 @@ import jax
 
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.models.params import with_shardings
-from permix_jax.training.log import MetricsLog
 from permix_jax.progress import Progress
+from permix_jax.training.log import MetricsLog
 from permix_jax.training.state import TrainState
 from permix_jax.training.stop import Stopped, StopRequest
 
@@ -74,9 +74,7 @@ def fit(
 
 def _resume(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, int]:
     abstract = with_shardings(jax.eval_shape(lambda: state), jax.tree.map(_sharding, state))
-    found = checkpoints.restore(
-        {"params": abstract.params, "optimizer": _without_params(abstract)}
-    )
+    found = checkpoints.restore({"params": abstract.params, "optimizer": _without_params(abstract)})
     if found is None:
         return state, 0
     step, items = found

@@ -33,12 +33,8 @@ def make_sft_batch(
     """Demonstrations as arrays; completions end in an end token, or are cut at the budget."""
     prompts = render_all(policy.tokenizer, [(d.persona, d.prompt) for d in demonstrations])
     encoded = policy.tokenizer([d.completion for d in demonstrations], add_special_tokens=False)
-    completions = [
-        [*ids, policy.end_tokens[0]][:max_new_tokens] for ids in encoded["input_ids"]
-    ]
-    return SFTBatch(
-        *right_pad(prompts, max_prompt_tokens), *right_pad(completions, max_new_tokens)
-    )
+    completions = [[*ids, policy.end_tokens[0]][:max_new_tokens] for ids in encoded["input_ids"]]
+    return SFTBatch(*right_pad(prompts, max_prompt_tokens), *right_pad(completions, max_new_tokens))
 
 
 def sft_gradients(

@@ -19,10 +19,10 @@ from permix_jax.models.huggingface import (
     params_to_hf,
     tensor_names,
 )
+from permix_jax.models.params import init_params
 from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.training.state import init_params
 
 VOCAB = 97
 CONFIGS = {

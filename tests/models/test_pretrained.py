@@ -20,9 +20,9 @@ from permix_jax.models import gguf as gguf_module
 from permix_jax.models import pretrained
 from permix_jax.models.gguf import convert_gguf
 from permix_jax.models.huggingface import config_from_hf, params_to_hf
+from permix_jax.models.params import init_params
 from permix_jax.models.pretrained import load_pretrained
 from permix_jax.models.transformer import Decoder
-from permix_jax.training.state import init_params
 
 # A vocabulary in GPT-2's spelling of bytes, "Ġ" being the space, as a GGUF file lists it.
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -206,14 +206,11 @@ def write_gguf(path: Path, tensors: dict[str, np.ndarray], fields: dict | None =
         "tokenizer.ggml.padding_token_id": 2,
         "tokenizer.chat_template": TEMPLATE,
     } | (fields or {})
-    adders = {
-        bool: "add_bool", int: "add_uint32", float: "add_float32", str: "add_string",
-        list: "add_array",
-    }  # fmt: skip
+    kinds = {bool: "bool", int: "uint32", float: "float32", str: "string", list: "array"}
     writer = gguf.GGUFWriter(path, "llama")
     for key, value in metadata.items():
         if value is not None:
-            getattr(writer, adders[type(value)])(key, value)
+            getattr(writer, f"add_{kinds[type(value)]}")(key, value)
     for name, tensor in tensors.items():
         if "q_proj" in name:
             tensor = permute(tensor, HF["num_attention_heads"])
@@ -243,21 +240,19 @@ def test_a_gguf_file_computes_what_its_hf_twin_computes(folder, tmp_path, tied):
     np.testing.assert_allclose(logits(ours, tokens), logits(twin, tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_quantised_tensors_are_restored(tmp_path):
+def test_quantised_tensors_are_restored(tmp_path, monkeypatch):
     gguf = pytest.importorskip("gguf", reason="GGUF files need the gguf package")
     kind, tensors = gguf.GGMLQuantizationType.Q8_0, random_tensors()
     name = "model.layers.0.mlp.gate_proj.weight"
-    writer_add = gguf.GGUFWriter.add_tensor
     quantised = gguf.quantize(tensors[name], kind)
+    add = gguf.GGUFWriter.add_tensor
 
     def add_tensor(self, gguf_name, tensor):
-        if gguf_name == "blk.0.ffn_gate.weight":
-            return writer_add(self, gguf_name, quantised, raw_dtype=kind)
-        return writer_add(self, gguf_name, tensor)
+        gate = gguf_name == "blk.0.ffn_gate.weight"
+        add(self, gguf_name, quantised if gate else tensor, raw_dtype=kind if gate else None)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gguf.GGUFWriter, "add_tensor", add_tensor)
-        write_gguf(tmp_path / "x.gguf", tensors)
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add_tensor)
+    write_gguf(tmp_path / "x.gguf", tensors)
     convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
     restored = load_file(tmp_path / "converted" / "model.safetensors")[name]
     # Q8_0 rounds to 1/127 of the largest weight of 32.
