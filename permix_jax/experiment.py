@@ -39,45 +39,62 @@ def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
       NonFiniteError: a step's loss or gradient was not finite.
       Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
     """
-    # ---- what is asked for --------------------------------------------------------------------
     require_valid(config)
     cache = cache_folder()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     mesh = make_mesh(**config.mesh)
-    jax.set_mesh(mesh)
-    task = build_task(config)
-    policy, initial_params = build_policy(config, cache, mesh)
-    require_mesh_divides(policy.model.config, config)
-    task = drop_overlong(config, task, policy)
-    base = base_folder(config, task, policy, cache)
-    claim_workdir(workdir, config, name, preset, base)
 
-    with StopRequest() as stop:
-        # ---- base policy: SFT, once ------------------------------------------------------------
-        prepare_base(config, task, policy, initial_params, mesh, base, stop)
-        base_params = load_params(base / "checkpoints", policy.model, mesh)
+    with jax.set_mesh(mesh):
+        # ---- problems, personas, and a policy to start from --------------------------------------
+        task = build_task(config)
+        policy, initial_params = build_policy(config, cache, mesh)
+        require_mesh_divides(policy.model.config, config)
+        task = drop_overlong(config, task, policy)
+        base = base_folder(config, task, policy, cache)
+        claim_workdir(workdir, config, name, preset, base)
 
-        # ---- GRPO on persona-mixed rollouts ----------------------------------------------------
-        def evaluate_at(step: int, params, label: str) -> None:
-            settings, folder = eval_settings(config), workdir / "eval" / str(step)
-            if not (folder / "stability.json").exists():
-                evaluate(task, policy, params, mesh, settings, folder, label, stop.check)
-
-        def after_step(state, step: int) -> None:
-            if config.eval.every and step % config.eval.every == 0 and step < config.train.steps:
-                evaluate_at(step, state.params, f"step {step}")
-
-        train_grpo(config, task, policy, base_params, mesh, workdir, stop, after_step)
-
-        # ---- base and trained policy under personas that RL never saw ---------------------------
-        evaluate_at(0, base_params, "the base policy")
-        trained = load_params(workdir / "checkpoints", policy.model, mesh, config.train.steps)
-        evaluate_at(config.train.steps, trained, "the trained policy")
+        with StopRequest() as stop:
+            train_and_evaluate(config, task, policy, initial_params, mesh, base, workdir, stop)
 
     write_report(workdir)
     first, *_, last = read_evaluations(workdir)
     rows = {"base": first, "trained": last}
     return summary_table({row: (e.stability, e.fidelity) for row, e in rows.items()})
+
+
+def train_and_evaluate(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    initial_params,
+    mesh: Mesh,
+    base: Path,
+    workdir: Path,
+    stop: StopRequest,
+) -> None:
+    """The phases of a run; each is skipped, or gone on with, where its result is there already."""
+
+    def evaluate_at(step: int, params, label: str) -> None:
+        settings, folder = eval_settings(config), workdir / "eval" / str(step)
+        if not (folder / "stability.json").exists():
+            evaluate(task, policy, params, mesh, settings, folder, label, stop.check)
+
+    def after_step(state, step: int) -> None:
+        if config.eval.every and step % config.eval.every == 0 and step < config.train.steps:
+            evaluate_at(step, state.params, f"step {step}")
+
+    # ---- base policy: SFT, once ----------------------------------------------------------------
+    prepare_base(config, task, policy, initial_params, mesh, base, stop)
+    base_params = load_params(base / "checkpoints", policy.model, mesh)
+
+    # ---- GRPO on persona-mixed rollouts --------------------------------------------------------
+    train_grpo(config, task, policy, base_params, mesh, workdir, stop, after_step)
+
+    # ---- both policies under personas that RL never saw ----------------------------------------
+    evaluate_at(0, base_params, "the base policy")
+    trained = load_params(workdir / "checkpoints", policy.model, mesh, config.train.steps)
+    evaluate_at(config.train.steps, trained, "the trained policy")
 
 
 def build_task(config: ConfigDict) -> Task:

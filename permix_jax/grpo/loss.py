@@ -58,12 +58,14 @@ def kept_tokens(batch: RolloutBatch, config: LossConfig) -> jax.Array:
 def token_losses(
     logprobs: jax.Array, batch: RolloutBatch, config: LossConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Loss and metrics of each token, f32 [N, T]; arbitrary where the mask is False.
+    """Loss and metrics of each token, f32 [N, T]; arbitrary where `kept_tokens` is False.
 
     -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A) + kl_weight * kl, with ratio =
     pi / pi_behaviour per token (clip-higher: arXiv 2503.14476, eq. 8).
     """
-    masked = lambda x: jnp.where(batch.completion_mask, x, 0.0)  # noqa: E731
+    # A token that is left out must not overflow: 0 times an infinite ratio is a NaN gradient.
+    kept = kept_tokens(batch, config)
+    masked = lambda x: jnp.where(kept, x, 0.0)  # noqa: E731
     log_ratio = masked(logprobs - batch.logprobs)
     ratio = jnp.exp(log_ratio)
     advantages = batch.advantages[:, None]

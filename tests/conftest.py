@@ -1,0 +1,48 @@
+"""Set-up of all tests: eight fake CPU devices, a compilation cache, one tiny decoder."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before JAX is imported: these are read once.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "permix_jax_test_xla")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from permix_jax.models.config import ModelConfig  # noqa: E402
+from permix_jax.models.params import create_params  # noqa: E402
+from permix_jax.models.transformer import Decoder  # noqa: E402
+from permix_jax.sharding import make_mesh  # noqa: E402
+
+TINY = ModelConfig(
+    vocab_size=48,
+    embed_dim=16,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=24,
+)
+
+
+@pytest.fixture(scope="session")
+def mesh():
+    """A mesh of one device."""
+    return make_mesh(1, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Decoder:
+    return Decoder(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_model, mesh):
+    return create_params(tiny_model, jax.random.key(0), mesh)

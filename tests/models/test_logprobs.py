@@ -1,0 +1,206 @@
+"""Chunked, prefix-shared log-probs against log_softmax of the full logits."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jaxprs import array_shapes
+
+from permix_jax.models.config import ModelConfig
+from permix_jax.models.logprobs import completion_logprobs, head_statistics, prefill
+from permix_jax.models.params import init_params
+from permix_jax.models.transformer import Decoder
+
+U, S, P, T = 2, 2, 5, 6
+PROMPT_LENGTHS = np.array([3, 5])
+
+
+def make_batch(U=U, S=S, P=P, T=T, vocab=48):
+    """(prompt_tokens, prompt_mask, completion_tokens, completion_mask), ragged at both ends."""
+    rng = np.random.default_rng(0)
+    prompt_lengths = np.resize(PROMPT_LENGTHS, U)
+    lengths = 1 + rng.permutation(U * S) % T
+    return (
+        rng.integers(0, vocab, (U, P), np.int32),
+        np.arange(P) < prompt_lengths[:, None],
+        rng.integers(0, vocab, (U * S, T), np.int32),
+        np.arange(T) < lengths[:, None],
+    )
+
+
+BATCH = make_batch()
+
+
+@partial(jax.jit, static_argnames=("model", "temperature", "chunk_tokens"))
+def chunked(model, params, batch, temperature=1.0, chunk_tokens=8):
+    return completion_logprobs(model, params, *batch, temperature, chunk_tokens)
+
+
+@partial(jax.jit, static_argnames=("model", "temperature"))
+def naive(model, params, batch, temperature=1.0):
+    """(log-probs, entropy) [B, T] from one sequence a row and its whole logits."""
+    prompts, prompt_mask, completions, completion_mask = batch
+    (B, length), P = completions.shape, prompts.shape[1]
+    repeat = partial(jnp.repeat, repeats=B // prompts.shape[0], axis=0)
+    tokens = jnp.concatenate([repeat(prompts), completions], axis=1)
+    mask = jnp.concatenate([repeat(prompt_mask), completion_mask], axis=1)
+    # Positions count the valid tokens, so that the gap behind a short prompt takes none.
+    positions = jnp.cumsum(mask, axis=1) - 1
+    hidden, _ = model.apply({"params": params}, tokens, positions, mask)
+    logits = model.apply({"params": params}, hidden, method="unembed")
+    every = jax.nn.log_softmax(logits / temperature, axis=-1)
+    last = repeat(prompt_mask.sum(axis=1))[:, None] - 1
+    sources = jnp.concatenate(
+        [last, P + jnp.broadcast_to(jnp.arange(length - 1), (B, length - 1))], 1
+    )
+    every = jnp.take_along_axis(every, sources[..., None], axis=1)
+    chosen = jnp.take_along_axis(every, completions[..., None], axis=-1)[..., 0]
+    return chosen, -(jnp.exp(every) * every).sum(axis=-1)
+
+
+def weighted_loss(statistics, batch):
+    """A loss whose weights differ from token to token."""
+    mask = batch[3]
+    return (jnp.cos(jnp.arange(mask.size)).reshape(mask.shape) * mask * statistics[0]).sum()
+
+
+def assert_close(actual, wanted, tolerance=1e-5):
+    np.testing.assert_allclose(actual, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
+def test_values_are_those_of_log_softmax(model, params, temperature):
+    statistics = chunked(model, params, BATCH, temperature)
+    logprobs, entropy = naive(model, params, BATCH, temperature)
+    mask = BATCH[3]
+    assert statistics.logprobs.shape == statistics.entropy.shape == mask.shape
+    assert statistics.logprobs.dtype == statistics.entropy.dtype == jnp.float32
+    assert_close(statistics.logprobs[mask], logprobs[mask])
+    assert_close(statistics.entropy[mask], entropy[mask])
+
+
+def values_and_gradients(statistics_of, *args, **kwargs):
+    """(statistics, gradients) of `weighted_loss` of statistics_of(model, params, batch, ...)."""
+
+    @partial(jax.jit, static_argnums=0)
+    def run(model, params, batch):
+        def loss(params):
+            statistics = statistics_of(model, params, batch, *args, **kwargs)
+            return weighted_loss(statistics, batch), statistics
+
+        gradients, statistics = jax.grad(loss, has_aux=True)(params)
+        return statistics, gradients
+
+    return run
+
+
+chunked_gradients, naive_gradients = values_and_gradients(chunked), values_and_gradients(naive)
+
+
+def assert_same(actual, wanted, mask):
+    """Equal (statistics, gradients), statistics inside the mask."""
+    for mine, theirs in zip(actual[0], wanted[0], strict=True):
+        assert_close(mine[mask], theirs[mask])
+    jax.tree.map(partial(assert_close, tolerance=1e-4), actual[1], wanted[1])
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    """One layer: enough here, and quick to compile."""
+    return Decoder(dataclasses.replace(tiny_model.config, num_layers=1))
+
+
+@pytest.fixture(scope="module")
+def params(tiny_params):
+    return {name: value for name, value in tiny_params.items() if name != "layers_1"}
+
+
+@pytest.fixture(scope="module")
+def wanted(model, params):
+    return naive_gradients(model, params, BATCH)
+
+
+# Widths of 1, 2, 4 (does not divide 6) and all 6 tokens, for 4 rows.
+@pytest.mark.parametrize("chunk_tokens", [1, 8, 16, 1000])
+def test_the_chunk_size_changes_nothing(model, params, chunk_tokens, wanted):
+    run = values_and_gradients(chunked, chunk_tokens=chunk_tokens)
+    assert_same(run(model, params, BATCH), wanted, BATCH[3])
+
+
+def test_entropy_is_a_metric_without_gradient(model, params):
+    grads = jax.jit(jax.grad(lambda p: chunked(model, p, BATCH).entropy.sum()))(params)
+    assert all(not x.any() for x in jax.tree.leaves(grads))
+
+
+def test_uniform_logits_have_the_closed_form(model, params):
+    hidden = np.zeros((2, 3, 16), np.float32)
+    statistics = head_statistics(
+        model, params, hidden, np.zeros((2, 3), np.int32), 1.0, chunk_tokens=4
+    )
+    assert_close(statistics.logprobs, np.full((2, 3), -np.log(48)))
+    assert_close(statistics.entropy, np.full((2, 3), np.log(48)))
+
+
+def test_repeated_prompts_are_shared_prompts(model, params, wanted):
+    prompts, prompt_mask, completions, mask = BATCH
+    repeated = np.repeat(prompts, S, axis=0), np.repeat(prompt_mask, S, axis=0), completions, mask
+    assert_same(chunked_gradients(model, params, repeated), wanted, mask)
+
+
+def test_one_completion_token(model, params):
+    batch = (*BATCH[:2], BATCH[2][:, :1], np.ones((U * S, 1), bool))
+    assert_same(
+        chunked_gradients(model, params, batch),
+        naive_gradients(model, params, batch),
+        batch[3],
+    )
+
+
+def test_what_lies_outside_the_masks_changes_nothing_inside(model, params):
+    prompts, prompt_mask, completions, mask = BATCH
+    junk = np.where(prompt_mask, prompts, 47), prompt_mask, np.where(mask, completions, 47), mask
+    statistics = chunked(model, params, BATCH)
+    other = chunked(model, params, junk)
+    np.testing.assert_array_equal(other.logprobs[mask], statistics.logprobs[mask])
+    np.testing.assert_array_equal(other.entropy[mask], statistics.entropy[mask])
+
+
+def test_prefill_gives_the_state_of_each_prompts_last_token(model, params):
+    last, segment, lengths = jax.jit(prefill, static_argnums=0)(model, params, *BATCH[:2])
+    np.testing.assert_array_equal(lengths, PROMPT_LENGTHS)
+    np.testing.assert_array_equal(segment.valid, BATCH[1])
+    hidden, _ = jax.jit(model.apply)(
+        {"params": params}, BATCH[0], np.tile(np.arange(P), (U, 1)), np.ones((U, P), bool)
+    )
+    assert_close(last, hidden[np.arange(U), PROMPT_LENGTHS - 1])
+
+
+def test_the_vocabulary_is_never_materialised_over_the_sequence():
+    """Neither in the jaxpr of value and gradient, nor in the memory of what is compiled."""
+    vocab, rows, length, chunk_tokens = 4099, 4, 64, 16
+    model = Decoder(ModelConfig(vocab, 8, 1, 2, 1, 4, 8))
+    params = jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
+    batch = make_batch(U=2, S=2, P=5, T=length, vocab=vocab)
+    whole = rows * length * vocab
+
+    def by_chunks(params):
+        return weighted_loss(completion_logprobs(model, params, *batch, 0.9, chunk_tokens), batch)
+
+    def at_once(params):
+        return weighted_loss(naive(model, params, batch, 0.9), batch)
+
+    largest, memory = {}, {}
+    for loss in (by_chunks, at_once):
+        run = jax.value_and_grad(loss)
+        shapes = array_shapes(run, params)
+        largest[loss] = max(int(np.prod(s)) for s in shapes if vocab in s)
+        compiled = jax.jit(run).lower(params).compile()
+        memory[loss] = compiled.memory_analysis().temp_size_in_bytes
+    assert largest[at_once] >= whole
+    assert largest[by_chunks] == chunk_tokens * vocab
+    assert memory[at_once] >= whole * 4
+    assert memory[by_chunks] < whole * 4 / 2

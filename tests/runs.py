@@ -1,0 +1,71 @@
+"""Helpers for tests that run the whole job on the shrunk real config."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from permix_jax.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parent.parent
+TIMINGS = ("time/rollout", "time/reward", "time/update", "tokens_per_second")
+
+
+def load_config(file: str, preset: str, **fields):
+    """The config of `configs/<file>`, with dotted fields set (dots written as __)."""
+    config = runpy.run_path(str(ROOT / "configs" / file))["get_config"](preset)
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    return config
+
+
+def train(*args: str, cwd: Path, env: dict[str, str] | None = None, program: str = ""):
+    """Runs `launch/train.py`, or a Python program that ends up there, and returns what it said."""
+    command = ["-c", program] if program else [str(ROOT / "launch/train.py")]
+    return subprocess.run(
+        [sys.executable, *command, *args],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def metrics(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl without the figures that a clock made."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+
+
+def assert_same_run(workdir: Path, other: Path) -> None:
+    """Metrics, completions, checkpoints and evaluations are equal, bit for bit."""
+    assert metrics(workdir) == metrics(other)
+    for pattern in ("completions/*.jsonl", "eval/*/*"):
+        names = {path.relative_to(workdir) for path in workdir.glob(pattern)}
+        assert names and names == {path.relative_to(other) for path in other.glob(pattern)}
+        for name in names:
+            assert (workdir / name).read_text() == (other / name).read_text(), name
+    mine, theirs = (newest_arrays(folder / "checkpoints") for folder in (workdir, other))
+    assert len(mine) == len(theirs) > 0
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def newest_arrays(folder: Path) -> list[np.ndarray]:
+    """All arrays, parameters and optimiser alike, of the newest checkpoint."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    checkpoints = Checkpoints(folder)
+    step = checkpoints.latest_step()
+    checkpoints.close()
+    arrays = []
+    for item in ("params", "optimizer"):
+        with ocp.StandardCheckpointer() as reader:
+            arrays += jax.tree.leaves(reader.restore(folder.absolute() / str(step) / item))
+    return [np.asarray(x) for x in arrays]

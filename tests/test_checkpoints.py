@@ -1,0 +1,188 @@
+"""What was saved comes back, on any mesh, whatever happened to the newest checkpoint."""
+
+import logging
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from permix_jax.checkpoints import Checkpoints, load_params
+from permix_jax.models.params import abstract_params, with_shardings
+from permix_jax.sharding import make_mesh
+
+
+def copy(tree):
+    return jax.tree.map(jnp.copy, tree)
+
+
+def abstract(tree):
+    """`tree` as ShapeDtypeStructs with the shardings that its arrays have."""
+    return with_shardings(jax.eval_shape(lambda: tree), jax.tree.map(lambda x: x.sharding, tree))
+
+
+def assert_equal(actual, wanted):
+    assert jax.tree.structure(actual) == jax.tree.structure(wanted)
+    for mine, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(wanted), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.fixture(scope="module")
+def optimizer_state(tiny_params):
+    """Adam's state with numbers of its own in it."""
+    state = jax.jit(optax.adam(1e-3).init)(tiny_params)
+    return {"step": jnp.int32(7), "opt_state": jax.tree.map(lambda x: x + 3, state)}
+
+
+@pytest.fixture
+def three(tmp_path, tiny_params):
+    """A folder with checkpoints 1, 2 and 3 of tiny_params times 1, 2 and 3."""
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, jax.tree.map(lambda x: x * step, tiny_params))  # noqa: B023
+    checkpoints.close()
+    return tmp_path
+
+
+def spoil(folder, how: str) -> None:
+    """Breaks a checkpoint's files as a full disk or a careless hand would."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        if how == "truncated":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        elif how == "emptied":
+            path.write_bytes(b"")
+        elif how == "arrays gone" and "METADATA" not in path.name.upper():
+            path.unlink()
+
+
+def test_a_save_survives_the_donation_of_what_was_saved(tmp_path, tiny_params, optimizer_state):
+    params, optimizer = copy(tiny_params), copy(optimizer_state)
+    shapes = {"params": abstract(params), "optimizer": abstract(optimizer)}
+    update = jax.jit(partial(jax.tree.map, lambda x: -x - 1), donate_argnums=0)
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, params, optimizer)
+    updated = jax.block_until_ready((update(params), update(optimizer)))
+    assert all(x.is_deleted() for x in jax.tree.leaves((params, optimizer)))
+    checkpoints.wait()
+    step, items = checkpoints.restore(shapes)
+    checkpoints.close()
+
+    assert step == 5
+    assert_equal(items["params"], tiny_params)
+    assert_equal(items["optimizer"], optimizer_state)
+    assert (np.asarray(updated[0]["embedding"]) != tiny_params["embedding"]).all()
+
+
+def test_restored_arrays_lie_where_the_abstract_ones_say(three, tiny_model, tiny_params):
+    cube = make_mesh(2, 2, 2)
+    shapes = abstract_params(tiny_model, cube)
+    checkpoints = Checkpoints(three)
+    step, items = checkpoints.restore({"params": shapes})
+    checkpoints.close()
+    assert step == 3
+    assert_equal(items["params"], jax.tree.map(lambda x: x * 3, tiny_params))
+    jax.tree.map(
+        lambda x, wanted: np.testing.assert_(x.sharding == wanted.sharding), items["params"], shapes
+    )
+
+
+def test_parameters_alone_load_onto_another_mesh(
+    tmp_path, tiny_model, tiny_params, optimizer_state
+):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, tiny_params, optimizer_state)
+    checkpoints.close()
+    params = load_params(tmp_path, tiny_model, make_mesh(2, 2, 2))
+    assert_equal(params, tiny_params)
+    gate = params["layers_0"]["mlp"]["gate"]
+    assert {shard.data.shape for shard in gate.addressable_shards} == {(8, 12)}
+
+
+def test_load_params_takes_the_newest_or_the_step_it_is_told(three, tiny_model, tiny_params, mesh):
+    for step, factor in ((None, 3), (2, 2), (1, 1)):
+        params = load_params(three, tiny_model, mesh, step)
+        np.testing.assert_array_equal(params["embedding"], tiny_params["embedding"] * factor)
+
+
+def test_the_newest_n_are_kept(tmp_path, tiny_params):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (10, 20, 30, 40):
+        checkpoints.save(step, tiny_params)
+    checkpoints.wait()
+    assert checkpoints.all_steps() == [30, 40]
+    assert checkpoints.latest_step() == 40
+    checkpoints.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"30", "40"}
+
+
+# Orbax's readers are cut off by the error, and say so when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", ["truncated", "emptied", "arrays gone"])
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(
+    three, tiny_model, tiny_params, mesh, caplog, how
+):
+    spoil(three / "3", how)
+    broken = {p.relative_to(three / "3") for p in (three / "3").rglob("*")}
+    shapes = {"params": abstract_params(tiny_model, mesh)}
+    checkpoints = Checkpoints(three)
+    with caplog.at_level(logging.WARNING, "permix_jax.checkpoints"):
+        step, items = checkpoints.restore(shapes)
+
+    assert step == 2
+    np.testing.assert_array_equal(items["params"]["embedding"], tiny_params["embedding"] * 2)
+    [record] = [r for r in caplog.records if r.name == "permix_jax.checkpoints"]
+    message = record.getMessage()
+    assert str(three / "3") in message and "corrupt-3" in message and "\n" not in message
+    # Nothing else is lost, the broken one included, and training goes on over it.
+    assert broken <= {p.relative_to(three / "corrupt-3") for p in three.glob("corrupt-3/**/*")}
+    assert checkpoints.all_steps() == [1, 2]
+    checkpoints.save(3, tiny_params)
+    checkpoints.wait()
+    assert checkpoints.restore(shapes)[0] == 3
+    checkpoints.close()
+
+
+def test_every_broken_checkpoint_is_set_aside(three, tiny_model, mesh, caplog):
+    for step in "123":
+        spoil(three / step, "emptied")
+    checkpoints = Checkpoints(three)
+    assert checkpoints.restore({"params": abstract_params(tiny_model, mesh)}) is None
+    checkpoints.close()
+    assert {p.name for p in three.iterdir()} == {"corrupt-1", "corrupt-2", "corrupt-3"}
+    assert len([r for r in caplog.records if r.name == "permix_jax.checkpoints"]) == 3
+
+
+def test_a_save_that_was_killed_half_way_is_no_checkpoint(three, tiny_params):
+    (three / "3").rename(three / "3.orbax-checkpoint-tmp")
+    checkpoints = Checkpoints(three)
+    assert checkpoints.all_steps() == [1, 2]
+    checkpoints.save(3, tiny_params)
+    checkpoints.wait()
+    assert checkpoints.all_steps() == [1, 2, 3]
+    checkpoints.close()
+
+
+def test_no_checkpoint_at_all(tmp_path, tiny_model, mesh):
+    checkpoints = Checkpoints(tmp_path / "fresh")
+    assert checkpoints.latest_step() is None and checkpoints.all_steps() == []
+    assert checkpoints.restore({"params": abstract_params(tiny_model, mesh)}) is None
+    checkpoints.close()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at all"):
+        load_params(tmp_path / "fresh", tiny_model, mesh)
+
+
+def test_a_folder_that_is_not_there_is_refused_and_not_made(tmp_path, tiny_model, mesh):
+    with pytest.raises(FileNotFoundError, match="no such folder of checkpoints"):
+        load_params(tmp_path / "absent", tiny_model, mesh)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_step_that_is_not_there_is_refused_naming_those_that_are(three, tiny_model, mesh):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 9; there are \[1, 2, 3\]"):
+        load_params(three, tiny_model, mesh, 9)

@@ -1,0 +1,293 @@
+import ast
+import io
+import json
+import runpy
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from permix_jax.config import differing_fields, require_mesh_divides, require_valid
+from permix_jax.models.config import ModelConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PERMIX = runpy.run_path(str(CONFIGS / "permix.py"))
+PRESETS = sorted(PERMIX["PRESETS"])
+
+
+def get_config(preset="", file="permix.py"):
+    return runpy.run_path(str(CONFIGS / file))["get_config"](preset)
+
+
+def config_with(**fields):
+    """The default config with dotted fields changed."""
+    config = get_config()
+    for field, value in fields.items():
+        *path, name = field.split(".")
+        part = config
+        for section in path:
+            part = part[section]
+        part[name] = value
+    return config
+
+
+# ---- the config files -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["permix.py", "rlvr.py"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid(preset, file):
+    config = get_config(preset, file)
+    require_valid(config)
+    assert config.is_locked
+    assert json.loads(config.to_json())["seed"] == 0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_rlvr_is_permix_but_for_the_share_of_personas(preset):
+    permix, rlvr = get_config(preset).to_dict(), get_config(preset, "rlvr.py").to_dict()
+    share = permix["personas"]["share"]
+    assert share > 0
+    assert differing_fields(rlvr, permix) == [f"personas.share: 0.0 instead of {share}"]
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"no preset 'small'; there are \['smollm2_mawps', 'tiny'"):
+        get_config("small")
+
+
+def test_every_field_has_a_comment_on_its_line():
+    source = (CONFIGS / "permix.py").read_text()
+    commented = {
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT and len(token.string) > 4
+    }
+    function = next(
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == "get_config"
+    )
+    fields = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            if not (isinstance(node.value, ast.Call) and node.value.func.id == "ConfigDict"):
+                fields[ast.unparse(node.targets[0]).removeprefix("c.")] = node.lineno
+    assert set(fields) == set(leaves(get_config().to_dict()))
+    assert [field for field, line in fields.items() if line not in commented] == []
+
+
+def leaves(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_an_unknown_field_is_refused_and_the_nearest_named():
+    config = get_config()
+    with pytest.raises(AttributeError, match='Did you mean "steps"'):
+        config.train.stepss = 3
+    with pytest.raises(AttributeError, match='Did you mean "rollout"'):
+        config.rolout = 3
+
+
+def test_a_value_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="group_size"):
+        get_config().rollout.group_size = "many"
+
+
+# ---- impossible values ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("seed", -1, "use 0 or more"),
+        ("seed", 2**31, "below 2**31"),
+        ("task.name", "chess", "use one of latent_style, word_problems"),
+        ("task.num_test", 0, "use 1 or more"),
+        ("task.own_style_prior", 1.2, "use a share from 0 to 1"),
+        ("task.arithmetic_share", -0.1, "use a share from 0 to 1"),
+        ("task.plain_share", 2.0, "use a share from 0 to 1"),
+        ("data.max_steps", 0, "use 1 or more"),
+        ("model.dtype", "float16", "use one of float32, bfloat16"),
+        ("model.param_dtype", "int8", "use one of float32, bfloat16"),
+        ("model.head_chunk", 0, "use 1 or more"),
+        ("sft.steps", -1, "use 0 or more"),
+        ("sft.batch_size", 0, "use 1 or more"),
+        ("sft.max_new_tokens", 1, "use 2 or more"),
+        ("sft.learning_rate", 0.0, "use a number above 0"),
+        ("sft.decay", "step", "use one of none, linear, cosine"),
+        ("sft.max_grad_norm", 0.0, "use a number above 0"),
+        ("sft.checkpoint_every", 0, "use 1 or more"),
+        ("train.steps", 0, "use 1 or more"),
+        ("train.problems_per_step", 0, "use 1 or more"),
+        ("train.learning_rate", -1e-4, "use a number above 0"),
+        ("train.learning_rate", float("nan"), "use a number above 0"),
+        ("train.warmup_steps", -1, "use 0 or more"),
+        ("train.decay", "wsd", "use one of none, linear, cosine"),
+        ("train.weight_decay", -0.1, "use 0 or more"),
+        ("train.micro_batches", 0, "use 1 or more"),
+        ("train.checkpoint_every", 0, "use 1 or more"),
+        ("train.keep_checkpoints", 0, "use 1 or more"),
+        ("train.log_completions_every", 0, "use 1 or more"),
+        ("rollout.group_size", 1, "a group of one has no baseline"),
+        ("rollout.max_prompt_tokens", 0, "use 1 or more"),
+        ("rollout.max_new_tokens", 1, "use 2 or more"),
+        ("rollout.on_overflow", "cut", "use one of error, drop"),
+        ("rollout.temperature", 0.0, "use a number above 0"),
+        ("rollout.top_k", 5, "use 0: the update scores the whole distribution"),
+        ("rollout.top_p", 0.9, "use 1: the update scores the whole distribution"),
+        ("personas.share", 1.5, "use a share from 0 to 1"),
+        ("personas.share", float("nan"), "use a share from 0 to 1"),
+        ("personas.level", "token", "use one of problem, rollout"),
+        ("grpo.advantage_group", "step", "use one of problem, problem_persona"),
+        ("grpo.advantage_scale", "std", "use one of group, batch, none"),
+        ("grpo.aggregation", "gspo", "use one of grpo, dapo, dr_grpo"),
+        ("grpo.clip_low", 1.0, "use a number between 0 and 1"),
+        ("grpo.clip_high", 0.0, "use a number above 0"),
+        ("grpo.epochs", 0, "use 1 or more"),
+        ("grpo.kl_weight", -0.1, "use 0 or more"),
+        ("grpo.kl_estimator", "k1", "use one of k2, k3 (k1 in a loss has no gradient but noise)"),
+        ("eval.every", -1, "use 0 or more"),
+        ("eval.samples", 0, "use 1 or more"),
+        ("eval.temperature", -1.0, "use 0 or more"),
+        ("eval.batch_size", 0, "use 1 or more"),
+        ("eval.resamples", 0, "use 1 or more"),
+        ("mesh.data", 0, "use 1 or more"),
+        ("mesh.fsdp", 0, "use 1 or more"),
+        ("mesh.tensor", -2, "use 1 or more"),
+    ],
+)
+def test_an_impossible_value_is_one_line_with_field_value_and_remedy(field, value, remedy):
+    message = refusal(**{field: value})
+    assert message.startswith(f"{field} is {value!r}; ")
+    assert remedy in message
+
+
+def refusal(**fields):
+    with pytest.raises(ValueError) as error:
+        require_valid(config_with(**fields))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"mesh.data": 3},
+            "sft.batch_size is 128; use a multiple of mesh.data * mesh.fsdp = 3",
+        ),
+        (
+            {"mesh.data": 2, "mesh.fsdp": 3, "sft.batch_size": 6},
+            "train.problems_per_step is 32; use a multiple of mesh.data * mesh.fsdp = 6 times "
+            "train.micro_batches = 1",
+        ),
+        (
+            {"train.micro_batches": 5},
+            "train.problems_per_step is 32; use a multiple of mesh.data * mesh.fsdp = 1 times "
+            "train.micro_batches = 5",
+        ),
+        # Each alone divides, together they do not.
+        (
+            {"train.micro_batches": 8, "mesh.data": 8},
+            "train.problems_per_step is 32; use a multiple of mesh.data * mesh.fsdp = 8 times "
+            "train.micro_batches = 8",
+        ),
+        (
+            {"mesh.data": 8, "eval.batch_size": 64, "eval.role_play_samples": 16},
+            "eval.batch_size is 64; use a multiple of 16 samples times mesh.data * mesh.fsdp = 8",
+        ),
+        (
+            {"eval.temperature": 0.0},
+            "eval.temperature is 0.0; greedy answers do not vary: use 1 sample, or more than 0",
+        ),
+        (
+            {"eval.temperature": 0.0, "eval.role_play_samples": 0, "eval.samples": 2},
+            "eval.temperature is 0.0; greedy answers do not vary: use 1 sample, or more than 0",
+        ),
+        (
+            {"personas.level": "rollout", "grpo.advantage_group": "problem_persona"},
+            "grpo.advantage_group is 'problem_persona'; with personas.level = rollout such groups "
+            "mostly hold one rollout, which has no baseline: use problem",
+        ),
+        (
+            {"task.name": "word_problems", "data.folder": ""},
+            "data.folder is ''; name a local folder with gsm8k/, mawps/ and svamp/",
+        ),
+    ],
+)
+def test_values_that_are_impossible_together(fields, message):
+    assert refusal(**fields) == message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"personas.share": 0.0},
+        {"personas.share": 1.0},
+        {"rollout.group_size": 2},
+        {"grpo.kl_weight": 0.0},
+        {"mesh.data": 2, "mesh.fsdp": 2, "train.micro_batches": 4},
+        {"eval.temperature": 0.0, "eval.role_play_samples": 1},
+        {"personas.level": "rollout"},
+        {"sft.steps": 0},
+    ],
+    ids=str,
+)
+def test_the_edges_of_what_is_possible(fields):
+    require_valid(config_with(**fields))
+
+
+@pytest.mark.parametrize("field", ["grpo.epochs", "rollout.group_size", "mesh.fsdp"])
+def test_a_missing_field_is_named(field):
+    config = get_config()
+    section, name = field.split(".")
+    with config.unlocked():
+        del config[section][name]
+    with pytest.raises(ValueError) as error:
+        require_valid(config)
+    assert str(error.value) == f"{field} is missing from the config; see configs/permix.py"
+
+
+# ---- the mesh and the model -----------------------------------------------------------------
+
+MODEL = ModelConfig(
+    vocab_size=96, embed_dim=20, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=4, mlp_dim=24
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mesh.tensor": 4}, "mesh.tensor is 4; it must divide the model's num_kv_heads of 2"),
+        ({"mesh.tensor": 16}, "mesh.tensor is 16; it must divide the model's num_heads of 8"),
+        ({"mesh.tensor": 5}, "mesh.tensor is 5; it must divide the model's vocab_size of 96"),
+        ({"mesh.fsdp": 8}, "mesh.fsdp is 8; it must divide the model's embed_dim of 20"),
+    ],
+)
+def test_a_mesh_that_does_not_divide_the_model(fields, message):
+    with pytest.raises(ValueError) as error:
+        require_mesh_divides(MODEL, config_with(**fields))
+    assert str(error.value) == message
+
+
+def test_a_mesh_that_divides_the_model():
+    require_mesh_divides(MODEL, config_with(**{"mesh.data": 8, "mesh.fsdp": 4, "mesh.tensor": 2}))
+
+
+# ---- differing fields -----------------------------------------------------------------------
+
+
+def test_differing_fields():
+    mine = {"seed": 0, "train": {"steps": 3, "decay": "none"}, "new": 1}
+    theirs = {"seed": 0, "train": {"steps": 4, "decay": "none"}, "old": {"x": 2}}
+    assert differing_fields(mine, theirs) == [
+        "new: 1 instead of '(absent)'",
+        "old: '(absent)' instead of {'x': 2}",
+        "train.steps: 3 instead of 4",
+    ]
+    assert differing_fields(mine, mine) == []
