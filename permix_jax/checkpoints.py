@@ -3,6 +3,7 @@
 Layout: `<directory>/<step>/params` and, while training may still go on, `<step>/optimizer`.
 """
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,23 @@ class Checkpoints:
             try:
                 return step, self.restore_step(step, abstract)
             except Exception as error:  # whatever a broken file makes Orbax raise
-                aside = self.directory / f"corrupt-{step}"
+                aside = self._set_aside_name(step)
                 logger.warning(
                     "checkpoint %s is unreadable (%s); set aside as %s, falling back to the one "
                     "before it",
                     self.directory / str(step),
-                    str(error).strip().splitlines()[0][:200] or type(error).__name__,
+                    (str(error).strip() or type(error).__name__).splitlines()[0][:200],
                     aside.name,
                 )
                 self._manager.close()
                 (self.directory / str(step)).rename(aside)
                 self._manager = self._open()
         return None
+
+    def _set_aside_name(self, step: int) -> Path:
+        """`corrupt-<step>`, or `corrupt-<step>-2` and so on where a step broke before."""
+        names = (f"corrupt-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+        return next(path for name in names if not (path := self.directory / name).exists())
 
     def restore_step(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """The items of one checkpoint that `abstract` names; raises what Orbax raises."""

@@ -158,6 +158,34 @@ def test_every_broken_checkpoint_is_set_aside(three, tiny_model, mesh, caplog):
     assert len([r for r in caplog.records if r.name == "permix_jax.checkpoints"]) == 3
 
 
+def test_a_step_that_breaks_twice_is_set_aside_twice(three, tiny_model, tiny_params, mesh):
+    shapes = {"params": abstract_params(tiny_model, mesh)}
+    for _ in range(2):
+        spoil(three / "3", "emptied")
+        checkpoints = Checkpoints(three)
+        assert checkpoints.restore(shapes)[0] == 2
+        checkpoints.save(3, tiny_params)
+        checkpoints.close()
+    assert {p.name for p in three.iterdir()} == {"1", "2", "3", "corrupt-3", "corrupt-3-2"}
+
+
+def test_an_error_without_a_message_is_named_by_its_type(
+    three, tiny_model, mesh, caplog, monkeypatch
+):
+    checkpoints = Checkpoints(three)
+    read = checkpoints.restore_step
+
+    def fails_on_the_newest(step, abstract):
+        if step == 3:
+            raise AssertionError
+        return read(step, abstract)
+
+    monkeypatch.setattr(checkpoints, "restore_step", fails_on_the_newest)
+    assert checkpoints.restore({"params": abstract_params(tiny_model, mesh)})[0] == 2
+    checkpoints.close()
+    assert "unreadable (AssertionError)" in caplog.text
+
+
 def test_a_save_that_was_killed_half_way_is_no_checkpoint(three, tiny_params):
     (three / "3").rename(three / "3.orbax-checkpoint-tmp")
     checkpoints = Checkpoints(three)
