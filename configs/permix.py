@@ -113,7 +113,7 @@ def _embedded(c: ConfigDict) -> None:
 
 
 def _tiny(c: ConfigDict) -> None:
-    """The embedded world, shrunk so that the whole command takes seconds. Learns next to nothing."""
+    """The embedded world, shrunk so that the command takes seconds. Learns next to nothing."""
     c.model.embed_dim, c.model.num_layers, c.model.head_dim, c.model.mlp_dim = 32, 1, 8, 64
     c.sft.steps, c.sft.batch_size, c.sft.warmup_steps, c.sft.checkpoint_every = 120, 32, 5, 40
     c.sft.learning_rate = 1e-2

@@ -88,6 +88,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.max_steps": _at_least(1),
     "model.dtype": _one_of(*_DTYPES),
     "model.param_dtype": _one_of(*_DTYPES),
+    "model.embed_dim": _at_least(1),
+    "model.num_layers": _at_least(1),
+    "model.num_heads": _at_least(1),
+    "model.num_kv_heads": _at_least(1),
+    "model.head_dim": _at_least(2),
+    "model.mlp_dim": _at_least(1),
     "model.head_chunk": _at_least(1),
     "sft.steps": _at_least(0),
     "sft.batch_size": _at_least(1),
@@ -176,5 +182,7 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
                 "baseline: use problem"
             ),
         )
+    if c.task.name == "latent_style" and c.personas.file:
+        yield "personas.file", "the embedded world has its own personas: leave it empty"
     if c.task.name == "word_problems" and not c.data.folder:
         yield "data.folder", "name a local folder with gsm8k/, mawps/ and svamp/"

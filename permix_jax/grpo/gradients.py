@@ -59,17 +59,20 @@ def grpo_gradients(
         return gradients_of(params, whole)
 
     parts = split_rows(whole, micro_batches, prompts=batch.prompt_tokens.shape[0])
-    add = lambda sums, part: (jax.tree.map(jnp.add, sums, gradients_of(params, part)), None)  # noqa: E731
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype),
-        jax.eval_shape(gradients_of, params, jax.tree.map(lambda x: x[0], parts)),
-    )
-    return jax.lax.scan(add, zeros, parts)[0]
+    one = jax.eval_shape(gradients_of, params, jax.tree.map(lambda x: x[0], parts))
+
+    def add(sums, part):
+        return jax.tree.map(jnp.add, sums, gradients_of(params, part)), None
+
+    # Summed in f32, whatever the parameters are kept in: bf16 would round every part away a little.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), one)
+    sums, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), sums, one)
 
 
 def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
     """Sum of weights * values that ignores, in value and gradient, whatever has weight 0."""
-    return jnp.where(weights > 0, weights * jnp.where(weights > 0, values, 0), 0).sum()
+    return (weights * jnp.where(weights > 0, values, 0)).sum()
 
 
 def split_rows(tree, parts: int, prompts: int):

@@ -14,6 +14,7 @@ from permix_jax.grpo.batch import RolloutBatch
 
 AGGREGATIONS = ("grpo", "dapo", "dr_grpo")
 KL_ESTIMATORS = ("k2", "k3")
+_MAX_LOG_RATIO = 20.0  # far beyond any clip; keeps exp, and so the gradient, finite
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def token_losses(
     kept = kept_tokens(batch, config)
     masked = lambda x: jnp.where(kept, x, 0.0)  # noqa: E731
     log_ratio = masked(logprobs - batch.logprobs)
-    ratio = jnp.exp(log_ratio)
+    ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
     advantages = batch.advantages[:, None]
     clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
     losses = -jnp.minimum(ratio * advantages, clipped * advantages)
@@ -98,4 +99,4 @@ def kl_term(logprobs: jax.Array, reference: jax.Array, estimator: str) -> jax.Ar
     difference = logprobs - reference
     if estimator == "k2":
         return difference**2 / 2
-    return jnp.exp(-difference) - 1 + difference
+    return jnp.exp(jnp.minimum(-difference, _MAX_LOG_RATIO)) - 1 + difference

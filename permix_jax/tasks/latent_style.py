@@ -64,6 +64,11 @@ def latent_style_task(
       seed: decides which problems are held out.
     """
     problems = _arithmetic_problems()
+    if num_test >= len(problems):
+        raise ValueError(
+            f"task.num_test is {num_test}; the embedded world has {len(problems)} problems, and "
+            "some must be left for training"
+        )
     order = generator(seed, "latent_style/split").permutation(len(problems))
 
     def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:

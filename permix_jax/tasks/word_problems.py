@@ -110,8 +110,7 @@ def word_problem_task(
     train_personas = [persona for persona in personas if persona.split == "train"]
 
     def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
-        while "solution" not in (problem := train[rng.integers(len(train))]).meta:
-            pass  # MAWPS has no worked solutions; more than half of the problems are GSM8K's
+        problem = _draw_worked(rng, train)
         persona = None
         if train_personas and rng.random() < 0.5:
             persona = train_personas[rng.integers(len(train_personas))]
@@ -124,6 +123,18 @@ def word_problem_task(
         personas=personas,
         reward=numeric_reward,
         demonstrate=demonstrate,
+    )
+
+
+def _draw_worked(rng: np.random.Generator, problems: Sequence[Problem]) -> Problem:
+    """One of the problems that have a worked solution: about half do, GSM8K's."""
+    for _ in range(1000):
+        problem = problems[rng.integers(len(problems))]
+        if "solution" in problem.meta:
+            return problem
+    raise ValueError(
+        "no training problem with a worked solution is left for SFT; raise "
+        "rollout.max_prompt_tokens, or set sft.steps to 0"
     )
 
 

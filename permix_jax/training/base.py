@@ -1,6 +1,5 @@
 """The base policy: made by SFT once, and kept in the cache for every run that starts from it."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -23,7 +22,9 @@ from permix_jax.training.state import create_state, make_optimizer, make_step, s
 from permix_jax.training.stop import StopRequest
 
 # What the base depends on beside its config: a change of this code makes a new base.
-_CODE = ("models", "personas", "tasks", "training/sft.py", "training/state.py", "randomness.py")
+_CODE = ("models", "personas", "tasks", "training/sft.py", "training/state.py", "training/loop.py",
+         "rollout/padding.py", "randomness.py")  # fmt: skip
+_PACKAGES = ("jax", "flax", "optax")
 
 
 def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> Path:
@@ -31,11 +32,9 @@ def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> 
     digest = hashlib.sha256()
     settings = [config.seed, *(config[part].to_dict() for part in ("task", "data", "model", "sft"))]
     digest.update(json.dumps([*settings, policy.end_tokens], sort_keys=True).encode())
-    digest.update(importlib.metadata.version("jax").encode())
-    for problem in task.train:
-        digest.update(repr((problem.id, problem.prompt, problem.answer)).encode())
-    for persona in task.personas:
-        digest.update(repr(dataclasses.astuple(persona)).encode())
+    versions = [importlib.metadata.version(package) for package in _PACKAGES]
+    for fact in (*versions, *task.train, *task.role_play, *task.personas):
+        digest.update(repr(fact).encode())
     root = Path(permix_jax.__file__).parent
     for part in _CODE:
         files = sorted((root / part).glob("*.py")) if (root / part).is_dir() else [root / part]

@@ -123,7 +123,7 @@ def test_demonstrations_are_right_and_half_of_them_in_a_training_persona(folder)
     task = word_problem_task(folder, PERSONAS, max_steps=2, num_test=1, seed=0)
     by_prompt = {problem.prompt: problem for problem in task.train}
     rng = np.random.default_rng(0)
-    shown = [task.demonstrate(rng) for _ in range(400)]
+    shown = [task.demonstrate(rng, task.train) for _ in range(400)]
     assert all(task.reward(s.completion, by_prompt[s.prompt]) == 1.0 for s in shown)
     personas = Counter(s.persona and s.persona.id for s in shown)
     assert set(personas) == {None, "pirate"}
@@ -131,10 +131,18 @@ def test_demonstrations_are_right_and_half_of_them_in_a_training_persona(folder)
     assert len({s.prompt for s in shown}) == 2
 
 
+def test_demonstrations_need_a_worked_solution(folder):
+    task = word_problem_task(folder, PERSONAS, max_steps=2, num_test=1, seed=0)
+    mawps = [problem for problem in task.train if "solution" not in problem.meta]
+    assert mawps
+    with pytest.raises(ValueError, match=r"worked solution.*rollout\.max_prompt_tokens"):
+        task.demonstrate(np.random.default_rng(0), mawps)
+
+
 def test_demonstrations_without_training_personas_are_plain(folder):
     task = word_problem_task(folder, PERSONAS[1:], max_steps=2, num_test=1, seed=0)
     rng = np.random.default_rng(0)
-    assert {task.demonstrate(rng).persona for _ in range(20)} == {None}
+    assert {task.demonstrate(rng, task.train).persona for _ in range(20)} == {None}
 
 
 @pytest.mark.parametrize(
