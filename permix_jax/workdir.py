@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from permix_jax.config import differing_fields
+from permix_jax.files import write_json
 
 _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
 
@@ -35,7 +36,6 @@ def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, bas
                 "another --workdir, or set these fields as they were"
             )
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     record = {
         "name": name,
         "preset": preset,
@@ -45,9 +45,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, bas
         "git": _git_revision(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, record)
 
 
 def _git_revision() -> str | None:

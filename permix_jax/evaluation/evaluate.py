@@ -1,6 +1,5 @@
 """One evaluation of one policy: how stable its accuracy is, and how faithful its personas are."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 from permix_jax.evaluation.fidelity import fidelity
 from permix_jax.evaluation.generate import Answer, generate
 from permix_jax.evaluation.stability import stability
+from permix_jax.files import write_json, write_rows
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
@@ -104,12 +104,10 @@ def evaluate(
         in_style = {"role_play": played, "arithmetic": styles}
         results["fidelity"] = fidelity(in_style, ids, rng, settings.resamples)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(record) + "\n" for record in records)
-    (folder / "completions.jsonl").write_text(lines)
+    write_rows(folder / "completions.jsonl", records)
     # Stability last: where it exists, the evaluation is whole.
     for name, result in reversed(results.items()):
-        (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_json(folder / f"{name}.json", result)
 
 
 def _record(

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from permix_jax.evaluation.charts import accuracy_by_persona, training_curve
 from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json, read_jsonl
 from permix_jax.evaluation.tables import text_table
+from permix_jax.files import write_text
 
 CURVES = {
     "reward": "reward",
@@ -84,7 +85,7 @@ def write_report(workdir: Path) -> Path:
         config=json.dumps(run, indent=2, ensure_ascii=False),
     )
     path = workdir / "report.html"
-    path.write_text(page, "utf-8")
+    write_text(path, page)
     return path
 
 

@@ -9,11 +9,11 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.files import write_rows
 from permix_jax.grpo.gradients import grpo_gradients, score
 from permix_jax.grpo.loss import LossConfig
 from permix_jax.models.policy import Policy
 from permix_jax.tasks.problem import Task
-from permix_jax.training.log import rewrite_atomically
 from permix_jax.training.loop import fit
 from permix_jax.training.rollouts import RolloutWorker
 from permix_jax.training.state import (
@@ -78,7 +78,7 @@ def train_grpo(
         row["time/update"] = time.monotonic() - begin
         row["tokens_per_second"] = int(batch.completion_mask.sum()) / row["time/rollout"]
         if step % t.log_completions_every == 0 or step == t.steps:
-            rewrite_atomically(workdir / "completions" / f"{step}.jsonl", rollouts.records)
+            write_rows(workdir / "completions" / f"{step}.jsonl", rollouts.records)
         return state, row
 
     return fit(

@@ -1,10 +1,12 @@
 """What a run writes beside its checkpoints: metrics as JSON lines and for TensorBoard."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from permix_jax.files import write_rows
 
 
 class MetricsLog:
@@ -17,9 +19,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        rewrite_atomically(
-            self._path, [row for row in read_rows(self._path) if row["step"] <= step]
-        )
+        write_rows(self._path, [row for row in read_rows(self._path) if row["step"] <= step])
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -41,11 +41,3 @@ def read_rows(path: Path) -> list[dict]:
         return []
     whole = path.read_text().rpartition("\n")[0]
     return [json.loads(line) for line in whole.splitlines()]
-
-
-def rewrite_atomically(path: Path, rows: Sequence[Mapping]) -> None:
-    """Writes rows as JSONL so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    partial.replace(path)

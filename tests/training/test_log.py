@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from permix_jax.training.log import MetricsLog, read_rows, rewrite_atomically
+from permix_jax.files import write_rows
+from permix_jax.training.log import MetricsLog, read_rows
 
 
 def rows_of(folder):
@@ -54,17 +55,17 @@ def test_a_last_line_without_its_end_is_dropped(tmp_path, torn):
 
 def test_what_is_read_is_what_was_written(tmp_path):
     rows = [{"text": "a\nb \u2028 é"}, {"x": [1, None, 0.1]}]
-    rewrite_atomically(tmp_path / "deep" / "rows.jsonl", rows)
+    write_rows(tmp_path / "deep" / "rows.jsonl", rows)
     assert read_rows(tmp_path / "deep" / "rows.jsonl") == rows
     assert read_rows(tmp_path / "absent.jsonl") == []
-    rewrite_atomically(tmp_path / "rows.jsonl", [])
+    write_rows(tmp_path / "rows.jsonl", [])
     assert read_rows(tmp_path / "rows.jsonl") == []
 
 
 @pytest.mark.parametrize("killed_in", ["write_text", "replace"])
 def test_a_kill_while_rewriting_leaves_the_old_file(tmp_path, monkeypatch, killed_in):
     path = tmp_path / "rows.jsonl"
-    rewrite_atomically(path, [{"step": 1}])
+    write_rows(path, [{"step": 1}])
 
     def killed(self, *_):
         self.touch()  # as far as it got
@@ -73,8 +74,8 @@ def test_a_kill_while_rewriting_leaves_the_old_file(tmp_path, monkeypatch, kille
     with monkeypatch.context() as patch:
         patch.setattr(Path, killed_in, killed)
         with pytest.raises(KeyboardInterrupt):
-            rewrite_atomically(path, [{"step": 2}])
+            write_rows(path, [{"step": 2}])
     assert read_rows(path) == [{"step": 1}]
-    rewrite_atomically(path, [{"step": 3}])
+    write_rows(path, [{"step": 3}])
     assert read_rows(path) == [{"step": 3}]
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
