@@ -1,7 +1,8 @@
 """One evaluation of one policy: how stable its accuracy is, and how faithful its personas are."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,57 +58,65 @@ def evaluate(
     """
     personas = [p for p in task.personas if p.split == "heldout"]
     personas = personas[: settings.personas or None]
-    ids = [p.id for p in personas]
-    role_play = task.role_play if task.in_style and settings.role_play_samples else ()
-    answers = (len(personas) + 1) * len(task.test) * settings.samples
-    answers += len(personas) * len(role_play) * settings.role_play_samples
+    asked = {"problems": [(p, q) for p in (None, *personas) for q in task.test]}
+    samples = {"problems": settings.samples, "role_play": settings.role_play_samples}
+    if task.in_style and settings.role_play_samples:
+        asked["role_play"] = [(p, q) for p in personas for q in task.role_play]
 
-    with Progress(f"evaluation of {label}", answers) as progress:
+    total = sum(len(pairs) * samples[kind] for kind, pairs in asked.items())
+    records = {}
+    with Progress(f"evaluation of {label}", total) as progress:
 
-        def ask(purpose: str, who: Sequence[Persona | None], what: Sequence[Problem], samples: int):
-            def after_batch(count):
-                progress.advance(count)
-                check_stop()
+        def after_batch(answers: int) -> None:
+            progress.advance(answers)
+            check_stop()
 
-            pairs = [(persona, problem) for persona in who for problem in what]
-            found = generate(
+        for kind, pairs in asked.items():
+            answers = generate(
                 policy,
                 params,
                 render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs]),
-                samples,
+                samples[kind],
                 settings.sampling,
-                key(settings.seed, f"evaluation/{purpose}"),
+                key(settings.seed, f"evaluation/{kind}"),
                 settings.batch_size,
                 settings.max_prompt_tokens,
                 mesh,
                 after_batch,
             )
-            return [
-                _record(task, purpose, persona, problem, number, answer)
-                for (persona, problem), row in zip(pairs, found, strict=True)
+            records[kind] = [
+                _record(task, kind, persona, problem, number, answer)
+                for (persona, problem), row in zip(pairs, answers, strict=True)
                 for number, answer in enumerate(row)
             ]
 
-        records = ask("problems", [None, *personas], task.test, settings.samples)
-        if role_play:
-            records += ask("role_play", personas, role_play, settings.role_play_samples)
+    write_rows(folder / "completions.jsonl", itertools.chain(*records.values()))
+    results = summarise(records, [p.id for p in personas], settings)
+    for name in sorted(results):  # stability last: where it exists, the evaluation is whole
+        write_json(folder / f"{name}.json", results[name])
 
-    of_task = lambda name: [r for r in records if r["task"] == name]  # noqa: E731
-    shape = (len(personas) + 1, len(task.test), settings.samples)
-    correct = _column(of_task("problems"), "correct").reshape(shape)
+
+def summarise(
+    records: Mapping[str, Sequence[dict]], persona_ids: Sequence[str], settings: EvalSettings
+) -> dict[str, dict]:
+    """The contents of stability.json and, where role-play was asked for, of fidelity.json.
+
+    Args:
+      records: rows of completions.jsonl by task, ordered by persona ("problems": none first),
+        then problem, then sample.
+    """
     rng = generator(settings.seed, "bootstrap")
-    results = {"stability": stability(correct[1:], ids, correct[0], rng, settings.resamples)}
-    if role_play:
-        styles = _column(of_task("problems"), "in_style").reshape(shape)[1:].astype(bool)
-        shape = (len(personas), len(role_play), settings.role_play_samples)
-        played = _column(of_task("role_play"), "in_style").reshape(shape).astype(bool)
-        in_style = {"role_play": played, "arithmetic": styles}
-        results["fidelity"] = fidelity(in_style, ids, rng, settings.resamples)
-
-    write_rows(folder / "completions.jsonl", records)
-    # Stability last: where it exists, the evaluation is whole.
-    for name, result in reversed(results.items()):
-        write_json(folder / f"{name}.json", result)
+    people = len(persona_ids) + 1
+    correct = _column(records["problems"], "correct").reshape(people, -1, settings.samples)
+    plain, under_persona = correct[0], correct[1:]
+    results = {"stability": stability(under_persona, persona_ids, plain, rng, settings.resamples)}
+    if "role_play" in records:
+        sums = _column(records["problems"], "in_style").reshape(correct.shape)[1:]
+        played = _column(records["role_play"], "in_style")
+        played = played.reshape(people - 1, -1, settings.role_play_samples)
+        in_style = {"role_play": played.astype(bool), "arithmetic": sums.astype(bool)}
+        results["fidelity"] = fidelity(in_style, persona_ids, rng, settings.resamples)
+    return results
 
 
 def _record(
@@ -135,5 +144,5 @@ def _record(
     }
 
 
-def _column(records: list[dict], name: str) -> np.ndarray:
+def _column(records: Sequence[dict], name: str) -> np.ndarray:
     return np.array([math.nan if r[name] is None else r[name] for r in records], float)

@@ -31,7 +31,8 @@ def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> 
     """Where this base is kept: a hash of everything it depends on names it."""
     digest = hashlib.sha256()
     settings = [config.seed, *(config[part].to_dict() for part in ("task", "data", "model", "sft"))]
-    digest.update(json.dumps([*settings, policy.end_tokens], sort_keys=True).encode())
+    settings += [config.rollout.max_prompt_tokens, policy.end_tokens]
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     versions = [importlib.metadata.version(package) for package in _PACKAGES]
     for fact in (*versions, *task.train, *task.role_play, *task.personas):
         digest.update(repr(fact).encode())
