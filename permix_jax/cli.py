@@ -2,10 +2,14 @@
 
 import difflib
 import logging
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# transformers says at import that it misses PyTorch, which nothing here asks of it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from absl import app, flags
 from absl import logging as absl_logging
