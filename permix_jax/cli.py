@@ -63,14 +63,18 @@ def _check_config(args: list[str]) -> None:
         there = sorted(str(path) for path in Path(file).parent.glob("*.py"))
         _fail(f"--config: there is no file {file}{_nearest(file, there)}")
     try:
-        config = runpy.run_path(file)["get_config"](preset)
-    except (ValueError, KeyError, AttributeError) as error:
+        config = runpy.run_path(file).get("get_config", _no_get_config)(preset)
+    except (ValueError, KeyError, AttributeError, SyntaxError) as error:
         _fail(f"--config={specs[-1]}: {' '.join(str(error).split())}")
     fields = list(_leaf_fields(config))
     for arg in args:
         field = arg.partition("=")[0].removeprefix("--config.")
         if arg.startswith("--config.") and field not in fields:
             _fail(f"--config.{field}: the config has no such field{_nearest(field, fields)}")
+
+
+def _no_get_config(_preset: str):
+    raise ValueError("the file defines no get_config(preset); see configs/permix.py")
 
 
 def _leaf_fields(config: ConfigDict, prefix: str = "") -> Iterator[str]:

@@ -170,18 +170,11 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
         if max(1, c.eval.batch_size // samples) % devices:
             yield "eval.batch_size", f"use a multiple of {samples} samples times {rows}"
     if c.eval.temperature == 0 and max(c.eval.samples, c.eval.role_play_samples) > 1:
-        yield (
-            "eval.temperature",
-            "greedy answers do not vary: use 1 sample, or more than 0",
-        )
+        remedy = "greedy answers do not vary: use 1 sample, or more than 0"
+        yield "eval.temperature", remedy
     if c.personas.level == "rollout" and c.grpo.advantage_group == "problem_persona":
-        yield (
-            "grpo.advantage_group",
-            (
-                "with personas.level = rollout such groups mostly hold one rollout, which has no "
-                "baseline: use problem"
-            ),
-        )
+        remedy = "with personas.level = rollout such groups mostly hold one rollout, which has no "
+        yield "grpo.advantage_group", remedy + "baseline: use problem"
     if c.task.name == "latent_style" and c.personas.file:
         yield "personas.file", "the embedded world has its own personas: leave it empty"
     if c.task.name == "word_problems" and not c.data.folder:

@@ -1,6 +1,7 @@
 """The main job, from a config to a report: base policy, GRPO, evaluation of both."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -75,26 +76,28 @@ def train_and_evaluate(
 ) -> None:
     """The phases of a run; each is skipped, or gone on with, where its result is there already."""
 
-    def evaluate_at(step: int, params, label: str) -> None:
+    def load(folder: Path, step: int | None = None):
+        return load_params(folder / "checkpoints", policy.model, mesh, step)
+
+    def evaluate_at(step: int, get_params: Callable[[], dict], label: str) -> None:
         settings, folder = eval_settings(config), workdir / "eval" / str(step)
         if not (folder / "stability.json").exists():
-            evaluate(task, policy, params, mesh, settings, folder, label, stop.check)
+            evaluate(task, policy, get_params(), mesh, settings, folder, label, stop.check)
 
     def after_step(state, step: int) -> None:
         if config.eval.every and step % config.eval.every == 0 and step < config.train.steps:
-            evaluate_at(step, state.params, f"step {step}")
+            evaluate_at(step, lambda: state.params, f"step {step}")
 
     # ---- base policy: SFT, once ----------------------------------------------------------------
     prepare_base(config, task, policy, initial_params, mesh, base, stop)
-    base_params = load_params(base / "checkpoints", policy.model, mesh)
 
     # ---- GRPO on persona-mixed rollouts --------------------------------------------------------
-    train_grpo(config, task, policy, base_params, mesh, workdir, stop, after_step)
+    train_grpo(config, task, policy, lambda: load(base), mesh, workdir, stop, after_step)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
-    evaluate_at(0, base_params, "the base policy")
-    trained = load_params(workdir / "checkpoints", policy.model, mesh, config.train.steps)
-    evaluate_at(config.train.steps, trained, "the trained policy")
+    last = config.train.steps
+    evaluate_at(0, lambda: load(base), "the base policy")
+    evaluate_at(last, lambda: load(workdir, last), "the trained policy")
 
 
 def build_task(config: ConfigDict) -> Task:

@@ -7,6 +7,7 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8; makes the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, "utf-8")

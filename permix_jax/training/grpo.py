@@ -36,13 +36,16 @@ def train_grpo(
     config: ConfigDict,
     task: Task,
     policy: Policy,
-    base_params,
+    load_base: Callable[[], dict],
     mesh: Mesh,
     workdir: Path,
     stop: StopRequest,
     after_step: Callable[[TrainState, int], None],
 ) -> TrainState:
-    """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises."""
+    """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
+
+    `load_base` gives the base policy's parameters; they are kept only where the KL needs them.
+    """
     t, r, g = config.train, config.rollout, config.grpo
     optimizer, schedule = make_optimizer(
         t.learning_rate,
@@ -64,13 +67,14 @@ def train_grpo(
     grpo_step = make_step(gradients, optimizer, shardings)
     scored = jax.jit(partial(score, policy.model), static_argnums=(2, 3))
     make_rollouts = RolloutWorker(config, task, policy, mesh)
+    reference = load_base() if g.kl_weight else None
 
     def update(state: TrainState, step: int):
         rollouts = make_rollouts(state.params, step)
         begin, batch = time.monotonic(), rollouts.batch
-        if g.kl_weight:
-            reference = scored(base_params, batch, r.temperature, config.model.head_chunk)
-            batch = batch.replace(reference_logprobs=reference.logprobs)
+        if reference is not None:
+            scores = scored(reference, batch, r.temperature, config.model.head_chunk)
+            batch = batch.replace(reference_logprobs=scores.logprobs)
         for _ in range(g.epochs):
             state, metrics = grpo_step(state, batch)
         row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
@@ -84,7 +88,7 @@ def train_grpo(
     return fit(
         f"GRPO {Path(workdir).name}",
         workdir,
-        create_state(base_params, optimizer, shardings),
+        create_state(load_base() if reference is None else reference, optimizer, shardings),
         update,
         steps=t.steps,
         checkpoint_every=t.checkpoint_every,

@@ -5,6 +5,15 @@ import numpy as np
 
 from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.grpo.loss import LossConfig
+from permix_jax.models.config import ModelConfig
+from permix_jax.models.transformer import Decoder
+
+
+def small_decoder(**changes) -> Decoder:
+    """Every axis of it is divided by every mesh of eight devices that the tests use."""
+    sizes = {"vocab_size": 40, "embed_dim": 16, "mlp_dim": 16, "num_layers": 1}
+    heads = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 4}
+    return Decoder(ModelConfig(**sizes, **heads, **changes))
 
 
 def loss_config(**changes) -> LossConfig:

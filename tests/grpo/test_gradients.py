@@ -4,27 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grpo_batches import loss_config, random_batch, token_batch
+from grpo_batches import loss_config, random_batch, small_decoder, token_batch
 
 from permix_jax.grpo.gradients import grpo_gradients, score, split_rows, weighted_sum
 from permix_jax.grpo.loss import AGGREGATIONS, token_losses, token_weights
-from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 
-MODEL = Decoder(
-    ModelConfig(
-        vocab_size=40,
-        embed_dim=16,
-        num_layers=1,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=4,
-        mlp_dim=16,
-    )
-)
+MODEL = small_decoder()
 TEMPERATURE = 0.8
 KL = {"kl_weight": 0.1, "kl_estimator": "k3"}
 

@@ -5,28 +5,14 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from grpo_batches import loss_config, random_batch
+from grpo_batches import loss_config, random_batch, small_decoder
 
 from permix_jax.grpo.gradients import grpo_gradients, score
-from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import make_mesh, shard_rows
 from permix_jax.training.state import create_state, make_optimizer, make_step, state_shardings
 
-# Every axis is divided by every mesh below.
-MODEL = Decoder(
-    ModelConfig(
-        vocab_size=40,
-        embed_dim=16,
-        num_layers=1,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=4,
-        mlp_dim=16,
-        tie_embeddings=False,
-    )
-)
+MODEL = small_decoder(tie_embeddings=False)
 MESHES = [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 8, 1)]
 LEARNING_RATE = 1e-2
 # Clips so narrow that the second epoch meets both.
