@@ -11,14 +11,11 @@ A problem's id is its source and the number of its line. A question that a file 
 on letters and digits) is kept once, or not at all where its answers differ.
 """
 
-import gzip
-import json
 import logging
 import math
 import re
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ import numpy as np
 from permix_jax.personas.persona import Persona
 from permix_jax.randomness import generator
 from permix_jax.rewards.numeric import numeric_reward, parse_number
+from permix_jax.tasks.json_lines import read_rows, text_field
 from permix_jax.tasks.problem import Demonstration, Problem, Task
 
 logger = logging.getLogger(__name__)
@@ -35,6 +33,7 @@ logger = logging.getLogger(__name__)
 GSM8K = "gsm8k/train.jsonl.gz"
 MAWPS = "mawps/mawps.jsonl"
 SVAMP = "svamp/svamp.jsonl"
+FILES = f"{GSM8K}, {MAWPS} and {SVAMP}"
 
 INSTRUCTION = "Work it out step by step. End with '#### ' and the number."
 
@@ -54,12 +53,12 @@ def read_gsm8k(folder: str | Path, max_steps: int) -> list[Problem]:
       ValueError: no problem is left, or a row is malformed (the message names file:line).
     """
     problems = []
-    for line, where, row in _rows(folder, GSM8K):
-        solution, _, answer = _string(row, "answer", where).rpartition("####")
+    for line, where, row in read_rows(folder, GSM8K, FILES):
+        solution, _, answer = text_field(row, "answer", where).rpartition("####")
         answer, steps = answer.strip(), len(_CALCULATION.findall(solution))
         worked = f"{_CALCULATION.sub('', solution).strip()}\n#### {answer}"
         meta = {"steps": steps, "solution": worked}
-        question = _string(row, "question", where)
+        question = text_field(row, "question", where)
         problems.append(_problem(f"gsm8k-{line}", question, answer, where, meta))
     few_steps = [p for p in problems if 1 <= p.meta["steps"] <= max_steps]
     if not few_steps:
@@ -72,8 +71,8 @@ def read_gsm8k(folder: str | Path, max_steps: int) -> list[Problem]:
 def read_mawps(folder: str | Path) -> list[Problem]:
     """All of MAWPS; raises as `read_gsm8k` does."""
     problems = []
-    for line, where, row in _rows(folder, MAWPS):
-        question = _string(row, "input", where)
+    for line, where, row in read_rows(folder, MAWPS, FILES):
+        question = text_field(row, "input", where)
         problems.append(_problem(f"mawps-{line}", question, _number(row, "target", where), where))
     return _without_doubles(problems)
 
@@ -81,11 +80,11 @@ def read_mawps(folder: str | Path) -> list[Problem]:
 def read_svamp(folder: str | Path) -> list[Problem]:
     """All of SVAMP; raises as `read_gsm8k` does."""
     problems = []
-    for line, where, row in _rows(folder, SVAMP):
-        body = _string(row, "Body", where).strip()
+    for line, where, row in read_rows(folder, SVAMP, FILES):
+        body = text_field(row, "Body", where).strip()
         # A body without a full stop is an open "If ..." clause, which the question completes.
         stop = "" if body.endswith((".", "?", "!")) else ","
-        question = f"{body}{stop} {_string(row, 'Question', where)}"
+        question = f"{body}{stop} {text_field(row, 'Question', where)}"
         problems.append(_problem(f"svamp-{line}", question, _number(row, "Answer", where), where))
     return _without_doubles(problems)
 
@@ -172,41 +171,6 @@ def _without_questions_of(test: Sequence[Problem], train: Sequence[Problem]) -> 
 
 def _question_key(problem: Problem) -> str:
     return _NOT_LETTER_OR_DIGIT.sub("", problem.prompt.lower())
-
-
-def _rows(folder: str | Path, file: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """Yields (line number, "file:line", row) of a JSON Lines file."""
-    path = Path(folder) / file
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"data.folder is {str(folder)!r}, which has no {file}; "
-            f"it should hold {GSM8K}, {MAWPS} and {SVAMP}"
-        )
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
-    if not content.strip():
-        raise ValueError(f"{path}: the file is empty; fetch it again")
-    for line, text in enumerate(content.split(b"\n"), start=1):
-        if text.strip():
-            where = f"{path}:{line}"
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: not a JSON object ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{where}: not a JSON object but {type(row).__name__}")
-            yield line, where, row
-
-
-def _string(row: Mapping[str, Any], name: str, where: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: field {name!r} is {value!r}; it must be text")
-    return value
 
 
 def _number(row: Mapping[str, Any], name: str, where: str) -> str:
