@@ -1,15 +1,73 @@
-"""The shape of a decoder, as data."""
+"""The shape of a decoder, as data: Llama 3, Qwen 3 and Gemma 3 differ in fields of this alone."""
 
 from dataclasses import dataclass
+
+# The linear layers that can carry a LoRA adapter, by the names that PEFT users know.
+LORA_TARGETS = {
+    "q_proj": "query",
+    "k_proj": "key",
+    "v_proj": "value",
+    "o_proj": "out",
+    "gate_proj": "gate",
+    "up_proj": "up",
+    "down_proj": "down",
+}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions: pair i of a head turns by theta^(-2i/D) a position, or slower if scaled.
+
+    factor: how much longer wavelengths become. With original_context 0, all of them ("linear"
+      scaling). Otherwise (Llama 3.1) those longer than original_context / low_freq_factor; those
+      shorter than original_context / high_freq_factor stay, the ones between are interpolated.
+    """
+
+    theta: float = 10_000.0
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_context: int = 0
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685): W x becomes W x + (alpha / rank) B A x.
+
+    targets: names from LORA_TARGETS.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] = tuple(LORA_TARGETS)
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"lora.rank is {self.rank}; use 1 or more")
+        if odd := [name for name in self.targets if name not in LORA_TARGETS]:
+            raise ValueError(f"lora.targets has {odd[0]!r}; use some of {', '.join(LORA_TARGETS)}")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Llama-type decoder: pre-norm, RoPE, grouped-query attention, SwiGLU.
+    """A pre-norm decoder with RoPE, grouped-query attention and a gated MLP.
 
-    `dtype` is the dtype of matmuls and activations, `param_dtype` the one parameters are kept in;
-    norms, RoPE, softmax and log-probabilities are always f32. `remat` recomputes each layer's
-    activations in the backward pass instead of keeping them.
+    The defaults are Llama's. Qwen 3 adds `qk_norm`, Gemma 3 everything below it.
+
+    rope: of every layer but the local ones.
+    max_context: the longest sequence that the model was made for; None: not known.
+    qk_norm: RMS-norms queries and keys of each head, before RoPE.
+    local_layers: layers whose tokens see the last `window` tokens only (themselves included), with
+      positions by `local_rope`.
+    post_norms: norms the outputs of attention and MLP, too, before they are added.
+    norm_offset: norms multiply by norm_offset + scale.
+    activation: of the MLP's gate: silu or gelu (the tanh form).
+    embed_scale: multiplies embeddings on their way in (not in the LM head).
+    query_scale: multiplies attention scores; None: head_dim^-0.5.
+
+    `dtype` is the dtype of matmuls and activations, `param_dtype` the one weights are kept in
+    (adapters are f32); norms, RoPE, softmax and log-probabilities are always f32. `remat`
+    recomputes each layer's activations in the backward pass instead of keeping them.
     """
 
     vocab_size: int
@@ -19,9 +77,20 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     mlp_dim: int
-    rope_theta: float = 10_000.0
+    rope: Rope = Rope()
+    max_context: int | None = None
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
+    qk_norm: bool = False
+    local_layers: tuple[int, ...] = ()
+    window: int = 0
+    local_rope: Rope = Rope()
+    post_norms: bool = False
+    norm_offset: float = 0.0
+    activation: str = "silu"
+    embed_scale: float = 1.0
+    query_scale: float | None = None
+    lora: Lora | None = None
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: bool = False
@@ -34,3 +103,7 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"model: head_dim = {self.head_dim} must be even for RoPE")
+        if self.local_layers and self.window < 1:
+            raise ValueError(f"model: window = {self.window}; local layers need 1 or more")
+        if self.activation not in ("silu", "gelu"):
+            raise ValueError(f"model: activation = {self.activation!r}; use silu or gelu")

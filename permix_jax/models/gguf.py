@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.huggingface import config_from_hf, tensor_names
+from permix_jax.models.huggingface import config_from_hf, weights
+from permix_jax.models.weights import write_weights
 from permix_jax.progress import Progress
 
 try:
     import gguf
 except ModuleNotFoundError:
     gguf = None
+
+_SHARD_BYTES = 2**28  # of the written files: this much of them is in memory at a time
 
 # Hyperparameters that are understood; a file with any other computes another function.
 _HYPERPARAMETERS = {
@@ -80,12 +82,8 @@ def convert_gguf(path: Path, folder: Path):
     ends = {key: hf_config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, content in (("config.json", hf_config), ("generation_config.json", ends)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    weights = {}
     with Progress(f"converting {path.name}", len(reader.tensors)) as progress:
-        for name, weight in _tensors(reader, config):
-            weights[name] = weight
-            progress.advance()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        write_weights(folder, _tensors(reader, config, progress), _SHARD_BYTES)
 
 
 def _check(metadata: _Metadata):
@@ -135,10 +133,10 @@ def _hf_config(metadata: _Metadata, tied: bool) -> dict[str, Any]:
     }
 
 
-def _tensors(reader, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+def _tensors(reader, config: ModelConfig, progress: Progress) -> Iterator[tuple[str, np.ndarray]]:
     """De-quantised tensors, f32, under their Hugging Face names."""
     name_map = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_layers)
-    hf_names = {name_map.get_name(name, (".weight",)): name for name in tensor_names(config)}
+    hf_names = {name_map.get_name(w.name, (".weight",)): w.name for w in weights(config)}
     for tensor in reader.tensors:
         if tensor.name not in hf_names:
             raise ValueError(f"GGUF: surplus tensor {tensor.name}; use a file of a plain Llama")
@@ -148,6 +146,7 @@ def _tensors(reader, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
         elif tensor.name.endswith("attn_k.weight"):
             array = _rope_halves(array, config.num_kv_heads)
         yield hf_names.pop(tensor.name), np.ascontiguousarray(array, np.float32)
+        progress.advance()
     if hf_names:
         raise ValueError(f"GGUF: missing tensor {min(hf_names)}; fetch the file again")
 

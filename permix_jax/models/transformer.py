@@ -8,13 +8,15 @@ Axis legend, for every einsum and shape comment of the package:
   D head size        F MLP hidden            V vocabulary
 """
 
+from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from permix_jax.models.config import ModelConfig
+from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.sharding import constrain
 
 
@@ -22,11 +24,27 @@ class Segment(NamedTuple):
     """A stretch of keys and values that attention can read.
 
     layers: per layer (keys, values), each [rows, C, K, D], keys with RoPE applied.
+    positions: int32 [rows, C], where the keys stand in their row's text.
     valid: bool [rows, C]; False for padding and for slots not written yet.
     """
 
     layers: tuple[tuple[jax.Array, jax.Array], ...]
+    positions: jax.Array
     valid: jax.Array
+
+    def seen_from(self, positions: jax.Array, window: int = 0) -> jax.Array:
+        """Bool [B, T, C]: whether the token at each position [B, T] sees each key.
+
+        It sees valid keys at or before it; with a window, only the last `window` of these,
+        itself included. B is a multiple of this segment's rows, row b reading row b // (B / rows).
+        """
+        (rows, C), (B, T) = self.valid.shape, positions.shape
+        own = lambda x: x[:, None, None, :]  # noqa: E731
+        distance = positions.reshape(rows, B // rows, T, 1) - own(self.positions)
+        seen = own(self.valid) & (distance >= 0)
+        if window:
+            seen &= distance < window
+        return seen.reshape(B, T, C)
 
 
 def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
@@ -34,7 +52,7 @@ def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     shape = (rows, length, config.num_kv_heads, config.head_dim)
     zeros = lambda: constrain(jnp.zeros(shape, config.dtype), "batch", None, "kv_heads", None)  # noqa: E731
     layers = tuple((zeros(), zeros()) for _ in range(config.num_layers))
-    return Segment(layers, jnp.zeros((rows, length), bool))
+    return Segment(layers, jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, length), bool))
 
 
 class Decoder(nn.Module):
@@ -63,13 +81,13 @@ class Decoder(nn.Module):
     ) -> tuple[jax.Array, Segment]:
         """Runs the decoder over T new tokens of each row.
 
-        A token sees the valid tokens of its row's prefix, and the valid tokens of its own segment
-        up to itself. Its own segment is `cache` with the new tokens written at slots
-        index .. index+T-1, or, without a cache, just the new tokens.
+        A token sees the valid tokens before it, and itself: in its row's prefix, and in its row's
+        own segment. That is `cache` with the new tokens written at slots index .. index+T-1, or,
+        without a cache, just the new tokens.
 
         Args:
           tokens: int32 [B, T].
-          positions: int32 [B, T], for RoPE.
+          positions: int32 [B, T], the tokens' places in their row's text, prefix included.
           valid: bool [B, T], False for padding (which no token sees).
           prefix: read-only segment of U rows, U dividing B: row b reads prefix row b // (B / U),
             so rows that share a prompt share one copy of its keys and values.
@@ -81,27 +99,31 @@ class Decoder(nn.Module):
           the next call's `cache`, or as the `prefix` of rows that continue these.
         """
         c = self.config
-        x = constrain(self.embedding.astype(c.dtype)[tokens], "batch", None, None)
-        rope = rope_angles(positions, c.head_dim, c.rope_theta)
+        x = self.embedding[tokens].astype(c.dtype)
+        if c.embed_scale != 1:
+            x = x * jnp.asarray(c.embed_scale, c.dtype)
+        x = constrain(x, "batch", None, None)
 
+        own = Segment((), positions, valid)
         if cache is not None:
-            valid = jax.lax.dynamic_update_slice(cache.valid, valid, (0, index))
-        slots = jnp.arange(valid.shape[1])
-        own_mask = valid[:, None, :] & (slots <= index + jnp.arange(tokens.shape[1])[:, None])
+            write = lambda slots, new: jax.lax.dynamic_update_slice(slots, new, (0, index))  # noqa: E731
+            own = Segment((), write(cache.positions, positions), write(cache.valid, valid))
+        # What a token sees, and its rotation: the same in all global and in all local layers.
+        views = {False: _view(c.rope, 0, c, positions, prefix, own)}
+        if c.local_layers:
+            views[True] = _view(c.local_rope, c.window, c, positions, prefix, own)
 
         own_layers = []
         for i, layer in enumerate(self.layers):
-            x, own = layer(
+            x, keys_values = layer(
                 x,
-                rope,
-                own_mask,
+                views[i in c.local_layers],
                 index,
                 cache=cache and cache.layers[i],
                 prefix=prefix and prefix.layers[i],
-                prefix_valid=prefix and prefix.valid,
             )
-            own_layers.append(own)
-        return self.final_norm(x), Segment(tuple(own_layers), valid)
+            own_layers.append(keys_values)
+        return self.final_norm(x), own._replace(layers=tuple(own_layers))
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits f32 [..., V] of hidden states [..., E]."""
@@ -114,61 +136,87 @@ class Decoder(nn.Module):
         )
 
 
+class View(NamedTuple):
+    """Where T new tokens stand, and what they see: cos and sin f32 [B, T, D/2]; bool [B, T, C]."""
+
+    cos: jax.Array
+    sin: jax.Array
+    prefix_mask: jax.Array | None
+    own_mask: jax.Array
+
+
+def _view(
+    rope: Rope,
+    window: int,
+    config: ModelConfig,
+    positions: jax.Array,
+    prefix: Segment | None,
+    own: Segment,
+) -> View:
+    return View(
+        *rope_angles(positions, config.head_dim, rope),
+        None if prefix is None else prefix.seen_from(positions, window),
+        own.seen_from(positions, window),
+    )
+
+
 class Layer(nn.Module):
     """Attention and MLP, each on the normed residual stream and added back to it."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rope, own_mask, index, cache, prefix, prefix_valid):
-        attended, own = Attention(self.config, name="attention")(
-            RMSNorm(self.config, name="attention_norm")(x),
-            rope,
-            own_mask,
-            index,
-            cache,
-            prefix,
-            prefix_valid,
+    def __call__(self, x, view, index, cache, prefix):
+        c = self.config
+        norm = partial(RMSNorm, c)
+        after = norm if c.post_norms else lambda name: lambda x: x
+        attended, keys_values = Attention(c, name="attention")(
+            norm(name="attention_norm")(x), view, index, cache, prefix
         )
-        x = x + attended
-        x = x + MLP(self.config, name="mlp")(RMSNorm(self.config, name="mlp_norm")(x))
-        return constrain(x, "batch", None, None), own
+        x = x + after(name="attention_post_norm")(attended)
+        x = x + after(name="mlp_post_norm")(MLP(c, name="mlp")(norm(name="mlp_norm")(x)))
+        return constrain(x, "batch", None, None), keys_values
 
 
 class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rope, own_mask, index, cache, prefix, prefix_valid):
+    def __call__(self, x, view, index, cache, prefix):
         c = self.config
-        E, H, K, D = c.embed_dim, c.num_heads, c.num_kv_heads, c.head_dim
-        q_weight = _weight(self, "query", (E, H, D), ("embed", "heads", "head_dim"), E)
-        k_weight = _weight(self, "key", (E, K, D), ("embed", "kv_heads", "head_dim"), E)
-        v_weight = _weight(self, "value", (E, K, D), ("embed", "kv_heads", "head_dim"), E)
-        o_weight = _weight(self, "out", (H, D, E), ("heads", "head_dim", "embed"), H * D)
-
-        query = apply_rope(jnp.einsum("bte,ehd->bthd", x, q_weight.astype(c.dtype)), rope)
-        key = apply_rope(jnp.einsum("bte,ekd->btkd", x, k_weight.astype(c.dtype)), rope)
-        value = jnp.einsum("bte,ekd->btkd", x, v_weight.astype(c.dtype))
+        embed = {"embed": c.embed_dim}
+        heads = {"heads": c.num_heads, "head_dim": c.head_dim}
+        kv_heads = {"kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
+        query = _linear(self, "query", x, embed, heads)
+        key = _linear(self, "key", x, embed, kv_heads)
+        value = _linear(self, "value", x, embed, kv_heads)
+        if c.qk_norm:
+            query = RMSNorm(c, name="query_norm")(query)
+            key = RMSNorm(c, name="key_norm")(key)
+        query, key = apply_rope(query, view.cos, view.sin), apply_rope(key, view.cos, view.sin)
         if cache is not None:
             key = jax.lax.dynamic_update_slice(cache[0], key, (0, index, 0, 0))
             value = jax.lax.dynamic_update_slice(cache[1], value, (0, index, 0, 0))
 
-        segments = [(key, value, own_mask)]
+        segments = [(key, value, view.own_mask)]
         if prefix is not None:
-            segments.insert(0, (*prefix, prefix_valid[:, None, :]))
-        out = attend(query, segments)
-        return jnp.einsum("bthd,hde->bte", out, o_weight.astype(c.dtype)), (key, value)
+            segments.insert(0, (*prefix, view.prefix_mask))
+        scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
+        out = attend(query, segments, scale)
+        return _linear(self, "out", out, heads, embed), (key, value)
 
 
-def attend(query: jax.Array, segments: list[tuple[jax.Array, jax.Array, jax.Array]]) -> jax.Array:
+def attend(
+    query: jax.Array, segments: list[tuple[jax.Array, jax.Array, jax.Array]], scale: float
+) -> jax.Array:
     """Softmax attention over the union of several segments of keys.
 
     Args:
       query: [B, T, H, D].
-      segments: (keys [U, C, K, D], values [U, C, K, D], mask bool [U, T or 1, C]) with U dividing
+      segments: (keys [U, C, K, D], values [U, C, K, D], mask bool [B, T, C]) with U dividing
         B and K dividing H. Row b of the query reads row b // (B / U) of the segment, which is
         never copied per row.
+      scale: multiplies the scores.
 
     Returns:
       [B, T, H, D] in the query's dtype.
@@ -179,8 +227,8 @@ def attend(query: jax.Array, segments: list[tuple[jax.Array, jax.Array, jax.Arra
         U, C, K, _ = keys.shape
         grouped = query.reshape(U, B // U, T, K, H // K, D)
         score = jnp.einsum("ustkgd,uckd->uskgtc", grouped, keys, preferred_element_type=jnp.float32)
-        score = jnp.where(mask[:, None, None, None], score * D**-0.5, -1e30)
-        scores.append(score.reshape(B, K, H // K, T, C))
+        score = score.reshape(B, K, H // K, T, C) * scale
+        scores.append(jnp.where(mask[:, None, None], score, -1e30))
     # One softmax over the concatenated keys: cheaper to read than merging by log-sum-exp, and
     # the scores, unlike the keys, exist once per row anyway.
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(query.dtype)
@@ -200,12 +248,11 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        E, F = c.embed_dim, c.mlp_dim
-        gate = _weight(self, "gate", (E, F), ("embed", "mlp"), E)
-        up = _weight(self, "up", (E, F), ("embed", "mlp"), E)
-        down = _weight(self, "down", (F, E), ("mlp", "embed"), F)
-        hidden = nn.silu(x @ gate.astype(c.dtype)) * (x @ up.astype(c.dtype))
-        return constrain(hidden, "batch", None, "mlp") @ down.astype(c.dtype)
+        embed, hidden = {"embed": c.embed_dim}, {"mlp": c.mlp_dim}
+        activation = nn.silu if c.activation == "silu" else partial(nn.gelu, approximate=True)
+        gated = activation(_linear(self, "gate", x, embed, hidden))
+        gated = constrain(gated * _linear(self, "up", x, embed, hidden), "batch", None, "mlp")
+        return _linear(self, "down", gated, hidden, embed)
 
 
 class RMSNorm(nn.Module):
@@ -214,29 +261,70 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
+        # Whatever the offset, a fresh norm multiplies by 1.
+        one = nn.initializers.constant(1 - c.norm_offset)
+        init = nn.with_logical_partitioning(one, ("norm",))
         scale = self.param("scale", init, (x.shape[-1],), c.param_dtype)
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + c.norm_eps)
-        return (normed * scale).astype(c.dtype)
+        return (normed * (scale.astype(jnp.float32) + c.norm_offset)).astype(c.dtype)
 
 
-def rope_angles(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+def rope_angles(positions: jax.Array, head_dim: int, rope: Rope) -> tuple[jax.Array, jax.Array]:
     """cos and sin, f32 [B, T, D/2]: in bf16 positions beyond 256 would collapse onto each other."""
-    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = positions[..., None].astype(jnp.float32) * frequency
+    angle = positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, rope)
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def apply_rope(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates each pair (x[i], x[i + D/2]) of x [B, T, heads, D] by its position's angle."""
-    cos, sin = (r[:, :, None] for r in rope)
+def rope_frequencies(head_dim: int, rope: Rope) -> jax.Array:
+    """Radians a position, f32 [D/2]; Llama 3.1's scaling as transformers defines it."""
+    frequency = rope.theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    if not rope.original_context:
+        return frequency / rope.factor
+    wavelengths = rope.original_context * frequency / (2 * jnp.pi)  # how many fit the context
+    kept = (wavelengths - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    kept = jnp.clip(kept, 0, 1)
+    return kept * frequency + (1 - kept) * frequency / rope.factor
+
+
+def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotates each pair (x[i], x[i + D/2]) of x [B, T, heads, D] by angles [B, T, D/2]."""
+    cos, sin = cos[:, :, None], sin[:, :, None]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = (first * cos - second * sin, second * cos + first * sin)
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def _linear(
+    module: nn.Module, name: str, x: jax.Array, inputs: dict[str, int], outputs: dict[str, int]
+) -> jax.Array:
+    """x [..., *inputs] times a weight [*inputs, *outputs], axes given as {logical name: size}.
+
+    Where the config asks for it, plus what the weight's adapter makes of x: `<name>_lora_a`
+    [*inputs, rank] and `<name>_lora_b` [rank, *outputs], which is 0 at first.
+    """
+    c, sum_over, fan_in = module.config, len(inputs), prod(inputs.values())
+    weight = _weight(
+        module, name, (*inputs.values(), *outputs.values()), (*inputs, *outputs), fan_in
+    )
+    y = jnp.tensordot(x, weight.astype(c.dtype), sum_over)
+    if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
+        # Initialised as PEFT does, and kept in f32: what is trained is small, and steps are too.
+        shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)
+        a = _adapter(module, f"{name}_lora_a", shape, axes, fan_in**-0.5)
+        shape, axes = (c.lora.rank, *outputs.values()), (None, *outputs)
+        b = _adapter(module, f"{name}_lora_b", shape, axes, 0.0)
+        y += jnp.tensordot(jnp.tensordot(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
+    return y
 
 
 def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> jax.Array:
     """Describes a weight once: its name, shape, logical axes and scale (1/sqrt(fan in))."""
     init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), logical_axes)
     return module.param(name, init, shape, module.config.param_dtype)
+
+
+def _adapter(module: nn.Module, name: str, shape, logical_axes, bound: float) -> jax.Array:
+    uniform = partial(jax.random.uniform, minval=-bound, maxval=bound)
+    init = nn.with_logical_partitioning(uniform, logical_axes)
+    return module.param(name, init, shape, jnp.float32).astype(module.config.dtype)

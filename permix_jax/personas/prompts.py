@@ -1,4 +1,8 @@
-"""Chat prompts: a persona is the system message, the problem the user's."""
+"""Chat prompts: a persona is the system message, the problem the user's.
+
+The text around them is the chat template's. `models/tokenizer.py` refuses templates that lose one
+of the two, and settles what templates leave open: Qwen 3's thinking, Llama 3's date.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -22,8 +26,9 @@ def chat_messages(persona: Persona | None, prompt: str) -> list[dict[str, str]]:
 def render_text(tokenizer: PreTrainedTokenizerBase, persona: Persona | None, prompt: str) -> str:
     """The prompt as the model sees it, up to where the assistant begins to speak.
 
-    What a template does without a system message is its own affair: SmolLM2's inserts a default
-    one, and that is then what "no persona" means for it.
+    What a template makes of these messages is its own affair. Gemma's has no system turn and puts
+    the system message before the user's, in the same turn. Without one, SmolLM2's inserts a
+    default, and that is then what "no persona" means for it.
     """
     return tokenizer.apply_chat_template(
         chat_messages(persona, prompt), add_generation_prompt=True, tokenize=False
@@ -89,6 +94,7 @@ def fit_budget(
 def render_all(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Persona | None, str]]
 ) -> list[list[int]]:
+    """The token ids of each prompt's text; a BOS token is there if the template writes it."""
     return tokenizer.apply_chat_template(
         [chat_messages(persona, prompt) for persona, prompt in prompts],
         add_generation_prompt=True,

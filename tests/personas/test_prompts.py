@@ -7,7 +7,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from permix_jax.personas.persona import Persona
-from permix_jax.personas.prompts import chat_messages, fit_budget, render, render_text
+from permix_jax.personas.prompts import chat_messages, fit_budget, render, render_all, render_text
 from permix_jax.tasks.problem import Problem
 
 WORDS = "[UNK] <system> <user> <assistant> <end> You are a pirate very old cat add 1 2 3".split()
@@ -57,6 +57,26 @@ def test_without_a_persona_the_template_has_its_own_way(tokenizer):
     tokenizer.chat_template = DEFAULT_SYSTEM + TEMPLATE
     assert render_text(tokenizer, None, "add").startswith("<system> You are a cat <end> <user>")
     assert render_text(tokenizer, PIRATE, "add").startswith("<system> You are a pirate <end> ")
+
+
+def test_a_template_may_fold_the_system_message_into_the_users_turn(tokenizer):
+    folded = (
+        "<user> {% for m in messages if m.role != 'assistant' %}{{ m.content }} {% endfor %}<end>"
+        "{% if add_generation_prompt %} <assistant>{% endif %}"
+    )
+    tokenizer.chat_template = folded
+    assert render_text(tokenizer, PIRATE, "add 1") == (
+        "<user> You are a pirate add 1 <end> <assistant>"
+    )
+    assert render_text(tokenizer, None, "add 1") == "<user> add 1 <end> <assistant>"
+    assert fit_budget(tokenizer, [ONE, TWO], [PIRATE], 3 + 4 + 1, "drop") == [ONE]
+
+
+def test_all_prompts_are_rendered_as_each_alone(tokenizer):
+    pairs = [(PIRATE, "add 1 2"), (None, "add"), (OLD_CAT, "cat 3")]
+    texts = [render_text(tokenizer, *pair) for pair in pairs]
+    assert render_all(tokenizer, pairs) == [render(tokenizer, *pair) for pair in pairs]
+    assert render_all(tokenizer, pairs) == tokenizer(texts, add_special_tokens=False).input_ids
 
 
 # A prompt of n words takes n + 3 tokens, with PIRATE 6 more, with OLD_CAT 9 more.

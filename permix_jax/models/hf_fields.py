@@ -1,0 +1,220 @@
+"""Which fields of a Hugging Face config.json are understood, and with which values.
+
+A field that may change what the model computes and is not known here is refused, never ignored.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, NamedTuple
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+LLAMA, QWEN, GEMMA = "LlamaForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM"
+LAYER_TYPES = ("full_attention", "sliding_attention")
+
+_MULTIMODAL = "Gemma3ForConditionalGeneration"  # its text part is a GEMMA, the rest is not read
+_ORIGINAL = "take the file from the original checkpoint"
+
+
+class _Family(NamedTuple):
+    """The fields of one architecture.
+
+    model_type: names transformers' config class, whose defaults absent fields have.
+    needed: those that no default can stand for.
+    read: those that are translated.
+    required: those with the values that the Decoder computes; the last one is recommended.
+    """
+
+    model_type: str
+    needed: tuple[str, ...]
+    read: frozenset[str]
+    required: dict[str, tuple]
+
+
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers")
+_HEADS = ("vocab_size", "num_attention_heads")
+_COUNTS = frozenset(
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
+    "num_key_value_heads head_dim max_position_embeddings".split()
+)
+_READ = _COUNTS | set(
+    "rms_norm_eps tie_word_embeddings rope_theta rope_scaling rope_parameters".split()
+)
+_REQUIRED = {
+    "attention_bias": (None, False),
+    "partial_rotary_factor": (None, 1.0),
+    "quantization_config": (None,),
+}
+FAMILIES = {
+    LLAMA: _Family(
+        "llama",
+        _SIZES + _HEADS,
+        _READ,
+        {
+            **_REQUIRED,
+            "hidden_act": (None, "silu"),
+            "mlp_bias": (None, False),
+            "pretraining_tp": (None, 1),
+            "rope_interleaved": (None, False),
+            "sliding_window": (None,),
+        },
+    ),
+    QWEN: _Family(
+        "qwen3",
+        (*_SIZES, *_HEADS, "num_key_value_heads"),
+        _READ | {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"},
+        {**_REQUIRED, "hidden_act": (None, "silu")},
+    ),
+    GEMMA: _Family(
+        "gemma3_text",
+        _SIZES,
+        _READ
+        | {"query_pre_attn_scalar", "rope_local_base_freq", "layer_types", "sliding_window"}
+        | {"sliding_window_pattern", "_sliding_window_pattern"},
+        {
+            **_REQUIRED,
+            "hidden_activation": (None, "gelu_pytorch_tanh"),
+            "attn_logit_softcapping": (None,),
+            "final_logit_softcapping": (None,),
+            "use_bidirectional_attention": (None, False),
+        },
+    ),
+    _MULTIMODAL: _Family(
+        "gemma3",
+        ("text_config",),
+        frozenset(
+            "text_config vision_config tie_word_embeddings mm_tokens_per_image boi_token_index "
+            "eoi_token_index image_token_index boi_token_id eoi_token_id image_token_id".split()
+        ),
+        {"quantization_config": (None,)},
+    ),
+}
+# Fields that leave what any of them computes as it is.
+_NEUTRAL = frozenset(
+    # what the model is, and what wrote the file
+    "architectures model_type torch_dtype dtype transformers_version transformers.js_config "
+    "_name_or_path _attn_implementation_autoset is_llama_config unsloth_fixed unsloth_version "
+    # training and caches
+    "initializer_range attention_dropout use_cache cache_implementation "
+    # tokens, and defaults of generation
+    "bos_token_id eos_token_id pad_token_id do_sample max_length temperature top_k top_p "
+    # what transformers returns, and how it gets there
+    "return_dict output_hidden_states output_attentions chunk_size_feed_forward id2label label2id "
+    "num_labels problem_type".split()
+)
+# The types of RoPE, each with what its parameters hold beside the type and theta.
+_ROPE_TYPES = {
+    "default": frozenset(),
+    "linear": frozenset({"factor"}),
+    "llama3": frozenset(
+        "factor low_freq_factor high_freq_factor original_max_position_embeddings".split()
+    ),
+}
+
+
+def read_fields(hf: Mapping[str, Any]) -> tuple[str, PreTrainedConfig]:
+    """The architecture of a config.json's text model, and its fields in transformers' newest form.
+
+    Raises:
+      ValueError: one line that names a field that is missing, not known, or not supported.
+    """
+    architecture, fields = _text_model(hf)
+    given = copy.deepcopy(
+        {name: fields[name] for name in FAMILIES[architecture].read if name in fields}
+    )
+    if (pattern := given.pop("_sliding_window_pattern", None)) is not None:
+        given.setdefault("sliding_window_pattern", pattern)
+    for name in _COUNTS | {"rope_theta", "rope_local_base_freq", "query_pre_attn_scalar"}:
+        if given.get(name) is not None:
+            _check_over(0, name, given[name])
+    _check_ropes(given, by_layer_type=architecture == GEMMA)
+    try:
+        config = CONFIG_MAPPING[FAMILIES[architecture].model_type](**given)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config.json: {reason}; {_ORIGINAL}") from None
+    layer_types = set(getattr(config, "layer_types", ()))
+    if odd := layer_types - set(LAYER_TYPES):
+        refuse("layer_types", min(odd), f"where they are {' and '.join(LAYER_TYPES)}")
+    if "sliding_attention" in layer_types:
+        _check_over(0, "sliding_window", config.sliding_window)
+    return architecture, config
+
+
+def refuse(field: str, value: Any, kind: str):
+    """Raises ValueError for a field, `kind` being what to look for: "where it is 1"."""
+    raise ValueError(
+        f"config.json: {field} = {json.dumps(value)} is not supported; use a checkpoint {kind}"
+    )
+
+
+def _text_model(hf: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    architectures = hf.get("architectures")
+    if architectures not in ([name] for name in FAMILIES):
+        refuse("architectures", architectures, f"of {', '.join(FAMILIES)}")
+    (architecture,) = architectures
+    _check_fields(architecture, hf)
+    if architecture != _MULTIMODAL:
+        return architecture, hf
+    if not isinstance(hf["text_config"], Mapping):
+        refuse("text_config", hf["text_config"], "where it holds fields")
+    # The head belongs to the whole model, and so does the word on whether it is tied.
+    tied = {name: hf[name] for name in ("tie_word_embeddings",) if hf.get(name) is not None}
+    fields = {**hf["text_config"], **tied}
+    _check_fields(GEMMA, fields)
+    return GEMMA, fields
+
+
+def _check_fields(architecture: str, fields: Mapping[str, Any]):
+    family = FAMILIES[architecture]
+    for field in family.needed:
+        if fields.get(field) is None:
+            raise ValueError(f"config.json: {field} is missing; {_ORIGINAL}")
+    required = {"model_type": (None, family.model_type), **family.required}
+    for field, supported in required.items():
+        if fields.get(field) not in supported:
+            refuse(field, fields[field], f"where it is {json.dumps(supported[-1])}")
+    known = family.read | required.keys() | _NEUTRAL
+    for field, value in fields.items():
+        # What is off, whatever it is, changes nothing.
+        if field not in known and value is not None and value is not False:
+            refuse(field, value, "without it, or remove it if it changes nothing that is computed")
+
+
+def _check_ropes(fields: dict[str, Any], by_layer_type: bool):
+    """Checks rope_scaling and rope_parameters; the latter may hold a set for each layer type."""
+    ropes = {name: fields.get(name) for name in ("rope_scaling", "rope_parameters")}
+    if by_layer_type:
+        for name, rope in (ropes.pop("rope_parameters") or {}).items():
+            if name not in LAYER_TYPES:
+                refuse(f"rope_parameters.{name}", rope, "without it")
+            ropes[f"rope_parameters.{name}"] = rope
+    for name, rope in ropes.items():
+        if rope:
+            _check_rope(name, rope)
+
+
+def _check_rope(field: str, rope: dict[str, Any]):
+    if not isinstance(rope, Mapping):
+        refuse(field, rope, "where it holds fields")
+    # The older name of the type is not read everywhere.
+    kind = rope.setdefault("rope_type", rope.pop("type", "default"))
+    if kind not in _ROPE_TYPES:
+        refuse(field, rope, f"where rope_type is one of {', '.join(_ROPE_TYPES)}")
+    given = rope.keys() - {"rope_type", "type", "rope_theta"}
+    if odd := given - _ROPE_TYPES[kind]:
+        refuse(f"{field}.{min(odd)}", rope[min(odd)], "without it")
+    if odd := _ROPE_TYPES[kind] - given:
+        raise ValueError(f"config.json: {field}.{min(odd)} is missing; {_ORIGINAL}")
+    for name in rope.keys() - {"rope_type", "type"}:
+        _check_over(0, f"{field}.{name}", rope[name])
+    if kind == "llama3":
+        _check_over(rope["low_freq_factor"], f"{field}.high_freq_factor", rope["high_freq_factor"])
+
+
+def _check_over(bound: float, field: str, value: Any):
+    if not isinstance(value, Real) or not value > bound:
+        refuse(field, value, f"where it is over {bound}")
