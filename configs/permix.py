@@ -7,6 +7,8 @@
 Any field can be set on the command line: --config.train.steps=300 --config.personas.level=rollout
 """
 
+from functools import partial
+
 from ml_collections import ConfigDict
 
 
@@ -35,9 +37,17 @@ def get_config(preset: str = "") -> ConfigDict:
     c.model.head_dim = 24  # from scratch: size of a head
     c.model.mlp_dim = 256  # from scratch: hidden size of the MLP
     c.model.dtype = "float32"  # of matmuls and activations: float32 or bfloat16
-    c.model.param_dtype = "float32"  # in which parameters and optimiser moments are kept
+    c.model.param_dtype = "float32"  # in which trained weights and their moments are kept
     c.model.remat = False  # recompute activations in the backward pass, for memory
     c.model.head_chunk = 4096  # tokens whose logits exist at once in an update
+    c.model.thinking = False  # whether prompts ask Qwen 3 to think before it answers
+    c.model.pad_token = ""  # "": the tokenizer's own; name one where it has none (Llama 3)
+
+    c.lora = ConfigDict()  # GRPO trains low-rank adapters on the frozen base, not all weights
+    c.lora.rank = 0  # 0: train all weights
+    c.lora.alpha = 32.0  # adapters are scaled by alpha / rank
+    c.lora.targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"  # layers with one
+    c.lora.base_dtype = "bfloat16"  # in which the frozen base, also the reference, is kept
 
     c.sft = ConfigDict()  # makes the base policy, once; cached
     c.sft.steps = 1000  # 0: the model as it is
@@ -145,4 +155,57 @@ def _smollm2_mawps(c: ConfigDict) -> None:
     c.eval.role_play_samples = 0
 
 
-PRESETS = {"": _embedded, "tiny": _tiny, "smollm2_mawps": _smollm2_mawps}
+def _math(
+    c: ConfigDict, source: str, *, fsdp: int = 1, tensor: int = 1, micro_batches: int, pad: str = ""
+) -> None:
+    """The paper's set-up as far as its abstract tells: MATH to train on, MATH500 as the test.
+
+    GRPO's values are ours. Mesh and micro-batches are for the smallest TPU slice that holds the
+    run (docs/hardware.md); with more chips raise mesh.data or mesh.fsdp, and the batch with them.
+    """
+    c.task.name, c.task.num_test = "math", 500
+    c.model.source, c.model.pad_token = source, pad
+    c.model.dtype, c.model.remat, c.model.head_chunk = "bfloat16", True, 2048
+    c.sft.steps = 0
+    c.train.steps, c.train.problems_per_step, c.train.micro_batches = 200, 64, micro_batches
+    c.train.learning_rate, c.train.warmup_steps = 1e-6, 10
+    c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 8, 512, 1024
+    c.rollout.on_overflow = "drop"
+    c.grpo.kl_weight = 0.01
+    c.eval.every, c.eval.temperature, c.eval.batch_size = 100, 0.0, 256
+    c.eval.role_play_samples = 0
+    c.mesh.fsdp, c.mesh.tensor = fsdp, tensor
+
+
+PRESETS = {
+    "": _embedded,
+    "tiny": _tiny,
+    "smollm2_mawps": _smollm2_mawps,
+    "smollm2_135m": partial(_math, source="HuggingFaceTB/SmolLM2-135M-Instruct", micro_batches=8),
+    "smollm2_360m": partial(_math, source="HuggingFaceTB/SmolLM2-360M-Instruct", micro_batches=8),
+    "smollm2_1_7b": partial(
+        _math, source="HuggingFaceTB/SmolLM2-1.7B-Instruct", tensor=8, micro_batches=8
+    ),
+    "llama32_1b": partial(
+        _math,
+        source="meta-llama/Llama-3.2-1B-Instruct",
+        tensor=4,
+        micro_batches=8,
+        pad="<|finetune_right_pad_id|>",
+    ),
+    "llama31_8b": partial(
+        _math,
+        source="meta-llama/Llama-3.1-8B-Instruct",
+        fsdp=2,
+        tensor=8,
+        micro_batches=8,
+        pad="<|finetune_right_pad_id|>",
+    ),
+    "qwen3_0_6b": partial(_math, source="Qwen/Qwen3-0.6B", tensor=4, micro_batches=8),
+    "qwen3_1_7b": partial(_math, source="Qwen/Qwen3-1.7B", tensor=8, micro_batches=8),
+    "qwen3_4b": partial(_math, source="Qwen/Qwen3-4B", fsdp=2, tensor=8, micro_batches=8),
+    "qwen3_8b": partial(_math, source="Qwen/Qwen3-8B", fsdp=2, tensor=8, micro_batches=8),
+    "gemma3_270m": partial(_math, source="google/gemma-3-270m-it", micro_batches=8),
+    "gemma3_1b": partial(_math, source="google/gemma-3-1b-it", fsdp=4, micro_batches=8),
+    "gemma3_4b": partial(_math, source="google/gemma-3-4b-it", fsdp=4, tensor=4, micro_batches=8),
+}

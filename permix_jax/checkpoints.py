@@ -11,7 +11,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from permix_jax.models.params import abstract_params
+from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,9 @@ class Checkpoints:
 def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = None):
     """The parameters alone of a checkpoint (the newest, unless `step` says), onto `mesh`.
 
+    They are those that were trained: the model's adapters, if it has any. Their dtypes are the
+    model's, whatever they were saved in.
+
     Raises FileNotFoundError where there is no checkpoint.
     """
     if not Path(directory).is_dir():
@@ -109,6 +112,7 @@ def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = 
             f"{directory}: no checkpoint {'at all' if step is None else step}; "
             f"there are {checkpoints.all_steps()}"
         )
-    params = checkpoints.restore_step(step, {"params": abstract_params(model, mesh)})["params"]
+    abstract, _ = split_trained(model, abstract_params(model, mesh))
+    params = checkpoints.restore_step(step, {"params": abstract})["params"]
     checkpoints.close()
     return params

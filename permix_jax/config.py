@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from permix_jax.grpo.advantages import GROUPS, SCALES
 from permix_jax.grpo.loss import AGGREGATIONS, KL_ESTIMATORS
-from permix_jax.models.config import ModelConfig
+from permix_jax.models.config import LORA_TARGETS, ModelConfig
 from permix_jax.personas.mixture import LEVELS
 
 _DECAYS = ("none", "linear", "cosine")
@@ -24,8 +24,17 @@ def require_valid(config: ConfigDict) -> None:
         raise ValueError(f"{field} is {_get(config, field)!r}; {remedy}")
 
 
-def require_mesh_divides(model: ModelConfig, config: ConfigDict) -> None:
-    """Raises ValueError where the mesh cuts an axis of the model into unequal parts."""
+def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:
+    """Raises ValueError where rollouts outgrow the model's context, or where the mesh cuts an axis
+    of the model into unequal parts."""
+    prompt = config.rollout.max_prompt_tokens
+    for part in ("rollout", "sft") if config.sft.steps else ("rollout",):
+        length = prompt + config[part].max_new_tokens
+        if model.max_context and length > model.max_context:
+            raise ValueError(
+                f"rollout.max_prompt_tokens + {part}.max_new_tokens is {length}, over the model's "
+                f"context of {model.max_context}; lower one of them"
+            )
     axes = {
         "mesh.tensor": {
             "vocab_size": model.vocab_size,
@@ -80,7 +89,7 @@ def _above(low: float) -> tuple[Callable[[Any], bool], str]:
 _SHARE = (lambda v: 0 <= v <= 1), "use a share from 0 to 1"
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": ((lambda v: 0 <= v < 2**31), "use 0 or more, below 2**31"),
-    "task.name": _one_of("latent_style", "word_problems"),
+    "task.name": _one_of("latent_style", "word_problems", "math"),
     "task.num_test": _at_least(1),
     "task.own_style_prior": _SHARE,
     "task.arithmetic_share": _SHARE,
@@ -95,6 +104,13 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.head_dim": _at_least(2),
     "model.mlp_dim": _at_least(1),
     "model.head_chunk": _at_least(1),
+    "lora.rank": _at_least(0),
+    "lora.alpha": _above(0),
+    "lora.targets": (
+        (lambda v: set(v.split(",")) <= LORA_TARGETS.keys()),
+        f"use some of {','.join(LORA_TARGETS)}",
+    ),
+    "lora.base_dtype": _one_of(*_DTYPES),
     "sft.steps": _at_least(0),
     "sft.batch_size": _at_least(1),
     "sft.max_new_tokens": _at_least(2),
@@ -177,5 +193,6 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
         yield "grpo.advantage_group", remedy + "baseline: use problem"
     if c.task.name == "latent_style" and c.personas.file:
         yield "personas.file", "the embedded world has its own personas: leave it empty"
-    if c.task.name == "word_problems" and not c.data.folder:
-        yield "data.folder", "name a local folder with gsm8k/, mawps/ and svamp/"
+    files = {"word_problems": "gsm8k/, mawps/ and svamp/", "math": "math/"}
+    if c.task.name in files and not c.data.folder:
+        yield "data.folder", f"name a local folder with {files[c.task.name]}"

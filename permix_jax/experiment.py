@@ -2,28 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.checkpoints import load_params
-from permix_jax.config import require_mesh_divides, require_valid
+from permix_jax.config import require_model_fits, require_valid
 from permix_jax.evaluation.evaluate import EvalSettings, evaluate
 from permix_jax.evaluation.report import summary_table, write_report
 from permix_jax.evaluation.results import read_evaluations
-from permix_jax.models.config import ModelConfig
-from permix_jax.models.params import create_params
+from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
-from permix_jax.models.pretrained import load_pretrained
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.persona import default_bank, load_personas
 from permix_jax.personas.prompts import fit_budget
-from permix_jax.randomness import key
+from permix_jax.policies import build_policy, load_base_params, load_trained_params
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import make_mesh
-from permix_jax.tasks.latent_style import build_tokenizer, latent_style_task
+from permix_jax.tasks.competition_math import math_task
+from permix_jax.tasks.latent_style import latent_style_task
 from permix_jax.tasks.problem import Task
 from permix_jax.tasks.word_problems import word_problem_task
 from permix_jax.training.base import base_folder, prepare_base
@@ -50,7 +49,7 @@ def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
         # ---- problems, personas, and a policy to start from --------------------------------------
         task = build_task(config)
         policy, initial_params = build_policy(config, cache, mesh)
-        require_mesh_divides(policy.model.config, config)
+        require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
         base = base_folder(config, task, policy, cache)
         claim_workdir(workdir, config, name, preset, base)
@@ -68,7 +67,7 @@ def train_and_evaluate(
     config: ConfigDict,
     task: Task,
     policy: Policy,
-    initial_params,
+    initial_params: Callable[[Decoder], dict],
     mesh: Mesh,
     base: Path,
     workdir: Path,
@@ -76,28 +75,30 @@ def train_and_evaluate(
 ) -> None:
     """The phases of a run; each is skipped, or gone on with, where its result is there already."""
 
-    def load(folder: Path, step: int | None = None):
-        return load_params(folder / "checkpoints", policy.model, mesh, step)
+    base_policy = policy._replace(model=without_lora(policy.model))
+    load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
+    last = config.train.steps
+    load_trained = partial(load_trained_params, policy, load_base, workdir, last, mesh)
 
-    def evaluate_at(step: int, get_params: Callable[[], dict], label: str) -> None:
+    def evaluate_at(step: int, policy: Policy, get_params: Callable[[], dict], label: str) -> None:
         settings, folder = eval_settings(config), workdir / "eval" / str(step)
         if not (folder / "stability.json").exists():
             evaluate(task, policy, get_params(), mesh, settings, folder, label, stop.check)
 
-    def after_step(state, step: int) -> None:
-        if config.eval.every and step % config.eval.every == 0 and step < config.train.steps:
-            evaluate_at(step, lambda: state.params, f"step {step}")
+    def after_step(params: dict, step: int) -> None:
+        if config.eval.every and step % config.eval.every == 0 and step < last:
+            evaluate_at(step, policy, lambda: params, f"step {step}")
 
     # ---- base policy: SFT, once ----------------------------------------------------------------
-    prepare_base(config, task, policy, initial_params, mesh, base, stop)
+    if config.sft.steps:
+        prepare_base(config, task, policy, initial_params, mesh, base, stop)
 
     # ---- GRPO on persona-mixed rollouts --------------------------------------------------------
-    train_grpo(config, task, policy, lambda: load(base), mesh, workdir, stop, after_step)
+    train_grpo(config, task, policy, load_base, mesh, workdir, stop, after_step)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
-    last = config.train.steps
-    evaluate_at(0, lambda: load(base), "the base policy")
-    evaluate_at(last, lambda: load(workdir, last), "the trained policy")
+    evaluate_at(0, base_policy, load_base, "the base policy")
+    evaluate_at(last, policy, load_trained, "the trained policy")
 
 
 def build_task(config: ConfigDict) -> Task:
@@ -108,33 +109,11 @@ def build_task(config: ConfigDict) -> Task:
             t.num_test, t.own_style_prior, t.arithmetic_share, t.plain_share, config.seed
         )
     personas = load_personas(config.personas.file) if config.personas.file else default_bank()
+    if t.name == "math":
+        return math_task(config.data.folder, personas, t.num_test, config.seed)
     return word_problem_task(
         config.data.folder, personas, config.data.max_steps, t.num_test, config.seed
     )
-
-
-def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, dict]:
-    """The policy before any training of ours, and its parameters."""
-    m = config.model
-    if m.source:
-        loaded = load_pretrained(m.source, cache, m.param_dtype, m.dtype, m.remat)
-        policy = Policy(Decoder(loaded.config), loaded.tokenizer, loaded.end_tokens)
-        return policy, loaded.params
-    tokenizer = build_tokenizer()
-    shape = ModelConfig(
-        vocab_size=len(tokenizer),
-        embed_dim=m.embed_dim,
-        num_layers=m.num_layers,
-        num_heads=m.num_heads,
-        num_kv_heads=m.num_kv_heads,
-        head_dim=m.head_dim,
-        mlp_dim=m.mlp_dim,
-        dtype=m.dtype,
-        param_dtype=m.param_dtype,
-        remat=m.remat,
-    )
-    policy = Policy(Decoder(shape), tokenizer, (tokenizer.eos_token_id,))
-    return policy, create_params(policy.model, key(config.seed, "init"), mesh)
 
 
 def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:

@@ -3,11 +3,12 @@ import io
 import json
 import runpy
 import tokenize
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from permix_jax.config import differing_fields, require_mesh_divides, require_valid
+from permix_jax.config import differing_fields, require_model_fits, require_valid
 from permix_jax.models.config import ModelConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -52,7 +53,7 @@ def test_rlvr_is_permix_but_for_the_share_of_personas(preset):
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"no preset 'small'; there are \['smollm2_mawps', 'tiny'"):
+    with pytest.raises(ValueError, match=r"no preset 'small'; there are \['gemma3_1b', .*'tiny'\]"):
         get_config("small")
 
 
@@ -115,6 +116,11 @@ def test_a_value_of_another_type_is_refused():
         ("model.dtype", "float16", "use one of float32, bfloat16"),
         ("model.param_dtype", "int8", "use one of float32, bfloat16"),
         ("model.head_chunk", 0, "use 1 or more"),
+        ("lora.rank", -1, "use 0 or more"),
+        ("lora.alpha", 0.0, "use a number above 0"),
+        ("lora.targets", "q_proj,lm_head", "use some of q_proj,k_proj,v_proj,o_proj,gate_proj"),
+        ("lora.targets", "", "use some of q_proj"),
+        ("lora.base_dtype", "int4", "use one of float32, bfloat16"),
         ("sft.steps", -1, "use 0 or more"),
         ("sft.batch_size", 0, "use 1 or more"),
         ("sft.max_new_tokens", 1, "use 2 or more"),
@@ -271,12 +277,39 @@ MODEL = ModelConfig(
 )
 def test_a_mesh_that_does_not_divide_the_model(fields, message):
     with pytest.raises(ValueError) as error:
-        require_mesh_divides(MODEL, config_with(**fields))
+        require_model_fits(MODEL, config_with(**fields))
     assert str(error.value) == message
 
 
 def test_a_mesh_that_divides_the_model():
-    require_mesh_divides(MODEL, config_with(**{"mesh.data": 8, "mesh.fsdp": 4, "mesh.tensor": 2}))
+    require_model_fits(MODEL, config_with(**{"mesh.data": 8, "mesh.fsdp": 4, "mesh.tensor": 2}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"rollout.max_new_tokens": 241},
+            "rollout.max_prompt_tokens + rollout.max_new_tokens is 257, over the model's context "
+            "of 256; lower one of them",
+        ),
+        (
+            {"sft.max_new_tokens": 250},
+            "rollout.max_prompt_tokens + sft.max_new_tokens is 266, over the model's context "
+            "of 256; lower one of them",
+        ),
+    ],
+)
+def test_a_text_longer_than_the_context(fields, message):
+    with pytest.raises(ValueError) as error:
+        require_model_fits(replace(MODEL, max_context=256), config_with(**fields))
+    assert str(error.value) == message
+
+
+def test_a_text_that_fits_the_context():
+    model = replace(MODEL, max_context=256)
+    require_model_fits(model, config_with(**{"rollout.max_new_tokens": 240}))
+    require_model_fits(model, config_with(**{"sft.max_new_tokens": 500, "sft.steps": 0}))
 
 
 # ---- differing fields -----------------------------------------------------------------------

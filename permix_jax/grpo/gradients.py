@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.grpo.loss import LossConfig, kept_tokens, token_losses, token_weights
 from permix_jax.models.logprobs import TokenStatistics, completion_logprobs
+from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
 
 
@@ -33,8 +34,13 @@ def grpo_gradients(
     temperature: float,
     micro_batches: int,
     chunk_tokens: int,
+    frozen: dict | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
     """Gradients and metrics of the whole batch, computed in `micro_batches` parts.
+
+    Args:
+      params: what the gradients are of.
+      frozen: the rest of the decoder's parameters, where `params` are adapters.
 
     Returns:
       (gradients like params, f32 scalars by metric name); the same, up to rounding, for any
@@ -47,7 +53,7 @@ def grpo_gradients(
 
     def part_loss(params, part):
         batch, weights, shares = part
-        statistics = score(model, params, batch, temperature, chunk_tokens)
+        statistics = score(model, join(params, frozen or {}), batch, temperature, chunk_tokens)
         losses, metrics = token_losses(statistics.logprobs, batch, loss)
         metrics["entropy"] = statistics.entropy
         total = weighted_sum(weights, losses)

@@ -4,6 +4,8 @@ import hashlib
 import importlib.metadata
 import json
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ml_collections import ConfigDict
 import permix_jax
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.models.policy import Policy
+from permix_jax.models.transformer import Decoder
 from permix_jax.randomness import generator
 from permix_jax.sharding import shard_rows
 from permix_jax.tasks.problem import Task
@@ -48,23 +51,25 @@ def prepare_base(
     config: ConfigDict,
     task: Task,
     policy: Policy,
-    initial_params,
+    initial_params: Callable[[Decoder], dict],
     mesh: Mesh,
     folder: Path,
     stop: StopRequest,
 ) -> None:
     """Trains the base policy into `folder`, unless it is there already, or goes on doing so.
 
-    `folder` gets `checkpoints/`, `metrics.jsonl` and `tensorboard/` of the SFT.
+    SFT trains all weights, in `model.param_dtype`, whether or not GRPO will train adapters.
+    `initial_params` gives the parameters to start from; `folder` gets `checkpoints/`,
+    `metrics.jsonl` and `tensorboard/` of the SFT.
     """
     s = config.sft
     checkpoints = Checkpoints(folder / "checkpoints")
     finished = checkpoints.latest_step() == s.steps
-    if s.steps == 0 and not finished:
-        checkpoints.save(0, initial_params)
     checkpoints.close()
-    if finished or s.steps == 0:
+    if finished:
         return
+    shape = replace(policy.model.config, lora=None, param_dtype=config.model.param_dtype)
+    policy = policy._replace(model=Decoder(shape))
     optimizer, schedule = make_optimizer(
         s.learning_rate, s.warmup_steps, s.steps, s.decay, s.weight_decay, s.max_grad_norm
     )
@@ -90,7 +95,7 @@ def prepare_base(
     fit(
         "SFT of the base policy",
         folder,
-        create_state(initial_params, optimizer, shardings),
+        create_state(initial_params(policy.model), optimizer, shardings),
         update,
         steps=s.steps,
         checkpoint_every=s.checkpoint_every,

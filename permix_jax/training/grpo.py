@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 from permix_jax.files import write_rows
 from permix_jax.grpo.gradients import grpo_gradients, score
 from permix_jax.grpo.loss import LossConfig
+from permix_jax.models.params import join, start_training, without_lora
 from permix_jax.models.policy import Policy
+from permix_jax.randomness import key
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
 from permix_jax.training.rollouts import RolloutWorker
@@ -40,11 +42,13 @@ def train_grpo(
     mesh: Mesh,
     workdir: Path,
     stop: StopRequest,
-    after_step: Callable[[TrainState, int], None],
+    after_step: Callable[[dict, int], None],
 ) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
-    `load_base` gives the base policy's parameters; they are kept only where the KL needs them.
+    `load_base` gives the base policy's parameters. Under LoRA they are held once, as the policy's
+    frozen part and as the reference; otherwise they are kept only where the KL needs them.
+    `after_step` gets the policy's parameters, adapters and base together.
     """
     t, r, g = config.train, config.rollout, config.grpo
     optimizer, schedule = make_optimizer(
@@ -56,27 +60,32 @@ def train_grpo(
         t.max_grad_norm,
     )
     shardings = state_shardings(policy.model, optimizer, mesh)
-    gradients = partial(
-        grpo_gradients,
-        policy.model,
-        loss=loss_config(config),
-        temperature=r.temperature,
-        micro_batches=t.micro_batches,
-        chunk_tokens=config.model.head_chunk,
-    )
+    loss = loss_config(config)
+
+    def gradients(params, batch, frozen):
+        micro_batches, chunk_tokens = t.micro_batches, config.model.head_chunk
+        return grpo_gradients(
+            policy.model, params, batch, loss, r.temperature, micro_batches, chunk_tokens, frozen
+        )
+
     grpo_step = make_step(gradients, optimizer, shardings)
-    scored = jax.jit(partial(score, policy.model), static_argnums=(2, 3))
+    scored = jax.jit(partial(score, without_lora(policy.model)), static_argnums=(2, 3))
     make_rollouts = RolloutWorker(config, task, policy, mesh)
-    reference = load_base() if g.kl_weight else None
+
+    base = load_base()
+    trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
+    reference = base if g.kl_weight else None
+    state = create_state(trained, optimizer, shardings)
+    del base, trained  # the state has its own copy
 
     def update(state: TrainState, step: int):
-        rollouts = make_rollouts(state.params, step)
+        rollouts = make_rollouts(join(state.params, frozen), step)
         begin, batch = time.monotonic(), rollouts.batch
         if reference is not None:
             scores = scored(reference, batch, r.temperature, config.model.head_chunk)
             batch = batch.replace(reference_logprobs=scores.logprobs)
         for _ in range(g.epochs):
-            state, metrics = grpo_step(state, batch)
+            state, metrics = grpo_step(state, batch, frozen)
         row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
         row["learning_rate"] = float(schedule(step * g.epochs - 1))
         row["time/update"] = time.monotonic() - begin
@@ -88,14 +97,14 @@ def train_grpo(
     return fit(
         f"GRPO {Path(workdir).name}",
         workdir,
-        create_state(load_base() if reference is None else reference, optimizer, shardings),
+        state,
         update,
         steps=t.steps,
         checkpoint_every=t.checkpoint_every,
         keep_checkpoints=t.keep_checkpoints,
         shown=_SHOWN,
         stop=stop,
-        after_step=after_step,
+        after_step=lambda state, step: after_step(join(state.params, frozen), step),
     )
 
 

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from permix_jax.models.params import init_params
+from permix_jax.models.params import boxed_shapes, split_trained
 from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import shardings_of
 
 
 @flax.struct.dataclass
 class TrainState:
-    """step int32 [] counts optimiser updates; params and opt_state are sharded alike."""
+    """step int32 [] counts optimiser updates; params, the trained ones, and opt_state lie alike."""
 
     step: jax.Array
     params: dict
@@ -49,7 +49,7 @@ def make_optimizer(
 
 def state_shardings(model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh):
     """NamedShardings of the whole TrainState; optimiser moments lie where their parameter does."""
-    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    boxed, _ = split_trained(model, boxed_shapes(model))
     state = TrainState(jnp.int32(0), boxed, jax.eval_shape(optimizer.init, boxed))
     return shardings_of(state, mesh)
 
@@ -68,17 +68,18 @@ def create_state(params, optimizer: optax.GradientTransformation, shardings) -> 
 def make_step(
     gradients: Callable, optimizer: optax.GradientTransformation, shardings: TrainState
 ) -> Callable:
-    """The jitted step (state, batch) -> (state, metrics); the old state's buffers are reused.
+    """The jitted step (state, *inputs) -> (state, metrics); the old state's buffers are reused.
 
     Args:
-      gradients: (params, batch) -> (gradients like params, dict of f32 scalars).
+      gradients: (params, *inputs) -> (gradients like params, dict of f32 scalars); inputs are the
+        batch, and whatever else does not change from step to step, such as a frozen base.
       shardings: NamedShardings of the state, which it keeps.
 
     The metrics gain `grad_norm`, the global norm before clipping.
     """
 
-    def step(state: TrainState, batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        grads, metrics = gradients(state.params, batch)
+    def step(state: TrainState, *inputs) -> tuple[TrainState, dict[str, jax.Array]]:
+        grads, metrics = gradients(state.params, *inputs)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}

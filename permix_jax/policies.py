@@ -1,0 +1,86 @@
+"""Which policy a config means, and its parameters: before training, as the base, and trained."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from permix_jax.checkpoints import load_params
+from permix_jax.models.config import Lora, ModelConfig
+from permix_jax.models.params import create_params, join, without_lora
+from permix_jax.models.policy import Policy
+from permix_jax.models.pretrained import open_pretrained
+from permix_jax.models.transformer import Decoder
+from permix_jax.models.weights import load_weights
+from permix_jax.randomness import key
+from permix_jax.tasks.latent_style import build_tokenizer
+
+
+def build_policy(
+    config: ConfigDict, cache: Path, mesh: Mesh
+) -> tuple[Policy, Callable[[Decoder], dict]]:
+    """The policy that GRPO trains, and what gives the parameters it has before any training.
+
+    The latter takes the decoder (which may differ in `param_dtype`) and loads or makes them.
+    """
+    m = config.model
+    lora, param_dtype = lora_config(config), m.param_dtype
+    if lora:
+        param_dtype = config.lora.base_dtype
+    if m.source:
+        found = open_pretrained(
+            m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking
+        )
+        shape = replace(found.config, lora=lora)
+        policy = Policy(Decoder(shape), found.tokenizer, found.end_tokens)
+        return policy, lambda model: load_weights(found.folder, model, mesh)
+    tokenizer = build_tokenizer()
+    shape = ModelConfig(
+        vocab_size=len(tokenizer),
+        embed_dim=m.embed_dim,
+        num_layers=m.num_layers,
+        num_heads=m.num_heads,
+        num_kv_heads=m.num_kv_heads,
+        head_dim=m.head_dim,
+        mlp_dim=m.mlp_dim,
+        lora=lora,
+        dtype=m.dtype,
+        param_dtype=param_dtype,
+        remat=m.remat,
+    )
+    policy = Policy(Decoder(shape), tokenizer, (tokenizer.eos_token_id,))
+    return policy, lambda model: create_params(model, key(config.seed, "init"), mesh)
+
+
+def lora_config(config: ConfigDict) -> Lora | None:
+    """The adapters that the config asks for."""
+    if config.lora.rank == 0:
+        return None
+    return Lora(config.lora.rank, config.lora.alpha, tuple(config.lora.targets.split(",")))
+
+
+def load_base_params(
+    config: ConfigDict,
+    policy: Policy,
+    initial_params: Callable[[Decoder], dict],
+    folder: Path,
+    mesh: Mesh,
+) -> dict:
+    """Parameters of the base policy, where GRPO starts and what its KL refers to, without adapters.
+
+    They come from the SFT in `folder`, or without one from where the policy comes from.
+    """
+    model = without_lora(policy.model)
+    if config.sft.steps == 0:
+        return initial_params(model)
+    return load_params(folder / "checkpoints", model, mesh)
+
+
+def load_trained_params(
+    policy: Policy, load_base: Callable[[], dict], workdir: Path, step: int, mesh: Mesh
+) -> dict:
+    """Parameters of the policy at a checkpoint of its run; adapters come with their base."""
+    trained = load_params(workdir / "checkpoints", policy.model, mesh, step)
+    return join(trained, load_base() if policy.model.config.lora else {})

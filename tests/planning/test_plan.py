@@ -1,0 +1,192 @@
+"""Plans: their arithmetic and advice; and a tiny run compiled for a TPU, where libtpu is there."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+from runs import ROOT, load_config
+
+from permix_jax.planning import chips
+from permix_jax.planning.plan import Plan, Use, make_plan, resident_bytes, use_of
+from permix_jax.planning.programs import (
+    Compiled,
+    abstract_arguments,
+    distinct_prompts,
+    needed_bytes,
+)
+from permix_jax.planning.report import advice, plan_report
+from permix_jax.sharding import make_mesh
+from permix_jax.training.programs import grpo_programs
+
+GIB = chips.GIB
+CHIP = chips.Chip(hbm=16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0)
+
+
+def use(parameters=1.0, cache=1.0, temporaries=1.0, **fields) -> Use:
+    """Of so many GiB, and work of 8 s in matmuls, 9 s of memory, 2 s of links."""
+    work = {"compiled": True, "flops": 800.0, "hbm_bytes": 90.0, "ici_bytes": 2.0, **fields}
+    resident = {"parameters": int(parameters * GIB), "optimiser": 2 * GIB}
+    return Use(resident, cache * GIB, temporaries * GIB, **work)
+
+
+@pytest.fixture
+def config():
+    return load_config("permix.py", "tiny")
+
+
+# ---- arithmetic ------------------------------------------------------------------------------
+
+
+def test_a_program_is_as_slow_as_its_slowest_part_and_a_step_as_all_its_programs():
+    plan = Plan("v5e:1x1", CHIP, 1, {"rollout": use(), "update": use(hbm_bytes=None)})
+    assert use().seconds(CHIP) == {"matmuls": 8.0, "memory": 9.0, "links": 2.0}
+    assert plan.seconds() == 9.0 + 8.0
+
+
+def test_a_program_fits_up_to_the_chips_memory_and_if_it_compiled():
+    assert use(temporaries=12.0).fits(CHIP)
+    assert not use(temporaries=12.5).fits(CHIP)
+    assert not use(compiled=False).fits(CHIP)
+
+
+@pytest.fixture
+def arguments(tiny_model):
+    """Of a run on 2 x 2 x 2 devices, with its config."""
+
+    def make(**fields):
+        mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
+        config = load_config("permix.py", "tiny", **mesh, **fields)
+        mesh = make_mesh(2, 2, 2)
+        programs = grpo_programs(config, tiny_model, mesh)
+        return config, abstract_arguments(config, tiny_model, programs, mesh)
+
+    return make
+
+
+# Matrices of the tiny decoder, all cut in four: embedding, two layers. Norms, whole: five of 16.
+PARAMETERS = ((48 * 16 + 2 * (2 * 16 * 32 + 2 * 16 * 16 + 3 * 16 * 24)) / 4 + 5 * 16) * 4
+
+
+def test_residents_are_cut_over_the_mesh_and_a_kl_needs_a_reference(arguments):
+    config, abstract = arguments()
+    sizes = resident_bytes(abstract, config)
+    assert sizes["parameters"] == sizes["reference"] == PARAMETERS
+    # Two moments, and the counts of Adam and of the schedule.
+    assert sizes["optimiser"] == 2 * PARAMETERS + 8
+    assert sizes["frozen base"] == 0
+    config, abstract = arguments(grpo__kl_weight=0.0)
+    assert resident_bytes(abstract, config)["reference"] == 0
+
+
+def test_the_peak_is_what_lies_there_and_what_the_program_adds(arguments, tiny_model):
+    config, abstract = arguments()
+    base = sum(resident_bytes(abstract, config).values())
+    fitting = Compiled(8000, 0, 50_000, once_flops=500.0, once_bytes=60.0)
+    found = use_of("update", fitting, abstract, tiny_model.config, config)
+    assert found.peak() == base + 50_000
+    # 8 chips share the matmuls; half of a chip's were counted, so half of its bytes.
+    assert (found.flops, found.hbm_bytes) == (1000, 120)
+
+    too_large = Compiled(8000, 90_000, None, None, None)
+    found = use_of("score", too_large, abstract, tiny_model.config, config)
+    assert not found.fits(CHIP)
+    assert found.peak() == base + 90_000 - PARAMETERS
+    assert found.hbm_bytes is None
+
+
+def test_prompts_are_one_a_problem_or_one_a_rollout(config):
+    assert distinct_prompts(config) == 8
+    config.personas.level = "rollout"
+    assert distinct_prompts(config) == 64
+    config.personas.share = 0.0
+    assert distinct_prompts(config) == 8
+
+
+def test_xlas_refusal_tells_how_much_it_needs():
+    message = "RESOURCE_EXHAUSTED: ... (20.50G) exceeds available HBM (15.75G). HLO module: x"
+    assert needed_bytes(message) == 20.5 * GIB
+    assert needed_bytes("INVALID_ARGUMENT: something else") is None
+
+
+# ---- advice ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fields", "named"),
+    [
+        ({"parameters": 20.0}, {}, ["mesh.fsdp", "mesh.tensor", "lora.rank"]),
+        ({"cache": 20.0}, {}, ["rollout.group_size", "rollout.max_new_tokens"]),
+        ({"temporaries": 20.0}, {}, ["model.remat"]),
+        ({"temporaries": 20.0}, {"model__remat": True}, ["train.micro_batches (to at most 8)"]),
+        (
+            {"temporaries": 20.0},
+            {"model__remat": True, "train__micro_batches": 8},
+            ["mesh.tensor", "model.head_chunk"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_which_knob_to_turn(sizes, fields, named):
+    config, too_large = load_config("permix.py", "tiny", **fields), use(**sizes)
+    assert all(name in advice(too_large, config) for name in named)
+    report = plan_report(Plan("v5e:1x1", CHIP, 1, {"update": too_large}), config)
+    assert "update does not fit, by" in report and advice(too_large, config) in report
+
+
+def test_what_fits_gets_no_advice(config):
+    report = plan_report(Plan("v5e:1x1", CHIP, 1, {"rollout": use()}), config)
+    assert re.search(r"^peak, GiB +5\.00$", report, re.M)
+    assert re.search(r"^bound by +memory$", report, re.M)
+    assert "does not fit" not in report
+
+
+# ---- bad input -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v9:2x2", "4x4", ""])
+def test_an_unknown_chip_is_refused(config, tmp_path, topology):
+    with pytest.raises(ValueError, match=r"--topology is .*; use CHIP:SHAPE, .* v4, v5e, v5p, v6e"):
+        make_plan(config, topology, tmp_path)
+
+
+def test_a_mesh_unlike_the_topology_is_refused(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(chips, "topology_devices", lambda _: jax.devices())
+    with pytest.raises(ValueError, match=r"v5e:2x4 has 8 chips, but mesh\.data .* = 1;"):
+        make_plan(config, "v5e:2x4", tmp_path)
+
+
+def test_without_libtpu_the_extra_is_named(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[plan\]'"):
+        make_plan(config, "v5e:1x1", tmp_path)
+
+
+# ---- with the TPU compiler -------------------------------------------------------------------
+
+
+def plan(*args: str):
+    command = [sys.executable, str(ROOT / "launch/plan.py"), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_tiny_run_is_compiled_for_a_tpu():
+    pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install -e '.[plan]'")
+    config = f"--config={ROOT / 'configs/permix.py'}:tiny"
+    out = plan(config, "--topology=v5e:2x2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2")
+    assert out.returncode == 0, out.stderr
+    lines = out.stderr.strip().splitlines()
+    assert [line.split(" in ")[0] for line in lines] == [
+        f"note: compiled {name}" for name in ("rollout", "score", "update")
+    ]
+    assert re.search(r"^fits +yes +yes +yes$", out.stdout, re.M)
+    assert "v5e:2x2: 4 chip(s) of 15.75 GiB" in out.stdout
+
+
+def test_a_shape_that_does_not_exist_is_refused_in_one_line():
+    pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install -e '.[plan]'")
+    out = plan(f"--config={ROOT / 'configs/permix.py'}:tiny", "--topology=v5e:3x5")
+    assert out.returncode == 1
+    assert "--topology is 'v5e:3x5', which libtpu refuses" in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1
