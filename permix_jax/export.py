@@ -65,6 +65,7 @@ def export(
         else:
             params = load_trained_params(policy, load_base, workdir, step, mesh)
             _write_model(policy, merge_adapters(policy.model, params, dtype), dtype, out)
+    write_json(out / "permix_config.json", record["config"])
     write_text(out / "README.md", model_card(record, workdir, step))
 
 

@@ -35,8 +35,8 @@ def model_card(record: dict, workdir: Path, step: int) -> str:
             f"learning rate {c['train']['learning_rate']}, KL weight {c['grpo']['kl_weight']}.",
             f"- Trained: {_trained(c)}.",
             f"- Made by permix_jax {record['versions']['permix_jax']} ({record['git']}), "
-            f"`python launch/train.py --config={name}` and the fields above, seed {c['seed']}, "
-            f"on {record['device']}.",
+            f"`python launch/train.py --config={name}`, on {record['device']}; "
+            "permix_config.json has every field.",
             "",
             "Prompts take the persona as the system message. Needs transformers 5 or later.",
             "",

@@ -129,6 +129,8 @@ def test_the_model_card_says_what_was_done_and_what_came_out(folder, tmp_path):
     assert f"{evaluation['pss']:.3f}" in card and "role-play" in card
     assert "after 40 steps of SFT" in card and "--config=configs/permix.py:tiny" in card
     assert str(folder) not in card
+    fields = json.loads((tmp_path / "out/permix_config.json").read_text())
+    assert fields == json.loads((folder / "full/config.json").read_text())["config"]
 
     export(folder / "lora", tmp_path / "lora", adapter=True)
     card = (tmp_path / "lora/README.md").read_text()

@@ -2,29 +2,20 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.files import write_rows
-from permix_jax.grpo.gradients import grpo_gradients, score
-from permix_jax.grpo.loss import LossConfig
-from permix_jax.models.params import join, start_training, without_lora
+from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
 from permix_jax.randomness import key
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
+from permix_jax.training.programs import grpo_programs
 from permix_jax.training.rollouts import RolloutWorker
-from permix_jax.training.state import (
-    TrainState,
-    create_state,
-    make_optimizer,
-    make_step,
-    state_shardings,
-)
+from permix_jax.training.state import TrainState, create_state
 from permix_jax.training.stop import StopRequest
 
 _SHOWN = {
@@ -50,44 +41,26 @@ def train_grpo(
     frozen part and as the reference; otherwise they are kept only where the KL needs them.
     `after_step` gets the policy's parameters, adapters and base together.
     """
-    t, r, g = config.train, config.rollout, config.grpo
-    optimizer, schedule = make_optimizer(
-        t.learning_rate,
-        t.warmup_steps,
-        t.steps * g.epochs,
-        t.decay,
-        t.weight_decay,
-        t.max_grad_norm,
-    )
-    shardings = state_shardings(policy.model, optimizer, mesh)
-    loss = loss_config(config)
-
-    def gradients(params, batch, frozen):
-        micro_batches, chunk_tokens = t.micro_batches, config.model.head_chunk
-        return grpo_gradients(
-            policy.model, params, batch, loss, r.temperature, micro_batches, chunk_tokens, frozen
-        )
-
-    grpo_step = make_step(gradients, optimizer, shardings)
-    scored = jax.jit(partial(score, without_lora(policy.model)), static_argnums=(2, 3))
+    t, g = config.train, config.grpo
+    programs = grpo_programs(config, policy.model, mesh)
     make_rollouts = RolloutWorker(config, task, policy, mesh)
 
     base = load_base()
     trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
     reference = base if g.kl_weight else None
-    state = create_state(trained, optimizer, shardings)
+    state = create_state(trained, programs.optimizer, programs.shardings)
     del base, trained  # the state has its own copy
 
     def update(state: TrainState, step: int):
         rollouts = make_rollouts(join(state.params, frozen), step)
         begin, batch = time.monotonic(), rollouts.batch
         if reference is not None:
-            scores = scored(reference, batch, r.temperature, config.model.head_chunk)
+            scores = programs.score(reference, batch)
             batch = batch.replace(reference_logprobs=scores.logprobs)
         for _ in range(g.epochs):
-            state, metrics = grpo_step(state, batch, frozen)
+            state, metrics = programs.update(state, batch, frozen)
         row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
-        row["learning_rate"] = float(schedule(step * g.epochs - 1))
+        row["learning_rate"] = float(programs.schedule(step * g.epochs - 1))
         row["time/update"] = time.monotonic() - begin
         row["tokens_per_second"] = int(batch.completion_mask.sum()) / row["time/rollout"]
         if step % t.log_completions_every == 0 or step == t.steps:
@@ -105,18 +78,4 @@ def train_grpo(
         shown=_SHOWN,
         stop=stop,
         after_step=lambda state, step: after_step(join(state.params, frozen), step),
-    )
-
-
-def loss_config(config: ConfigDict) -> LossConfig:
-    """The method's fields of the run's config."""
-    g = config.grpo
-    return LossConfig(
-        g.aggregation,
-        g.clip_low,
-        g.clip_high,
-        g.kl_weight,
-        g.kl_estimator,
-        g.mask_truncated,
-        config.rollout.max_new_tokens,
     )

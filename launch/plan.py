@@ -1,0 +1,39 @@
+"""Says whether a run fits a TPU slice, and how fast it could be there at best:
+
+    python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4
+
+Compiles rollout, scoring and update of the config for the topology, on any machine, and prints what
+they take of a chip's memory and of its time. Takes minutes. Needs: pip install -e '.[plan]'
+"""
+
+import os
+
+# Before JAX is imported: compile for TPUs, and look for none here.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+for name, value in {
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}.items():
+    os.environ.setdefault(name, value)
+
+from absl import flags  # noqa: E402
+
+from permix_jax.cli import launch  # noqa: E402
+from permix_jax.planning.plan import make_plan  # noqa: E402
+from permix_jax.planning.report import plan_report  # noqa: E402
+from permix_jax.workdir import cache_folder  # noqa: E402
+
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "TPU topology, such as v5e:4x4 or v5p:2x2x2")
+
+
+def main(config, workdir, name, preset) -> None:
+    print(plan_report(make_plan(config, _TOPOLOGY.value, cache_folder()), config))
+
+
+if __name__ == "__main__":
+    launch(main)

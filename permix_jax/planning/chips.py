@@ -1,0 +1,82 @@
+"""TPU chips, and topologies of them that programs can be compiled for without having one."""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from permix_jax.sharding import MESH_AXES
+
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """One TPU chip.
+
+    hbm: bytes that programs may use: of the built-in HBM, what XLA (libtpu) leaves them.
+    flops: peak bf16 FLOP/s. hbm_bandwidth, ici_bandwidth: bytes/s, of the chip's memory and of all
+    its links to its neighbours together. Source: https://cloud.google.com/tpu/docs (system
+    architecture, one page for each version).
+    """
+
+    hbm: float
+    flops: float
+    hbm_bandwidth: float
+    ici_bandwidth: float
+
+
+CHIPS = {
+    "v4": Chip(30.75 * GIB, 275e12, 1228e9, 2400e9 / 8),
+    "v5e": Chip(15.75 * GIB, 197e12, 819e9, 1600e9 / 8),
+    "v5p": Chip(95.73 * GIB, 459e12, 2765e9, 4800e9 / 8),
+    "v6e": Chip(31.24 * GIB, 918e12, 1640e9, 3584e9 / 8),
+}
+# A v4 chip has two cores, which JAX programs as one device.
+_OPTIONS = {"v4": {"chip_config_name": "megacore"}}
+
+
+def chip_of(topology: str) -> Chip:
+    """The chip of a topology's name such as "v5e:4x4"; ValueError for one that is not known."""
+    name, _, shape = topology.partition(":")
+    if name not in CHIPS or not shape:
+        raise ValueError(
+            f"--topology is {topology!r}; use CHIP:SHAPE, such as v5e:4x4 or v5p:2x2x2, "
+            f"with a chip of {', '.join(CHIPS)}"
+        )
+    return CHIPS[name]
+
+
+def topology_devices(topology: str) -> Sequence:
+    """The devices of a topology, to compile for.
+
+    Raises:
+      ValueError: there is no such topology.
+      ImportError: without the `libtpu` package.
+    """
+    chip_of(topology)
+    if importlib.util.find_spec("libtpu") is None:
+        raise ImportError(
+            "planning for a TPU needs its compiler, the `libtpu` package: pip install -e '.[plan]'"
+        )
+    options = _OPTIONS.get(topology.partition(":")[0], {})
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--topology is {topology!r}, which libtpu refuses: {reason}") from None
+    return found.devices
+
+
+def topology_mesh(topology: str, data: int, fsdp: int, tensor: int) -> Mesh:
+    """The mesh of all chips of a topology; raises as `topology_devices`, or if they are not as many
+    as data * fsdp * tensor."""
+    devices, shape = topology_devices(topology), (data, fsdp, tensor)
+    if len(devices) != data * fsdp * tensor:
+        raise ValueError(
+            f"--topology={topology} has {len(devices)} chips, but mesh.data * mesh.fsdp * "
+            f"mesh.tensor = {data} * {fsdp} * {tensor} = {data * fsdp * tensor}; make them equal"
+        )
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)

@@ -1,0 +1,156 @@
+"""The programs of a GRPO step, traced and compiled without their arguments."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict
+
+from permix_jax.grpo.batch import RolloutBatch
+from permix_jax.models.params import abstract_params, split_trained, with_shardings
+from permix_jax.models.transformer import Decoder
+from permix_jax.planning.costs import matmul_flops
+from permix_jax.rollout.sampler import sample
+from permix_jax.rollout.sampling import Sampling
+from permix_jax.sharding import spec
+from permix_jax.training.programs import GrpoPrograms, grpo_programs
+from permix_jax.training.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Arguments(NamedTuple):
+    """ShapeDtypeStructs, with shardings, of all that a GRPO step works on.
+
+    params: the policy's, adapters included. frozen: those that are not trained. base: the
+    reference's, without adapters. prompts: (tokens, mask) [U, P]. keys: [N], of the rollouts.
+    """
+
+    params: dict
+    base: dict
+    frozen: dict
+    state: TrainState
+    prompts: tuple
+    keys: jax.ShapeDtypeStruct
+    batch: RolloutBatch
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of a program.
+
+    flops: of all matmuls, on all chips together, loops counted in full.
+    needs: bytes a chip: arguments, and outputs and temporaries beside them.
+    temporaries: those bytes without the arguments; None where the program does not fit.
+    once_flops, once_bytes: of one chip, counting the body of each loop once, as the compiler does;
+      None where the program does not fit.
+    """
+
+    flops: int
+    needs: int
+    temporaries: int | None
+    once_flops: float | None
+    once_bytes: float | None
+
+
+def abstract_arguments(
+    config: ConfigDict, model: Decoder, programs: GrpoPrograms, mesh: Mesh
+) -> Arguments:
+    """The arguments that a step of the config has at most: prompts of full length."""
+    r = config.rollout
+    N, U = config.train.problems_per_step * r.group_size, distinct_prompts(config)
+    rows = NamedSharding(mesh, spec("batch"))
+    array = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)  # noqa: E731
+    per_token = lambda dtype: array((N, r.max_new_tokens), dtype)  # noqa: E731
+    per_row = lambda dtype: array((N,), dtype)  # noqa: E731
+
+    params = abstract_params(model, mesh)
+    trained, frozen = split_trained(model, params)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(step, trained, jax.eval_shape(programs.optimizer.init, trained))
+    prompts = tuple(array((U, r.max_prompt_tokens), dtype) for dtype in (jnp.int32, bool))
+    return Arguments(
+        params=params,
+        base=frozen or params,
+        frozen=frozen,
+        state=with_shardings(state, programs.shardings),
+        prompts=prompts,
+        keys=per_row(jax.eval_shape(lambda: jax.random.key(0)).dtype),
+        batch=RolloutBatch(
+            prompt_tokens=prompts[0],
+            prompt_mask=prompts[1],
+            completion_tokens=per_token(jnp.int32),
+            completion_mask=per_token(bool),
+            logprobs=per_token(jnp.float32),
+            reference_logprobs=per_token(jnp.float32),
+            truncated=per_row(bool),
+            rewards=per_row(jnp.float32),
+            advantages=per_row(jnp.float32),
+            problem=per_row(jnp.int32),
+            persona=per_row(jnp.int32),
+        ),
+    )
+
+
+def distinct_prompts(config: ConfigDict) -> int:
+    """How many prompts a step has: one a problem, or one a rollout where personas differ in it."""
+    shared = config.personas.level == "problem" or config.personas.share == 0
+    return config.train.problems_per_step * (1 if shared else config.rollout.group_size)
+
+
+def compile_programs(
+    config: ConfigDict, model: Decoder, mesh: Mesh
+) -> tuple[Arguments, dict[str, Compiled]]:
+    """Compiles what a step runs, in its order: rollout, score (where there is a KL), update."""
+    r = config.rollout
+    sampling = Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p)
+    programs = grpo_programs(config, model, mesh)
+    x = abstract_arguments(config, model, programs, mesh)
+    with jax.set_mesh(mesh):
+        # The end tokens are not those of the model: which they are costs nothing.
+        traced = {
+            "rollout": lambda: sample.trace(model, x.params, *x.prompts, x.keys, sampling, (0,))
+        }
+        if config.grpo.kl_weight:
+            traced["score"] = lambda: programs.score.trace(x.base, x.batch)
+        traced["update"] = lambda: programs.update.trace(x.state, x.batch, x.frozen)
+        return x, {name: _compile(name, trace, r.max_new_tokens) for name, trace in traced.items()}
+
+
+def _compile(name: str, trace: Callable[[], jax.stages.Traced], loop_trips: int) -> Compiled:
+    begin, traced = time.monotonic(), trace()
+    flops = matmul_flops(traced.jaxpr, loop_trips)
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        needs = needed_bytes(str(error))
+        if needs is None:
+            raise
+        found = Compiled(flops, needs, None, None, None)
+    else:
+        memory, once = compiled.memory_analysis(), compiled.cost_analysis()
+        beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        temporaries = memory.temp_size_in_bytes + beside
+        needs = memory.argument_size_in_bytes + temporaries
+        found = Compiled(flops, needs, temporaries, once["flops"], once["bytes accessed"])
+    _LOG.info("compiled %s in %.0f s", name, time.monotonic() - begin)
+    return found
+
+
+def needed_bytes(message: str) -> int | None:
+    """Bytes a chip that XLA asks for when it gives up for lack of HBM; None: another error."""
+    found = re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else None
+
+
+def bytes_per_chip(tree) -> int:
+    """Bytes that one chip holds of a pytree of ShapeDtypeStructs with shardings."""
+    return sum(
+        prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
