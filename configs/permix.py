@@ -160,14 +160,14 @@ def _math(
 ) -> None:
     """The paper's set-up as far as its abstract tells: MATH to train on, MATH500 as the test.
 
-    GRPO's values are ours. Mesh and micro-batches are for the smallest TPU slice that holds the
-    run (docs/hardware.md); with more chips raise mesh.data or mesh.fsdp, and the batch with them.
+    GRPO's values are ours. Mesh and micro-batches are for a small TPU slice; launch/plan.py says
+    whether they fit (docs/hardware.md has what was planned so far).
     """
     c.task.name, c.task.num_test = "math", 500
     c.model.source, c.model.pad_token = source, pad
     c.model.dtype, c.model.remat, c.model.head_chunk = "bfloat16", True, 2048
     c.sft.steps = 0
-    c.train.steps, c.train.problems_per_step, c.train.micro_batches = 200, 64, micro_batches
+    c.train.steps, c.train.problems_per_step, c.train.micro_batches = 200, 32, micro_batches
     c.train.learning_rate, c.train.warmup_steps = 1e-6, 10
     c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 8, 512, 1024
     c.rollout.on_overflow = "drop"
