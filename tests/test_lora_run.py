@@ -40,9 +40,6 @@ def test_checkpoints_hold_adapters_and_nothing_else(lora):
         saved = reader.restore((lora[0] / "run/checkpoints/6/params").absolute())
     paths = flatten_dict(saved, sep="/")
     assert len(paths) == 7 * 2 and all("_lora_" in path for path in paths)
-    size = sum(file.stat().st_size for file in (lora[0] / "run/checkpoints/6").rglob("*"))
-    base = sum(file.stat().st_size for file in (lora[0] / "cache/bases").rglob("*"))
-    assert size < base / 2
 
 
 def test_policy_and_reference_share_one_bf16_base(lora):
