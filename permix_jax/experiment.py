@@ -16,15 +16,17 @@ from permix_jax.evaluation.results import read_evaluations
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
+from permix_jax.personas.mixture import build_mixture
+from permix_jax.personas.paraphrases import all_paraphrases
 from permix_jax.personas.persona import default_bank, load_personas
 from permix_jax.personas.prompts import fit_budget
 from permix_jax.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import make_mesh
-from permix_jax.tasks.competition_math import math_task
 from permix_jax.tasks.latent_style import latent_style_task
 from permix_jax.tasks.problem import Task
-from permix_jax.tasks.word_problems import word_problem_task
+from permix_jax.tasks.problem_task import DataSettings, problem_task
 from permix_jax.training.base import base_folder, prepare_base
 from permix_jax.training.grpo import train_grpo
 from permix_jax.training.stop import StopRequest
@@ -47,15 +49,17 @@ def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
 
     with jax.set_mesh(mesh):
         # ---- problems, personas, and a policy to start from --------------------------------------
-        task = build_task(config)
+        task = build_task(config, cache)
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
         base = base_folder(config, task, policy, cache)
         claim_workdir(workdir, config, name, preset, base)
 
-        with StopRequest() as stop:
-            train_and_evaluate(config, task, policy, initial_params, mesh, base, workdir, stop)
+        with StopRequest() as stop, build_verifier(config, task) as verifier:
+            train_and_evaluate(
+                config, task, policy, initial_params, mesh, base, verifier, workdir, stop
+            )
 
     write_report(workdir)
     first, *_, last = read_evaluations(workdir)
@@ -70,6 +74,7 @@ def train_and_evaluate(
     initial_params: Callable[[Decoder], dict],
     mesh: Mesh,
     base: Path,
+    verifier: Verifier,
     workdir: Path,
     stop: StopRequest,
 ) -> None:
@@ -83,7 +88,9 @@ def train_and_evaluate(
     def evaluate_at(step: int, policy: Policy, get_params: Callable[[], dict], label: str) -> None:
         settings, folder = eval_settings(config), workdir / "eval" / str(step)
         if not (folder / "stability.json").exists():
-            evaluate(task, policy, get_params(), mesh, settings, folder, label, stop.check)
+            evaluate(
+                task, policy, get_params(), mesh, verifier, settings, folder, label, stop.check
+            )
 
     def after_step(params: dict, step: int) -> None:
         if config.eval.every and step % config.eval.every == 0 and step < last:
@@ -94,14 +101,14 @@ def train_and_evaluate(
         prepare_base(config, task, policy, initial_params, mesh, base, stop)
 
     # ---- GRPO on persona-mixed rollouts --------------------------------------------------------
-    train_grpo(config, task, policy, load_base, mesh, workdir, stop, after_step)
+    train_grpo(config, task, policy, load_base, mesh, verifier, workdir, stop, after_step)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
     evaluate_at(0, base_policy, load_base, "the base policy")
     evaluate_at(last, policy, load_trained, "the trained policy")
 
 
-def build_task(config: ConfigDict) -> Task:
+def build_task(config: ConfigDict, cache: Path) -> Task:
     """The problems and personas that the config names."""
     t = config.task
     if t.name == "latent_style":
@@ -109,26 +116,36 @@ def build_task(config: ConfigDict) -> Task:
             t.num_test, t.own_style_prior, t.arithmetic_share, t.plain_share, config.seed
         )
     personas = load_personas(config.personas.file) if config.personas.file else default_bank()
-    if t.name == "math":
-        return math_task(config.data.folder, personas, t.num_test, config.seed)
-    return word_problem_task(
-        config.data.folder, personas, config.data.max_steps, t.num_test, config.seed
+    personas = [dataclasses.replace(p, placement=config.personas.placement) for p in personas]
+    task = problem_task(DataSettings(**config.data), personas, t.num_test, config.seed, cache)
+    return dataclasses.replace(
+        task, grade=partial(task.grade, last_number=config.rewards.last_number)
     )
+
+
+def build_verifier(config: ConfigDict, task: Task) -> Verifier:
+    """What grades completions; its processes, where the task needs some, start at once."""
+    r = config.rewards
+    workers = r.workers if task.symbolic else 0
+    return Verifier(task.grade, workers, r.item_seconds, r.batch_seconds)
 
 
 def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
     """The task without (or refused for) prompts over rollout.max_prompt_tokens."""
     r = config.rollout
+    drawn = build_mixture(task.personas, config.personas).personas
+    if config.personas.paraphrase:
+        drawn = all_paraphrases(drawn)
+    asked = [p for p in task.personas if p.split == "heldout"]
 
-    def fitting(problems, split):
-        personas = [p for p in task.personas if p.split == split]
+    def fitting(problems, personas):
         return fit_budget(policy.tokenizer, problems, personas, r.max_prompt_tokens, r.on_overflow)
 
     return dataclasses.replace(
         task,
-        train=fitting(task.train, "train"),
-        test=fitting(task.test, "heldout"),
-        role_play=fitting(task.role_play, "heldout"),
+        train=fitting(task.train, drawn),
+        test=fitting(task.test, asked),
+        role_play=fitting(task.role_play, asked),
     )
 
 
@@ -143,5 +160,6 @@ def eval_settings(config: ConfigDict) -> EvalSettings:
         batch_size=e.batch_size,
         max_prompt_tokens=r.max_prompt_tokens,
         resamples=e.resamples,
+        pss=e.pss,
         sampling=Sampling(r.max_new_tokens, e.temperature),
     )

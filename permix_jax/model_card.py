@@ -5,12 +5,6 @@ from pathlib import Path
 from permix_jax.evaluation.report import summary_table
 from permix_jax.evaluation.results import read_evaluations
 
-_DATA = {
-    "latent_style": "the embedded latent-style world of permix_jax (generated sums and chats)",
-    "word_problems": "GSM8K (few steps) and MAWPS to train on, SVAMP to test on",
-    "math": "MATH to train on, MATH500 to test on",
-}
-
 
 def model_card(record: dict, workdir: Path, step: int) -> str:
     """Markdown: what the policy is, how it was trained, and what its run's evaluations say.
@@ -29,7 +23,7 @@ def model_card(record: dict, workdir: Path, step: int) -> str:
             _method(c),
             "",
             f"- Base: {c['model']['source'] or 'a small decoder made from scratch'}, {_base(c)}.",
-            f"- Data: {_DATA[c['task']['name']]}.",
+            f"- Data: {_data(c)}.",
             f"- Each step: {c['train']['problems_per_step']} problems with "
             f"{c['rollout']['group_size']} rollouts, at temperature {c['rollout']['temperature']}, "
             f"learning rate {c['train']['learning_rate']}, KL weight {c['grpo']['kl_weight']}.",
@@ -46,6 +40,13 @@ def model_card(record: dict, workdir: Path, step: int) -> str:
             "",
         ]
     )
+
+
+def _data(c: dict) -> str:
+    if c["task"]["name"] == "latent_style":
+        return "the embedded latent-style world of permix_jax (generated sums and chats)"
+    test = c["data"]["test"] or "problems held out of them"
+    return f"{c['data']['train']} to train on, {test} to test on"
 
 
 def _front_matter(c: dict) -> list[str]:

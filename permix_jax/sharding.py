@@ -67,3 +67,8 @@ def shardings_of(abstract_tree, mesh: Mesh):
 def shard_rows(tree, mesh: Mesh):
     """Host arrays onto the mesh, their leading axis (rows) spread over `data` and `fsdp`."""
     return jax.device_put(tree, NamedSharding(mesh, spec("batch")))
+
+
+def replicate(tree, mesh: Mesh):
+    """Host arrays onto the mesh, whole on every device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -83,7 +83,7 @@ def test_completions_carry_personas_and_group_rewards(permix):
     for start in range(0, 64, 8):  # one persona for a group, personas.level being problem
         assert len({(r["problem"], r["persona"]) for r in records[start : start + 8]}) == 1
     personas = {r["persona"] for r in records}
-    assert {f"persona/{p or 'none'}/reward" for p in personas} <= set(row)
+    assert {f"persona/{p or 'none'}/accuracy" for p in personas} <= set(row)
 
 
 def test_evaluation_is_of_heldout_personas_and_problems(permix):
@@ -94,7 +94,7 @@ def test_evaluation_is_of_heldout_personas_and_problems(permix):
     evaluated = {entry["persona"] for entry in stability["per_persona"]}
     assert len(evaluated) == 8
     trained_on = {name for row in metrics(workdir) for name in row if name.startswith("persona/")}
-    assert not {f"persona/{name}/reward" for name in evaluated} & trained_on
+    assert not {f"persona/{name}/accuracy" for name in evaluated} & trained_on
     fidelity = json.loads((workdir / "eval/6/fidelity.json").read_text())
     assert set(fidelity["by_task"]) == {"role_play", "arithmetic"}
     assert table.splitlines()[2].startswith("base") and table.splitlines()[3].startswith("trained")
@@ -119,7 +119,7 @@ def test_another_config_is_refused_with_the_differing_fields(permix):
 def test_rlvr_has_no_persona_in_training(permix, tmp_path):
     run(load_config("rlvr.py", "tiny"), tmp_path / "run", "rlvr", "tiny")
     for row in metrics(tmp_path / "run"):
-        assert [name for name in row if name.startswith("persona/")] == ["persona/none/reward"]
+        assert [name for name in row if name.startswith("persona/")] == ["persona/none/accuracy"]
     # From the same base as PerMix: the base's evaluation is equal, bit for bit.
     ours, theirs = (
         (w / "eval/0/stability.json").read_text() for w in (permix[0], tmp_path / "run")

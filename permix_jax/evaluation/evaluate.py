@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from jax.sharding import Mesh
 
 from permix_jax.evaluation.fidelity import fidelity
 from permix_jax.evaluation.generate import Answer, generate
-from permix_jax.evaluation.stability import stability
+from permix_jax.evaluation.stability import pss_formula, stability
 from permix_jax.files import write_json, write_rows
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.progress import Progress
 from permix_jax.randomness import generator, key
+from permix_jax.rewards.verifier import Grades, Verifier, join_grades
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.problem import Problem, Task
 
@@ -33,6 +35,7 @@ class EvalSettings:
     batch_size: int
     max_prompt_tokens: int
     resamples: int
+    pss: str
     sampling: Sampling
 
 
@@ -41,6 +44,7 @@ def evaluate(
     policy: Policy,
     params,
     mesh: Mesh,
+    verifier: Verifier,
     settings: EvalSettings,
     folder: Path,
     label: str,
@@ -53,6 +57,7 @@ def evaluate(
 
     Args:
       folder: `eval/<step>` of a workdir.
+      verifier: grades a batch of answers while the next is generated.
       label: what the progress bar says is being evaluated.
       check_stop: called between batches; may raise.
     """
@@ -64,14 +69,18 @@ def evaluate(
         asked["role_play"] = [(p, q) for p in personas for q in task.role_play]
 
     total = sum(len(pairs) * samples[kind] for kind, pairs in asked.items())
-    records = {}
     with Progress(f"evaluation of {label}", total) as progress:
 
-        def after_batch(answers: int) -> None:
-            progress.advance(answers)
-            check_stop()
+        def answer(kind: str, pairs: Sequence[tuple[Persona | None, Problem]]) -> list[dict]:
+            grades: list[Future[Grades]] = []
+            ungraded = iter(pairs)
 
-        for kind, pairs in asked.items():
+            def after_batch(batch: Sequence[Sequence[Answer]]) -> None:
+                progress.advance(sum(map(len, batch)))
+                if kind == "problems":
+                    grades.append(_submit(verifier, ungraded, batch))
+                check_stop()
+
             answers = generate(
                 policy,
                 params,
@@ -84,11 +93,17 @@ def evaluate(
                 mesh,
                 after_batch,
             )
-            records[kind] = [
-                _record(task, kind, persona, problem, number, answer)
+            each = [
+                (persona, problem, number, answer)
                 for (persona, problem), row in zip(pairs, answers, strict=True)
                 for number, answer in enumerate(row)
             ]
+            correct = [math.nan] * len(each)
+            if grades:
+                correct = join_grades([g.result() for g in grades]).correct.tolist()
+            return [_record(task, kind, *one, x) for one, x in zip(each, correct, strict=True)]
+
+        records = {kind: answer(kind, pairs) for kind, pairs in asked.items()}
 
     write_rows(folder / "completions.jsonl", itertools.chain(*records.values()))
     results = summarise(records, [p.id for p in personas], settings)
@@ -109,7 +124,11 @@ def summarise(
     people = len(persona_ids) + 1
     correct = _column(records["problems"], "correct").reshape(people, -1, settings.samples)
     plain, under_persona = correct[0], correct[1:]
-    results = {"stability": stability(under_persona, persona_ids, plain, rng, settings.resamples)}
+    results = {
+        "stability": stability(
+            under_persona, persona_ids, plain, rng, settings.resamples, pss_formula(settings.pss)
+        )
+    }
     if "role_play" in records:
         sums = _column(records["problems"], "in_style").reshape(correct.shape)[1:]
         played = _column(records["role_play"], "in_style")
@@ -119,6 +138,19 @@ def summarise(
     return results
 
 
+def _submit(
+    verifier: Verifier,
+    ungraded: Iterator[tuple[Persona | None, Problem]],
+    answers: Sequence[Sequence[Answer]],
+) -> "Future[Grades]":
+    """Sends a batch of answers, those to the next prompts that are ungraded, to the verifier."""
+    texts, problems = [], []
+    for row, (_, problem) in zip(answers, ungraded, strict=False):  # takes one prompt a row
+        texts += [answer.text for answer in row]
+        problems += [problem] * len(row)
+    return verifier.submit(texts, problems)
+
+
 def _record(
     task: Task,
     kind: str,
@@ -126,9 +158,9 @@ def _record(
     problem: Problem,
     sample: int,
     answer: Answer,
+    correct: float,
 ) -> dict:
-    """A row of `completions.jsonl`."""
-    correct = task.reward(answer.text, problem) if kind == "problems" else math.nan
+    """A row of `completions.jsonl`; `correct` is NaN where nothing can be graded."""
     judged = persona is not None and task.in_style is not None
     return {
         "task": kind,

@@ -32,7 +32,7 @@ def generate(
     batch_size: int,
     max_prompt_tokens: int,
     mesh: Mesh,
-    after_batch: Callable[[int], None],
+    after_batch: Callable[[list[list[Answer]]], None],
 ) -> list[list[Answer]]:
     """`samples` answers to each prompt.
 
@@ -41,7 +41,7 @@ def generate(
 
     Args:
       batch_size: completions generated at once; `samples` of a prompt stay together.
-      after_batch: called with the number of answers of each finished batch.
+      after_batch: called with the answers of each finished batch.
     """
     per_batch = max(1, batch_size // samples)
     length = bucket(max(map(len, prompts)), max_prompt_tokens)
@@ -58,6 +58,7 @@ def generate(
         flat = [
             Answer(*pair) for pair in zip(texts, np.asarray(out.truncated).tolist(), strict=True)
         ]
-        answers += [flat[i * samples : (i + 1) * samples] for i in range(len(chunk))]
-        after_batch(len(chunk) * samples)
+        done = [flat[i * samples : (i + 1) * samples] for i in range(len(chunk))]
+        answers += done
+        after_batch(done)
     return answers

@@ -126,7 +126,7 @@ def _measures(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, str, lis
         ("Accuracy, range", "best minus worst", "accuracy_range"),
         ("Accuracy, spread", "standard deviation over the personas", "accuracy_std"),
         ("Accuracy, no persona", "the plain prompt", "accuracy_no_persona"),
-        ("Flip rate", "problems right under one persona, wrong under another", "flip_rate"),
+        ("Flip rate", "chance that answers under two personas differ in correctness", "flip_rate"),
     ]
     rows = [
         (label, meaning, [_estimate(e.stability, key) for e in evaluations.values()])

@@ -1,4 +1,4 @@
-"""Intervals: the paired bootstrap over problems, and Student's t over seeds.
+"""What every figure of the evaluation rests on: resampling of problems, intervals, many tests.
 
 Axes: R resample, G group (persona), I item (problem or prompt), S sample.
 """
@@ -6,7 +6,9 @@ Axes: R resample, G group (persona), I item (problem or prompt), S sample.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
+
+_Z = float(ndtri(0.975))
 
 
 def require_axes(name: str, values: np.ndarray, *axes: str) -> None:
@@ -38,6 +40,21 @@ def pooled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
 
 
+def means_covariance(values: np.ndarray) -> np.ndarray:
+    """Covariance [G, G] of the pooled means of values [G, I, S], the items being the sample.
+
+    The linearised (delta method) form of what the bootstrap over items estimates, without its
+    noise. Answers to one item are not independent, so items count, not answers. Every group needs
+    a value that is not NaN.
+    """
+    present = ~np.isnan(values)
+    counts = present.sum(axis=-1)
+    totals = np.where(present, values, 0.0).sum(axis=-1)
+    mean = totals.sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
+    influence = (totals - mean * counts) / counts.sum(axis=1, keepdims=True)
+    return influence @ influence.T
+
+
 def percentile_interval(resampled: np.ndarray) -> list[float]:
     """The 95 % percentile interval [low, high] of a statistic's resamples [R].
 
@@ -49,6 +66,34 @@ def percentile_interval(resampled: np.ndarray) -> list[float]:
     return np.percentile(defined, [2.5, 97.5]).tolist()
 
 
+def wilson_limits(
+    mean: np.ndarray,
+    variance: np.ndarray,
+    items: int,
+    answers: np.ndarray,
+    factor: float = _Z,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (low, high) of means of zeros and ones whose answers come in clusters, all [G].
+
+    Wilson's score interval (1927) at the effective sample size mean (1 - mean) / variance, which
+    lies between the number of items and the number of answers (Korn and Graubard 1998). Unlike
+    the percentile bootstrap it has a width where every answer is right, or every one wrong, and
+    holds its coverage near there; elsewhere the two agree.
+
+    Args:
+      variance: of the means, over items (the diagonal of `means_covariance`).
+      answers: number of answers behind each mean.
+      factor: the normal quantile; the default gives 95 %.
+    """
+    spread = mean * (1 - mean)
+    size = np.divide(spread, variance, out=np.array(answers, float), where=variance > 0)
+    # Where all answers agree, nothing is known of how the items cluster: count items.
+    size = np.where(spread > 0, np.clip(size, np.minimum(items, answers), answers), items)
+    centre = (mean + factor**2 / (2 * size)) / (1 + factor**2 / size)
+    half = np.sqrt(spread / size + factor**2 / (4 * size**2)) * factor / (1 + factor**2 / size)
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+
+
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean over seeds and the half-width of its 95 % Student-t interval, NaN for one seed."""
     values = np.asarray(values, float)
@@ -57,3 +102,47 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
         return float(values[0]), float("nan")
     standard_error = values.std(ddof=1) / np.sqrt(values.size)
     return float(values.mean()), float(stdtrit(values.size - 1, 0.975) * standard_error)
+
+
+def two_way_interval(estimates: np.ndarray, resampled: np.ndarray) -> tuple[float, float]:
+    """Mean over groups (seeds, or personas) answering the same items, and its 95 % half-width.
+
+    Both the groups and the items are samples. The variance over groups, s^2 / G, already holds
+    the noise of each group's own answers; what the groups share through the items is the mean
+    covariance between two groups over resamples of the items, and the two add up. (Resampling
+    groups and then items counts that noise two more times; Owen 2007, "The pigeonhole bootstrap";
+    and with five seeds resampling has too short tails.) The t quantile has the degrees of freedom
+    of Satterthwaite (1946), the items' part counted as known. NaN half-width for one group.
+
+    Args:
+      estimates: [G] the figure of each group.
+      resampled: [R, G] the same over resamples of the items, the same draw in every group.
+    """
+    require_axes("estimates", estimates, "group")
+    groups = estimates.size
+    if resampled.shape[1:] != (groups,) or len(resampled) < 2:
+        raise ValueError(f"resampled has shape {resampled.shape}: give [resample, {groups}]")
+    if groups == 1:
+        return float(estimates[0]), float("nan")
+    between = estimates.var(ddof=1) / groups
+    covariance = np.cov(resampled, rowvar=False)
+    shared = max(0.0, (covariance.sum() - np.trace(covariance)) / (groups * (groups - 1)))
+    if between == 0:
+        return float(estimates.mean()), float(_Z * np.sqrt(shared))
+    freedom = (groups - 1) * ((between + shared) / between) ** 2
+    return float(estimates.mean()), float(stdtrit(freedom, 0.975) * np.sqrt(between + shared))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Adjusted p values [test]: those at most alpha hold the family-wise error at alpha.
+
+    Holm (1979): the i-th smallest of m is multiplied by m - i + 1, then made non-decreasing. For
+    the false discovery rate instead, use `scipy.stats.false_discovery_control`.
+    """
+    p_values = np.asarray(p_values, float)
+    require_axes("p_values", p_values, "test")
+    order = np.argsort(p_values)
+    scaled = p_values[order] * np.arange(p_values.size, 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return adjusted

@@ -1,58 +1,245 @@
 """Which persona each rollout gets: the difference between PerMix and plain RLVR.
 
-Every draw is a pure function of (seed, step, problem[, rollout]), so a row does not depend on the
-batch it sits in, and a larger `share` only adds personas to those that a smaller one gives.
+Every draw is a pure function of (seed, step, problem[, rollout]) and, if the weights adapt, of the
+running accuracies, so a row does not depend on the batch it sits in. A larger share only adds
+personas to those that a smaller one gives; a larger harmful share only exchanges some for harmful
+ones. Paraphrasing changes the words of a persona, not which one is drawn.
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
+
+from permix_jax.personas import adaptive
+from permix_jax.personas.adaptive import AdaptiveState
+from permix_jax.personas.paraphrases import TEMPLATES, paraphrase
 from permix_jax.personas.persona import Persona
 from permix_jax.randomness import generator
 
 LEVELS = ("problem", "rollout")
+WEIGHTS = ("uniform", "category", "adaptive")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How personas are mixed into the prompts of a run; all but the first two are `personas.*`.
+
+    Attributes:
+      train, harmful: the personas of splits train and harmful_train.
+      share: probability that a problem carries a persona at all; 0 is plain RLVR.
+      level: "problem", one persona for all rollouts of a problem, or "rollout", one for each.
+      weights: "uniform" over personas, "category" (uniform over categories, then within) or
+        "adaptive" (`adaptive.py`).
+      category_weights: such as "profession:2,mood:0.5": times the weight of a category; "": none.
+      harmful_share: probability that a problem with personas carries harmful ones.
+      curriculum_steps: both shares grow linearly from 0 over so many steps; 0: they are constant.
+      paraphrase: whether a group (level "problem") or a rollout is given one of TEMPLATES.
+      adaptive_floor, adaptive_decay: see `adaptive.weights` and `adaptive.update`.
+
+    Raises:
+      ValueError: any value that is impossible, or leaves nothing to draw; names field and remedy.
+    """
+
+    train: tuple[Persona, ...]
+    harmful: tuple[Persona, ...]
+    share: float
+    level: str = "problem"
+    weights: str = "uniform"
+    category_weights: str = ""
+    harmful_share: float = 0.0
+    curriculum_steps: int = 0
+    paraphrase: bool = False
+    adaptive_floor: float = 0.25
+    adaptive_decay: float = 0.9
+
+    def __post_init__(self):
+        _require_valid(self)
+
+    @property
+    def personas(self) -> tuple[Persona, ...]:
+        """The K personas in the order of an `AdaptiveState`."""
+        return (*self.train, *self.harmful)
+
+
+def build_mixture(personas: Sequence[Persona], values: Mapping[str, Any]) -> Mixture:
+    """The mixture of those of a task's personas that may be drawn; `values` has its other fields.
+
+    Raises:
+      ValueError: as `Mixture`.
+    """
+    train, harmful = (
+        tuple(persona for persona in personas if persona.split == split)
+        for split in ("train", "harmful_train")
+    )
+    named = {field.name: values[field.name] for field in fields(Mixture)[2:]}
+    return Mixture(train, harmful if named["harmful_share"] else (), **named)
+
+
+def shares_at(mixture: Mixture, step: int) -> tuple[float, float]:
+    """`share` and `harmful_share` at a step (1, 2, ...), after the curriculum."""
+    grown = min(1.0, step / mixture.curriculum_steps) if mixture.curriculum_steps else 1.0
+    return mixture.share * grown, mixture.harmful_share * grown
+
+
+def adaptive_weights(mixture: Mixture, state: AdaptiveState) -> np.ndarray:
+    """Float64 [K]: `adaptive.weights` of `mixture.personas`, each among those of its split.
+
+    Apart, because harmful personas are meant to be wrong: next to them no other one would look bad.
+    """
+    cut = len(mixture.train)
+    train = {name: values[:cut] for name, values in state.items()}
+    harmful = {name: values[cut:] for name, values in state.items()}
+    return np.concatenate([adaptive.weights(s, mixture.adaptive_floor) for s in (train, harmful)])
 
 
 def assign(
+    mixture: Mixture,
     seed: int,
     step: int,
     num_problems: int,
     group_size: int,
-    personas: Sequence[Persona],
-    share: float,
-    level: str,
+    first_problem: int = 0,
+    state: AdaptiveState | None = None,
 ) -> list[list[Persona | None]]:
-    """Draws the personas of one step's rollouts, uniformly from `personas`.
+    """Draws the personas of one step's rollouts, or of a host's part in them.
 
     Args:
       seed, step: what the draws depend on, with the index of the problem in the step.
       num_problems, group_size: the shape of the result.
-      personas: those that may be drawn; may be empty only where `share` is 0.
-      share: probability that a problem carries a persona at all; 0 is plain RLVR.
-      level: "problem", one persona for all rollouts of a problem, or "rollout", one for each.
+      first_problem: index in the step of the first of these problems.
+      state: the running accuracies of `mixture.personas`; used where weights are "adaptive".
 
     Returns:
       [num_problems][group_size], None for a plain prompt.
 
     Raises:
-      ValueError: share outside [0, 1], unknown level, or share > 0 without personas.
+      ValueError: weights are "adaptive" and there is no state.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"personas.share is {share}; it is a probability, from 0 to 1")
-    if level not in LEVELS:
-        raise ValueError(f"personas.level is {level!r}; choose {' or '.join(map(repr, LEVELS))}")
-    if share > 0 and not personas:
-        raise ValueError(
-            f"personas.share is {share} but there are no personas to draw; "
-            "add some of split train, or set it to 0"
-        )
+    share, harmful_share = shares_at(mixture, step)
+    weights = _draw_weights(mixture, state)
+    cut = len(mixture.train)
+    cumulative = [None, None] if weights is None else [*map(_cumulative, np.split(weights, [cut]))]
+    train, harmful = zip((mixture.train, mixture.harmful), cumulative, strict=True)
+
     rows = []
-    for problem in range(num_problems):
+    for problem in range(first_problem, first_problem + num_problems):
         rng = generator(seed, "persona", step, problem)
         if rng.random() >= share:
             rows.append([None] * group_size)
-        elif level == "problem":
-            rows.append([personas[rng.integers(len(personas))]] * group_size)
+            continue
+        is_harmful = generator(seed, "persona/harmful", step, problem).random() < harmful_share
+        pool = harmful if is_harmful else train
+        if mixture.level == "problem":
+            persona = _reworded(mixture, _pick(rng, *pool), seed, step, problem)
+            rows.append([persona] * group_size)
         else:
-            draws = (generator(seed, "persona", step, problem, r) for r in range(group_size))
-            rows.append([personas[draw.integers(len(personas))] for draw in draws])
+            indices = [(step, problem, rollout) for rollout in range(group_size)]
+            drawn = (_pick(generator(seed, "persona", *at), *pool) for at in indices)
+            rows.append(
+                [_reworded(mixture, p, seed, *at) for p, at in zip(drawn, indices, strict=True)]
+            )
     return rows
+
+
+def _pick(
+    rng: np.random.Generator, pool: Sequence[Persona], cumulative: np.ndarray | None
+) -> Persona:
+    """One of `pool`, uniformly where there are no cumulative probabilities."""
+    if cumulative is None:
+        return pool[rng.integers(len(pool))]
+    return pool[np.searchsorted(cumulative, rng.random(), side="right")]
+
+
+def _reworded(mixture: Mixture, persona: Persona, seed: int, *indices: int) -> Persona:
+    if not mixture.paraphrase:
+        return persona
+    return paraphrase(persona, generator(seed, "paraphrase", *indices).integers(len(TEMPLATES)))
+
+
+def _draw_weights(mixture: Mixture, state: AdaptiveState | None) -> np.ndarray | None:
+    """Float64 [K] by which the personas of each split are drawn; None where all are alike."""
+    if mixture.weights == "adaptive":
+        if state is None:
+            raise ValueError("personas.weights is 'adaptive'; give the running accuracies, state")
+        weights = adaptive_weights(mixture, state)
+    elif mixture.weights == "category":
+        size = Counter((persona.split, persona.category) for persona in mixture.personas)
+        weights = np.array([1 / size[p.split, p.category] for p in mixture.personas])
+    elif mixture.category_weights:
+        weights = np.ones(len(mixture.personas))
+    else:
+        return None
+    factors = _category_factors(mixture)
+    return weights * [factors.get(persona.category, 1.0) for persona in mixture.personas]
+
+
+def _cumulative(weights: np.ndarray) -> np.ndarray:
+    """Cumulative probabilities; the last one is exactly 1, above every draw."""
+    total = np.cumsum(weights)
+    return total / total[-1] if len(total) else total
+
+
+def _category_factors(mixture: Mixture) -> dict[str, float]:
+    """What `category_weights` says, for the categories that it names."""
+    text, known = mixture.category_weights, {p.category: None for p in mixture.personas}
+    factors: dict[str, float] = {}
+    for part in text.split(",") if text else ():
+        name, _, number = (piece.strip() for piece in part.rpartition(":"))
+        factor = _number(number)
+        if not name or not 0 <= factor < math.inf or name in factors:
+            raise ValueError(
+                f"personas.category_weights is {text!r}; write each category once, with a weight "
+                "of 0 or more, such as 'profession:2,mood:0.5'"
+            )
+        if name not in known:
+            raise ValueError(
+                f"personas.category_weights names {name!r}; the categories in training are "
+                f"{', '.join(sorted(known))}"
+            )
+        factors[name] = factor
+    return factors
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _require_valid(m: Mixture) -> None:
+    """Raises ValueError for the first value that is impossible by itself or with these personas."""
+    rules = {
+        "share": (0 <= m.share <= 1, "it is a probability, from 0 to 1"),
+        "level": (m.level in LEVELS, f"choose {' or '.join(map(repr, LEVELS))}"),
+        "weights": (m.weights in WEIGHTS, f"choose {' or '.join(map(repr, WEIGHTS))}"),
+        "harmful_share": (0 <= m.harmful_share <= 1, "it is a probability, from 0 to 1"),
+        "curriculum_steps": (m.curriculum_steps >= 0, "use 0 (no curriculum) or more"),
+        "adaptive_floor": (0 < m.adaptive_floor <= 1, "use a number above 0, at most 1"),
+        "adaptive_decay": (0 <= m.adaptive_decay < 1, "use 0 or more, below 1"),
+    }
+    for name, (holds, remedy) in rules.items():
+        if not holds:
+            raise ValueError(f"personas.{name} is {getattr(m, name)!r}; {remedy}")
+    factors = _category_factors(m)
+    if m.share == 0:
+        return
+    for name, split, pool in (
+        ("share", "train", m.train),
+        ("harmful_share", "harmful_train", m.harmful),
+    ):
+        value = getattr(m, name)
+        if value > 0 and not pool:
+            raise ValueError(
+                f"personas.{name} is {value} but there are no personas to draw; "
+                f"add some of split {split}, or set it to 0"
+            )
+        if value > 0 and not any(factors.get(persona.category, 1.0) for persona in pool):
+            raise ValueError(
+                f"personas.category_weights is {m.category_weights!r}, which leaves no persona of "
+                f"split {split} to draw; give one of its categories a weight above 0"
+            )

@@ -1,4 +1,4 @@
-"""Chat prompts: a persona is the system message, the problem the user's.
+"""Chat prompts: a persona is the system message or the top of the user turn, the problem its rest.
 
 The text around them is the chat template's. `models/tokenizer.py` refuses templates that lose one
 of the two, and settles what templates leave open: Qwen 3's thinking, Llama 3's date.
@@ -16,7 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 def chat_messages(persona: Persona | None, prompt: str) -> list[dict[str, str]]:
-    """The conversation before the answer, in the form that chat templates take."""
+    """The conversation before the answer, in the form that chat templates take.
+
+    A persona placed in the user turn stands before the problem, with a blank line between them.
+    """
+    if persona is not None and persona.placement == "user":
+        return [{"role": "user", "content": f"{persona.system_prompt}\n\n{prompt}"}]
     user = {"role": "user", "content": prompt}
     if persona is None:
         return [user]

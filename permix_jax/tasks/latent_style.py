@@ -90,7 +90,7 @@ def latent_style_task(
         train=[problems[i] for i in order[num_test:]],
         test=[problems[i] for i in order[:num_test]],
         personas=PERSONAS,
-        reward=arithmetic_reward,
+        grade=arithmetic_reward,
         demonstrate=demonstrate,
         role_play=ROLE_PLAY,
         in_style=in_style,

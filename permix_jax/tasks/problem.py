@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,17 @@ class Problem:
     answer: str
     source: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Undecided(NamedTuple):
+    """Two answers, as their texts, whose equality takes algebra to decide."""
+
+    answer: str
+    gold: str
+
+
+# 1.0 right, 0.0 wrong, NaN: the gold answer cannot be read, Undecided: algebra decides.
+Grade = float | Undecided
 
 
 @dataclass(frozen=True)
@@ -36,10 +47,11 @@ class Task:
     Attributes:
       train, test: disjoint problems for RL and for evaluation.
       personas: of all splits; RL draws from `train`, evaluation from `heldout`.
-      reward: (completion text, problem) -> 1.0 right, 0.0 wrong, NaN where the gold answer
-        cannot be read.
+      grade: (completion text, problem) -> whether its answer is right; `rewards/verifier.py` calls
+        it off the main thread.
       demonstrate: draws one SFT example, on one of the given training problems or a conversation.
       role_play: conversation prompts for fidelity; their answers are unused.
+      symbolic: whether `grade` may leave an answer Undecided.
       in_style: the exact rule for "this text is in the persona's own style"; None where there is
         no such rule (every real model).
     """
@@ -48,7 +60,8 @@ class Task:
     train: Sequence[Problem]
     test: Sequence[Problem]
     personas: Sequence[Persona]
-    reward: Callable[[str, Problem], float]
+    grade: Callable[[str, Problem], Grade]
     demonstrate: Callable[[np.random.Generator, Sequence[Problem]], Demonstration]
     role_play: Sequence[Problem] = ()
+    symbolic: bool = False
     in_style: Callable[[str, Persona], bool] | None = None

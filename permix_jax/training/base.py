@@ -25,8 +25,8 @@ from permix_jax.training.state import create_state, make_optimizer, make_step, s
 from permix_jax.training.stop import StopRequest
 
 # What the base depends on beside its config: a change of this code makes a new base.
-_CODE = ("models", "personas", "tasks", "training/sft.py", "training/state.py", "training/loop.py",
-         "rollout/padding.py", "randomness.py")  # fmt: skip
+_CODE = ("models", "personas", "tasks", "tasks/datasets", "training/sft.py", "training/state.py",
+         "training/loop.py", "rollout/padding.py", "randomness.py")  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax")
 
 

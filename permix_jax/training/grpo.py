@@ -4,13 +4,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.files import write_rows
 from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
+from permix_jax.personas.adaptive import initial
+from permix_jax.personas.adaptive import update as update_accuracies
+from permix_jax.personas.mixture import build_mixture
 from permix_jax.randomness import key
+from permix_jax.rewards.terms import reward_terms
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.sharding import replicate
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
 from permix_jax.training.programs import grpo_programs
@@ -31,6 +39,7 @@ def train_grpo(
     policy: Policy,
     load_base: Callable[[], dict],
     mesh: Mesh,
+    verifier: Verifier,
     workdir: Path,
     stop: StopRequest,
     after_step: Callable[[dict, int], None],
@@ -43,22 +52,35 @@ def train_grpo(
     """
     t, g = config.train, config.grpo
     programs = grpo_programs(config, policy.model, mesh)
-    make_rollouts = RolloutWorker(config, task, policy, mesh)
+    terms = reward_terms(config.rewards, config.rewards.overlong_tokens)
+    mixture = build_mixture(task.personas, config.personas)
+    worker = RolloutWorker(config, task, policy, mesh, mixture, verifier, terms)
 
     base = load_base()
     trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
     reference = base if g.kl_weight else None
     state = create_state(trained, programs.optimizer, programs.shardings)
+    adapts = mixture.weights == "adaptive"
+    if adapts:
+        state = state.replace(accuracies=replicate(initial(len(mixture.personas)), mesh))
     del base, trained  # the state has its own copy
 
     def update(state: TrainState, step: int):
-        rollouts = make_rollouts(join(state.params, frozen), step)
-        begin, batch = time.monotonic(), rollouts.batch
-        if reference is not None:
-            scores = programs.score(reference, batch)
+        accuracies = jax.tree.map(np.asarray, state.accuracies)
+        sampled = worker.sample(join(state.params, frozen), step, accuracies)
+        begin = time.monotonic()
+        # Dispatched before the rewards are waited for: the device scores while the verifier grades.
+        scores = programs.score(reference, sampled.batch) if reference is not None else None
+        rollouts = worker.grade(sampled)
+        batch = rollouts.batch
+        if scores is not None:
             batch = batch.replace(reference_logprobs=scores.logprobs)
+        state = state.replace(accuracies={})  # the host's business, not the jitted step's
         for _ in range(g.epochs):
             state, metrics = programs.update(state, batch, frozen)
+        if adapts:
+            seen = np.asarray(batch.persona), rollouts.correct, config.personas.adaptive_decay
+            state = state.replace(accuracies=replicate(update_accuracies(accuracies, *seen), mesh))
         row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
         row["learning_rate"] = float(programs.schedule(step * g.epochs - 1))
         row["time/update"] = time.monotonic() - begin

@@ -82,7 +82,8 @@ def _resume(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, in
 
 
 def _without_params(state: TrainState) -> dict:
-    return {"step": state.step, "opt_state": state.opt_state}
+    kept = {"step": state.step, "opt_state": state.opt_state}
+    return {**kept, "accuracies": state.accuracies} if state.accuracies else kept
 
 
 def _sharding(x: jax.Array):

@@ -15,11 +15,16 @@ from permix_jax.sharding import shardings_of
 
 @flax.struct.dataclass
 class TrainState:
-    """step int32 [] counts optimiser updates; params, the trained ones, and opt_state lie alike."""
+    """What is saved of a run.
+
+    step int32 [] counts optimiser updates; params, the trained ones, and opt_state lie alike.
+    accuracies: the personas' running accuracies (`personas/adaptive.py`), if the mixture adapts.
+    """
 
     step: jax.Array
     params: dict
     opt_state: optax.OptState
+    accuracies: dict = flax.struct.field(default_factory=dict)
 
 
 def make_optimizer(
@@ -50,7 +55,9 @@ def make_optimizer(
 def state_shardings(model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh):
     """NamedShardings of the whole TrainState; optimiser moments lie where their parameter does."""
     boxed, _ = split_trained(model, boxed_shapes(model))
-    state = TrainState(jnp.int32(0), boxed, jax.eval_shape(optimizer.init, boxed))
+    state = TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32), boxed, jax.eval_shape(optimizer.init, boxed)
+    )
     return shardings_of(state, mesh)
 
 

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import pytest
 from tokenizers import Tokenizer
@@ -42,6 +43,23 @@ def test_a_persona_is_the_system_message():
         {"role": "user", "content": "add 1 2"},
     ]
     assert chat_messages(None, "add 1 2") == [{"role": "user", "content": "add 1 2"}]
+
+
+def test_a_persona_may_stand_in_the_users_turn(tokenizer):
+    told = replace(PIRATE, placement="user")
+    assert chat_messages(told, "add 1 2") == [
+        {"role": "user", "content": "You are a pirate\n\nadd 1 2"}
+    ]
+    text = "<user> You are a pirate\n\nadd 1 2 <end> <assistant>"
+    assert render_text(tokenizer, told, "add 1 2") == text
+    # One turn less takes two tokens less.
+    assert fit_budget(tokenizer, [ONE, TWO], [told], 3 + 4 + 1, "drop") == [ONE]
+
+
+def test_a_template_sees_no_system_message_where_the_persona_is_the_users(tokenizer):
+    tokenizer.chat_template = DEFAULT_SYSTEM + TEMPLATE
+    told = render_text(tokenizer, replace(PIRATE, placement="user"), "add")
+    assert told == "<system> You are a cat <end> <user> You are a pirate\n\nadd <end> <assistant>"
 
 
 def test_render_ends_where_the_assistant_begins(tokenizer):

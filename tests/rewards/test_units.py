@@ -1,6 +1,8 @@
+from fractions import Fraction
+
 import pytest
 
-from permix_jax.rewards.units import asked_unit, split_unit
+from permix_jax.rewards.units import asked_unit, conversion, names_unit, split_unit
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,12 @@ from permix_jax.rewards.units import asked_unit, split_unit
         (r"4\text{ million}", ("4", "", False)),
         (r"4\text{ p.m.}", ("4", "", False)),
         (r"4\text{ per hour}", ("4", "", False)),
-        ("4 cm", ("4 cm", "", False)),
+        ("4 cm", ("4", "centimeter", False)),
+        ("6 m²", ("6", "square meter", False)),
+        ("xcm", ("xcm", "", False)),
+        ("$5/hour", ("5/hour", "dollar", True)),
+        ("$5$", ("5", "", False)),
+        ("€3", ("3", "euro", True)),
         ("", ("", "", False)),
     ],
 )
@@ -51,3 +58,25 @@ def test_split_unit(text, parts):
 )
 def test_asked_unit(prompt, unit):
     assert asked_unit(prompt) == unit
+
+
+@pytest.mark.parametrize(
+    ("unit", "other", "factor"),
+    [
+        ("foot", "inch", 12),
+        ("inch", "foot", Fraction(1, 12)),
+        ("square foot", "square inch", 144),
+        ("cubic meter", "cubic centimeter", 10**6),
+        ("hour", "minute", 60),
+        ("dollar", "cent", 100),
+        ("foot", "minute", None),
+        ("foot", "square foot", None),
+        ("apple", "apple", None),
+    ],
+)
+def test_conversion(unit, other, factor):
+    assert conversion(unit, other) == factor
+
+
+def test_names_unit():
+    assert names_unit(["about", "km"]) and not names_unit(["apples"])

@@ -1,4 +1,4 @@
-"""JSON Lines files of a folder that the user names, gzipped or plain; a bad row is named."""
+"""JSON Lines files, gzipped or plain, that a user may have written; a bad row is named."""
 
 import gzip
 import json
@@ -7,35 +7,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+Row = tuple[int, str, dict[str, Any]]
 
-def read_rows(
-    folder: str | Path, file: str, expected: str
-) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """Yields (line number, "file:line", row) of `folder/file`; blank lines are passed over.
 
-    Args:
-      expected: what the folder should hold, as words for the message.
+def read_rows(path: str | Path) -> Iterator[Row]:
+    """Yields (line number, "file:line", row) of a file; raises as `parse_rows`, or as `open`."""
+    return parse_rows(Path(path).read_bytes(), str(path))
+
+
+def parse_rows(content: bytes, name: str) -> Iterator[Row]:
+    """Yields (line number, "name:line", row); blank lines are passed over.
 
     Raises:
-      FileNotFoundError: the folder does not hold the file.
-      ValueError: the file is empty or a broken gzip, or a row is no JSON object.
+      ValueError: nothing is in it, it is a broken gzip, or a row is no JSON object.
     """
-    path = Path(folder) / file
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"data.folder is {str(folder)!r}, which has no {file}; it should hold {expected}"
-        )
-    content = path.read_bytes()
-    if path.suffix == ".gz":
+    if name.endswith(".gz"):
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+            raise ValueError(f"{name}: not a whole gzip file ({error}); fetch it again") from None
     if not content.strip():
-        raise ValueError(f"{path}: the file is empty; fetch it again")
+        raise ValueError(f"{name}: the file is empty; write one JSON object a line")
     for line, text in enumerate(content.split(b"\n"), start=1):
         if text.strip():
-            where = f"{path}:{line}"
+            where = f"{name}:{line}"
             try:
                 row = json.loads(text)
             except (ValueError, RecursionError) as error:

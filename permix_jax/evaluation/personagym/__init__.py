@@ -1,0 +1,5 @@
+"""PersonaGym (Samuel et al., 2024, arXiv 2404.15592): do a policy's answers fit their personas?
+
+benchmark and download read questions and rubrics, subsets takes fewer, answers is the file between
+answering and judging, judging asks the judges, summary turns their scores into numbers.
+"""

@@ -1,0 +1,64 @@
+r"""Where a completion states its final answer.
+
+Completions are hostile text, for a policy finds whatever passes: each scan of one is linear in its
+length.
+"""
+
+import re
+
+_BRACE = re.compile(
+    r"\\(?:boxed|fbox)\s*(?P<box>\{)"
+    # TeX boxes one character where there are no braces: "$\boxed 9$".
+    r"|\\(?:boxed|fbox)(?P<bare>[0-9]|\s[0-9A-Za-z])(?=\.?(?:\$|\\[)\]]))"
+    r"|\\.|[{}]",
+    re.DOTALL,
+)
+_NUMBER = re.compile(
+    r"(?<![0-9A-Za-z_.,])(?:(?<![0-9)}\]] )-)?\\?\$?"
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+)?\\?%?"
+)
+
+
+def extract_answer(text: str, last_number: bool = False) -> str | None:
+    r"""The answer that `text` states; None where it states none.
+
+    The last balanced \boxed{...} or \fbox{...}; else the rest of the line after the last ####;
+    else, if `last_number`, the last number. A box that is never closed is no answer.
+    """
+    box = last_box(text)
+    if box is not None:
+        return box
+    _, mark, rest = text.rpartition("####")
+    if mark:
+        return rest.partition("\n")[0].strip()
+    return _last_number(text) if last_number else None
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the balanced \boxed{...} or \fbox{...} that ends last; None: there is none.
+
+    One pass that remembers the open boxes and how deep they lie.
+    """
+    last, depth = None, 0
+    boxes: list[tuple[int, int]] = []  # (depth, where its content starts)
+    for brace in _BRACE.finditer(text):
+        if brace["bare"]:
+            last = brace.span("bare")
+        elif brace["box"]:
+            depth += 1
+            boxes.append((depth, brace.end()))
+        elif brace[0] == "{":
+            depth += 1
+        elif brace[0] == "}" and depth:
+            if boxes and boxes[-1][0] == depth:
+                last = (boxes.pop()[1], brace.start())
+            depth -= 1
+    return text[slice(*last)] if last else None
+
+
+def _last_number(text: str) -> str | None:
+    last = None
+    for match in _NUMBER.finditer(text):
+        if any(c.isdigit() for c in match[0]):
+            last = match[0]
+    return last

@@ -1,0 +1,81 @@
+"""Reward terms: plain functions of a graded completion, added up with weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from permix_jax.rewards.answer import extract_answer
+from permix_jax.tasks.problem import Problem
+
+
+class Completion(NamedTuple):
+    """What a term sees: the text, how many tokens it took (its end token counts) and could have
+    taken, and the verifier's verdict: 1, 0, or NaN where the gold answer cannot be read."""
+
+    text: str
+    tokens: int
+    max_tokens: int
+    truncated: bool
+    problem: Problem
+    correct: float
+
+
+class Term(NamedTuple):
+    """A term of the reward; it is logged as `rewards/<name>/mean`, before its weight."""
+
+    name: str
+    weight: float
+    value: Callable[[Completion], float]
+
+
+def correctness(completion: Completion) -> float:
+    """The verdict of the verifier."""
+    return completion.correct
+
+
+def answer_format(completion: Completion) -> float:
+    r"""1 if an answer is stated where it can be found, in \boxed{} or after ####, else 0."""
+    return float(extract_answer(completion.text) is not None)
+
+
+def soft_overlong(ramp: int) -> Callable[[Completion], float]:
+    """0 up to `ramp` tokens below the budget, from there linearly down to -1 at the budget.
+
+    The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13), in tokens. A truncated
+    completion gets -1.
+    """
+
+    def value(completion: Completion) -> float:
+        if completion.truncated:
+            return -1.0
+        return min(0.0, (completion.max_tokens - ramp - completion.tokens) / ramp)
+
+    return value
+
+
+def reward_terms(weights: Mapping[str, float], overlong_tokens: int) -> list[Term]:
+    """The terms of a config's `rewards`: those whose weight is not 0."""
+    values = {"correctness": correctness, "format": answer_format}
+    if weights["overlong"]:
+        values["overlong"] = soft_overlong(overlong_tokens)
+    return [Term(name, weights[name], value) for name, value in values.items() if weights[name]]
+
+
+def total_reward(
+    terms: Sequence[Term], completions: Sequence[Completion]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """The weighted sums, f32 [N], NaN where the gold answer cannot be read; and the terms' means.
+
+    The means are over the completions that can be graded; where there is none, none are given.
+    """
+    values = np.array([[term.value(c) for term in terms] for c in completions], np.float64)
+    values = values.reshape(len(completions), len(terms))
+    unknown = np.isnan([c.correct for c in completions])
+    rewards = values @ np.array([term.weight for term in terms])
+    rewards[unknown] = np.nan
+    if unknown.all():
+        return rewards.astype(np.float32), {}
+    means = values[~unknown].mean(axis=0)
+    metrics = {f"rewards/{t.name}/mean": float(x) for t, x in zip(terms, means, strict=True)}
+    return rewards.astype(np.float32), metrics

@@ -1,0 +1,81 @@
+"""One grading process: python -m permix_jax.rewards.worker
+
+Reads {"answer": ..., "gold": ...} from stdin, one JSON object a line, and answers each with
+{"verdict": true, false, "unreadable" (the gold answer) or "error"}; its first line is
+{"ready": true}, or {"failed": why}. It ends with its stdin. It knows nothing of JAX or of the
+accelerator, holds its memory to a limit, and refuses to open files for writing, to start processes
+and to use the network once it is ready.
+"""
+
+import json
+import os
+import queue
+import resource
+import sys
+import threading
+
+MAX_BYTES = 2 << 30
+_WARM = (("\\sin 2x", "2\\sin x\\cos x"), ("\\sqrt{3+2\\sqrt{2}}", "1+\\sqrt{2}"), ("2", "3"))
+_READING = {"open", "os.listdir", "os.scandir"}
+_HARMLESS = (
+    "import", "compile", "exec", "marshal.", "object.", "sys._getframe", "sys.excepthook",
+    "sys.unraisablehook", "code.__new__", "builtins.id", "gc.", "cpython.",
+)  # fmt: skip
+
+
+def main() -> None:
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints is no message
+
+    def say(message: dict) -> None:
+        output.write(json.dumps(message) + "\n")
+        output.flush()
+
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        from permix_jax.rewards import symbolic
+
+        for answer, gold in _WARM:
+            symbolic.equivalent(answer, gold)
+    except Exception as error:
+        say({"failed": f"{type(error).__name__}: {error}"})
+        sys.exit(1)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    sys.addaudithook(_refuse)
+    say({"ready": True})
+    while True:
+        item = json.loads(lines.get())
+        say({"verdict": _verdict(symbolic, item["answer"], item["gold"])})
+
+
+def _verdict(symbolic, answer: str, gold: str) -> bool | str:
+    try:
+        return symbolic.equivalent(answer, gold)
+    except symbolic.UnreadableGold:
+        return "unreadable"
+    except (Exception, RecursionError, MemoryError):
+        return "error"
+
+
+def _read(lines: queue.SimpleQueue) -> None:
+    """Passes lines on; ends the process with its stdin, even in the midst of a long grading."""
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
+
+
+def _refuse(event: str, arguments: tuple) -> None:
+    """An audit hook: no file but for reading, no process, no network. A second lock, not the first.
+
+    Reading is left, for sympy imports some of its modules late.
+    """
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        raise PermissionError("a grading process writes no files")
+    if event not in _READING and not event.startswith(_HARMLESS):
+        raise PermissionError(f"a grading process has no use for {event}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Data sets by name, built once and kept, and a user's own JSONL file, as lists of problems."""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from permix_jax.tasks.datasets.catalogue import DATASETS
+from permix_jax.tasks.datasets.rows import read_problems, users_own
+from permix_jax.tasks.datasets.sources import local_path
+from permix_jax.tasks.problem import Problem
+
+logger = logging.getLogger(__name__)
+
+_USERS_OWN = (".jsonl", ".jsonl.gz")
+# What a built set depends on beside its files: a change of this code makes a new one.
+_CODE = ("builders.py", "catalogue.py", "rows.py")
+
+
+def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
+    """All problems of a data set, with bare questions, in the order of its files.
+
+    Args:
+      name: a name of `catalogue.DATASETS`, or the path of a JSONL file with the fields `prompt`,
+        `answer` and, if need be, `id`; its other fields become `meta`.
+      folder: where the files of the named sets lie; "": they are downloaded from their homes.
+      cache: built sets and downloads are kept below it, in `datasets/`.
+
+    Raises:
+      ValueError: no such data set, a malformed row (the message names file:line), or a failed
+        download.
+      FileNotFoundError: the folder has no such file, or the JSONL file is not there.
+    """
+    if name.endswith(_USERS_OWN):
+        problems = _read_users_own(name)
+    elif name in DATASETS:
+        problems = _load_built(name, folder, cache / "datasets")
+    else:
+        raise ValueError(
+            f"{name!r} is no data set; use one of {', '.join(DATASETS)}, or the path of a JSONL "
+            "file, which ends in .jsonl or .jsonl.gz"
+        )
+    logger.info("%s: %d problems, sha256 %.12s", name, len(problems), content_digest(problems))
+    return problems
+
+
+def content_digest(problems: Iterable[Problem]) -> str:
+    """sha256 of all that the problems say, in their order; the source's name apart."""
+    digest = hashlib.sha256()
+    for p in problems:
+        row = [p.id, p.prompt, p.answer, p.meta]
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _read_users_own(name: str) -> list[Problem]:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such file; name a JSONL file with the fields prompt and answer"
+        )
+    return list(read_problems(path.read_bytes(), str(path), name, users_own))
+
+
+def _load_built(name: str, folder: str, root: Path) -> list[Problem]:
+    # TFDS takes a second to import, which the embedded world need not spend.
+    from permix_jax.tasks.datasets.builders import BUILDERS
+
+    place = root / f"{name}-{_key(name, folder)}"
+    builder = BUILDERS[name](data_dir=place, folder=folder)
+    if not _is_whole(builder):
+        _build(builder, root / "downloads")
+        # What was built is read as any later run will: from the disk.
+        builder = BUILDERS[name](data_dir=place, folder=folder)
+    examples = builder.as_data_source(DATASETS[name].split)
+    return [_problem(example) for example in examples.__getitems__(range(len(examples)))]
+
+
+def _build(builder, downloads: Path) -> None:
+    """Builds into a folder of another name, which is renamed when it is whole."""
+    import tensorflow_datasets as tfds
+
+    shutil.rmtree(builder.data_dir, ignore_errors=True)  # if there, it is not whole
+    tfds.display_progress_bar(False)  # `download.py` shows its own
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                download_dir=downloads,
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+                file_format="array_record",
+            )
+    except OSError:
+        # Another process may have built the same set, and been first to rename it.
+        if not _is_whole(builder):
+            raise
+    finally:
+        tfds.display_progress_bar(True)
+
+
+def _is_whole(builder) -> bool:
+    """TFDS writes this file last, and only then gives the folder its name."""
+    return Path(builder.data_dir, "dataset_info.json").is_file()
+
+
+def _key(name: str, folder: str) -> str:
+    """Names what a set is built from: its files' content, and the code that reads them."""
+    digest = hashlib.sha256()
+    for file in _CODE:
+        digest.update((Path(__file__).parent / file).read_bytes())
+    for file in DATASETS[name].files:
+        if folder:
+            content = local_path(folder, file, name).read_bytes()
+            digest.update(hashlib.sha256(content).digest())
+        else:
+            digest.update(bytes.fromhex(file.sha256))
+    return digest.hexdigest()[:16]
+
+
+def _problem(example: dict[str, bytes]) -> Problem:
+    id, prompt, answer, source = (
+        example[field].decode() for field in ("id", "prompt", "answer", "source")
+    )
+    return Problem(id, prompt, answer, source, json.loads(example["meta"]))

@@ -1,0 +1,62 @@
+r"""What a problem's worked solution looks like as an answer, and the instruction that asks for it.
+
+boxed   ends in \boxed{answer}
+hashes  ends in the line "#### answer"
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from permix_jax.personas.persona import Persona
+from permix_jax.rewards.answer import last_box
+from permix_jax.tasks.overlap import same_answer
+from permix_jax.tasks.problem import Demonstration, Problem
+
+INSTRUCTIONS = {
+    "boxed": r"Reason step by step. End with the final answer in \boxed{}.",
+    "hashes": "Work it out step by step. End with '#### ' and the number.",
+}
+
+
+def demonstrator(
+    personas: Sequence[Persona], answer_format: str
+) -> Callable[[np.random.Generator, Sequence[Problem]], Demonstration]:
+    """`Task.demonstrate`: a worked solution, under a random training persona half of the time."""
+    train_personas = [persona for persona in personas if persona.split == "train"]
+
+    def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
+        problem = _draw_worked(rng, train)
+        persona = None
+        if train_personas and rng.random() < 0.5:
+            persona = train_personas[rng.integers(len(train_personas))]
+        return Demonstration(persona, problem.prompt, worked(problem, answer_format))
+
+    return demonstrate
+
+
+def worked(problem: Problem, answer_format: str) -> str:
+    """The worked solution, which ends in the answer as `answer_format` wants it."""
+    solution = problem.meta["solution"].strip()
+    if answer_format == "hashes":
+        return f"{solution}\n#### {problem.answer}"
+    box = last_box(solution)
+    if box is not None and same_answer(problem, _stating(problem, box)):
+        return solution
+    return f"{solution}\nThe answer is $\\boxed{{{problem.answer}}}$."
+
+
+def _stating(problem: Problem, answer: str) -> Problem:
+    return Problem(problem.id, problem.prompt, answer, problem.source)
+
+
+def _draw_worked(rng: np.random.Generator, problems: Sequence[Problem]) -> Problem:
+    """One of the problems that have a worked solution, which may be few."""
+    for _ in range(1000):
+        problem = problems[rng.integers(len(problems))]
+        if "solution" in problem.meta:
+            return problem
+    raise ValueError(
+        "no training problem with a worked solution is left for SFT; name a data.train that has "
+        "them (gsm8k, math), raise rollout.max_prompt_tokens, or set sft.steps to 0"
+    )

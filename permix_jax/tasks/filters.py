@@ -1,0 +1,64 @@
+"""Filters of training problems: MATH by level and subject, GSM8K by the steps of its solution.
+
+A filter looks at one field of `meta`, and leaves problems without that field alone: with
+data.train = "gsm8k,mawps", data.max_steps is about GSM8K.
+"""
+
+from collections.abc import Sequence
+
+from permix_jax.tasks.problem import Problem
+
+
+def filter_problems(
+    problems: Sequence[Problem], max_steps: int, levels: str, subjects: str
+) -> list[Problem]:
+    """The problems that pass all filters (see `config.data`); 0 and "" let everything pass.
+
+    Raises:
+      ValueError: no problem has the field, or none has such a value (the message names config
+        field, value and remedy).
+    """
+    kept = list(problems)
+    if max_steps:
+        kept = _of_few_steps(kept, max_steps)
+    if levels:
+        kept = _of_names(kept, "level", levels, "data.levels")
+    if subjects:
+        kept = _of_names(kept, "subject", subjects, "data.subjects")
+    return kept
+
+
+def _of_few_steps(problems: Sequence[Problem], max_steps: int) -> list[Problem]:
+    counts = [problem.meta["steps"] for problem in _having(problems, "steps", "data.max_steps")]
+    # 0: no calculation of the solution is marked. It is mostly algebra, its steps unknown.
+    fewest = min((count for count in counts if count), default=0)
+    if not 1 <= fewest <= max_steps:
+        raise ValueError(
+            f"data.max_steps is {max_steps}, which leaves no problem; use {max(fewest, 1)} or more"
+        )
+    return [p for p in problems if "steps" not in p.meta or 1 <= p.meta["steps"] <= max_steps]
+
+
+def _of_names(problems: Sequence[Problem], name: str, wanted: str, field: str) -> list[Problem]:
+    there = {_plain(p.meta[name]): str(p.meta[name]) for p in _having(problems, name, field)}
+    parts = wanted.split(",")
+    if unknown := [part.strip() for part in parts if _plain(part) not in there]:
+        raise ValueError(
+            f"{field} is {wanted!r}, but no problem of data.train has {name} {unknown[0]!r}; use "
+            f"some of {', '.join(sorted(there.values()))}"
+        )
+    plain = set(map(_plain, parts))
+    return [p for p in problems if name not in p.meta or _plain(p.meta[name]) in plain]
+
+
+def _having(problems: Sequence[Problem], name: str, field: str) -> list[Problem]:
+    having = [problem for problem in problems if name in problem.meta]
+    if not having:
+        raise ValueError(f"{field} is set, but no problem of data.train has {name}; leave it unset")
+    return having
+
+
+def _plain(value: object) -> str:
+    """ "Counting & Probability", "counting_and_probability" -> "countingprobability"; 3 -> "3"."""
+    words = str(value).lower().replace("_", " ").replace("&", " ").split()
+    return "".join(word for word in words if word not in ("and", "level"))

@@ -1,0 +1,131 @@
+"""The task of the data sets: problems to train on, others to test on, one rule for the answer."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from permix_jax.personas.persona import Persona
+from permix_jax.randomness import generator
+from permix_jax.rewards.grade import grade_answer
+from permix_jax.tasks.datasets.load import load_problems
+from permix_jax.tasks.demonstrations import INSTRUCTIONS, demonstrator
+from permix_jax.tasks.filters import filter_problems
+from permix_jax.tasks.overlap import without_doubles, without_overlap
+from permix_jax.tasks.problem import Problem, Task
+
+logger = logging.getLogger(__name__)
+
+OVERLAPS = ("drop", "keep")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """`config.data`: which problems, and how their answers are asked for.
+
+    Attributes:
+      train: names of data sets or paths of JSONL files, separated by commas.
+      test: one of the same; "": problems of `train` are held out.
+      folder: where the files of the named sets lie; "": they are downloaded.
+      answer_format: a key of `demonstrations.INSTRUCTIONS`.
+      max_steps, levels, subjects: filters of the training problems; 0 and "" for none.
+      overlap: "drop" leaves training problems that occur in the test set out; "keep" counts them.
+    """
+
+    train: str
+    test: str = ""
+    folder: str = ""
+    answer_format: str = "boxed"
+    max_steps: int = 0
+    levels: str = ""
+    subjects: str = ""
+    overlap: str = "drop"
+
+
+def problem_task(
+    data: DataSettings, personas: Sequence[Persona], num_test: int, seed: int, cache: Path
+) -> Task:
+    """Trains on all of `data.train` that is left, tests on `num_test` problems of `data.test`.
+
+    A question that the training sets have twice is kept once, or not at all where its answers
+    differ. The test problems are a pure function of `seed`, and fewer of them are part of more; the
+    overlap is with the whole test set, drawn or not. Built sets are kept below `cache`.
+
+    Raises:
+      ValueError, FileNotFoundError: as `load_problems` and `filter_problems`; no training problem
+        is left, or there are fewer than `num_test` test problems.
+    """
+    names = [name.strip() for name in data.train.split(",") if name.strip()]
+    _require_sound(data, names)
+    problems = [p for name in names for p in load_problems(name, data.folder, cache)]
+    train = without_doubles(problems)
+    logger.info("data.train: left out %d doubled questions", len(problems) - len(train))
+    train = filter_problems(train, data.max_steps, data.levels, data.subjects)
+
+    test = load_problems(data.test, data.folder, cache) if data.test else train
+    spare = len(test) if data.test else len(test) - 1
+    if not 1 <= num_test <= spare:
+        raise ValueError(
+            f"task.num_test is {num_test}; {data.test or data.train} has {len(test)} problems "
+            f"{'left ' if not data.test else ''}to test on, use 1 to {spare}"
+        )
+    order = generator(seed, "problems/test").permutation(len(test))
+    drawn = [test[index] for index in order[:num_test]]
+    if not data.test:
+        train, test = [train[index] for index in sorted(order[num_test:])], drawn
+
+    train = _without_overlap(train, test, names, data)
+    instruction = INSTRUCTIONS[data.answer_format]
+    return Task(
+        name="problems",
+        train=[_asking(problem, instruction) for problem in train],
+        test=[_asking(problem, instruction) for problem in drawn],
+        personas=personas,
+        grade=grade_answer,
+        demonstrate=demonstrator(personas, data.answer_format),
+        symbolic=True,
+    )
+
+
+def _require_sound(data: DataSettings, names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError("data.train is empty; name a data set, such as gsm8k, or a JSONL file")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"data.train names {repeated[0]} more than once; name it once")
+    if data.test in names:
+        raise ValueError(
+            f"data.test is {data.test!r}, which data.train has too; name another set, or leave it "
+            "empty to hold problems of data.train out"
+        )
+    if data.answer_format not in INSTRUCTIONS:
+        raise ValueError(
+            f"data.answer_format is {data.answer_format!r}; use one of {', '.join(INSTRUCTIONS)}"
+        )
+    if data.overlap not in OVERLAPS:
+        raise ValueError(f"data.overlap is {data.overlap!r}; use one of {', '.join(OVERLAPS)}")
+
+
+def _without_overlap(
+    train: Sequence[Problem], test: Sequence[Problem], names: Sequence[str], data: DataSettings
+) -> list[Problem]:
+    """What `data.overlap` says of the training problems; logs a line for each of the sets."""
+    kept = []
+    for name in names:
+        found = without_overlap([p for p in train if p.source == name], test)
+        logger.info(
+            "%s: %s %d problems of the test set, word for word, and %d in other words",
+            name, "left out" if data.overlap == "drop" else "kept", found.exact, found.reworded,
+        )  # fmt: skip
+        kept += found.kept
+    if data.overlap == "keep":
+        return list(train)
+    if not kept:
+        raise ValueError(
+            f"data.train is {data.train!r}: every problem of it is in the test set as well; name "
+            "other sets, or set data.overlap to keep"
+        )
+    return kept
+
+
+def _asking(problem: Problem, instruction: str) -> Problem:
+    return replace(problem, prompt=f"{problem.prompt}\n{instruction}")

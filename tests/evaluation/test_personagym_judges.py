@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from permix_jax.evaluation.personagym.judges import (
+    Judge,
+    LocalJudge,
+    check_judges,
+    read_judges,
+)
+
+ROW = {"name": "j", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_judges_are_read_with_their_defaults(tmp_path):
+    second = ROW | {"name": "k", "temperature": None, "key_variable": "KEY", "timeout": 9}
+    first, other = read_judges(write(tmp_path / "judges.jsonl", ROW, second))
+    assert first == Judge("j", "http://127.0.0.1:1/v1", "m")
+    assert (other.temperature, other.key_variable, other.timeout) == (None, "KEY", 9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "judges.jsonl: the file is empty"),
+        ([ROW | {"key": "sk"}], "judges.jsonl:1: unknown field 'key'; use name, base_url"),
+        ([{"name": "j"}], "judges.jsonl:1: field 'base_url' is None"),
+        ([ROW | {"base_url": "api.openai.com"}], "field 'base_url' is .*an http"),
+        ([ROW | {"temperature": "0"}], "field 'temperature' is \"0\"; it must be 0 or more"),
+        ([ROW | {"max_tokens": 0}], "field 'max_tokens' is 0; it must be a whole number from 1"),
+        ([ROW | {"concurrency": True}], "field 'concurrency' is true"),
+        ([ROW | {"timeout": 0}], "field 'timeout' is 0; it must be seconds above 0"),
+        ([ROW | {"key_variable": None}], "field 'key_variable' is null"),
+        ([ROW, ROW], "the name 'j' is there twice"),
+    ],
+)
+def test_a_bad_judge_is_named(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        read_judges(write(tmp_path / "judges.jsonl", *rows))
+
+
+def test_a_missing_file_and_no_judge_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="write one judge a line"):
+        read_judges(tmp_path / "judges.jsonl")
+    with pytest.raises(ValueError, match="judges is empty"):
+        check_judges([])
+    with pytest.raises(ValueError, match="'j' is there twice"):
+        check_judges([Judge(**ROW), LocalJudge("j", "m", list)])

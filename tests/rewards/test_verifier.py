@@ -1,0 +1,117 @@
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from permix_jax.rewards import pool as pool_module
+from permix_jax.rewards.grade import grade_answer
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.tasks.problem import Problem, Undecided
+
+PATIENCE = 60.0
+# Says what its first pair of each kind of answer deserves; a second "once" is never right.
+ONCE = """
+import json, sys, time
+print(json.dumps({"ready": True}), flush=True)
+seen = set()
+for line in sys.stdin:
+    answer = json.loads(line)["answer"]
+    if answer == "hang":
+        time.sleep(1000)
+    verdict = {"unreadable": "unreadable", "error": "error"}.get(answer, answer not in seen)
+    seen.add(answer)
+    print(json.dumps({"verdict": verdict}), flush=True)
+"""
+
+
+def undecided(text, problem):
+    return Undecided(text, problem.answer) if text else math.nan
+
+
+def problems(*answers):
+    return [Problem(f"p{index}", "", answer, "test") for index, answer in enumerate(answers)]
+
+
+def grade(verifier, *texts):
+    return verifier.submit(texts, problems(*["gold"] * len(texts))).result(PATIENCE)
+
+
+@pytest.fixture
+def once(monkeypatch):
+    monkeypatch.setattr(pool_module, "_COMMAND", (sys.executable, "-c", ONCE))
+    with Verifier(undecided, workers=1, item_seconds=0.3, batch_seconds=PATIENCE) as verifier:
+        yield verifier
+
+
+def test_the_real_thing():
+    texts = [r"\boxed{5}", r"\boxed{6}", r"\boxed{\ln 2+\ln 3}", r"\boxed{\ln 5}", "", r"\boxed{1}"]
+    golds = problems("5", "5", r"\ln 6", r"\ln 6", "5", r"\foo")
+    with Verifier(grade_answer, workers=1) as verifier:
+        grades = verifier.submit(texts, golds).result(PATIENCE)
+    np.testing.assert_array_equal(grades.correct, np.float32([1, 0, 1, 0, 0, np.nan]))
+    assert grades.correct.dtype == np.float32
+    assert grades.metrics == {
+        "verifier/timeouts": 0.0,
+        "verifier/errors": 0.0,
+        "verifier/unparseable_gold": 1.0,
+        "verifier/symbolic_share": 2 / 6,  # ln 5 is refused by its estimate
+    }
+
+
+def test_a_group_that_repeats_an_answer_costs_one_grading(once):
+    assert grade(once, "a", "a", "b", "a").correct.tolist() == [1, 1, 1, 1]
+
+
+def test_verdicts_are_remembered(once):
+    assert grade(once, "a").correct.tolist() == [1]
+    again = grade(once, "a", "b")
+    assert again.correct.tolist() == [1, 1] and again.metrics["verifier/symbolic_share"] == 1.0
+
+
+def test_memory_is_bounded(once, monkeypatch):
+    monkeypatch.setattr("permix_jax.rewards.verifier.MAX_REMEMBERED", 2)
+    assert grade(once, "a", "b", "c").correct.tolist() == [1, 1, 1]
+    assert grade(once, "c").correct.tolist() == [1]  # remembered
+    assert grade(once, "a").correct.tolist() == [0]  # forgotten, so asked a second time
+
+
+def test_failures_are_counted_and_score_nothing(once):
+    grades = grade(once, "hang", "error", "unreadable", "a", "hang", "")
+    np.testing.assert_array_equal(grades.correct, np.float32([0, 0, np.nan, 1, 0, np.nan]))
+    assert grades.metrics == {
+        "verifier/timeouts": 2.0,
+        "verifier/errors": 1.0,
+        "verifier/unparseable_gold": 2.0,
+        "verifier/symbolic_share": 5 / 6,
+    }
+
+
+def test_what_the_rule_raises_the_future_raises():
+    def broken(text, problem):
+        raise ZeroDivisionError("a broken rule")
+
+    with Verifier(broken, workers=0) as verifier:
+        with pytest.raises(ZeroDivisionError, match="a broken rule"):
+            verifier.submit(["a"], problems("b")).result(PATIENCE)
+
+
+def test_without_workers_the_rule_has_to_decide():
+    with Verifier(undecided, workers=0) as verifier:
+        assert verifier.submit([], []).result(PATIENCE).correct.shape == (0,)
+        with pytest.raises(ValueError, match="undecided, but workers is 0; use 1 or more"):
+            verifier.submit(["a"], problems("b")).result(PATIENCE)
+
+
+def test_texts_and_problems_must_match():
+    with Verifier(grade_answer, workers=0) as verifier:
+        with pytest.raises(ValueError, match="2 texts for 1 problems; give one for each"):
+            verifier.submit(["a", "b"], problems("c"))
+
+
+def test_a_closed_verifier_takes_nothing():
+    verifier = Verifier(grade_answer, workers=1)
+    verifier.close()
+    verifier.close()
+    with pytest.raises(RuntimeError):
+        verifier.submit(["a"], problems("b"))

@@ -1,0 +1,269 @@
+import gzip
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_data import GSM8K, MATH, MATH_TEST, MAWPS, jsonl
+
+from permix_jax.rewards.grade import grade_answer
+from permix_jax.tasks.datasets.builders import BUILDERS, ProblemSet
+from permix_jax.tasks.datasets.catalogue import DATASETS
+from permix_jax.tasks.datasets.load import content_digest, load_problems
+from permix_jax.tasks.datasets.rows import mawps, read_problems
+from permix_jax.tasks.problem import Problem
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def built(cache, name):
+    return sorted((cache / "datasets").glob(f"{name}-*"))
+
+
+def test_every_data_set_is_built_from_a_folder_without_network_or_tensorflow(
+    folder, cache, no_network, capfd
+):
+    counts = {name: len(load_problems(name, str(folder), cache)) for name in DATASETS}
+    assert counts == {
+        "gsm8k": 4, "gsm8k_test": 1, "math": 6, "math12k": 7, "math500": 3, "aime24": 1,
+        "mawps": 6, "svamp": 3,
+    }  # fmt: skip
+    assert "tensorflow" not in sys.modules
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_read_back_is_what_the_rows_say(folder, cache, caplog):
+    caplog.set_level(logging.INFO, "permix_jax")
+    content = (folder / "mawps/mawps.jsonl").read_bytes()
+    expected = list(read_problems(content, "file", "mawps", mawps))
+    for _ in range(2):
+        assert load_problems("mawps", str(folder), cache) == expected
+    digest = content_digest(expected)
+    assert caplog.messages == [f"mawps: 6 problems, sha256 {digest[:12]}"] * 2
+
+
+def test_text_of_any_kind_survives(folder, cache):
+    texts = ['½ of €3 \\frac{1}{2}\n\t"quoted"', "مرحبا", "\u0000\u2028", "𝔘" * 50]
+    rows = [{"input": f"x{text}x", "target": 1} for text in texts]
+    (folder / "mawps/mawps.jsonl").write_bytes(jsonl(rows))
+    problems = load_problems("mawps", str(folder), cache)
+    assert [problem.prompt for problem in problems] == [row["input"] for row in rows]
+
+
+def test_math12k_is_both_files_in_their_order(folder, cache):
+    problems = load_problems("math12k", str(folder), cache)
+    assert [p.id for p in problems] == [row["unique_id"] for row in [*MATH, *MATH_TEST]]
+    assert {p.source for p in problems} == {"math12k"}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_files_may_be_gzipped_or_not(folder, cache, suffix):
+    before = load_problems("gsm8k", str(folder), cache)
+    content = jsonl(GSM8K)
+    (folder / "gsm8k/train.jsonl.gz").unlink()
+    path = folder / f"gsm8k/train.jsonl{suffix}"
+    path.write_bytes(gzip.compress(content, 1) if suffix else content)
+    assert load_problems("gsm8k", str(folder), cache) == before
+
+
+def test_a_changed_file_makes_a_new_build_and_the_old_one_stays(folder, cache):
+    old = load_problems("mawps", str(folder), cache)
+    path = folder / "mawps/mawps.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(jsonl(MAWPS[:2]))
+    assert load_problems("mawps", str(folder), cache) == old[:2]
+    assert len(built(cache, "mawps")) == 2
+    path.write_bytes(content)
+    assert load_problems("mawps", str(folder), cache) == old
+    assert len(built(cache, "mawps")) == 2
+
+
+def test_a_build_is_made_once(folder, cache, monkeypatch):
+    problems = load_problems("mawps", str(folder), cache)
+    monkeypatch.setattr(ProblemSet, "_generate_examples", None)
+    assert load_problems("mawps", str(folder), cache) == problems
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from permix_jax.tasks.datasets.builders import ProblemSet
+from permix_jax.tasks.datasets.load import load_problems
+
+whole = ProblemSet._generate_examples
+
+def killed(self, problems):
+    for number, example in enumerate(whole(self, problems)):
+        yield example
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+ProblemSet._generate_examples = killed
+load_problems("mawps", sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def test_a_build_that_was_killed_is_not_used(folder, cache):
+    command = [sys.executable, "-c", KILLED, str(folder), str(cache)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    (place,) = built(cache, "mawps")
+    assert len(list(place.glob("*/*incomplete*"))) == 1
+    assert len(load_problems("mawps", str(folder), cache)) == len(MAWPS)
+
+
+def test_a_folder_that_is_no_whole_build_is_replaced(folder, cache):
+    problems = load_problems("mawps", str(folder), cache)
+    (place,) = built(cache, "mawps")
+    (info,) = place.rglob("dataset_info.json")
+    info.unlink()
+    assert load_problems("mawps", str(folder), cache) == problems
+
+
+def test_another_process_may_finish_the_same_build_first(folder, cache, monkeypatch):
+    whole = ProblemSet._generate_examples
+
+    def overtaken(self, problems):
+        monkeypatch.setattr(ProblemSet, "_generate_examples", whole)
+        load_problems("mawps", str(folder), cache)
+        yield from whole(self, problems)
+
+    monkeypatch.setattr(ProblemSet, "_generate_examples", overtaken)
+    assert len(load_problems("mawps", str(folder), cache)) == len(MAWPS)
+    (place,) = built(cache, "mawps")
+    assert not list(place.glob("*/*incomplete*"))
+
+
+def test_a_malformed_row_is_named_in_one_line_and_leaves_no_build(folder, cache):
+    path = folder / "mawps/mawps.jsonl"
+    path.write_bytes(jsonl(MAWPS[:1]) + b'{"input": "a"}')
+    for _ in range(2):
+        with pytest.raises(ValueError) as error:
+            load_problems("mawps", str(folder), cache)
+        assert str(error.value) == f"{path}:2: field 'target' is None; it must be a number"
+
+
+@pytest.mark.parametrize("cut", [1, 30, -9])
+def test_a_broken_gzip_file_is_named(folder, cache, cut):
+    path = folder / "gsm8k/train.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"train\.jsonl\.gz: not a whole gzip file"):
+        load_problems("gsm8k", str(folder), cache)
+
+
+def test_an_empty_file_is_named(folder, cache):
+    (folder / "svamp/svamp.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match=r"svamp\.jsonl: the file is empty"):
+        load_problems("svamp", str(folder), cache)
+
+
+@pytest.mark.parametrize("place", ["absent", "."])
+def test_a_missing_file_names_field_value_and_remedy(tmp_path, cache, place):
+    with pytest.raises(FileNotFoundError) as error:
+        load_problems("math12k", str(tmp_path / place), cache)
+    assert str(error.value) == (
+        f"data.folder is {str(tmp_path / place)!r}, which has neither math/train.jsonl nor "
+        "math/train.jsonl.gz for math12k; put it there, or leave data.folder empty to download it"
+    )
+
+
+def test_an_unknown_name_lists_the_names(cache):
+    with pytest.raises(ValueError) as error:
+        load_problems("gsm9k", "", cache)
+    for name in (*DATASETS, "'gsm9k'", ".jsonl"):
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_users_own_file(tmp_path, cache, suffix):
+    path = tmp_path / f"mine{suffix}"
+    content = jsonl([{"prompt": "What is 2+3?", "answer": "5"}, {"prompt": "Why?", "answer": 7}])
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    assert load_problems(str(path), "", cache) == [
+        Problem("1", "What is 2+3?", "5", str(path)), Problem("2", "Why?", "7", str(path))
+    ]  # fmt: skip
+
+
+def test_a_users_file_that_is_not_there_or_wrong_is_named(tmp_path, cache):
+    path = tmp_path / "mine.jsonl"
+    with pytest.raises(FileNotFoundError, match=r"mine\.jsonl: there is no such file; name a"):
+        load_problems(str(path), "", cache)
+    path.write_text(json.dumps({"question": "Why?", "answer": "7"}))
+    with pytest.raises(ValueError, match=r"mine\.jsonl:1: field 'prompt' is None"):
+        load_problems(str(path), "", cache)
+
+
+def test_there_is_a_builder_for_every_data_set_under_a_name_of_its_own():
+    assert BUILDERS.keys() == DATASETS.keys()
+    names = {builder.name for builder in BUILDERS.values()}
+    assert names == {f"permix_{name}" for name in DATASETS}
+
+
+def test_the_digest_is_of_content_and_order_not_of_the_source():
+    one, two = Problem("1", "a", "b", "x", {"m": 1, "n": 2}), Problem("2", "c", "d", "x")
+    digest = content_digest([one, two])
+    assert digest == content_digest([Problem("1", "a", "b", "y", {"n": 2, "m": 1}), two])
+    others = [[two, one], [one], [Problem("1", "a", "b", "x", {"m": 1}), two]]
+    assert len({digest, *map(content_digest, others)}) == 4
+
+
+REAL = {
+    "gsm8k": (7473, "e8ef36bd38a8"),
+    "gsm8k_test": (1319, "f1a02f5bc8d9"),
+    "math": (7498, "2577350e6ddf"),
+    "math12k": (11998, "8cf8752e3d9f"),
+    "math500": (500, "0337fd5569d9"),
+    "aime24": (30, "64343f08f335"),
+    "mawps": (2065, "4008fbce29b7"),
+    "svamp": (1000, "7bd47d0eae4d"),
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_real_data_sets_have_the_rows_and_checksums_that_docs_data_md_names(real_problems, name):
+    problems = real_problems(name)
+    rows, digest = REAL[name]
+    assert len(problems) == rows and content_digest(problems).startswith(digest)
+    assert len({problem.id for problem in problems}) == rows
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    assert f"| `{name}` | {rows:,} | `{digest}` |" in page
+
+
+def test_real_gsm8k_has_its_known_steps(real_problems):
+    problems = real_problems("gsm8k")
+    assert Counter(problem.meta["steps"] for problem in problems) == {
+        0: 95, 1: 404, 2: 2175, 3: 2137, 4: 1424, 5: 785, 6: 287, 7: 123, 8: 40, 9: 3
+    }  # fmt: skip
+    assert not any("<<" in problem.meta["solution"] for problem in problems)
+
+
+def test_real_math_has_its_known_levels(real_problems):
+    problems = real_problems("math")
+    levels = Counter(problem.meta["level"] for problem in problems)
+    assert levels == {0: 2, 1: 564, 2: 1348, 3: 1592, 4: 1690, 5: 2302}
+    subjects = {problem.meta["subject"] for problem in problems}
+    tested = real_problems("math500")
+    assert subjects == {problem.meta["subject"] for problem in tested} and len(subjects) == 7
+
+
+@pytest.mark.parametrize("name", ["math12k", "math500"])
+def test_real_solutions_state_their_answers(real_problems, name):
+    for problem in real_problems(name):
+        assert grade_answer(problem.meta["solution"], problem) == 1.0, problem.id
