@@ -217,6 +217,10 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
         yield "grpo.advantage_group", remedy + "baseline: use problem"
     if c.task.name == "latent_style" and c.personas.file:
         yield "personas.file", "the embedded world has its own personas: leave it empty"
+    if c.task.name == "latent_style" and c.personas.placement != "system":
+        yield "personas.placement", "the embedded world's policy knows system messages alone"
+    if c.task.name == "latent_style" and c.personas.paraphrase:
+        yield "personas.paraphrase", "the embedded world lacks the words: set it to False"
     if not any(c.rewards[term] for term in ("correctness", "format", "overlong")):
         yield "rewards.correctness", "every term has weight 0: give one a weight"
     ramp, budget = c.rewards.overlong_tokens, c.rollout.max_new_tokens

@@ -232,6 +232,14 @@ def refusal(**fields):
             "mostly hold one rollout, which has no baseline: use problem",
         ),
         (
+            {"personas.placement": "user"},
+            "personas.placement is 'user'; the embedded world's policy knows system messages alone",
+        ),
+        (
+            {"personas.paraphrase": True},
+            "personas.paraphrase is True; the embedded world lacks the words: set it to False",
+        ),
+        (
             {"rewards.correctness": 0.0},
             "rewards.correctness is 0.0; every term has weight 0: give one a weight",
         ),

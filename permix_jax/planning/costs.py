@@ -36,12 +36,15 @@ def _inner_jaxprs(eqn):
 
 
 def cache_bytes(model: ModelConfig, config: ConfigDict, prompts: int) -> float:
-    """Bytes a chip of the keys and values of a rollout: of its prompts, and of its rollouts."""
+    """Bytes a chip of the keys and values of what is sampled at once.
+
+    prompts: of a whole step, of which `rollout.micro_batches` says how large a part that is.
+    """
     r, m = config.rollout, config.mesh
     rollouts = config.train.problems_per_step * r.group_size
     tokens = prompts * r.max_prompt_tokens + rollouts * r.max_new_tokens
     token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * _width(model)
-    return tokens * token / (m.data * m.fsdp * m.tensor)
+    return tokens * token / (m.data * m.fsdp * m.tensor) / r.micro_batches
 
 
 def decode_bytes(model: ModelConfig, params: int, cache: float, config: ConfigDict) -> float:

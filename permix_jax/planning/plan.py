@@ -31,7 +31,7 @@ class Use(NamedTuple):
     resident: bytes of what lies on the chip while it runs, by name. cache: of keys and values.
     temporaries: all else that it makes; where it does not fit, what the compiler misses at least.
     compiled: whether it fits by itself.
-    flops, hbm_bytes, ici_bytes: work of one run of it; hbm_bytes is None where only a compiled
+    flops, hbm_bytes, ici_bytes: its work in a step; hbm_bytes is None where only a compiled
       program can tell.
     """
 
@@ -126,7 +126,7 @@ def use_of(
         min(cache, temporaries),
         max(temporaries - cache, 0),
         program.temporaries is not None,
-        program.flops / chips,
+        program.flops / chips * (config.rollout.micro_batches if name == "rollout" else 1),
         _hbm_bytes(name, program, arguments, model, config),
         _ici_bytes(name, arguments, model, config),
     )
@@ -150,7 +150,8 @@ def _hbm_bytes(name, program: Compiled, arguments: Arguments, model, config) -> 
         one_token = decode_bytes(model, _count(arguments.params), cache, config)
         # What was counted once: prefill, and one token.
         rest = config.rollout.max_new_tokens - 1
-        return (program.once_bytes or one_token) + rest * one_token
+        once = program.once_bytes or one_token
+        return (once + rest * one_token) * config.rollout.micro_batches
     if program.once_bytes is None:
         return None
     chips = config.mesh.data * config.mesh.fsdp * config.mesh.tensor
@@ -158,13 +159,13 @@ def _hbm_bytes(name, program: Compiled, arguments: Arguments, model, config) -> 
 
 
 def _ici_bytes(name, arguments: Arguments, model, config) -> float:
-    rollouts, prompts = arguments.keys.shape[0], arguments.prompts[0].shape
+    prompts, rollouts = arguments.batch.prompt_tokens.shape, arguments.batch.rewards.shape[0]
     tokens = prompts[0] * prompts[1] + rollouts * config.rollout.max_new_tokens
     # Forward, backward, and with remat forward again; then the gradients, of what is trained.
     walks = 2 + model.remat
     gradients = _count(arguments.state.params) / _count(arguments.params)
     weight_passes, passes = {
-        "rollout": (config.rollout.max_new_tokens + 1, 1),
+        "rollout": ((config.rollout.max_new_tokens + 1) * config.rollout.micro_batches, 1),
         "score": (config.train.micro_batches, 1),
         "update": ((walks + gradients) * config.train.micro_batches, walks),
     }[name]

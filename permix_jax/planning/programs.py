@@ -30,7 +30,8 @@ class Arguments(NamedTuple):
     """ShapeDtypeStructs, with shardings, of all that a GRPO step works on.
 
     params: the policy's, adapters included. frozen: those that are not trained. base: the
-    reference's, without adapters. prompts: (tokens, mask) [U, P]. keys: [N], of the rollouts.
+    reference's, without adapters. prompts (tokens, mask) and keys are of what is sampled at once: a
+    part of the [U, P] and the [N] of a step.
     """
 
     params: dict
@@ -74,17 +75,20 @@ def abstract_arguments(
     trained, frozen = split_trained(model, params)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(step, trained, jax.eval_shape(programs.optimizer.init, trained))
-    prompts = tuple(array((U, r.max_prompt_tokens), dtype) for dtype in (jnp.int32, bool))
+
+    def prompts(parts: int):
+        return tuple(array((U // parts, r.max_prompt_tokens), x) for x in (jnp.int32, bool))
+
+    key_type = jax.eval_shape(lambda: jax.random.key(0)).dtype
     return Arguments(
         params=params,
         base=frozen or params,
         frozen=frozen,
         state=with_shardings(state, programs.shardings),
-        prompts=prompts,
-        keys=per_row(jax.eval_shape(lambda: jax.random.key(0)).dtype),
+        prompts=prompts(r.micro_batches),
+        keys=array((N // r.micro_batches,), key_type),
         batch=RolloutBatch(
-            prompt_tokens=prompts[0],
-            prompt_mask=prompts[1],
+            **dict(zip(("prompt_tokens", "prompt_mask"), prompts(1), strict=True)),
             completion_tokens=per_token(jnp.int32),
             completion_mask=per_token(bool),
             logprobs=per_token(jnp.float32),

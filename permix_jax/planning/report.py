@@ -57,8 +57,8 @@ def advice(use: Use, config: ConfigDict) -> str:
         return f"most of it is parameters and optimiser; {remedy}{adapters}"
     if use.cache >= use.temporaries:
         return (
-            "most of it is the KV cache; lower rollout.group_size, train.problems_per_step or "
-            "rollout.max_new_tokens, or raise mesh.data"
+            "most of it is the KV cache; raise rollout.micro_batches or mesh.data, or lower "
+            "rollout.group_size, train.problems_per_step or rollout.max_new_tokens"
         )
     return f"most of it is temporaries; {_fewer_temporaries(config)}"
 

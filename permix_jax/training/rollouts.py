@@ -111,7 +111,7 @@ class RolloutWorker:
             persona=persona,
         )
         metrics = {"time/rollout": time.monotonic() - begin}
-        if self.mixture.weights == "adaptive":
+        if self.mixture.weights == "adaptive" and self.mixture.share:
             weights, drawn = (
                 adaptive_weights(self.mixture, accuracies),
                 {p.id for _, p in each if p},
