@@ -103,7 +103,11 @@ def test_a_file_that_cannot_be_had_is_named_with_the_remedy(server, tmp_path, th
     assert fetch([file], tmp_path) == [b"content"]
 
 
-@pytest.mark.parametrize("there", [b"no archive", archive(MATH[:1]), gzip.compress(b"no tar")])
+@pytest.mark.parametrize(
+    "there",
+    [b"no archive", archive(MATH[:1]), gzip.compress(b"no tar")],
+    ids=["no archive", "another archive", "no tar"],
+)
 def test_an_archive_of_other_content_is_named_and_fetched_again(server, tmp_path, there):
     file = source(server, "math.tar.gz", jsonl(MATH), archived="train")
     server.files["math.tar.gz"] = there
