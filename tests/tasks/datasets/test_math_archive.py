@@ -68,7 +68,7 @@ def test_a_file_that_is_no_problem_is_named(content):
         join([(path, content)], "train")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a gzip file", gzip.compress(b"no tar" * 200)])
+@pytest.mark.parametrize("content", [b"", b"not a gzip file", gzip.compress(b"no tar", mtime=0)])
 def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "broken").write_bytes(content)
     with pytest.raises((tarfile.TarError, EOFError, OSError)):
