@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from permix_jax import files
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -16,12 +18,7 @@ class Evaluation:
 
 def read_json(path: Path) -> dict:
     """Raises FileNotFoundError or ValueError, each one line with the path."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; name the workdir of a run")
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    return files.read_json(path, "name the workdir of a run")
 
 
 def read_jsonl(path: Path) -> list[dict]:

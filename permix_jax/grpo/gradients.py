@@ -93,3 +93,14 @@ def split_rows(tree, parts: int, prompts: int):
         return blocks.swapaxes(0, 1).reshape(parts, x.shape[0] // parts, *x.shape[1:])
 
     return jax.tree.map(one, tree)
+
+
+def join_rows(tree, prompts: int):
+    """The inverse of `split_rows`: [parts, rows / parts, ...] -> [rows, ...]."""
+
+    def one(x):
+        parts, rows = x.shape[:2]
+        blocks = x.reshape(parts, prompts // parts, parts * rows // prompts, *x.shape[2:])
+        return blocks.swapaxes(0, 1).reshape(parts * rows, *x.shape[2:])
+
+    return jax.tree.map(one, tree)

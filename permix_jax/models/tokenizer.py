@@ -9,6 +9,8 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from permix_jax.files import read_json
+
 logger = logging.getLogger(__name__)
 
 # Models pad their embeddings to round sizes; those supported, by less than this share.
@@ -215,9 +217,4 @@ def _turn_end(tokenizer, ends: list[int]) -> int | None:
 
 
 def _read_if_there(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    return read_json(path, "") if path.is_file() else {}

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.grpo.gradients import grpo_gradients, score, split_rows
+from permix_jax.grpo.gradients import grpo_gradients, join_rows, score, split_rows
 from permix_jax.grpo.loss import LossConfig
 from permix_jax.models.params import without_lora
 from permix_jax.models.transformer import Decoder
@@ -62,17 +62,6 @@ def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> GrpoProgram
 
     update = make_step(gradients, optimizer, shardings)
     return GrpoPrograms(optimizer, schedule, shardings, update, jax.jit(reference))
-
-
-def join_rows(tree, prompts: int):
-    """The inverse of `split_rows`: [parts, rows / parts, ...] -> [rows, ...]."""
-
-    def one(x):
-        parts, rows = x.shape[:2]
-        blocks = x.reshape(parts, prompts // parts, parts * rows // prompts, *x.shape[2:])
-        return blocks.swapaxes(0, 1).reshape(parts * rows, *x.shape[2:])
-
-    return jax.tree.map(one, tree)
 
 
 def loss_config(config: ConfigDict) -> LossConfig:

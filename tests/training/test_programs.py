@@ -7,8 +7,8 @@ import pytest
 from runs import load_config
 
 from permix_jax.grpo.batch import RolloutBatch
-from permix_jax.grpo.gradients import split_rows
-from permix_jax.training.programs import grpo_programs, join_rows
+from permix_jax.grpo.gradients import join_rows, split_rows
+from permix_jax.training.programs import grpo_programs
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 6])
