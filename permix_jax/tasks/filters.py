@@ -14,6 +14,8 @@ def filter_problems(
 ) -> list[Problem]:
     """The problems that pass all filters (see `config.data`); 0 and "" let everything pass.
 
+    `max_steps` may find no problem that has steps: presets set it, for whatever data they are given.
+
     Raises:
       ValueError: no problem has the field, or none has such a value (the message names config
         field, value and remedy).
@@ -29,7 +31,9 @@ def filter_problems(
 
 
 def _of_few_steps(problems: Sequence[Problem], max_steps: int) -> list[Problem]:
-    counts = [problem.meta["steps"] for problem in _having(problems, "steps", "data.max_steps")]
+    counts = [problem.meta["steps"] for problem in problems if "steps" in problem.meta]
+    if not counts:
+        return list(problems)
     # 0: no calculation of the solution is marked. It is mostly algebra, its steps unknown.
     fewest = min((count for count in counts if count), default=0)
     if not 1 <= fewest <= max_steps:

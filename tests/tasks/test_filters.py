@@ -55,7 +55,6 @@ def test_filters_are_all_to_be_passed():
 @pytest.mark.parametrize(
     ("problems", "arguments", "message"),
     [
-        (OTHERS, (2, "", ""), "data.max_steps is set, but no problem of data.train has steps"),
         (OTHERS, (0, "1", ""), "data.levels is set, but no problem of data.train has level"),
         (OTHERS, (0, "", "Algebra"), "data.subjects is set, but no problem of data.train has su"),
         (bank("steps", [0, 3, 4]), (2, "", ""),
@@ -72,3 +71,7 @@ def test_a_filter_that_cannot_be_met_names_field_value_and_remedy(problems, argu
     with pytest.raises(ValueError) as error:
         filter_problems(problems, *arguments)
     assert message in str(error.value)
+
+
+def test_max_steps_leaves_problems_alone_of_which_none_has_steps():
+    assert filter_problems(OTHERS, 2, "", "") == list(OTHERS)

@@ -102,8 +102,10 @@ def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str,
     Of the rest, what this project reads must be of its kind: "solution" text, "steps" a number.
     """
     answer = row.get("answer")
-    if not isinstance(answer, str):
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = _number(row, "answer", where)
+    if not isinstance(answer, str):
+        raise ValueError(f"{where}: field 'answer' is {answer!r}; it must be text or a number")
     id = row.get("id", line)
     if isinstance(id, bool) or not isinstance(id, str | int):
         raise ValueError(f"{where}: field 'id' is {id!r}; it must be text or a whole number")

@@ -115,7 +115,7 @@ MAWPS_ROW = {"input": "a", "target": 1.0}
         (rows.math_problem, math500_row(9, "a", "1") | {"subject": 3}, "field 'subject' is 3"),
         (rows.math_problem, MATH[0] | {"solution": 3}, "field 'solution' is 3; it must be text"),
         (rows.users_own, {"answer": "1"}, "field 'prompt' is None; it must be text"),
-        (rows.users_own, {"prompt": "a"}, "field 'answer' is None; it must be a number"),
+        (rows.users_own, {"prompt": "a"}, "field 'answer' is None; it must be text or a number"),
         (rows.users_own, {"prompt": "a", "answer": ""}, "the answer '' states nothing"),
         (rows.users_own, {"prompt": "a", "answer": [1]}, "field 'answer' is [1]"),
         (rows.users_own, {"prompt": "a", "answer": 1, "id": 1.5}, "field 'id' is 1.5"),
