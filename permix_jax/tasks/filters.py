@@ -14,7 +14,7 @@ def filter_problems(
 ) -> list[Problem]:
     """The problems that pass all filters (see `config.data`); 0 and "" let everything pass.
 
-    `max_steps` may find no problem that has steps: presets set it, for whatever data they are given.
+    `max_steps` may find no problem that has steps: presets set it for whatever data they get.
 
     Raises:
       ValueError: no problem has the field, or none has such a value (the message names config
