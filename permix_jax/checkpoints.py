@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
@@ -92,8 +93,7 @@ class Checkpoints:
         place = self.directory / str(step) / "params"
         if not place.is_dir():
             return None
-        with ocp.StandardCheckpointer() as reader:
-            tree = reader.metadata(place).item_metadata.tree
+        tree = ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree
         return {path: tuple(x.shape) for path, x in flatten_dict(tree, sep="/").items()}
 
     def wait(self) -> None:

@@ -102,8 +102,7 @@ def evaluate(
         params = get_params() if len(log.rows) < len(keys) else None
         before = 0
         for part in asked:
-            done = min(max(0, len(log.rows) - before), len(part.pairs) * part.samples)
-            first = done // part.samples
+            first = max(0, len(log.rows) - before) // part.samples
             grader = _Grader(task, verifier, part, log, first)
 
             def after_batch(batch: Sequence[Sequence[Answer]], grader=grader) -> None:
@@ -129,7 +128,7 @@ def evaluate(
                 first,
             )
             grader.finish()
-            before += len(part.pairs) * part.samples
+            before += len(part.ids) * part.samples
         results = summarise(log.rows, personas, settings)
     for name in sorted(results):  # stability last: where it exists, the evaluation is whole
         write_json(folder / f"{name}.json", results[name])
