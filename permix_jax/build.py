@@ -11,7 +11,7 @@ from permix_jax.evaluation.without_judge import JudgeFreeSettings
 from permix_jax.models.policy import Policy
 from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.paraphrases import all_paraphrases
-from permix_jax.personas.persona import default_bank, load_personas
+from permix_jax.personas.persona import Persona, default_bank, load_personas
 from permix_jax.personas.prompts import fit_budget
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
@@ -52,7 +52,7 @@ def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
     drawn = build_mixture(task.personas, config.personas).personas if task.train else ()
     if config.personas.paraphrase:
         drawn = all_paraphrases(drawn)
-    asked = chosen_personas(task.personas, config.eval.sets, config.eval.personas)
+    asked = asked_personas(config, task)
 
     def fitting(problems, personas):
         return fit_budget(policy.tokenizer, problems, personas, r.max_prompt_tokens, r.on_overflow)
@@ -63,6 +63,18 @@ def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
         test=fitting(task.test, asked),
         role_play=fitting(task.role_play, asked),
     )
+
+
+def asked_personas(config: ConfigDict, task: Task) -> list[Persona]:
+    """The personas of an evaluation; ValueError where the config asks for more than there are."""
+    e = config.eval
+    asked = chosen_personas(task.personas, e.sets, e.personas)
+    if e.judge_free_candidates > len(asked):
+        raise ValueError(
+            f"eval.judge_free_candidates is {e.judge_free_candidates}; the evaluation has "
+            f"{len(asked)} personas, use 2 to that many, or 0"
+        )
+    return asked
 
 
 def eval_settings(config: ConfigDict) -> EvalSettings:

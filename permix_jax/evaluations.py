@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.build import (
+    asked_personas,
     build_task,
     build_verifier,
     drop_overlong,
@@ -23,7 +24,7 @@ from permix_jax.build import (
 )
 from permix_jax.checkpoints import newest_step
 from permix_jax.config import differing_fields, require_model_fits, require_valid
-from permix_jax.evaluation.evaluate import chosen_personas, evaluate
+from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.overview import write_overview
 from permix_jax.evaluation.results import read_json
 from permix_jax.evaluation.without_judge import measure_without_judge
@@ -90,7 +91,7 @@ class Evaluator:
                 reference,
                 get_params,
                 self.mesh,
-                chosen_personas(self.task.personas, e.sets, e.personas),
+                asked_personas(self.config, self.task),
                 judge_free_settings(self.config),
                 folders,
                 self.check_stop,

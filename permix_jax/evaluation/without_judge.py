@@ -84,14 +84,7 @@ def judge_free_figures(
 
     Args:
       rows: of completions.jsonl; those under a persona are read.
-
-    Raises ValueError where there are fewer personas than candidates.
     """
-    if settings.candidates > len(personas):
-        raise ValueError(
-            f"eval.judge_free_candidates is {settings.candidates}; the evaluation has "
-            f"{len(personas)} personas, use 2 to that many"
-        )
     result = {"candidates": settings.candidates, "by_task": {}}
     for task in dict.fromkeys(row["task"] for row in rows):
         chosen = _drawn([r for r in rows if r["task"] == task and r["persona"]], task, settings)

@@ -111,11 +111,6 @@ def test_responses_without_a_token_are_counted_and_left_out(figures):
     assert (result["n"], result["empty"]) == (79, 1)
 
 
-def test_more_candidates_than_personas_are_refused(figures):
-    with pytest.raises(ValueError, match="eval.judge_free_candidates is 5; .* 4 personas"):
-        figures(make_rows(0.6), candidates=5)
-
-
 def test_a_folder_that_has_its_figures_is_left_alone(tmp_path):
     (tmp_path / "judge_free.json").write_text(json.dumps({"by_task": {}}))
     measure_without_judge(None, None, None, ASKED, SETTINGS, [tmp_path])
