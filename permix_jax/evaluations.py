@@ -116,8 +116,8 @@ def evaluate_run(
     require_valid(config)
     record = read_json(workdir / "config.json")
     _require_same_policy(config, record["config"], workdir)
-    if step is None:
-        step = newest_step(workdir / "checkpoints")
+    if step != 0:
+        step = newest_step(workdir / "checkpoints", step)
     folder = out or workdir / "eval" / str(step)
     base = Path(record["base"])
 
