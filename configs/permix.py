@@ -128,10 +128,14 @@ def get_config(preset: str = "") -> ConfigDict:
     c.eval.pss = "min_over_max"  # of accuracies; or mean_over_plain, one_minus_range
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
-    c.eval.personas = 0  # held-out personas to evaluate under; 0: all
+    c.eval.sets = "heldout"  # personas asked, with commas: heldout, harmful, neutral, train
+    c.eval.personas = 0  # the first so many of each set; 0: all
     c.eval.temperature = 1.0  # 0: greedy
     c.eval.batch_size = 512  # completions generated at once
     c.eval.resamples = 2000  # of the bootstrap
+    c.eval.judge_free_candidates = 0  # personas a response is scored under; 0: not measured
+    c.eval.judge_free_questions = 64  # of each kind, at most, that are scored so; 0: all
+    c.eval.judge_free_reference = ""  # model that scores, as model.source; "": the base policy
 
     c.mesh = ConfigDict()
     c.mesh.data = 1  # copies of the policy, each with its share of the rows

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from permix_jax.models.params import abstract_params, split_trained
@@ -67,7 +69,7 @@ class Checkpoints:
                     "checkpoint %s is unreadable (%s); set aside as %s, falling back to the one "
                     "before it",
                     self.directory / str(step),
-                    (str(error).strip() or type(error).__name__).splitlines()[0][:200],
+                    _first_line(error),
                     aside.name,
                 )
                 self._manager.close()
@@ -86,6 +88,14 @@ class Checkpoints:
         restored = self._manager.restore(step, args=ocp.args.Composite(**restores))
         return {name: restored[name] for name in abstract}
 
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]] | None:
+        """Path -> shape of the saved parameters; None where the checkpoint has none."""
+        place = self.directory / str(step) / "params"
+        if not place.is_dir():
+            return None
+        tree = ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree
+        return {path: tuple(x.shape) for path, x in flatten_dict(tree, sep="/").items()}
+
     def wait(self) -> None:
         """Returns when all saves are on disk."""
         self._manager.wait_until_finished()
@@ -95,24 +105,63 @@ class Checkpoints:
         self._manager.close()
 
 
+def newest_step(directory: Path, wanted: int | None = None) -> int:
+    """The step of the newest checkpoint, or `wanted` where there is one of that step.
+
+    Raises FileNotFoundError otherwise.
+    """
+    if not Path(directory).is_dir():
+        raise FileNotFoundError(f"{directory}: no such folder of checkpoints")
+    checkpoints = Checkpoints(directory)
+    there = checkpoints.all_steps()
+    checkpoints.close()
+    if not there or wanted not in (None, *there):
+        which = "at all" if wanted is None else wanted
+        raise FileNotFoundError(f"{directory}: no checkpoint {which}; there are {there}")
+    return there[-1] if wanted is None else wanted
+
+
 def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = None):
     """The parameters alone of a checkpoint (the newest, unless `step` says), onto `mesh`.
 
     They are those that were trained: the model's adapters, if it has any. Their dtypes are the
     model's, whatever they were saved in.
 
-    Raises FileNotFoundError where there is no checkpoint.
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: it holds no parameters, those of another model, or is damaged.
     """
-    if not Path(directory).is_dir():
-        raise FileNotFoundError(f"{directory}: no such folder of checkpoints")
-    checkpoints = Checkpoints(directory)
-    step = checkpoints.latest_step() if step is None else step
-    if step not in checkpoints.all_steps():
-        raise FileNotFoundError(
-            f"{directory}: no checkpoint {'at all' if step is None else step}; "
-            f"there are {checkpoints.all_steps()}"
-        )
+    step = newest_step(directory, step)
     abstract, _ = split_trained(model, abstract_params(model, mesh))
-    params = checkpoints.restore_step(step, {"params": abstract})["params"]
-    checkpoints.close()
-    return params
+    checkpoints, place = Checkpoints(directory), Path(directory) / str(step)
+    try:
+        if trouble := _misfit(checkpoints.shapes(step), abstract):
+            raise ValueError(f"{place}: {trouble}")
+        return checkpoints.restore_step(step, {"params": abstract})["params"]
+    except ValueError as error:
+        if str(error).startswith(str(place)):
+            raise
+        raise ValueError(f"{place}: damaged ({_first_line(error)})") from error
+    except Exception as error:  # whatever a broken file makes Orbax raise
+        raise ValueError(f"{place}: damaged ({_first_line(error)})") from error
+    finally:
+        checkpoints.close()
+
+
+def _misfit(saved: dict[str, tuple[int, ...]] | None, abstract: dict) -> str:
+    """What keeps saved parameters, path -> shape, from being those of a model; "" if nothing."""
+    if saved is None:
+        return "the checkpoint holds no parameters; name one that launch/train.py saved"
+    wanted = {path: x.shape for path, x in flatten_dict(abstract, sep="/").items()}
+    remedy = "it is of another architecture; give the config of its run"
+    for path in sorted({*saved, *wanted}):
+        if path not in saved or path not in wanted:
+            where = "the config's policy" if path in saved else "the checkpoint"
+            return f"{where} has no parameter {path}; {remedy}"
+        if saved[path] != wanted[path]:
+            return f"{path} has shape {saved[path]}, in the config {wanted[path]}; {remedy}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -40,8 +40,8 @@ def launch(job: Callable[[ConfigDict, Path, str, str], None]) -> None:
         try:
             job(_CONFIG.value, workdir, name, preset)
         except Stopped:
-            print(f"stopped; {workdir} is saved, and the same command goes on from there")
-        except (ValueError, FileNotFoundError, ImportError, NonFiniteError) as error:
+            print("stopped; what was done is saved, and the same command goes on from there")
+        except (ValueError, OSError, ImportError, NonFiniteError) as error:
             _fail(str(error))
 
     app.run(main, flags_parser=_parse)

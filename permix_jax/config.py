@@ -10,7 +10,7 @@ from permix_jax.grpo.advantages import GROUPS, SCALES
 from permix_jax.grpo.loss import AGGREGATIONS, KL_ESTIMATORS
 from permix_jax.models.config import LORA_TARGETS, ModelConfig
 from permix_jax.personas.mixture import LEVELS, WEIGHTS
-from permix_jax.personas.persona import PLACEMENTS
+from permix_jax.personas.persona import EVAL_SETS, PLACEMENTS
 from permix_jax.tasks.demonstrations import INSTRUCTIONS
 from permix_jax.tasks.problem_task import OVERLAPS
 
@@ -184,10 +184,22 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval.every": _at_least(0),
     "eval.samples": _at_least(1),
     "eval.role_play_samples": _at_least(0),
+    "eval.sets": (
+        (lambda v: sorted(v.split(",")) == sorted(set(v.split(",")) & set(EVAL_SETS))),
+        f"use one or more of {','.join(EVAL_SETS)}, each once",
+    ),
     "eval.personas": _at_least(0),
     "eval.temperature": _at_least(0),
     "eval.batch_size": _at_least(1),
     "eval.resamples": _at_least(1),
+    "eval.judge_free_candidates": (
+        (lambda v: v == 0 or v >= 2),
+        "use 0 (off), or 2 or more: the persona that was asked for, and others",
+    ),
+    "eval.judge_free_questions": (
+        (lambda v: v == 0 or v >= 2),
+        "use 0 (all), or 2 or more: the interval is over questions",
+    ),
     "mesh.data": _at_least(1),
     "mesh.fsdp": _at_least(1),
     "mesh.tensor": _at_least(1),

@@ -1,6 +1,5 @@
 """The main job, from a config to a report: base policy, GRPO, evaluation of both."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,28 +8,22 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.build import build_task, build_verifier, drop_overlong
 from permix_jax.config import require_model_fits, require_valid
-from permix_jax.evaluation.evaluate import EvalSettings, evaluate
 from permix_jax.evaluation.report import summary_table, write_report
 from permix_jax.evaluation.results import read_evaluations
+from permix_jax.evaluations import Evaluator, run_identity
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
-from permix_jax.personas.mixture import build_mixture
-from permix_jax.personas.paraphrases import all_paraphrases
-from permix_jax.personas.persona import default_bank, load_personas
-from permix_jax.personas.prompts import fit_budget
 from permix_jax.policies import build_policy, load_base_params, load_trained_params
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import make_mesh
-from permix_jax.tasks.latent_style import latent_style_task
 from permix_jax.tasks.problem import Task
-from permix_jax.tasks.problem_task import DataSettings, problem_task
 from permix_jax.training.base import base_folder, prepare_base
 from permix_jax.training.grpo import train_grpo
 from permix_jax.training.stop import StopRequest
-from permix_jax.workdir import cache_folder, claim_workdir
+from permix_jax.workdir import cache_folder, claim_workdir, use_compilation_cache
 
 
 def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
@@ -43,8 +36,7 @@ def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
     """
     require_valid(config)
     cache = cache_folder()
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    use_compilation_cache()
     mesh = make_mesh(**config.mesh)
 
     with jax.set_mesh(mesh):
@@ -84,13 +76,12 @@ def train_and_evaluate(
     load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
     last = config.train.steps
     load_trained = partial(load_trained_params, policy, load_base, workdir, last, mesh)
+    evaluator = Evaluator(config, task, mesh, verifier, stop.check)
 
-    def evaluate_at(step: int, policy: Policy, get_params: Callable[[], dict], label: str) -> None:
-        settings, folder = eval_settings(config), workdir / "eval" / str(step)
-        if not (folder / "stability.json").exists():
-            evaluate(
-                task, policy, get_params(), mesh, verifier, settings, folder, label, stop.check
-            )
+    def evaluate_at(step: int, policy: Policy, get_params: Callable[[], dict], label: str) -> Path:
+        folder = workdir / "eval" / str(step)
+        evaluator.evaluate(policy, get_params, run_identity(workdir, step, folder), folder, label)
+        return folder
 
     def after_step(params: dict, step: int) -> None:
         if config.eval.every and step % config.eval.every == 0 and step < last:
@@ -104,62 +95,8 @@ def train_and_evaluate(
     train_grpo(config, task, policy, load_base, mesh, verifier, workdir, stop, after_step)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
-    evaluate_at(0, base_policy, load_base, "the base policy")
-    evaluate_at(last, policy, load_trained, "the trained policy")
+    before = evaluate_at(0, base_policy, load_base, "the base policy")
+    after = evaluate_at(last, policy, load_trained, "the trained policy")
 
-
-def build_task(config: ConfigDict, cache: Path) -> Task:
-    """The problems and personas that the config names."""
-    t = config.task
-    if t.name == "latent_style":
-        return latent_style_task(
-            t.num_test, t.own_style_prior, t.arithmetic_share, t.plain_share, config.seed
-        )
-    personas = load_personas(config.personas.file) if config.personas.file else default_bank()
-    personas = [dataclasses.replace(p, placement=config.personas.placement) for p in personas]
-    task = problem_task(DataSettings(**config.data), personas, t.num_test, config.seed, cache)
-    return dataclasses.replace(
-        task, grade=partial(task.grade, last_number=config.rewards.last_number)
-    )
-
-
-def build_verifier(config: ConfigDict, task: Task) -> Verifier:
-    """What grades completions; its processes, where the task needs some, start at once."""
-    r = config.rewards
-    workers = r.workers if task.symbolic else 0
-    return Verifier(task.grade, workers, r.item_seconds, r.batch_seconds)
-
-
-def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
-    """The task without (or refused for) prompts over rollout.max_prompt_tokens."""
-    r = config.rollout
-    drawn = build_mixture(task.personas, config.personas).personas
-    if config.personas.paraphrase:
-        drawn = all_paraphrases(drawn)
-    asked = [p for p in task.personas if p.split == "heldout"]
-
-    def fitting(problems, personas):
-        return fit_budget(policy.tokenizer, problems, personas, r.max_prompt_tokens, r.on_overflow)
-
-    return dataclasses.replace(
-        task,
-        train=fitting(task.train, drawn),
-        test=fitting(task.test, asked),
-        role_play=fitting(task.role_play, asked),
-    )
-
-
-def eval_settings(config: ConfigDict) -> EvalSettings:
-    """The evaluation that the config asks for; completions have the budget of training."""
-    e, r = config.eval, config.rollout
-    return EvalSettings(
-        seed=config.seed,
-        samples=e.samples,
-        role_play_samples=e.role_play_samples,
-        personas=e.personas,
-        batch_size=e.batch_size,
-        max_prompt_tokens=r.max_prompt_tokens,
-        resamples=e.resamples,
-        pss=e.pss,
-        sampling=Sampling(r.max_new_tokens, e.temperature),
-    )
+    # ---- how much of the personas is in their responses, by the base's likelihoods -------------
+    evaluator.measure_without_judge(base_policy, load_base, [before, after])

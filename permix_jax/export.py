@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from permix_jax.checkpoints import Checkpoints, load_params
+from permix_jax.checkpoints import load_params, newest_step
 from permix_jax.evaluation.results import read_json
 from permix_jax.files import write_json, write_text
 from permix_jax.model_card import model_card
@@ -46,7 +46,7 @@ def export(
     config = ConfigDict(record["config"])
     if adapter and not config.lora.rank:
         raise ValueError(f"{workdir} trained all weights, not adapters; leave out --adapter")
-    step = _step(workdir, step)
+    step = newest_step(workdir / "checkpoints", step)
 
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
@@ -67,17 +67,6 @@ def export(
             _write_model(policy, merge_adapters(policy.model, params, dtype), dtype, out)
     write_json(out / "permix_config.json", record["config"])
     write_text(out / "README.md", model_card(record, workdir, step))
-
-
-def _step(workdir: Path, step: int | None) -> int:
-    if not (workdir / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{workdir}: no checkpoints; run launch/train.py first")
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    there = checkpoints.all_steps()
-    checkpoints.close()
-    if not there or step not in (None, *there):
-        raise FileNotFoundError(f"{workdir}: no checkpoint {step or ''}; there are {there}")
-    return there[-1] if step is None else step
 
 
 def _write_model(policy: Policy, params: dict, dtype: str, folder: Path) -> None:

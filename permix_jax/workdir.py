@@ -20,6 +20,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PERMIX_CACHE") or Path.home() / ".cache" / "permix_jax").absolute()
 
 
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the cache folder, unless JAX was told of another place."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+
+
 def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, base: Path) -> None:
     """Writes config.json, or checks that the one there is of the same config.
 

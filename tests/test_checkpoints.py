@@ -1,6 +1,8 @@
 """What was saved comes back, on any mesh, whatever happened to the newest checkpoint."""
 
 import logging
+import shutil
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -11,6 +13,7 @@ import pytest
 
 from permix_jax.checkpoints import Checkpoints, load_params
 from permix_jax.models.params import abstract_params, with_shardings
+from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import make_mesh
 
 
@@ -214,3 +217,34 @@ def test_a_folder_that_is_not_there_is_refused_and_not_made(tmp_path, tiny_model
 def test_a_step_that_is_not_there_is_refused_naming_those_that_are(three, tiny_model, mesh):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint 9; there are \[1, 2, 3\]"):
         load_params(three, tiny_model, mesh, 9)
+
+
+def test_a_checkpoint_without_parameters_is_refused(tmp_path, tiny_model, tiny_params, mesh):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, tiny_params, {"step": jnp.int32(1)})
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "1/params")
+    with pytest.raises(ValueError, match="/1: the checkpoint holds no parameters; name one that"):
+        load_params(tmp_path, tiny_model, mesh)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mlp_dim": 32}, r"layers_0/mlp/down has shape \(24, 16\), in the config \(32, 16\)"),
+        ({"num_layers": 3}, "the checkpoint has no parameter layers_2/"),
+        ({"num_layers": 1}, "the config's policy has no parameter layers_1/"),
+    ],
+)
+def test_parameters_of_another_architecture_are_refused(three, tiny_model, mesh, fields, message):
+    other = Decoder(replace(tiny_model.config, **fields))
+    with pytest.raises(ValueError, match=message + ".*; it is of another architecture"):
+        load_params(three, other, mesh)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", ["truncated", "emptied", "arrays gone"])
+def test_a_damaged_checkpoint_is_named(three, tiny_model, mesh, how):
+    spoil(three / "3", how)
+    with pytest.raises(ValueError, match="/3: damaged"):
+        load_params(three, tiny_model, mesh)

@@ -35,6 +35,14 @@ def config_with(**fields):
 # ---- the config files -----------------------------------------------------------------------
 
 
+def test_the_evaluation_config_is_valid_and_reads_math500():
+    config = get_config(file="eval_math500.py")
+    require_valid(config)
+    assert config.is_locked and config.data.test == "math500"
+    with pytest.raises(ValueError, match="this config has none"):
+        get_config("tiny", "eval_math500.py")
+
+
 @pytest.mark.parametrize("file", ["permix.py", "rlvr.py"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid(preset, file):
@@ -173,6 +181,11 @@ def test_a_value_of_another_type_is_refused():
         ("eval.temperature", -1.0, "use 0 or more"),
         ("eval.batch_size", 0, "use 1 or more"),
         ("eval.resamples", 0, "use 1 or more"),
+        ("eval.sets", "heldout,pirates", "use one or more of heldout,harmful,neutral,train"),
+        ("eval.sets", "", "use one or more of heldout,harmful,neutral,train"),
+        ("eval.sets", "train,train", "each once"),
+        ("eval.judge_free_candidates", 1, "use 0 (off), or 2 or more"),
+        ("eval.judge_free_questions", 1, "use 0 (all), or 2 or more"),
         ("mesh.data", 0, "use 1 or more"),
         ("mesh.fsdp", 0, "use 1 or more"),
         ("mesh.tensor", -2, "use 1 or more"),

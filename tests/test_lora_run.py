@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from runs import assert_same_run, load_config, metrics
 
-import permix_jax.experiment
+import permix_jax.evaluations
 from permix_jax.experiment import run
 from permix_jax.tasks.latent_style import build_tokenizer
 from permix_jax.training.log import MetricsLog
@@ -21,7 +21,7 @@ EMBED = 32  # of the tiny preset
 def lora(tmp_path_factory):
     """A finished run under LoRA, and what lay in memory in the middle of its training."""
     folder, seen = tmp_path_factory.mktemp("lora"), []
-    evaluate = permix_jax.experiment.evaluate
+    evaluate = permix_jax.evaluations.evaluate
 
     def look_around(*args):
         gc.collect()
@@ -30,7 +30,7 @@ def lora(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERMIX_CACHE", str(folder / "cache"))
-        patch.setattr(permix_jax.experiment, "evaluate", look_around)
+        patch.setattr(permix_jax.evaluations, "evaluate", look_around)
         run(load_config("permix.py", "tiny", **FIELDS), folder / "run", "permix", "tiny")
     return folder, seen[0]
 

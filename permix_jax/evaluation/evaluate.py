@@ -1,25 +1,27 @@
 """One evaluation of one policy: how stable its accuracy is, and how faithful its personas are."""
 
-import itertools
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
 from jax.sharding import Mesh
 
-from permix_jax.evaluation.fidelity import fidelity
-from permix_jax.evaluation.generate import Answer, generate
-from permix_jax.evaluation.stability import pss_formula, stability
-from permix_jax.files import write_json, write_rows
+from permix_jax.evaluation.generate import Answer, generate, prompts_per_batch
+from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
+from permix_jax.evaluation.summary import summarise
+from permix_jax.files import write_json
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.progress import Progress
-from permix_jax.randomness import generator, key
-from permix_jax.rewards.verifier import Grades, Verifier, join_grades
+from permix_jax.randomness import key
+from permix_jax.rewards.verifier import Grades, Verifier
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.problem import Problem, Task
 
@@ -31,6 +33,7 @@ class EvalSettings:
     seed: int
     samples: int
     role_play_samples: int
+    sets: str
     personas: int
     batch_size: int
     max_prompt_tokens: int
@@ -39,119 +42,196 @@ class EvalSettings:
     sampling: Sampling
 
 
+class Prompts(NamedTuple):
+    """What is asked of one kind ("problems" or "role_play"): each pair `samples` times."""
+
+    kind: str
+    samples: int
+    pairs: list[tuple[Persona | None, Problem]]
+    ids: list[list[int]]
+
+    def keys(self) -> list[Key]:
+        return [
+            Key(self.kind, problem.id, persona.id if persona else None, sample)
+            for persona, problem in self.pairs
+            for sample in range(self.samples)
+        ]
+
+
 def evaluate(
     task: Task,
     policy: Policy,
-    params,
+    get_params: Callable[[], dict],
     mesh: Mesh,
     verifier: Verifier,
     settings: EvalSettings,
+    identity: Mapping[str, Any],
     folder: Path,
     label: str,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes stability.json, completions.jsonl and, where the task has a style rule, fidelity.json.
+    """Writes completions.jsonl, stability.json and, where the task has a style rule, fidelity.json.
 
-    Test problems are answered under every held-out persona and under none, role-play prompts
-    under every held-out persona.
+    Test problems are answered under no persona and under every persona of the sets, role-play
+    prompts under the latter. An evaluation that was interrupted goes on after the last batch whose
+    rows are on disk, and ends in the same files; a finished one is left as it is.
 
     Args:
-      folder: `eval/<step>` of a workdir.
+      get_params: gives the policy's parameters; called if there is anything left to answer.
       verifier: grades a batch of answers while the next is generated.
+      identity: what the folder's evaluation is of: policy and config fields, plain values.
+      folder: such as `eval/<step>` of a workdir.
       label: what the progress bar says is being evaluated.
-      check_stop: called between batches; may raise.
+      check_stop: called between batches; may raise, after which what is generated is still kept.
+
+    Raises:
+      ValueError: an unknown persona set, or a folder that belongs to another evaluation.
+      OSError: the disk is full; what was written stays, and the evaluation can go on.
     """
-    personas = [p for p in task.personas if p.split == "heldout"]
-    personas = personas[: settings.personas or None]
-    asked = {"problems": [(p, q) for p in (None, *personas) for q in task.test]}
-    samples = {"problems": settings.samples, "role_play": settings.role_play_samples}
-    if task.in_style and settings.role_play_samples:
-        asked["role_play"] = [(p, q) for p in personas for q in task.role_play]
+    personas = chosen_personas(task.personas, settings.sets, settings.personas)
+    asked = _prompts(task, policy, personas, settings)
+    claim_folder(folder, {**identity, "prompts_sha256": _digest(asked)})
+    if (folder / "stability.json").exists():
+        return
 
-    total = sum(len(pairs) * samples[kind] for kind, pairs in asked.items())
-    with Progress(f"evaluation of {label}", total) as progress:
+    keys = [one for part in asked for one in part.keys()]
+    with (
+        GradedRows(folder / "completions.jsonl", keys, _batch_ends(asked, settings)) as log,
+        Progress(f"evaluation of {label}", len(keys), len(log.rows)) as progress,
+    ):
+        params = get_params() if len(log.rows) < len(keys) else None
+        before = 0
+        for part in asked:
+            first = max(0, len(log.rows) - before) // part.samples
+            grader = _Grader(task, verifier, part, log, first)
 
-        def answer(kind: str, pairs: Sequence[tuple[Persona | None, Problem]]) -> list[dict]:
-            grades: list[Future[Grades]] = []
-            ungraded = iter(pairs)
-
-            def after_batch(batch: Sequence[Sequence[Answer]]) -> None:
+            def after_batch(batch: Sequence[Sequence[Answer]], grader=grader) -> None:
+                grader.submit(batch)
                 progress.advance(sum(map(len, batch)))
-                if kind == "problems":
-                    grades.append(_submit(verifier, ungraded, batch))
-                check_stop()
+                try:
+                    check_stop()
+                except Exception:
+                    grader.finish()
+                    raise
 
-            answers = generate(
+            generate(
                 policy,
                 params,
-                render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs]),
-                samples[kind],
+                part.ids,
+                part.samples,
                 settings.sampling,
-                key(settings.seed, f"evaluation/{kind}"),
+                key(settings.seed, f"evaluation/{part.kind}"),
                 settings.batch_size,
                 settings.max_prompt_tokens,
                 mesh,
                 after_batch,
+                first,
             )
-            each = [
-                (persona, problem, number, answer)
-                for (persona, problem), row in zip(pairs, answers, strict=True)
-                for number, answer in enumerate(row)
-            ]
-            correct = [math.nan] * len(each)
-            if grades:
-                correct = join_grades([g.result() for g in grades]).correct.tolist()
-            return [_record(task, kind, *one, x) for one, x in zip(each, correct, strict=True)]
-
-        records = {kind: answer(kind, pairs) for kind, pairs in asked.items()}
-
-    write_rows(folder / "completions.jsonl", itertools.chain(*records.values()))
-    results = summarise(records, [p.id for p in personas], settings)
+            grader.finish()
+            before += len(part.ids) * part.samples
+        results = summarise(log.rows, personas, settings)
     for name in sorted(results):  # stability last: where it exists, the evaluation is whole
         write_json(folder / f"{name}.json", results[name])
 
 
-def summarise(
-    records: Mapping[str, Sequence[dict]], persona_ids: Sequence[str], settings: EvalSettings
-) -> dict[str, dict]:
-    """The contents of stability.json and, where role-play was asked for, of fidelity.json.
+def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[Persona]:
+    """The first so many (0: all) of each set, set by set.
 
     Args:
-      records: rows of completions.jsonl by task, ordered by persona ("problems": none first),
-        then problem, then sample.
+      sets: splits of personas, comma-separated, such as "heldout,harmful".
+
+    Raises ValueError for a set that has no personas.
     """
-    rng = generator(settings.seed, "bootstrap")
-    people = len(persona_ids) + 1
-    correct = _column(records["problems"], "correct").reshape(people, -1, settings.samples)
-    plain, under_persona = correct[0], correct[1:]
-    results = {
-        "stability": stability(
-            under_persona, persona_ids, plain, rng, settings.resamples, pss_formula(settings.pss)
+    chosen = []
+    for name in sets.split(","):
+        found = [persona for persona in personas if persona.split == name]
+        if not found:
+            there = ", ".join(dict.fromkeys(persona.split for persona in personas))
+            raise ValueError(
+                f"eval.sets names {name!r}, of which there are no personas; there are {there}"
+            )
+        chosen += found[: first or None]
+    return chosen
+
+
+class _Grader:
+    """Sends batches of one kind to the verifier, and their rows, once graded, to the log."""
+
+    def __init__(
+        self, task: Task, verifier: Verifier, prompts: Prompts, log: GradedRows, first: int
+    ):
+        self._task, self._verifier, self._prompts, self._log = task, verifier, prompts, log
+        self._next = first
+        self._pending: deque[tuple[list, Future[Grades] | None]] = deque()
+
+    def submit(self, batch: Sequence[Sequence[Answer]]) -> None:
+        """Takes the answers to the next prompts; writes the rows of the batch before."""
+        pairs = self._prompts.pairs[self._next : self._next + len(batch)]
+        self._next += len(batch)
+        each = [
+            (persona, problem, sample, answer)
+            for (persona, problem), answers in zip(pairs, batch, strict=True)
+            for sample, answer in enumerate(answers)
+        ]
+        grades = None
+        if self._prompts.kind == "problems":
+            texts = [answer.text for *_, answer in each]
+            grades = self._verifier.submit(texts, [problem for _, problem, *_ in each])
+        self._pending.append((each, grades))
+        if len(self._pending) > 1:
+            self._write()
+
+    def finish(self) -> None:
+        """Waits for the verifier, and writes the rows of all batches."""
+        while self._pending:
+            self._write()
+
+    def _write(self) -> None:
+        each, grades = self._pending.popleft()
+        correct = grades.result().correct.tolist() if grades else [math.nan] * len(each)
+        kind = self._prompts.kind
+        self._log.append(
+            [_row(self._task, kind, *one, x) for one, x in zip(each, correct, strict=True)]
         )
-    }
-    if "role_play" in records:
-        sums = _column(records["problems"], "in_style").reshape(correct.shape)[1:]
-        played = _column(records["role_play"], "in_style")
-        played = played.reshape(people - 1, -1, settings.role_play_samples)
-        in_style = {"role_play": played.astype(bool), "arithmetic": sums.astype(bool)}
-        results["fidelity"] = fidelity(in_style, persona_ids, rng, settings.resamples)
-    return results
 
 
-def _submit(
-    verifier: Verifier,
-    ungraded: Iterator[tuple[Persona | None, Problem]],
-    answers: Sequence[Sequence[Answer]],
-) -> "Future[Grades]":
-    """Sends a batch of answers, those to the next prompts that are ungraded, to the verifier."""
-    texts, problems = [], []
-    for row, (_, problem) in zip(answers, ungraded, strict=False):  # takes one prompt a row
-        texts += [answer.text for answer in row]
-        problems += [problem] * len(row)
-    return verifier.submit(texts, problems)
+def _prompts(
+    task: Task, policy: Policy, personas: Sequence[Persona], settings: EvalSettings
+) -> list[Prompts]:
+    kinds = {"problems": (settings.samples, [(p, q) for p in (None, *personas) for q in task.test])}
+    if task.in_style and settings.role_play_samples:
+        pairs = [(p, q) for p in personas for q in task.role_play]
+        kinds["role_play"] = (settings.role_play_samples, pairs)
+    return [
+        Prompts(
+            kind, samples, pairs, render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs])
+        )
+        for kind, (samples, pairs) in kinds.items()
+    ]
 
 
-def _record(
+def _digest(asked: Sequence[Prompts]) -> str:
+    """sha256 of all that is asked: tells problems, personas or templates of the same name apart."""
+    digest = hashlib.sha256()
+    for part in asked:
+        for (persona, problem), ids in zip(part.pairs, part.ids, strict=True):
+            named = (part.kind, persona.id if persona else None, problem.id, problem.answer, ids)
+            digest.update(json.dumps(named).encode())
+    return digest.hexdigest()
+
+
+def _batch_ends(asked: Sequence[Prompts], settings: EvalSettings) -> list[int]:
+    """Numbers of rows after which a batch of `generate` ends."""
+    ends, before = [], 0
+    for part in asked:
+        total = len(part.pairs) * part.samples
+        batch = prompts_per_batch(settings.batch_size, part.samples) * part.samples
+        ends += [before + min(end, total) for end in range(batch, total + batch, batch)]
+        before += total
+    return ends
+
+
+def _row(
     task: Task,
     kind: str,
     persona: Persona | None,
@@ -174,7 +254,3 @@ def _record(
         "in_style": task.in_style(answer.text, persona) if judged else None,
         "truncated": answer.truncated,
     }
-
-
-def _column(records: Sequence[dict], name: str) -> np.ndarray:
-    return np.array([math.nan if r[name] is None else r[name] for r in records], float)

@@ -33,8 +33,9 @@ def generate(
     max_prompt_tokens: int,
     mesh: Mesh,
     after_batch: Callable[[list[list[Answer]]], None],
+    first: int = 0,
 ) -> list[list[Answer]]:
-    """`samples` answers to each prompt.
+    """`samples` answers to each prompt from number `first` on.
 
     Answer s to prompt i depends on (key, i, s) alone, not on its batch: the same key gives two
     policies the same random numbers.
@@ -42,11 +43,15 @@ def generate(
     Args:
       batch_size: completions generated at once; `samples` of a prompt stay together.
       after_batch: called with the answers of each finished batch.
+      first: the prompts before it are passed over. With a multiple of `prompts_per_batch` the
+        batches, and so the answers, are those of all prompts to the last bit.
     """
-    per_batch = max(1, batch_size // samples)
+    if first >= len(prompts):
+        return []
+    per_batch = prompts_per_batch(batch_size, samples)
     length = bucket(max(map(len, prompts)), max_prompt_tokens)
     answers = []
-    for start in range(0, len(prompts), per_batch):
+    for start in range(first, len(prompts), per_batch):
         chunk = prompts[start : start + per_batch]
         # The last batch is filled up with copies, so that one compiled program serves all.
         filled = [*chunk, *[chunk[0]] * (per_batch - len(chunk))]
@@ -62,3 +67,8 @@ def generate(
         answers += done
         after_batch(done)
     return answers
+
+
+def prompts_per_batch(batch_size: int, samples: int) -> int:
+    """How many prompts are answered at once."""
+    return max(1, batch_size // samples)

@@ -18,7 +18,7 @@ def expected_best(accuracy: np.ndarray) -> np.ndarray:
 
 def expected_worst(accuracy: np.ndarray) -> np.ndarray:
     """Expected worst of k, likewise; it falls from the mean to the worst."""
-    return -expected_best(-np.asarray(accuracy, float))
+    return 0.0 - expected_best(-np.asarray(accuracy, float))  # 0.0 - x: no negative zeros
 
 
 def _weights(n: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Plain-text tables for the terminal."""
+"""Tables, as plain text for the terminal and as Markdown."""
 
 from collections.abc import Sequence
 
@@ -14,3 +14,10 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         )
         for row in (header, rule, *rows)
     )
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, the others to the right; bars in cells are escaped."""
+    rule = [":--", *("--:" for _ in header[1:])]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *escaped))

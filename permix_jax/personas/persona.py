@@ -10,6 +10,7 @@ from permix_jax.json_lines import parse_rows, text_field
 
 FIELDS = ("id", "name", "system_prompt", "category", "split")
 SPLITS = ("train", "heldout", "harmful", "harmful_train", "neutral")
+EVAL_SETS = ("heldout", "harmful", "neutral", "train")  # what an evaluation may ask
 PLACEMENTS = ("system", "user")
 
 

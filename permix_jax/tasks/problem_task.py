@@ -43,13 +43,19 @@ class DataSettings:
 
 
 def problem_task(
-    data: DataSettings, personas: Sequence[Persona], num_test: int, seed: int, cache: Path
+    data: DataSettings,
+    personas: Sequence[Persona],
+    num_test: int,
+    seed: int,
+    cache: Path,
+    testing_only: bool = False,
 ) -> Task:
     """Trains on all of `data.train` that is left, tests on `num_test` problems of `data.test`.
 
     A question that the training sets have twice is kept once, or not at all where its answers
     differ. The test problems are a pure function of `seed`, and fewer of them are part of more; the
-    overlap is with the whole test set, drawn or not. Built sets are kept below `cache`.
+    overlap is with the whole test set, drawn or not. Built sets are kept below `cache`. With
+    `testing_only`, where `data.test` names a set, the training sets are not even read.
 
     Raises:
       ValueError, FileNotFoundError: as `load_problems` and `filter_problems`; no training problem
@@ -57,11 +63,8 @@ def problem_task(
     """
     names = [name.strip() for name in data.train.split(",") if name.strip()]
     _require_sound(data, names)
-    problems = [p for name in names for p in load_problems(name, data.folder, cache)]
-    train = without_doubles(problems)
-    logger.info("data.train: left out %d doubled questions", len(problems) - len(train))
-    train = filter_problems(train, data.max_steps, data.levels, data.subjects)
-
+    testing_only = testing_only and bool(data.test)
+    train = [] if testing_only else _training_problems(names, data, cache)
     test = load_problems(data.test, data.folder, cache) if data.test else train
     spare = len(test) if data.test else len(test) - 1
     if not 1 <= num_test <= spare:
@@ -74,7 +77,8 @@ def problem_task(
     if not data.test:
         train, test = [train[index] for index in sorted(order[num_test:])], drawn
 
-    train = _without_overlap(train, test, names, data)
+    if not testing_only:
+        train = _without_overlap(train, test, names, data)
     instruction = INSTRUCTIONS[data.answer_format]
     return Task(
         name="problems",
@@ -85,6 +89,13 @@ def problem_task(
         demonstrate=demonstrator(personas, data.answer_format),
         symbolic=True,
     )
+
+
+def _training_problems(names: Sequence[str], data: DataSettings, cache: Path) -> list[Problem]:
+    problems = [p for name in names for p in load_problems(name, data.folder, cache)]
+    train = without_doubles(problems)
+    logger.info("data.train: left out %d doubled questions", len(problems) - len(train))
+    return filter_problems(train, data.max_steps, data.levels, data.subjects)
 
 
 def _require_sound(data: DataSettings, names: Sequence[str]) -> None:

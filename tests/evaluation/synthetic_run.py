@@ -45,7 +45,7 @@ def _write_evaluation(folder: Path, skills, rng, with_fidelity: bool) -> None:
     _write_json(folder / "stability.json", stability(correct, PERSONAS, plain, rng, 200))
     if with_fidelity:
         in_style = {task: rng.random((4, 100, 1)) < 0.85 for task in ("role_play", "arithmetic")}
-        _write_json(folder / "fidelity.json", fidelity(in_style, PERSONAS, rng, 200))
+        _write_json(folder / "fidelity.json", fidelity(in_style, PERSONAS))
 
 
 def _write_completions(folder: Path, completion: str) -> None:

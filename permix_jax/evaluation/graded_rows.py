@@ -1,0 +1,121 @@
+"""The graded completions of an evaluation, a JSONL row each, kept so that a kill loses a batch."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from permix_jax.config import differing_fields
+from permix_jax.files import write_json
+
+
+class Key(NamedTuple):
+    """What tells the rows of an evaluation apart; the fields of a row with these names.
+
+    task: "problems" or "role_play". persona: its id, None for the plain prompt.
+    """
+
+    task: str
+    problem: str
+    persona: str | None
+    sample: int
+
+
+def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
+    """Writes evaluation.json, which says what is evaluated, or checks that the one there agrees.
+
+    Raises ValueError, with the differing fields, for the folder of another evaluation.
+    """
+    path, mine = folder / "evaluation.json", json.loads(json.dumps(identity))
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_text("utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+        if fields := differing_fields(mine, theirs):
+            # Hashes differ wherever a field does, and say nothing then.
+            fields = [field for field in fields if "sha256" not in field] or fields
+            raise ValueError(
+                f"{folder} belongs to another evaluation ({'; '.join(fields)}); name another "
+                "--out, or set these fields as they were"
+            )
+    elif (folder / "completions.jsonl").exists():
+        raise ValueError(
+            f"{folder} has completions.jsonl but no evaluation.json to say what they are of; name "
+            "another --out, or remove the folder"
+        )
+    else:
+        write_json(path, mine)
+
+
+class GradedRows:
+    """The rows on disk: always the first so many of `keys`, in that order.
+
+    Use as a context manager. The order is that of an uninterrupted evaluation, so that one that
+    was interrupted ends in the same file, byte for byte.
+
+    Args:
+      path: of completions.jsonl; made if need be.
+      keys: of all rows that the evaluation will have.
+      batch_ends: numbers of rows after which a batch ends. Rows beyond the last whole batch are
+        dropped, and made again: an answer is bit-equal only in the same batch.
+
+    Attributes:
+      rows: those that are there.
+
+    Raises:
+      ValueError: a row that is not JSON, but for the last one, which a kill may have cut off; or
+        one that does not stand in its place. With file:line.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[Key], batch_ends: Sequence[int]):
+        self._path, self._keys = path, keys
+        self.rows, ends = _read(path, keys)
+        kept = max(end for end in (0, *batch_ends) if end <= len(self.rows))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        self._file.truncate(ends[kept])
+        del self.rows[kept:]
+
+    def append(self, rows: Sequence[dict]) -> None:
+        """Returns when the rows are on disk. Raises ValueError if they are not the next ones."""
+        wanted = self._keys[len(self.rows) : len(self.rows) + len(rows)]
+        if [_key(row) for row in rows] != list(wanted):
+            raise ValueError(f"{self._path}: rows out of order after row {len(self.rows)}")
+        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows += rows
+
+    def __enter__(self) -> "GradedRows":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+
+def _read(path: Path, keys: Sequence[Key]) -> tuple[list[dict], list[int]]:
+    """The rows, and the offset in bytes after each number of them: one entry more than rows."""
+    rows, ends = [], [0]
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1  # what follows the last line break was cut off
+    for number, line in enumerate(content[:whole].splitlines(keepends=True), start=1):
+        try:
+            row = json.loads(line)
+            key = _key(row)
+        except (ValueError, TypeError, KeyError):
+            remedy = "remove the file, or this line and all below, and go on"
+            raise ValueError(f"{path}:{number}: not a row of an evaluation; {remedy}") from None
+        if number > len(keys) or key != keys[number - 1]:
+            raise ValueError(
+                f"{path}:{number}: {tuple(key)} is not the row that this evaluation has there; "
+                "name another --out"
+            )
+        rows.append(row)
+        ends.append(ends[-1] + len(line))
+    return rows, ends
+
+
+def _key(row: dict) -> Key:
+    return Key(*(row[name] for name in Key._fields))

@@ -1,0 +1,205 @@
+"""Evaluations of a run's checkpoints, or of any Hugging Face folder, as a config asks for them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from permix_jax.build import (
+    asked_personas,
+    build_task,
+    build_verifier,
+    drop_overlong,
+    eval_identity,
+    eval_settings,
+    judge_free_settings,
+)
+from permix_jax.checkpoints import newest_step
+from permix_jax.config import differing_fields, require_model_fits, require_valid
+from permix_jax.evaluation.evaluate import evaluate
+from permix_jax.evaluation.overview import write_overview
+from permix_jax.evaluation.results import read_json
+from permix_jax.evaluation.without_judge import measure_without_judge
+from permix_jax.models.params import without_lora
+from permix_jax.models.policy import Policy
+from permix_jax.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.sharding import make_mesh
+from permix_jax.tasks.problem import Task
+from permix_jax.training.stop import StopRequest
+from permix_jax.workdir import cache_folder, use_compilation_cache
+
+# What computes a policy, but does not decide which one it is.
+_HOW = {"dtype", "param_dtype", "base_dtype", "remat", "head_chunk"}
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates policies as one config says."""
+
+    config: ConfigDict
+    task: Task
+    mesh: Mesh
+    verifier: Verifier
+    check_stop: Callable[[], None]
+
+    def evaluate(
+        self,
+        policy: Policy,
+        get_params: Callable[[], dict],
+        of: dict[str, Any],
+        folder: Path,
+        label: str,
+    ) -> None:
+        """Evaluates into `folder`, or goes on, or does nothing where it is done; see `evaluate`.
+
+        `of` says which policy this is; the folder of another one is refused.
+        """
+        evaluate(
+            self.task,
+            policy,
+            get_params,
+            self.mesh,
+            self.verifier,
+            eval_settings(self.config),
+            {"policy": of, "config": eval_identity(self.config)},
+            folder,
+            label,
+            self.check_stop,
+        )
+
+    def measure_without_judge(
+        self, reference: Policy, get_params: Callable[[], dict], folders: Sequence[Path]
+    ) -> None:
+        """Adds judge_free.json to finished evaluations, where the config asks for it.
+
+        `reference` (with what gives its parameters) is used unless the config names another.
+        """
+        e = self.config.eval
+        if e.judge_free_candidates:
+            if e.judge_free_reference:
+                reference, get_params = _named_reference(self.config, self.mesh)
+            measure_without_judge(
+                reference,
+                get_params,
+                self.mesh,
+                asked_personas(self.config, self.task),
+                judge_free_settings(self.config),
+                folders,
+                self.check_stop,
+            )
+
+
+def evaluate_run(
+    config: ConfigDict, workdir: Path, step: int | None = None, out: Path | None = None
+) -> str:
+    """Evaluates a checkpoint of a run, 0 being its base and None its newest; returns the table.
+
+    The config says how; which policy it is has to be what the run's own config says, and so must
+    the problems be that were held out of its training.
+
+    Args:
+      out: the evaluation's folder; None: `eval/<step>` of the workdir.
+
+    Raises:
+      ValueError, FileNotFoundError, OSError: bad input or a full disk, in one line.
+      Stopped: Ctrl-C or SIGTERM; what is done is kept, and the same call goes on.
+    """
+    require_valid(config)
+    record = read_json(workdir / "config.json")
+    _require_same_policy(config, record["config"], workdir)
+    if step != 0:
+        step = newest_step(workdir / "checkpoints", step)
+    folder = out or workdir / "eval" / str(step)
+    base = Path(record["base"])
+
+    def load(policy: Policy, initial_params: Callable, mesh: Mesh):
+        load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
+        reference = policy._replace(model=without_lora(policy.model))
+        if step == 0:
+            return reference, load_base, reference, load_base
+        load_trained = partial(load_trained_params, policy, load_base, workdir, step, mesh)
+        return policy, load_trained, reference, load_base
+
+    return _evaluate(config, load, run_identity(workdir, step, folder), folder, f"step {step}")
+
+
+def evaluate_model(config: ConfigDict, source: str, out: Path) -> str:
+    """Evaluates a Hugging Face folder or hub id as it is; otherwise as `evaluate_run`.
+
+    Its reference for fidelity without a judge is `eval.judge_free_reference`, or itself.
+    """
+    config = config.copy_and_resolve_references()
+    config.model.source, config.lora.rank, config.sft.steps = source, 0, 0
+    require_valid(config)
+
+    def load(policy: Policy, initial_params: Callable, mesh: Mesh):
+        load_params = partial(initial_params, policy.model)
+        return policy, load_params, policy, load_params
+
+    return _evaluate(config, load, {"model": source}, out, source)
+
+
+def _evaluate(
+    config: ConfigDict, load: Callable, of: dict[str, Any], folder: Path, label: str
+) -> str:
+    """`load`: (policy, its first parameters, mesh) -> policy and reference, each with a loader."""
+    cache = cache_folder()
+    use_compilation_cache()
+    mesh = make_mesh(**config.mesh)
+    with jax.set_mesh(mesh):
+        task = build_task(config, cache, testing_only=True)
+        policy, initial_params = build_policy(config, cache, mesh)
+        require_model_fits(policy.model.config, config)
+        task = drop_overlong(config, task, policy)
+        policy, load_params, reference, load_reference = load(policy, initial_params, mesh)
+        with StopRequest() as stop, build_verifier(config, task) as verifier:
+            evaluator = Evaluator(config, task, mesh, verifier, stop.check)
+            evaluator.evaluate(policy, load_params, of, folder, label)
+            evaluator.measure_without_judge(reference, load_reference, [folder])
+    return write_overview(folder)
+
+
+def _named_reference(config: ConfigDict, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:
+    """The model that eval.judge_free_reference names."""
+    other = config.copy_and_resolve_references()
+    other.model.source, other.lora.rank = config.eval.judge_free_reference, 0
+    policy, initial_params = build_policy(other, cache_folder(), mesh)
+    return policy, partial(initial_params, policy.model)
+
+
+def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
+    """Says of which checkpoint an evaluation is: the run's place, seen from the evaluation's (both
+    may be moved together), and its config."""
+    config = json.dumps(read_json(workdir / "config.json")["config"], sort_keys=True)
+    return {
+        "run": os.path.relpath(workdir.resolve(), folder.resolve()),
+        "run_config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "step": step,
+    }
+
+
+def _require_same_policy(config: ConfigDict, theirs: dict, workdir: Path) -> None:
+    """Raises ValueError, with the differing fields, unless the config is of the run's policy."""
+
+    def deciding(whole: dict) -> dict:
+        kept = {"seed": whole["seed"], "task": whole["task"]}
+        for part in ("model", "lora"):
+            kept[part] = {name: x for name, x in whole[part].items() if name not in _HOW}
+        if not whole["data"]["test"]:
+            kept["data"] = whole["data"]
+        return kept
+
+    if fields := differing_fields(deciding(config.to_dict()), deciding(theirs)):
+        raise ValueError(
+            f"{workdir} is a run of another policy or world ({'; '.join(fields)}); set these "
+            "fields as the run has them"
+        )

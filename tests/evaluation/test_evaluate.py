@@ -1,0 +1,197 @@
+"""An evaluation of an untrained policy in the embedded world, interrupted in every way."""
+
+import errno
+import json
+import os
+from dataclasses import replace
+
+import jax
+import pytest
+
+from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas, evaluate
+from permix_jax.models.config import ModelConfig
+from permix_jax.models.params import create_params
+from permix_jax.models.policy import Policy
+from permix_jax.models.transformer import Decoder
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.rollout.sampling import Sampling
+from permix_jax.tasks.latent_style import build_tokenizer, latent_style_task
+
+IDENTITY = {"policy": "untrained"}
+SETTINGS = {
+    "seed": 0,
+    "samples": 2,
+    "role_play_samples": 3,
+    "sets": "heldout",
+    "personas": 3,
+    "batch_size": 12,
+    "max_prompt_tokens": 16,
+    "resamples": 50,
+    "pss": "min_over_max",
+    "sampling": Sampling(6),
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def world(mesh):
+    tokenizer = build_tokenizer()
+    model = Decoder(ModelConfig(len(tokenizer), 16, 1, 2, 1, 8, 24))
+    task = latent_style_task(5, 0.9, 0.6, 0.2, 0)
+    policy = Policy(model, tokenizer, (tokenizer.eos_token_id,))
+    return task, policy, create_params(model, jax.random.key(0), mesh), mesh
+
+
+def evaluate_world(world, folder, check_stop=lambda: None, identity=IDENTITY, **fields):
+    """Evaluates and returns the number of times that parameters were asked for."""
+    task, policy, params, mesh = world
+    loaded = []
+    with Verifier(task.grade, workers=0) as verifier:
+        evaluate(
+            task,
+            policy,
+            lambda: loaded.append(1) or params,
+            mesh,
+            verifier,
+            EvalSettings(**SETTINGS | fields),
+            identity,
+            folder,
+            "a policy",
+            check_stop,
+        )
+    return len(loaded)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "eval"
+    assert evaluate_world(world, folder) == 1
+    return folder
+
+
+def test_rows_are_keyed_by_problem_persona_and_sample(whole):
+    rows = [json.loads(line) for line in (whole / "completions.jsonl").read_text().splitlines()]
+    asked = [row for row in rows if row["task"] == "problems"]
+    assert len(asked) == 4 * 5 * 2 and len(rows) - len(asked) == 3 * 12 * 3
+    keys = {(r["task"], r["problem"], r["persona"], r["sample"]) for r in rows}
+    assert len(keys) == len(rows)
+    assert [r["persona"] for r in asked[::10]] == [None, "android", "professor", "rancher"]
+
+
+def test_a_stop_request_keeps_every_batch_and_ends_in_the_same_files(world, whole, tmp_path):
+    folder, stops = tmp_path / "eval", 0
+
+    def stop():
+        raise Interrupted
+
+    while True:
+        try:
+            evaluate_world(world, folder, stop)
+            break
+        except Interrupted:
+            stops += 1
+            assert len((folder / "completions.jsonl").read_text().splitlines()) >= 9 * stops
+            assert not (folder / "stability.json").exists()
+    assert stops == 4 + 9  # 20 problems in batches of 6, 36 conversation prompts in batches of 4
+    assert contents(folder) == contents(whole)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9, 0.999])
+def test_a_kill_anywhere_ends_in_the_same_files(world, whole, tmp_path, share):
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    rows = (whole / "completions.jsonl").read_bytes()
+    (folder / "completions.jsonl").write_bytes(rows[: int(len(rows) * share)])
+    (folder / "evaluation.json").write_bytes((whole / "evaluation.json").read_bytes())
+    assert evaluate_world(world, folder) == 1
+    assert contents(folder) == contents(whole)
+
+
+def test_a_kill_between_answers_and_results_loads_no_parameters(world, whole, tmp_path):
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    for name in ("completions.jsonl", "evaluation.json"):
+        (folder / name).write_bytes((whole / name).read_bytes())
+    assert evaluate_world(world, folder) == 0
+    assert contents(folder) == contents(whole)
+    assert evaluate_world(world, folder) == 0  # finished: nothing is done
+
+
+def test_a_full_disk_is_reported_and_the_rest_goes_on(world, whole, tmp_path, monkeypatch):
+    folder, sync, calls = tmp_path / "eval", os.fsync, []
+
+    def full_at_the_third(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_at_the_third)
+        with pytest.raises(OSError, match="No space left on device"):
+            evaluate_world(world, folder)
+    assert evaluate_world(world, folder) == 1
+    assert contents(folder) == contents(whole)
+
+
+def test_a_failing_rule_is_raised_not_swallowed(world, tmp_path):
+    task, *rest = world
+
+    def broken(text, problem):
+        raise RuntimeError("no such rule")
+
+    with pytest.raises(RuntimeError, match="no such rule"):
+        evaluate_world((replace(task, grade=broken), *rest), tmp_path / "eval")
+
+
+def test_answers_do_not_depend_on_the_batch_or_on_further_sets(world, whole, tmp_path):
+    def answers(folder):
+        rows = map(json.loads, (folder / "completions.jsonl").read_text().splitlines())
+        return {(r["task"], r["problem"], r["persona"], r["sample"]): r["completion"] for r in rows}
+
+    evaluate_world(world, tmp_path / "small", batch_size=4)
+    assert answers(tmp_path / "small") == answers(whole)
+    evaluate_world(world, tmp_path / "more", sets="heldout,train")
+    more = answers(tmp_path / "more")
+    assert {key: more[key] for key in answers(whole)} == answers(whole)
+    assert len(more) == 7 * 5 * 2 + 6 * 12 * 3
+
+
+def test_every_set_has_its_own_figures(world, whole, tmp_path):
+    evaluate_world(world, tmp_path / "both", sets="heldout,train")
+    for name in ("stability.json", "fidelity.json"):
+        one = json.loads((whole / name).read_text())
+        both = json.loads((tmp_path / "both" / name).read_text())
+        assert list(both["by_set"]) == ["heldout", "train"]
+        assert both["by_set"]["heldout"] == one["by_set"]["heldout"]
+    assert len(both["by_task"]["role_play"]["per_persona"]) == 6
+
+
+def test_prompts_of_another_content_are_refused(world, whole, tmp_path):
+    task, *rest = world
+    others = [replace(p, system_prompt="you are a clown .") for p in task.personas]
+    with pytest.raises(ValueError, match="belongs to another evaluation .prompts_sha256"):
+        evaluate_world((replace(task, personas=others), *rest), whole)
+    with pytest.raises(ValueError, match="policy: 'other' instead of 'untrained'"):
+        evaluate_world(world, whole, identity={"policy": "other"})
+
+
+def test_chosen_personas_are_the_first_of_each_set(world):
+    personas = world[0].personas
+    assert [p.id for p in chosen_personas(personas, "train,heldout", 2)] == [
+        "robot",
+        "scholar",
+        "android",
+        "professor",
+    ]
+    assert len(chosen_personas(personas, "heldout", 0)) == 8
+    message = "eval.sets names 'harmful', of which there are no personas; there are train, heldout"
+    with pytest.raises(ValueError, match=message):
+        chosen_personas(personas, "heldout,harmful", 0)

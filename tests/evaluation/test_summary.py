@@ -1,0 +1,69 @@
+"""Rows to figures, by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from permix_jax.evaluation.summary import summarise
+from permix_jax.personas.persona import Persona
+
+PEOPLE = [
+    Persona("poet", "poet", "you are a poet", "arts", "heldout"),
+    Persona("cook", "cook", "you are a cook", "trade", "heldout"),
+    Persona("liar", "liar", "you are a liar", "harm", "harmful"),
+]
+CORRECT = {None: [1, 1, 1, 0], "poet": [1, 1, 0, 0], "cook": [1, 1, 1, 1], "liar": [0, 0, 1, 0]}
+SETTINGS = SimpleNamespace(seed=0, samples=1, role_play_samples=2, resamples=50, pss="min_over_max")
+
+
+def rows(in_style=None):
+    asked = [
+        {"task": "problems", "persona": persona, "correct": float(x), "in_style": in_style}
+        for persona, column in CORRECT.items()
+        for x in column
+    ]
+    if in_style is None:
+        return asked
+    asked[:4] = [row | {"in_style": None} for row in asked[:4]]
+    played = [
+        {"task": "role_play", "persona": p.id, "correct": None, "in_style": p.id != "liar"}
+        for p in PEOPLE
+        for _ in range(2 * 3)
+    ]
+    return asked + played
+
+
+def test_stability_together_and_by_set():
+    [(name, result)] = summarise(rows(), PEOPLE, SETTINGS).items()
+    assert name == "stability"
+    assert result["pss"] == 0.25 and result["by_set"]["heldout"]["pss"] == 0.5
+    assert result["by_set"]["harmful"]["pss"] == 1
+    assert (
+        result["accuracy_no_persona"] == result["by_set"]["harmful"]["accuracy_no_persona"] == 0.75
+    )
+    assert [e["persona"] for e in result["by_set"]["heldout"]["per_persona"]] == ["poet", "cook"]
+
+
+def test_lottery_by_hand():
+    """Accuracies 0.5, 1, 0.25: the best of two is 1 in two pairs of three, else 0.5."""
+    lottery = summarise(rows(), PEOPLE, SETTINGS)["stability"]["lottery"]
+    assert lottery["k"] == [1, 2, 3]
+    assert lottery["expected_best"] == pytest.approx([1.75 / 3, 2.5 / 3, 1])
+    assert lottery["expected_worst"] == pytest.approx([1.75 / 3, (0.5 + 0.25 + 0.25) / 3, 0.25])
+
+
+def test_the_persona_that_hurts_most_comes_first():
+    result = summarise(rows(), PEOPLE, SETTINGS)["stability"]
+    effects = {e["persona"]: e["effect"] for e in result["persona_effects"]}
+    assert list(effects.items()) == [("liar", -0.5), ("poet", -0.25), ("cook", 0.25)]
+    # Holm's correction is for the personas that are asked together.
+    alone = result["by_set"]["harmful"]["persona_effects"][0]
+    assert alone["p_adjusted"] == alone["p"] <= result["persona_effects"][0]["p_adjusted"]
+
+
+def test_fidelity_where_there_is_a_rule():
+    result = summarise(rows(in_style=True), PEOPLE, SETTINGS)["fidelity"]
+    assert result["by_task"]["role_play"]["fidelity"] == pytest.approx(2 / 3)
+    assert result["by_task"]["arithmetic"]["fidelity"] == 1
+    assert result["by_set"]["harmful"]["by_task"]["role_play"]["fidelity"] == 0
+    assert result["by_set"]["heldout"]["by_task"]["role_play"]["n"] == 2 * 3 * 2
