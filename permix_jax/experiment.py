@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.config import require_model_fits, require_valid
+from permix_jax.evaluation.divergence import KlSettings, measure_kl
 from permix_jax.evaluation.evaluate import EvalSettings, evaluate
 from permix_jax.evaluation.report import summary_table, write_report
 from permix_jax.evaluation.results import read_evaluations
@@ -20,7 +21,12 @@ from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.paraphrases import all_paraphrases
 from permix_jax.personas.persona import default_bank, load_personas
 from permix_jax.personas.prompts import fit_budget
-from permix_jax.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.policies import (
+    build_policy,
+    load_base_params,
+    load_trained_params,
+    policy_of_run,
+)
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import make_mesh
@@ -30,6 +36,7 @@ from permix_jax.tasks.problem_task import DataSettings, problem_task
 from permix_jax.training.base import base_folder, prepare_base
 from permix_jax.training.grpo import train_grpo
 from permix_jax.training.stop import StopRequest
+from permix_jax.training.supervised import train_distill, train_sft
 from permix_jax.workdir import cache_folder, claim_workdir
 
 
@@ -100,12 +107,32 @@ def train_and_evaluate(
     if config.sft.steps:
         prepare_base(config, task, policy, initial_params, mesh, base, stop)
 
-    # ---- GRPO on persona-mixed rollouts --------------------------------------------------------
-    train_grpo(config, task, policy, load_base, mesh, verifier, workdir, stop, after_step)
+    # ---- GRPO on persona-mixed rollouts, or a baseline in its place ----------------------------
+    phase = (mesh, verifier, workdir, stop, after_step)
+    if config.train.method == "grpo":
+        train_grpo(config, task, policy, load_base, *phase)
+    elif config.train.method == "sft":
+        train_sft(config, task, policy, load_base, mesh, workdir, stop, after_step)
+    else:
+        load_teacher = partial(teacher_of, config, base_policy, load_base, mesh)
+        train_distill(config, task, policy, load_base, load_teacher, *phase)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
     evaluate_at(0, base_policy, load_base, "the base policy")
     evaluate_at(last, policy, load_trained, "the trained policy")
+    kl_path = workdir / "eval" / str(last) / "kl.json"
+    if config.eval.kl_responses and not kl_path.exists():
+        pairs = (policy, load_trained, base_policy, load_base)
+        measure_kl(task, *pairs, mesh, kl_settings(config, task), kl_path, stop.check)
+
+
+def teacher_of(
+    config: ConfigDict, base_policy: Policy, load_base: Callable[[], dict], mesh: Mesh
+) -> tuple[Policy, dict]:
+    """The policy that `distill.teacher` means, and its parameters."""
+    if not config.distill.teacher:
+        return base_policy, load_base()
+    return policy_of_run(Path(config.distill.teacher), cache_folder(), mesh)
 
 
 def build_task(config: ConfigDict, cache: Path) -> Task:
@@ -146,6 +173,21 @@ def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
         train=fitting(task.train, drawn),
         test=fitting(task.test, asked),
         role_play=fitting(task.role_play, asked),
+    )
+
+
+def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
+    """How the KL to the base is estimated: on the evaluation's prompts, sampled as in training."""
+    e, r = config.eval, config.rollout
+    return KlSettings(
+        seed=config.seed,
+        responses=e.kl_responses,
+        role_play=bool(task.in_style and e.role_play_samples),
+        personas=e.personas,
+        batch_size=min(e.batch_size, e.kl_responses),
+        max_prompt_tokens=r.max_prompt_tokens,
+        chunk_tokens=config.model.head_chunk,
+        sampling=Sampling(r.max_new_tokens, r.temperature),
     )
 
 
