@@ -102,6 +102,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.personas = ConfigDict()
     c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax; not for latent_style
+    c.personas.count = 0  # training personas to draw from, evenly spread over the bank; 0: all
     c.personas.share = 0.75  # of the problems that carry a persona; 0 is plain RLVR
     c.personas.level = "problem"  # problem: one persona for a group; rollout: one for each rollout
     c.personas.placement = "system"  # the persona is the system message, or stands in the user's

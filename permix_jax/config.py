@@ -163,6 +163,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda v: v == 1),
         "use 1: the update scores the whole distribution, not a truncated one",
     ),
+    "personas.count": _at_least(0),
     "personas.share": _SHARE,
     "personas.level": _one_of(*LEVELS),
     "personas.placement": _one_of(*PLACEMENTS),
@@ -217,9 +218,14 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
     if c.eval.temperature == 0 and max(c.eval.samples, c.eval.role_play_samples) > 1:
         remedy = "greedy answers do not vary: use 1 sample, or more than 0"
         yield "eval.temperature", remedy
-    if c.personas.level == "rollout" and c.grpo.advantage_group == "problem_persona":
+    if (
+        c.personas.level == "rollout"
+        and c.grpo.advantage_group == "problem_persona"
+        and not 0 < 2 * c.personas.count <= c.rollout.group_size
+    ):
         remedy = "with personas.level = rollout such groups mostly hold one rollout, which has no "
-        yield "grpo.advantage_group", remedy + "baseline: use problem"
+        remedy += "baseline: use problem, or at most half as many personas.count as "
+        yield "grpo.advantage_group", remedy + "rollout.group_size"
     if c.task.name == "latent_style" and c.personas.file:
         yield "personas.file", "the embedded world has its own personas: leave it empty"
     if c.task.name == "latent_style" and c.personas.placement != "system":

@@ -17,6 +17,7 @@ from permix_jax.json_lines import read_rows, text_field
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.personas.conversation import CONVERSATION
+from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import fit_budget, render_all
 from permix_jax.randomness import generator, key
@@ -68,7 +69,7 @@ def build_rehearsal(config: ConfigDict, task: Task, policy: Policy, mesh: Mesh) 
     """
     if config.rehearsal.weight == 0:
         return None
-    personas = [persona for persona in task.personas if persona.split == "train"]
+    personas = build_mixture(task.personas, config.personas).train
     prompts = rehearsal_prompts(config.rehearsal.prompts, task)
     budget = config.rollout.max_prompt_tokens
     prompts = fit_budget(policy.tokenizer, prompts, personas, budget, "drop")
