@@ -134,12 +134,8 @@ def read_answers(rows: Sequence[Mapping]) -> dict[str, Answers]:
         ]
         arrays = np.full((2, *map(len, axes)), np.nan)
         for row in of_task:
-            place = tuple(
-                axis[key]
-                for axis, key in zip(
-                    axes, (row["persona"], row["problem"], row.get("sample", 0)), strict=True
-                )
-            )
+            keys = (row["persona"], row["problem"], row.get("sample", 0))
+            place = tuple(axis[key] for axis, key in zip(axes, keys, strict=True))
             for i, field in enumerate(("correct", "in_style")):
                 arrays[(i, *place)] = _number(row.get(field))
         result[task] = Answers(tuple(personas), tuple(problems), *arrays)

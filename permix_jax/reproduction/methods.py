@@ -68,7 +68,8 @@ def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
       ValueError: an impossible value, in one line with field, value and remedy.
     """
     r = config.reproduce
-    changes = _changes(r)
+    changes, common = _changes(r), json.loads(config.to_json())
+    del common["reproduce"]
     if r.seeds < 1:
         raise ValueError(f"reproduce.seeds is {r.seeds}; use 1 or more")
     if r.processes < 0:
@@ -76,9 +77,7 @@ def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
     jobs = []
     for name, of_method in changes.items():
         for seed in range(config.seed, config.seed + r.seeds):
-            run = ConfigDict(
-                {k: v for k, v in json.loads(config.to_json()).items() if k != "reproduce"}
-            )
+            run = ConfigDict(common)
             run.update_from_flattened_dict({**of_method, "seed": seed})
             require_valid(run)
             folder = f"{name.replace(',', '').replace(' ', '-')}-s{seed}"
