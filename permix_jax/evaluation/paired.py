@@ -77,7 +77,7 @@ def compare_policies(
     }
 
 
-def compareover_seeds(
+def compare_over_seeds(
     ours: Sequence[Graded],
     theirs: Sequence[Graded],
     rng: np.random.Generator,
