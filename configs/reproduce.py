@@ -1,6 +1,6 @@
 """The paper's comparison: base, SFT, distillation, RLVR and PerMix-RLVR over seeds.
 
-    python launch/reproduce.py --config=configs/reproduce.py          embedded world, two cores: --
+    python launch/reproduce.py --config=configs/reproduce.py          embedded world
     python launch/reproduce.py --config=configs/reproduce.py:PRESET   as in configs/permix.py
 
 Every run is configs/permix.py with a few named changes (permix_jax/reproduction/methods.py). Fields

@@ -71,6 +71,8 @@ def test_killed_and_started_again(tmp_path, monkeypatch):
     assert (out / "comparison.txt").read_text() in said
     comparison = json.loads((out / "comparison.json").read_text())
     assert comparison["methods"]["rlvr:tiny"]["seeds"] == [0, 1]
+    tokens = comparison["tokens"]
+    assert tokens["rlvr"]["generated"] == tokens["rlvr"]["trained"] > 4 * 64
     plots = {path.name for path in out.glob("*.png")}
     assert plots == {"robustness_fidelity.png", "pss_over_steps.png", "accuracy_by_persona.png"}
 
