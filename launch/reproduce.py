@@ -13,12 +13,17 @@ from absl import flags
 
 from permix_jax.cli import launch
 from permix_jax.reproduction.reproduce import reproduce
+from permix_jax.training.stop import Stopped
 
 _OUT = flags.DEFINE_string("out", None, "default: runs/<config>-<preset>")
 
 
 def main(config, workdir, name, preset) -> None:
-    print(reproduce(config, Path(_OUT.value) if _OUT.value else workdir, preset))
+    out = Path(_OUT.value) if _OUT.value else workdir
+    try:
+        print(reproduce(config, out, preset))
+    except Stopped:
+        print(f"stopped; {out} is saved, and the same command goes on from there")
 
 
 if __name__ == "__main__":

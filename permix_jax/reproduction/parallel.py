@@ -68,6 +68,13 @@ def run_jobs(
         raise ValueError(f"{'; '.join(failures)} (its log is in {logs})")
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def finished(job: Job) -> bool:
     """Whether the run is through; its report is what it writes last."""
     return (job.workdir / "report.html").exists()
@@ -86,7 +93,7 @@ def _require_own_workdirs(jobs: Sequence[Job]) -> None:
 def _start(job: Job, logs: Path, processes: int) -> subprocess.Popen:
     env = dict(os.environ)
     if processes > 1:
-        threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
+        threads = str(max(1, cores() // processes))
         # XLA takes the number of its threads from NPROC.
         env |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
     with _log(job, logs).open("a") as log:

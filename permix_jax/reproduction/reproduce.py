@@ -1,6 +1,5 @@
 """The paper's comparison, from a config to a table and plots."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from permix_jax.evaluation.results import read_jsonl
 from permix_jax.evaluation.run_figures import Run, read_run
 from permix_jax.files import write_json, write_text
 from permix_jax.reproduction.methods import Job, jobs_of
-from permix_jax.reproduction.parallel import run_jobs
+from permix_jax.reproduction.parallel import cores, run_jobs
 from permix_jax.training.stop import StopRequest
 
 
@@ -25,7 +24,7 @@ def reproduce(config: ConfigDict, out: Path, preset: str = "") -> str:
       Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
     """
     jobs = jobs_of(config, out, preset)
-    processes = config.reproduce.processes or len(os.sched_getaffinity(0))
+    processes = config.reproduce.processes or cores()
     with StopRequest() as stop:
         run_jobs(jobs, out / "logs", processes, stop, _say)
     runs = [read_run(job.workdir) for job in jobs]
