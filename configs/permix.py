@@ -67,7 +67,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.sft.checkpoint_every = 500  # steps
 
     c.train = ConfigDict()
-    c.train.steps = 150  # GRPO steps: one batch of rollouts each
+    c.train.method = "grpo"  # grpo, or a baseline: sft, distill (docs/comparison.md)
+    c.train.steps = 150  # each with problems_per_step * rollout.group_size responses
     c.train.problems_per_step = 32  # distinct problems a step
     c.train.learning_rate = 3e-4  # peak
     c.train.warmup_steps = 5  # linear
@@ -101,6 +102,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.personas = ConfigDict()
     c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax; not for latent_style
+    c.personas.count = 0  # training personas to draw from, evenly spread over the bank; 0: all
     c.personas.share = 0.75  # of the problems that carry a persona; 0 is plain RLVR
     c.personas.level = "problem"  # problem: one persona for a group; rollout: one for each rollout
     c.personas.placement = "system"  # the persona is the system message, or stands in the user's
@@ -123,14 +125,23 @@ def get_config(preset: str = "") -> ConfigDict:
     c.grpo.kl_estimator = "k3"  # k2 descends KL(policy || base), k3 KL(base || policy)
     c.grpo.mask_truncated = False  # leave truncated rollouts out of the loss
 
+    c.distill = ConfigDict()  # of train.method = distill
+    c.distill.teacher = ""  # workdir of a run whose policy answers; "": the run's own frozen base
+
+    c.rehearsal = ConfigDict()  # ours, not the paper's: the base's own role-play beside GRPO
+    c.rehearsal.weight = 0.0  # of the cross-entropy on it, in nats a token; 0: off
+    c.rehearsal.rows = 64  # answers of the base a step, under training personas
+    c.rehearsal.prompts = ""  # JSONL with a field prompt; "": the task's conversation, or our list
+
     c.eval = ConfigDict()
-    c.eval.every = 0  # GRPO steps between evaluations in training; 0: base and final policy only
+    c.eval.every = 0  # training steps between evaluations; 0: base and final policy only
     c.eval.pss = "min_over_max"  # of accuracies; or mean_over_plain, one_minus_range
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
     c.eval.sets = "heldout"  # personas asked, with commas: heldout, harmful, neutral, train
     c.eval.personas = 0  # the first so many of each set; 0: all
     c.eval.temperature = 1.0  # 0: greedy
+    c.eval.kl_responses = 1024  # of the trained policy, to estimate its KL to the base; 0: none
     c.eval.batch_size = 512  # completions generated at once
     c.eval.resamples = 2000  # of the bootstrap
     c.eval.judge_free_candidates = 0  # personas a response is scored under; 0: not measured
@@ -160,6 +171,7 @@ def _tiny(c: ConfigDict) -> None:
     c.train.steps, c.train.problems_per_step, c.train.checkpoint_every = 6, 8, 2
     c.train.log_completions_every = 2
     c.task.num_test, c.eval.role_play_samples, c.eval.batch_size = 16, 1, 64
+    c.eval.kl_responses, c.rehearsal.rows = 64, 16
 
 
 def _smollm2_mawps(c: ConfigDict) -> None:
@@ -183,7 +195,7 @@ def _smollm2_mawps(c: ConfigDict) -> None:
     c.rollout.on_overflow = "drop"
     c.grpo.kl_weight = 0.02
     c.eval.personas, c.eval.temperature, c.eval.batch_size = 2, 0.7, 64
-    c.eval.role_play_samples = 0
+    c.eval.role_play_samples, c.eval.kl_responses, c.rehearsal.rows = 0, 192, 8
 
 
 def _math(
@@ -205,7 +217,7 @@ def _math(
     c.rollout.on_overflow = "drop"
     c.grpo.kl_weight = 0.01
     c.eval.every, c.eval.temperature, c.eval.batch_size = 100, 0.0, 256
-    c.eval.role_play_samples, c.eval.personas = 0, 8
+    c.eval.role_play_samples, c.eval.personas, c.eval.kl_responses = 0, 8, 512
     c.mesh.fsdp, c.mesh.tensor = fsdp, tensor
 
 

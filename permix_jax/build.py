@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from permix_jax.evaluation.divergence import KlSettings
 from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas
 from permix_jax.evaluation.without_judge import JudgeFreeSettings
 from permix_jax.models.policy import Policy
@@ -91,6 +92,21 @@ def eval_settings(config: ConfigDict) -> EvalSettings:
         resamples=e.resamples,
         pss=e.pss,
         sampling=Sampling(r.max_new_tokens, e.temperature),
+    )
+
+
+def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
+    """How the KL to the base is estimated: on the evaluation's prompts, sampled as in training."""
+    e, r = config.eval, config.rollout
+    return KlSettings(
+        seed=config.seed,
+        responses=e.kl_responses,
+        role_play=bool(task.in_style and e.role_play_samples),
+        personas=e.personas,
+        batch_size=min(e.batch_size, e.kl_responses),
+        max_prompt_tokens=r.max_prompt_tokens,
+        chunk_tokens=config.model.head_chunk,
+        sampling=Sampling(r.max_new_tokens, r.temperature),
     )
 
 

@@ -16,6 +16,7 @@ from permix_jax.tasks.problem_task import OVERLAPS
 
 _DECAYS = ("none", "linear", "cosine")
 _DTYPES = ("float32", "bfloat16")
+METHODS = ("grpo", "sft", "distill")
 
 
 def require_valid(config: ConfigDict) -> None:
@@ -133,6 +134,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sft.weight_decay": _at_least(0),
     "sft.max_grad_norm": _above(0),
     "sft.checkpoint_every": _at_least(1),
+    "train.method": _one_of(*METHODS),
     "train.steps": _at_least(1),
     "train.problems_per_step": _at_least(1),
     "train.learning_rate": _above(0),
@@ -161,6 +163,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda v: v == 1),
         "use 1: the update scores the whole distribution, not a truncated one",
     ),
+    "personas.count": _at_least(0),
     "personas.share": _SHARE,
     "personas.level": _one_of(*LEVELS),
     "personas.placement": _one_of(*PLACEMENTS),
@@ -181,7 +184,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda v: v in KL_ESTIMATORS),
         f"use one of {', '.join(KL_ESTIMATORS)} (k1 in a loss has no gradient but noise)",
     ),
+    "rehearsal.weight": _at_least(0),
+    "rehearsal.rows": _at_least(1),
     "eval.every": _at_least(0),
+    "eval.kl_responses": _at_least(0),
     "eval.samples": _at_least(1),
     "eval.role_play_samples": _at_least(0),
     "eval.sets": (
@@ -224,15 +230,29 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
     if c.eval.temperature == 0 and max(c.eval.samples, c.eval.role_play_samples) > 1:
         remedy = "greedy answers do not vary: use 1 sample, or more than 0"
         yield "eval.temperature", remedy
-    if c.personas.level == "rollout" and c.grpo.advantage_group == "problem_persona":
+    if (
+        c.personas.level == "rollout"
+        and c.grpo.advantage_group == "problem_persona"
+        and not 0 < 2 * c.personas.count <= c.rollout.group_size
+    ):
         remedy = "with personas.level = rollout such groups mostly hold one rollout, which has no "
-        yield "grpo.advantage_group", remedy + "baseline: use problem"
+        remedy += "baseline: use problem, or at most half as many personas.count as "
+        yield "grpo.advantage_group", remedy + "rollout.group_size"
     if c.task.name == "latent_style" and c.personas.file:
         yield "personas.file", "the embedded world has its own personas: leave it empty"
     if c.task.name == "latent_style" and c.personas.placement != "system":
         yield "personas.placement", "the embedded world's policy knows system messages alone"
     if c.task.name == "latent_style" and c.personas.paraphrase:
         yield "personas.paraphrase", "the embedded world lacks the words: set it to False"
+    if c.rehearsal.weight and c.train.method != "grpo":
+        yield "rehearsal.weight", "rehearsal stands beside GRPO: use 0, or train.method = grpo"
+    if c.rehearsal.weight and c.rehearsal.rows % (devices * c.train.micro_batches):
+        parts = f"{rows} times train.micro_batches = {c.train.micro_batches}"
+        yield "rehearsal.rows", f"use a multiple of {parts}"
+    if c.distill.teacher and c.train.method != "distill":
+        yield "distill.teacher", "only train.method = distill has a teacher: leave it empty"
+    if c.train.method != "grpo" and c.personas.weights == "adaptive":
+        yield "personas.weights", "they adapt under train.method = grpo alone: use uniform"
     if not any(c.rewards[term] for term in ("correctness", "format", "overlong")):
         yield "rewards.correctness", "every term has weight 0: give one a weight"
     ramp, budget = c.rewards.overlong_tokens, c.rollout.max_new_tokens

@@ -8,21 +8,28 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.build import build_task, build_verifier, drop_overlong
+from permix_jax.build import build_task, build_verifier, drop_overlong, kl_settings
 from permix_jax.config import require_model_fits, require_valid
+from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.report import summary_table, write_report
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.evaluations import Evaluator, run_identity
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
-from permix_jax.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.policies import (
+    build_policy,
+    load_base_params,
+    load_trained_params,
+    policy_of_run,
+)
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Task
 from permix_jax.training.base import base_folder, prepare_base
 from permix_jax.training.grpo import train_grpo
 from permix_jax.training.stop import StopRequest
+from permix_jax.training.supervised import train_distill, train_sft
 from permix_jax.workdir import cache_folder, claim_workdir, use_compilation_cache
 
 
@@ -91,8 +98,15 @@ def train_and_evaluate(
     if config.sft.steps:
         prepare_base(config, task, policy, initial_params, mesh, base, stop)
 
-    # ---- GRPO on persona-mixed rollouts --------------------------------------------------------
-    train_grpo(config, task, policy, load_base, mesh, verifier, workdir, stop, after_step)
+    # ---- GRPO on persona-mixed rollouts, or a baseline in its place ----------------------------
+    phase = (mesh, verifier, workdir, stop, after_step)
+    if config.train.method == "grpo":
+        train_grpo(config, task, policy, load_base, *phase)
+    elif config.train.method == "sft":
+        train_sft(config, task, policy, load_base, mesh, workdir, stop, after_step)
+    else:
+        load_teacher = partial(teacher_of, config, base_policy, load_base, mesh)
+        train_distill(config, task, policy, load_base, load_teacher, *phase)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
     before = evaluate_at(0, base_policy, load_base, "the base policy")
@@ -100,3 +114,18 @@ def train_and_evaluate(
 
     # ---- how much of the personas is in their responses, by the base's likelihoods -------------
     evaluator.measure_without_judge(base_policy, load_base, [before, after])
+
+    # ---- how far the policy has moved from its base ----------------------------------------------
+    kl_path = after / "kl.json"
+    if config.eval.kl_responses and not kl_path.exists():
+        pairs = (policy, load_trained, base_policy, load_base)
+        measure_kl(task, *pairs, mesh, kl_settings(config, task), kl_path, stop.check)
+
+
+def teacher_of(
+    config: ConfigDict, base_policy: Policy, load_base: Callable[[], dict], mesh: Mesh
+) -> tuple[Policy, dict]:
+    """The policy that `distill.teacher` means, and its parameters."""
+    if not config.distill.teacher:
+        return base_policy, load_base()
+    return policy_of_run(Path(config.distill.teacher), cache_folder(), mesh)

@@ -1,7 +1,9 @@
 """Which policy a config means, and its parameters: before training, as the base, and trained."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from jax.sharding import Mesh
@@ -84,3 +86,20 @@ def load_trained_params(
     """Parameters of the policy at a checkpoint of its run; adapters come with their base."""
     trained = load_params(workdir / "checkpoints", policy.model, mesh, step)
     return join(trained, load_base() if policy.model.config.lora else {})
+
+
+def policy_of_run(workdir: Path, cache: Path, mesh: Mesh) -> tuple[Policy, dict]:
+    """The policy at the end of a finished run, and its parameters.
+
+    Raises:
+      FileNotFoundError: no run in `workdir`, or no checkpoint of its last step.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; name the workdir of a finished run")
+    record = json.loads(path.read_text("utf-8"))
+    config = ConfigDict(record["config"])
+    policy, initial_params = build_policy(config, cache, mesh)
+    base = Path(record["base"])
+    load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
+    return policy, load_trained_params(policy, load_base, workdir, config.train.steps, mesh)

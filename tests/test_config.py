@@ -43,7 +43,7 @@ def test_the_evaluation_config_is_valid_and_reads_math500():
         get_config("tiny", "eval_math500.py")
 
 
-@pytest.mark.parametrize("file", ["permix.py", "rlvr.py"])
+@pytest.mark.parametrize("file", ["permix.py", "rlvr.py", "sft.py", "distill.py"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid(preset, file):
     config = get_config(preset, file)
@@ -58,6 +58,14 @@ def test_rlvr_is_permix_but_for_the_share_of_personas(preset):
     share = permix["personas"]["share"]
     assert share > 0
     assert differing_fields(rlvr, permix) == [f"personas.share: 0.0 instead of {share}"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", ["sft", "distill"])
+def test_a_baseline_is_permix_but_for_the_method(method, preset):
+    permix = get_config(preset).to_dict()
+    baseline = get_config(preset, f"{method}.py").to_dict()
+    assert differing_fields(baseline, permix) == [f"train.method: {method!r} instead of 'grpo'"]
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
@@ -147,7 +155,12 @@ def test_a_value_of_another_type_is_refused():
         ("sft.decay", "step", "use one of none, linear, cosine"),
         ("sft.max_grad_norm", 0.0, "use a number above 0"),
         ("sft.checkpoint_every", 0, "use 1 or more"),
+        ("train.method", "ppo", "use one of grpo, sft, distill"),
         ("train.steps", 0, "use 1 or more"),
+        ("rehearsal.weight", -0.5, "use 0 or more"),
+        ("rehearsal.rows", 0, "use 1 or more"),
+        ("personas.count", -1, "use 0 or more"),
+        ("eval.kl_responses", -1, "use 0 or more"),
         ("train.problems_per_step", 0, "use 1 or more"),
         ("train.learning_rate", -1e-4, "use a number above 0"),
         ("train.learning_rate", float("nan"), "use a number above 0"),
@@ -242,7 +255,8 @@ def refusal(**fields):
         (
             {"personas.level": "rollout", "grpo.advantage_group": "problem_persona"},
             "grpo.advantage_group is 'problem_persona'; with personas.level = rollout such groups "
-            "mostly hold one rollout, which has no baseline: use problem",
+            "mostly hold one rollout, which has no baseline: use problem, or at most half as many "
+            "personas.count as rollout.group_size",
         ),
         (
             {"personas.placement": "user"},
@@ -251,6 +265,25 @@ def refusal(**fields):
         (
             {"personas.paraphrase": True},
             "personas.paraphrase is True; the embedded world lacks the words: set it to False",
+        ),
+        (
+            {"rehearsal.weight": 0.5, "train.method": "sft"},
+            "rehearsal.weight is 0.5; rehearsal stands beside GRPO: use 0, or train.method = grpo",
+        ),
+        (
+            {"rehearsal.weight": 0.5, "rehearsal.rows": 6, "train.micro_batches": 4},
+            "rehearsal.rows is 6; use a multiple of mesh.data * mesh.fsdp = 1 times "
+            "train.micro_batches = 4",
+        ),
+        (
+            {"distill.teacher": "runs/rlvr"},
+            "distill.teacher is 'runs/rlvr'; only train.method = distill has a teacher: leave it "
+            "empty",
+        ),
+        (
+            {"train.method": "distill", "personas.weights": "adaptive"},
+            "personas.weights is 'adaptive'; they adapt under train.method = grpo alone: use "
+            "uniform",
         ),
         (
             {"rewards.correctness": 0.0},
@@ -282,6 +315,13 @@ def test_values_that_are_impossible_together(fields, message):
         {"eval.temperature": 0.0, "eval.role_play_samples": 1},
         {"personas.level": "rollout"},
         {"sft.steps": 0},
+        {
+            "personas.level": "rollout",
+            "grpo.advantage_group": "problem_persona",
+            "personas.count": 4,
+        },
+        {"rehearsal.weight": 0.5, "rehearsal.rows": 8, "train.micro_batches": 8},
+        {"train.method": "distill", "distill.teacher": "runs/rlvr"},
     ],
     ids=str,
 )

@@ -2,95 +2,90 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json
-from permix_jax.evaluation.statistics import t_interval
+from permix_jax.evaluation.paired import over_seeds
+from permix_jax.evaluation.run_figures import MEASURES, Figures, Run, read_run
 from permix_jax.evaluation.tables import text_table
 
-HEADER = ("method", "seeds", "PSS", "worst", "mean", "plain", "role-play", "arithmetic")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run; `base` and `trained` hold the measures of HEADER, NaN where there is none."""
-
-    workdir: Path
-    name: str
-    preset: str
-    config: Mapping[str, Any]
-    base: np.ndarray | None
-    trained: np.ndarray
-
-    @property
-    def seed(self) -> int:
-        return self.config["seed"]
-
-
-def read_run(workdir: Path) -> Run:
-    """Raises FileNotFoundError or ValueError where the run has no evaluation of its last step."""
-    evaluations = read_evaluations(workdir)
-    record = read_json(workdir / "config.json")
-    config, last = record["config"], evaluations[-1].step
-    steps = config.get("train", {}).get("steps", last)
-    if last == 0 or last < steps:
-        raise ValueError(
-            f"{workdir}: the last evaluation is of step {last}, train.steps is {steps}; "
-            "run launch/train.py to its end"
-        )
-    return Run(
-        workdir=workdir,
-        name=record["name"],
-        preset=record.get("preset", ""),
-        config=config,
-        base=_measures(evaluations[0]) if evaluations[0].step == 0 else None,
-        trained=_measures(evaluations[-1]),
-    )
+# Of PerMix-RLVR over RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.
+PAPER = {"PSS": 0.212, "role-play": 0.114}
+_LEGEND = (
+    "mean ± half-width of the 95 % interval over seeds, and over problems where seeds share them;",
+    "differences are paired by seed; KL: KL(policy || base), nats a response, by sampling (k3);",
+    "the paper: PSS on MATH500, fidelity on PersonaGym",
+)
 
 
 def compare(workdirs: Sequence[Path]) -> str:
-    """The comparison as text: mean ± half-width of the 95 % Student-t interval over seeds.
-
-    One row for the base policy (step 0) and for each method; where runs called "permix" and
-    "rlvr" share seeds, one for their difference, paired by seed. Runs of another preset stand in
-    rows of their own. The base policy of a seed is counted once, however many runs started there.
+    """The comparison of finished runs as text; see `compare_runs`.
 
     Raises:
       FileNotFoundError, ValueError: a folder without a finished run, or two runs of one method
         with the same seed.
     """
-    runs = [read_run(Path(workdir)) for workdir in workdirs]
-    rows, notes = [], []
+    return comparison_table(compare_runs([read_run(Path(workdir)) for workdir in workdirs]))
+
+
+def compare_runs(runs: Sequence[Run]) -> dict:
+    """Methods over seeds, as plain dicts.
+
+    `methods`: one entry for the base policy (step 0) and for each method, with `seeds` and for each
+    of MEASURES mean, half_width (None for one seed) and per_seed. The base of a seed is counted
+    once, however many runs started there. Runs of another preset are methods of their own.
+
+    `pairs`: for each "permix..." and "rlvr..." of the same rest of the name that share seeds, the
+    `difference` and the `relative` difference (permix / rlvr - 1) of each measure, paired by seed.
+
+    Raises:
+      ValueError: two runs of one method with the same seed.
+    """
+    methods, pairs, notes = {}, [], []
     for preset in dict.fromkeys(run.preset for run in runs):
         suffix = f":{preset}" if preset else ""
-        methods = defaultdict(list)
-        for run in runs:
-            if run.preset == preset:
-                methods[run.name].append(run)
-        trained = {name: _by_seed(group) for name, group in sorted(methods.items())}
-
-        if base := _base_by_seed([run for run in runs if run.preset == preset]):
-            rows.append(_row(f"base{suffix}", base))
-        rows += [_row(f"{name}{suffix}", by_seed) for name, by_seed in trained.items()]
-        if difference := _difference(trained.get("permix", {}), trained.get("rlvr", {})):
-            rows.append(_row(f"permix - rlvr{suffix}", difference, sign="+"))
-        notes += [note for name, group in methods.items() if (note := _mixed(name, group))]
-    legend = "mean ± half-width of the 95 % t-interval over seeds; differences are paired by seed"
-    return "\n".join([text_table(HEADER, rows), legend, *notes])
-
-
-def _measures(evaluation: Evaluation) -> np.ndarray:
-    stability, by_task = evaluation.stability, (evaluation.fidelity or {}).get("by_task", {})
-    keys = ("pss", "accuracy_worst", "accuracy_mean", "accuracy_no_persona")
-    fidelities = [by_task.get(task, {}).get("fidelity") for task in ("role_play", "arithmetic")]
-    return np.array([*(stability[key] for key in keys), *fidelities], float)
+        of_preset, groups = [run for run in runs if run.preset == preset], defaultdict(list)
+        for run in of_preset:
+            groups[run.name].append(run)
+        by_seed = {name: _by_seed(group) for name, group in sorted(groups.items())}
+        if base := _bases(of_preset):
+            methods[f"base{suffix}"] = _summary(base)
+        methods |= {f"{name}{suffix}": _summary(of) for name, of in by_seed.items()}
+        for name, ours in by_seed.items():
+            theirs = by_seed.get(name.replace("permix", "rlvr", 1), {})
+            seeds = [seed for seed in ours if seed in theirs]
+            if name.startswith("permix") and seeds:
+                other = name.replace("permix", "rlvr", 1)
+                apart = _apart([ours[s] for s in seeds], [theirs[s] for s in seeds])
+                entry = {"ours": f"{name}{suffix}", "theirs": f"{other}{suffix}", "seeds": seeds}
+                pairs.append({**entry, **apart})
+        notes += [note for name, group in groups.items() if (note := _mixed(name, group))]
+    return {"methods": methods, "pairs": pairs, "paper": PAPER, "notes": notes}
 
 
-def _by_seed(runs: Sequence[Run]) -> dict[int, np.ndarray]:
+def comparison_table(comparison: Mapping) -> str:
+    """The text of what `compare_runs` gives: a row for each method, three for each pair."""
+    rows = []
+    for name, entry in comparison["methods"].items():
+        cells = [_cell(entry["measures"][measure]) for measure in MEASURES]
+        rows.append([name, str(len(entry["seeds"])), *cells])
+    for pair in comparison["pairs"]:
+        seeds = str(len(pair["seeds"]))
+        difference = [_cell(pair["difference"][measure], "+") for measure in MEASURES]
+        rows.append([f"{pair['ours']} - {pair['theirs'].partition(':')[0]}", seeds, *difference])
+        relative = [_percent(pair["relative"][measure]) for measure in MEASURES]
+        rows.append(["  relative", seeds, *relative])
+    if comparison["pairs"]:
+        paper = comparison["paper"]
+        published = [f"{100 * paper[m]:+.1f} %" if m in paper else "" for m in MEASURES]
+        rows.append(["  the paper", "", *published])
+    header = ("method", "seeds", *MEASURES)
+    return "\n".join([text_table(header, rows), *_LEGEND, *comparison["notes"]])
+
+
+def _by_seed(runs: Sequence[Run]) -> dict[int, Figures]:
     by_seed, seen = {}, {}
     for run in runs:
         if run.seed in seen:
@@ -102,30 +97,67 @@ def _by_seed(runs: Sequence[Run]) -> dict[int, np.ndarray]:
     return by_seed
 
 
-def _base_by_seed(runs: Sequence[Run]) -> dict[int, np.ndarray]:
-    bases = defaultdict(list)
-    for run in runs:
-        if run.base is not None:
-            bases[run.seed].append(run.base)
-    return {seed: np.mean(measures, axis=0) for seed, measures in bases.items()}
+def _bases(runs: Sequence[Run]) -> dict[int, Figures]:
+    """The base of each seed. Runs that share one have evaluated it alike; the first speaks."""
+    return {run.seed: run.base for run in reversed(runs) if run.base is not None}
 
 
-def _difference(
-    ours: Mapping[int, np.ndarray], theirs: Mapping[int, np.ndarray]
-) -> dict[int, np.ndarray]:
-    return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+def _summary(by_seed: Mapping[int, Figures]) -> dict:
+    seeds = sorted(by_seed)
+    figures = [by_seed[seed] for seed in seeds]
+    measures = {}
+    for measure in MEASURES:
+        values, resampled, shared = _stacked(figures, measure)
+        entry = over_seeds("mean", values, resampled, shared)
+        measures[measure] = _entry("mean", entry) | {"per_seed": _plain(values)}
+    return {"seeds": seeds, "measures": measures}
 
 
-def _row(name: str, by_seed: Mapping[int, np.ndarray], sign: str = "") -> list[str]:
-    columns = zip(*by_seed.values(), strict=True)
-    return [name, str(len(by_seed)), *(_cell(column, sign) for column in columns)]
+def _apart(ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict:
+    """`difference` and `relative` by measure."""
+    result: dict = {"difference": {}, "relative": {}}
+    for measure in MEASURES:
+        (a, ra, shared), (b, rb, same) = (_stacked(side, measure) for side in (ours, theirs))
+        shared = shared and same
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kinds = {"difference": (a - b, ra - rb), "relative": (a / b - 1, ra / rb - 1)}
+        for kind, (values, resampled) in kinds.items():
+            entry = over_seeds("mean", values, resampled, shared)
+            result[kind][measure] = _entry("mean", entry) | {"per_seed": _plain(values)}
+    return result
 
 
-def _cell(values: Sequence[float], sign: str) -> str:
-    mean, half_width = t_interval(values)
-    if np.isnan(mean):
+def _stacked(figures: Sequence[Figures], measure: str) -> tuple[np.ndarray, np.ndarray, bool]:
+    """[seed], its resamples [resample, seed], and whether the seeds share the items."""
+    values = np.array([f.values[measure] for f in figures])
+    resampled = np.stack([f.resampled[measure] for f in figures], axis=1)
+    items = {f.items[measure] for f in figures}
+    shared = len(items) == 1 and None not in items and bool(np.isfinite(resampled).any())
+    return values, resampled, shared
+
+
+def _entry(name: str, found: Mapping) -> dict:
+    interval = found[f"{name}_ci95"]
+    half = None if interval is None else (interval[1] - interval[0]) / 2
+    return {"mean": found[name], "half_width": half}
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [float(x) if np.isfinite(x) else None for x in values]
+
+
+def _cell(entry: Mapping, sign: str = "") -> str:
+    if entry["mean"] is None:
         return "-"
-    return f"{mean:{sign}.3f} ±{'    -' if np.isnan(half_width) else f'{half_width:.3f}'}"
+    half = entry["half_width"]
+    return f"{entry['mean']:{sign}.3f} ±{'    -' if half is None else f'{half:.3f}'}"
+
+
+def _percent(entry: Mapping) -> str:
+    if entry["mean"] is None:
+        return "-"
+    half = entry["half_width"]
+    return f"{100 * entry['mean']:+.1f} ±{'  -' if half is None else f'{100 * half:.1f}'} %"
 
 
 def _mixed(name: str, runs: Sequence[Run]) -> str:

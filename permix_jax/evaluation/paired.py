@@ -119,11 +119,28 @@ def compare_over_seeds(
         a, b = (np.array([seed[side][0][name] for seed in per_seed]) for side in (0, 1))
         ra, rb = (np.stack([s[side][1][name] for s in per_seed], axis=1) for side in (0, 1))
         entry = {"ours": float(a.mean()), "theirs": float(b.mean())}
-        entry |= _over_seeds("difference", a - b, ra - rb, shared_problems)
+        entry |= over_seeds("difference", a - b, ra - rb, shared_problems)
         with np.errstate(divide="ignore", invalid="ignore"):
-            entry |= _over_seeds("relative", a / b - 1, ra / rb - 1, shared_problems)
+            entry |= over_seeds("relative", a / b - 1, ra / rb - 1, shared_problems)
         result[name] = entry
     return result
+
+
+def over_seeds(name: str, estimates: np.ndarray, resampled: np.ndarray, shared: bool) -> dict:
+    """`name` and `name`_ci95 of a figure over seeds, as `compare_over_seeds` says.
+
+    Args:
+      estimates: [seed]. None comes out if one is not finite.
+      resampled: [resample, seed] over the problems, if the seeds share them; else not used.
+    """
+    if not np.isfinite(estimates).all():
+        return {name: None, f"{name}_ci95": None}
+    defined = resampled[np.isfinite(resampled).all(axis=1)]
+    if shared and len(defined) > 1:
+        mean, half = two_way_interval(estimates, defined)
+    else:
+        mean, half = t_interval(estimates)
+    return {name: mean, f"{name}_ci95": None if np.isnan(half) else [mean - half, mean + half]}
 
 
 def persona_effects(
@@ -261,16 +278,6 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     if x.size < 2 or x.std() < 1e-12 or y.std() < 1e-12:
         return 0.0
     return float(np.corrcoef(x, y)[0, 1])
-
-
-def _over_seeds(name: str, estimates: np.ndarray, resampled: np.ndarray, shared: bool) -> dict:
-    if not np.isfinite(estimates).all():
-        return {name: None, f"{name}_ci95": None}
-    if shared:
-        mean, half = two_way_interval(estimates, resampled[np.isfinite(resampled).all(axis=1)])
-    else:
-        mean, half = t_interval(estimates)
-    return {name: mean, f"{name}_ci95": None if np.isnan(half) else [mean - half, mean + half]}
 
 
 def _checked(name: str, graded: Graded, persona_ids: Sequence) -> Graded:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.grpo.loss import LossConfig, kept_tokens, token_losses, token_weights
+from permix_jax.grpo.micro_batches import accumulate
 from permix_jax.models.logprobs import TokenStatistics, completion_logprobs
 from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
@@ -59,48 +60,15 @@ def grpo_gradients(
         total = weighted_sum(weights, losses)
         return total, {"loss": total, **{k: weighted_sum(shares, v) for k, v in metrics.items()}}
 
-    gradients_of = jax.grad(part_loss, has_aux=True)
-    whole = (batch, weights, shares)
-    if micro_batches == 1:
-        return gradients_of(params, whole)
-
-    parts = split_rows(whole, micro_batches, prompts=batch.prompt_tokens.shape[0])
-    one = jax.eval_shape(gradients_of, params, jax.tree.map(lambda x: x[0], parts))
-
-    def add(sums, part):
-        return jax.tree.map(jnp.add, sums, gradients_of(params, part)), None
-
-    # Summed in f32, whatever the parameters are kept in: bf16 would round every part away a little.
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), one)
-    sums, _ = jax.lax.scan(add, zeros, parts)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), sums, one)
+    return accumulate(
+        jax.grad(part_loss, has_aux=True),
+        params,
+        (batch, weights, shares),
+        micro_batches,
+        prompts=batch.prompt_tokens.shape[0],
+    )
 
 
 def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
     """Sum of weights * values that ignores, in value and gradient, whatever has weight 0."""
     return (weights * jnp.where(weights > 0, values, 0)).sum()
-
-
-def split_rows(tree, parts: int, prompts: int):
-    """Leading axes cut into `parts`: [rows, ...] -> [parts, rows / parts, ...].
-
-    Rollouts stay with their prompt. Part j takes prompts j, j + parts, ..., so that each part is
-    spread over all devices of a mesh on which neighbouring rows share a device.
-    """
-
-    def one(x):
-        blocks = x.reshape(prompts // parts, parts, x.shape[0] // prompts, *x.shape[1:])
-        return blocks.swapaxes(0, 1).reshape(parts, x.shape[0] // parts, *x.shape[1:])
-
-    return jax.tree.map(one, tree)
-
-
-def join_rows(tree, prompts: int):
-    """The inverse of `split_rows`: [parts, rows / parts, ...] -> [rows, ...]."""
-
-    def one(x):
-        parts, rows = x.shape[:2]
-        blocks = x.reshape(parts, prompts // parts, parts * rows // prompts, *x.shape[2:])
-        return blocks.swapaxes(0, 1).reshape(parts * rows, *x.shape[2:])
-
-    return jax.tree.map(one, tree)

@@ -66,7 +66,7 @@ class Mixture:
 
 
 def build_mixture(personas: Sequence[Persona], values: Mapping[str, Any]) -> Mixture:
-    """The mixture of those of a task's personas that may be drawn; `values` has its other fields.
+    """The mixture of those of a task's personas that may be drawn; `values` is `config.personas`.
 
     Raises:
       ValueError: as `Mixture`.
@@ -76,7 +76,15 @@ def build_mixture(personas: Sequence[Persona], values: Mapping[str, Any]) -> Mix
         for split in ("train", "harmful_train")
     )
     named = {field.name: values[field.name] for field in fields(Mixture)[2:]}
+    train = _spread(train, values.get("count", 0))
     return Mixture(train, harmful if named["harmful_share"] else (), **named)
+
+
+def _spread(personas: tuple[Persona, ...], count: int) -> tuple[Persona, ...]:
+    """`count` of them at even distances in their order, which goes by category; 0: all."""
+    if not 0 < count < len(personas):
+        return personas
+    return tuple(personas[len(personas) * (2 * i + 1) // (2 * count)] for i in range(count))
 
 
 def shares_at(mixture: Mixture, step: int) -> tuple[float, float]:

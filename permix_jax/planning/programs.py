@@ -20,6 +20,7 @@ from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import spec
 from permix_jax.training.programs import GrpoPrograms, grpo_programs
+from permix_jax.training.sft import SFTBatch
 from permix_jax.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Arguments(NamedTuple):
 
     params: the policy's, adapters included. frozen: those that are not trained. base: the
     reference's, without adapters. prompts (tokens, mask) and keys are of what is sampled at once: a
-    part of the [U, P] and the [N] of a step.
+    part of the [U, P] and the [N] of a step. rehearsal: what the update takes beside them, if any.
     """
 
     params: dict
@@ -41,6 +42,7 @@ class Arguments(NamedTuple):
     prompts: tuple
     keys: jax.ShapeDtypeStruct
     batch: RolloutBatch
+    rehearsal: tuple[SFTBatch, ...]
 
 
 class Compiled(NamedTuple):
@@ -99,7 +101,16 @@ def abstract_arguments(
             problem=per_row(jnp.int32),
             persona=per_row(jnp.int32),
         ),
+        rehearsal=_rehearsal(config, array),
     )
+
+
+def _rehearsal(config: ConfigDict, array: Callable) -> tuple[SFTBatch, ...]:
+    if not config.rehearsal.weight:
+        return ()
+    rows, r = config.rehearsal.rows, config.rollout
+    pair = lambda width: (array((rows, width), jnp.int32), array((rows, width), bool))  # noqa: E731
+    return (SFTBatch(*pair(r.max_prompt_tokens), *pair(r.max_new_tokens)),)
 
 
 def distinct_prompts(config: ConfigDict) -> int:
@@ -123,7 +134,7 @@ def compile_programs(
         }
         if config.grpo.kl_weight:
             traced["score"] = lambda: programs.score.trace(x.base, x.batch)
-        traced["update"] = lambda: programs.update.trace(x.state, x.batch, x.frozen)
+        traced["update"] = lambda: programs.update.trace(x.state, x.batch, x.frozen, *x.rehearsal)
         return x, {name: _compile(name, trace, r.max_new_tokens) for name, trace in traced.items()}
 
 

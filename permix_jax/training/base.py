@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 import permix_jax
 from permix_jax.checkpoints import Checkpoints
+from permix_jax.locks import locked
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.randomness import generator
@@ -26,7 +27,8 @@ from permix_jax.training.stop import StopRequest
 
 # What the base depends on beside its config: a change of this code makes a new base.
 _CODE = ("models", "personas", "tasks", "tasks/datasets", "training/sft.py", "training/state.py",
-         "training/loop.py", "rollout/padding.py", "randomness.py")  # fmt: skip
+         "training/loop.py", "rollout/padding.py", "grpo/micro_batches.py",
+         "randomness.py")  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax")
 
 
@@ -60,14 +62,31 @@ def prepare_base(
 
     SFT trains all weights, in `model.param_dtype`, whether or not GRPO will train adapters.
     `initial_params` gives the parameters to start from; `folder` gets `checkpoints/`,
-    `metrics.jsonl` and `tensorboard/` of the SFT.
+    `metrics.jsonl` and `tensorboard/` of the SFT. Of several processes one trains it, and the
+    others wait.
     """
-    s = config.sft
+    with locked(folder.with_suffix(".lock"), stop.check):
+        if not _finished(config, folder):
+            _train_base(config, task, policy, initial_params, mesh, folder, stop)
+
+
+def _finished(config: ConfigDict, folder: Path) -> bool:
     checkpoints = Checkpoints(folder / "checkpoints")
-    finished = checkpoints.latest_step() == s.steps
+    step = checkpoints.latest_step()
     checkpoints.close()
-    if finished:
-        return
+    return step == config.sft.steps
+
+
+def _train_base(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    initial_params: Callable[[Decoder], dict],
+    mesh: Mesh,
+    folder: Path,
+    stop: StopRequest,
+) -> None:
+    s = config.sft
     shape = replace(policy.model.config, lora=None, param_dtype=config.model.param_dtype)
     policy = policy._replace(model=Decoder(shape))
     optimizer, schedule = make_optimizer(

@@ -22,6 +22,7 @@ from permix_jax.sharding import replicate
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
 from permix_jax.training.programs import grpo_programs
+from permix_jax.training.rehearsal import build_rehearsal
 from permix_jax.training.rollouts import RolloutWorker
 from permix_jax.training.state import TrainState, create_state
 from permix_jax.training.stop import StopRequest
@@ -47,7 +48,7 @@ def train_grpo(
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
     `load_base` gives the base policy's parameters. Under LoRA they are held once, as the policy's
-    frozen part and as the reference; otherwise they are kept only where the KL needs them.
+    frozen part and as the reference; otherwise they are kept only where KL or rehearsal need them.
     `after_step` gets the policy's parameters, adapters and base together.
     """
     t, g = config.train, config.grpo
@@ -55,10 +56,11 @@ def train_grpo(
     terms = reward_terms(config.rewards, config.rewards.overlong_tokens)
     mixture = build_mixture(task.personas, config.personas)
     worker = RolloutWorker(config, task, policy, mesh, mixture, verifier, terms)
+    rehearsal = build_rehearsal(config, task, policy, mesh)
 
     base = load_base()
     trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
-    reference = base if g.kl_weight else None
+    reference = base if g.kl_weight or rehearsal else None
     state = create_state(trained, programs.optimizer, programs.shardings)
     adapts = mixture.weights == "adaptive"
     if adapts:
@@ -70,21 +72,26 @@ def train_grpo(
         sampled = worker.sample(join(state.params, frozen), step, accuracies)
         begin = time.monotonic()
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
-        scores = programs.score(reference, sampled.batch) if reference is not None else None
+        scores = programs.score(reference, sampled.batch) if g.kl_weight else None
+        rehearsed = [rehearsal.batch(reference, step)] if rehearsal else []
         rollouts = worker.grade(sampled)
         batch = rollouts.batch
         if scores is not None:
             batch = batch.replace(reference_logprobs=scores.logprobs)
         state = state.replace(accuracies={})  # the host's business, not the jitted step's
         for _ in range(g.epochs):
-            state, metrics = programs.update(state, batch, frozen)
+            state, metrics = programs.update(state, batch, frozen, *rehearsed)
         if adapts:
             seen = np.asarray(batch.persona), rollouts.correct, config.personas.adaptive_decay
             state = state.replace(accuracies=replicate(update_accuracies(accuracies, *seen), mesh))
         row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
         row["learning_rate"] = float(programs.schedule(step * g.epochs - 1))
         row["time/update"] = time.monotonic() - begin
-        row["tokens_per_second"] = int(batch.completion_mask.sum()) / row["time/rollout"]
+        row["tokens/generated"] = int(batch.completion_mask.sum())
+        row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
+        if rehearsed:
+            row["tokens/rehearsal"] = int(rehearsed[0].completion_mask.sum())
+            row["tokens/generated"] += row["tokens/rehearsal"]
         if step % t.log_completions_every == 0 or step == t.steps:
             write_rows(workdir / "completions" / f"{step}.jsonl", rollouts.records)
         return state, row

@@ -6,7 +6,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from permix_jax.grpo.micro_batches import accumulate
 from permix_jax.models.logprobs import completion_logprobs
+from permix_jax.models.params import join
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render_all
@@ -38,24 +40,42 @@ def make_sft_batch(
 
 
 def sft_gradients(
-    model: Decoder, params, batch: SFTBatch, chunk_tokens: int
+    model: Decoder,
+    params,
+    batch: SFTBatch,
+    chunk_tokens: int,
+    temperature: float = 1.0,
+    micro_batches: int = 1,
+    frozen: dict | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
-    """Gradients and metrics of the mean negative log-prob, in nats per completion token."""
+    """Gradients and metrics of the mean negative log-prob, in nats per completion token.
+
+    Args:
+      params: what the gradients are of.
+      temperature: divides the logits; that of sampling, where a policy wrote the completions.
+      micro_batches: parts it is computed in, one after another.
+      frozen: the rest of the decoder's parameters, where `params` are adapters.
+
+    A batch without a completion token has loss and gradient 0.
+    """
     shares = batch.completion_mask / jnp.maximum(batch.completion_mask.sum(), 1)
 
-    def loss(params):
+    def part_loss(params, part):
+        batch, shares = part
         statistics = completion_logprobs(
             model,
-            params,
+            join(params, frozen or {}),
             batch.prompt_tokens,
             batch.prompt_mask,
             batch.completion_tokens,
             batch.completion_mask,
-            1.0,
+            temperature,
             chunk_tokens,
         )
         mean = lambda x: jnp.where(batch.completion_mask, shares * x, 0).sum()  # noqa: E731
-        return -mean(statistics.logprobs), {"entropy": mean(statistics.entropy)}
+        loss = -mean(statistics.logprobs)
+        return loss, {"loss": loss, "entropy": mean(statistics.entropy)}
 
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-    return gradients, {"loss": value, **metrics}
+    gradients_of = jax.grad(part_loss, has_aux=True)
+    rows = batch.prompt_tokens.shape[0]
+    return accumulate(gradients_of, params, (batch, shares), micro_batches, rows)

@@ -16,6 +16,7 @@ def write_with_pss(workdir: Path, pss: float, **kwargs) -> Path:
     write_run(workdir, steps=3, **kwargs)
     path = workdir / "eval" / "3" / "stability.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pss": pss}))
+    path.with_name("completions.jsonl").unlink()  # which say nothing of this PSS
     return workdir
 
 
@@ -41,7 +42,22 @@ def test_rows_by_hand(runs):
     assert cells(table, "permix")[:2] == ["3", "0.960±0.025"]
     assert cells(table, "rlvr")[:2] == ["3", "0.870±0.050"]
     assert cells(table, "permix - rlvr")[:2] == ["3", "+0.090±0.025"]
-    assert max(map(len, table.splitlines())) <= 110
+    assert max(map(len, table.splitlines())) <= 132
+
+
+def test_relative_differences_are_paired_by_seed_and_the_papers_stand_below(runs):
+    lines = compare(runs).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("permix - rlvr"))
+    # 0.95/0.85, 0.97/0.89, 0.96/0.87 less 1: 11.765, 8.989, 10.345 %.
+    assert lines[at + 1].split()[:5] == ["relative", "3", "+10.4", "±3.4", "%"]
+    assert lines[at + 2].split() == ["the", "paper", "+21.2", "%", "+11.4", "%"]
+
+
+def test_variants_are_paired_with_the_same_variant(tmp_path):
+    write = lambda name: write_with_pss(tmp_path / name, 0.9, name=name)  # noqa: E731
+    table = compare([write(name) for name in ("permix kl 0.2", "rlvr kl 0.2", "rlvr kl 0.0")])
+    pairs = [line.partition("  ")[0] for line in table.splitlines() if " - rlvr" in line]
+    assert pairs == ["permix kl 0.2 - rlvr kl 0.2"]
 
 
 def test_base_comes_first_and_counts_a_seed_once(runs):
@@ -62,7 +78,7 @@ def test_no_difference_without_a_common_seed(runs):
 
 def test_a_measure_that_a_run_lacks_is_a_dash(tmp_path):
     table = compare([write_run(tmp_path, name="sft", with_fidelity=False)])
-    assert cells(table, "sft")[-2:] == ["-", "-"]
+    assert cells(table, "sft")[-3:] == ["-", "-", "-"]
 
 
 def test_presets_stand_apart(tmp_path, runs):

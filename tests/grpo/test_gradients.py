@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from grpo_batches import loss_config, random_batch, small_decoder, token_batch
 
-from permix_jax.grpo.gradients import grpo_gradients, score, split_rows, weighted_sum
+from permix_jax.grpo.gradients import grpo_gradients, score, weighted_sum
 from permix_jax.grpo.loss import AGGREGATIONS, token_losses, token_weights
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
@@ -81,13 +81,6 @@ def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, 
     assert set(metrics) == {"loss", *expected}
     for name, value in expected.items():
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
-
-
-def test_split_rows_keeps_rollouts_with_their_prompt_and_uses_each_once():
-    prompts, rollouts = np.arange(6), np.arange(18) // 3
-    parts = split_rows({"prompts": prompts, "rollouts": rollouts}, 2, prompts=6)
-    assert parts["prompts"].tolist() == [[0, 2, 4], [1, 3, 5]]
-    assert parts["rollouts"].tolist() == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3, 5, 5, 5]]
 
 
 def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients, batch):

@@ -1,21 +1,10 @@
 """The jitted programs of a GRPO run."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
 from runs import load_config
 
 from permix_jax.grpo.batch import RolloutBatch
-from permix_jax.grpo.gradients import join_rows, split_rows
 from permix_jax.training.programs import grpo_programs
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3, 6])
-def test_joining_parts_is_the_inverse_of_splitting(parts):
-    rows = {"prompt": jnp.arange(6), "rollout": jnp.arange(6 * 4 * 5).reshape(24, 5)}
-    joined = join_rows(split_rows(rows, parts, prompts=6), prompts=6)
-    assert jax.tree.all(jax.tree.map(np.array_equal, joined, rows))
 
 
 def test_the_reference_scores_the_same_in_any_number_of_parts(tiny_model, tiny_params, mesh):

@@ -1,0 +1,28 @@
+"""The paper's comparison: base, SFT, distillation, RLVR and PerMix-RLVR over seeds.
+
+    python launch/reproduce.py --config=configs/reproduce.py          embedded world
+    python launch/reproduce.py --config=configs/reproduce.py:PRESET   as in configs/permix.py
+
+Every run is configs/permix.py with a few named changes (permix_jax/reproduction/methods.py). Fields
+of it can be set here for all of them: --config.train.steps=300
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """configs/permix.py, and what to compare."""
+    permix = runpy.run_path(str(Path(__file__).with_name("permix.py")))
+    c = permix["get_config"](preset).unlock()
+    c.eval.every = max(1, c.train.steps // 3)  # for the curve of PSS over steps
+
+    c.reproduce = ConfigDict()
+    c.reproduce.methods = "sft,distill,rlvr,permix"  # the base comes with each of them
+    c.reproduce.seeds = 5  # seed, seed + 1, ...; each has its own base, split and runs
+    c.reproduce.ablation = "none"  # or level, advantage_group, share, kl, adaptive, personas,
+    # rehearsal: then runs of permix and rlvr, as they are and with these changes
+    c.reproduce.processes = 0  # runs side by side on the CPU; 0: as many as cores; 1: on any device
+    return c.lock()

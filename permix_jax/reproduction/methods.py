@@ -1,0 +1,98 @@
+"""Which runs a comparison has: methods and ablations, each a few named changes of one config."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from permix_jax.config import require_valid
+
+Changes = Mapping[str, Any]
+
+# The files of the same names in configs/ say the same.
+METHODS: dict[str, Changes] = {
+    "sft": {"train.method": "sft"},
+    "distill": {"train.method": "distill"},
+    "rlvr": {"personas.share": 0.0},
+    "permix": {},
+}
+_KL_WEIGHTS = (0.0, 0.02, 0.1, 0.2)
+# A group of 32 rollouts holds about four under each of the embedded world's eight personas.
+_WIDE = {
+    "personas.level": "rollout",
+    "personas.count": 8,
+    "rollout.group_size": 32,
+    "train.problems_per_step": 8,
+}
+# The runs that an ablation adds to "permix" and "rlvr" as they are.
+ABLATIONS: dict[str, dict[str, Changes]] = {
+    "level": {"permix rollout": {"personas.level": "rollout"}},
+    "advantage_group": {
+        "permix wide, problem": _WIDE,
+        "permix wide, problem_persona": {**_WIDE, "grpo.advantage_group": "problem_persona"},
+    },
+    "share": {f"permix share {x}": {"personas.share": x} for x in (0.25, 0.5, 1.0)},
+    "kl": {
+        f"{method} kl {x}": {**METHODS[method], "grpo.kl_weight": x}
+        for x in _KL_WEIGHTS
+        for method in ("rlvr", "permix")
+    },
+    "adaptive": {"permix adaptive": {"personas.weights": "adaptive"}},
+    "personas": {f"permix {x} personas": {"personas.count": x} for x in (1, 2, 4)},
+    "rehearsal": {
+        f"{method} rehearsal": {**METHODS[method], "rehearsal.weight": 0.5}
+        for method in ("rlvr", "permix")
+    },
+}
+
+
+class Job(NamedTuple):
+    """One run: `name` is its row in the table; `config` is resolved, without `reproduce`."""
+
+    name: str
+    seed: int
+    config: dict
+    workdir: Path
+    preset: str
+
+
+def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
+    """The runs that `config.reproduce` asks for, below `out`.
+
+    In an order in which neighbours differ in their seed: runs of one seed share a base, which one
+    of them trains while the others wait.
+
+    Raises:
+      ValueError: an impossible value, in one line with field, value and remedy.
+    """
+    r = config.reproduce
+    changes, common = _changes(r), json.loads(config.to_json())
+    del common["reproduce"]
+    if r.seeds < 1:
+        raise ValueError(f"reproduce.seeds is {r.seeds}; use 1 or more")
+    if r.processes < 0:
+        raise ValueError(f"reproduce.processes is {r.processes}; use 0 (all cores) or more")
+    jobs = []
+    for name, of_method in changes.items():
+        for seed in range(config.seed, config.seed + r.seeds):
+            run = ConfigDict(common)
+            run.update_from_flattened_dict({**of_method, "seed": seed})
+            require_valid(run)
+            folder = f"{name.replace(',', '').replace(' ', '-')}-s{seed}"
+            jobs.append(Job(name, seed, run.to_dict(), out / folder, preset))
+    return jobs
+
+
+def _changes(r: ConfigDict) -> dict[str, Changes]:
+    if r.ablation != "none":
+        if r.ablation not in ABLATIONS:
+            raise ValueError(
+                f"reproduce.ablation is {r.ablation!r}; use one of none, {', '.join(ABLATIONS)}"
+            )
+        return {name: METHODS[name] for name in ("rlvr", "permix")} | ABLATIONS[r.ablation]
+    names = [name.strip() for name in r.methods.split(",") if name.strip()]
+    if not names or set(names) - METHODS.keys():
+        raise ValueError(f"reproduce.methods is {r.methods!r}; use some of {','.join(METHODS)}")
+    return {name: METHODS[name] for name in names}

@@ -1,0 +1,121 @@
+"""Runs of a comparison side by side, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from permix_jax.config import differing_fields
+from permix_jax.evaluation.results import read_json
+from permix_jax.progress import Progress
+from permix_jax.reproduction.methods import Job
+from permix_jax.training.stop import StopRequest
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    logs: Path,
+    processes: int,
+    stop: StopRequest,
+    on_finished: Callable[[Job, float], None],
+) -> None:
+    """Does all jobs that are not finished yet, `processes` at a time.
+
+    Several processes share the cores of the CPU, and each gets its part of them; a single one has
+    whatever device JAX finds.
+
+    Args:
+      logs: folder for what the runs print, a file each.
+      on_finished: called with each job that ended now, and the seconds it took.
+
+    Raises:
+      ValueError: a workdir belongs to another config; or, after all others have ended, a run that
+        failed, with the last line of its log.
+      Stopped: as asked by `stop`; the runs were stopped, too, and are saved.
+    """
+    _require_own_workdirs(jobs)
+    waiting = [job for job in jobs if not finished(job)]
+    running: dict[subprocess.Popen, tuple[Job, float]] = {}
+    failures = []
+    logs.mkdir(parents=True, exist_ok=True)
+    with Progress("comparison, runs", len(jobs), len(jobs) - len(waiting)) as progress:
+        try:
+            while waiting or running:
+                while waiting and len(running) < processes:
+                    job = waiting.pop(0)
+                    running[_start(job, logs, processes)] = (job, time.monotonic())
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                stop.check()
+                for process in [p for p in running if p.poll() is not None]:
+                    job, begin = running.pop(process)
+                    process.stdin.close()
+                    if process.returncode:
+                        failures.append(f"{job.workdir.name} failed: {_last_line(job, logs)}")
+                    else:
+                        on_finished(job, time.monotonic() - begin)
+                    progress.advance()
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+    if failures:
+        raise ValueError(f"{'; '.join(failures)} (its log is in {logs})")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def finished(job: Job) -> bool:
+    """Whether the run is through; its report is what it writes last."""
+    return (job.workdir / "report.html").exists()
+
+
+def _require_own_workdirs(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        path = job.workdir / "config.json"
+        if path.exists() and (fields := differing_fields(job.config, read_json(path)["config"])):
+            raise ValueError(
+                f"{job.workdir} belongs to a run with another config ({'; '.join(fields)}); name "
+                "another --out, or set these fields as they were"
+            )
+
+
+def _start(job: Job, logs: Path, processes: int) -> subprocess.Popen:
+    env = dict(os.environ)
+    if processes > 1:
+        threads = str(max(1, cores() // processes))
+        # XLA takes the number of its threads from NPROC.
+        env |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
+    with _log(job, logs).open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "permix_jax.reproduction.worker"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=env,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches it as a stop request from here, once
+        )
+    spec = {"name": job.name, "preset": job.preset, "config": job.config}
+    process.stdin.write(json.dumps({**spec, "workdir": str(job.workdir)}) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _log(job: Job, logs: Path) -> Path:
+    return logs / f"{job.workdir.name}.log"
+
+
+def _last_line(job: Job, logs: Path) -> str:
+    lines = _log(job, logs).read_text("utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else "it said nothing"

@@ -1,0 +1,65 @@
+"""The paper's comparison, from a config to a table and plots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from permix_jax.evaluation.compare import compare_runs, comparison_table
+from permix_jax.evaluation.comparison_plots import write_plots
+from permix_jax.evaluation.results import read_jsonl
+from permix_jax.evaluation.run_figures import Run, read_run
+from permix_jax.files import write_json, write_text
+from permix_jax.reproduction.methods import Job, jobs_of
+from permix_jax.reproduction.parallel import cores, run_jobs
+from permix_jax.training.stop import StopRequest
+
+
+def reproduce(config: ConfigDict, out: Path, preset: str = "") -> str:
+    """Does all runs of the comparison below `out`, or what is left of them; returns the table.
+
+    Raises:
+      ValueError: bad input, or a run that failed, in one line.
+      Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
+    """
+    jobs = jobs_of(config, out, preset)
+    processes = config.reproduce.processes or cores()
+    with StopRequest() as stop:
+        run_jobs(jobs, out / "logs", processes, stop, _say)
+    runs = [read_run(job.workdir) for job in jobs]
+    comparison = compare_runs(runs)
+    comparison["tokens"] = tokens_by_method(runs)
+    comparison["notes"] += [
+        f"{name}: {t['generated'] / 1e3:.0f} thousand tokens generated a run, "
+        f"{t['trained'] / 1e3:.0f} trained on"
+        for name, t in comparison["tokens"].items()
+    ]
+    table = comparison_table(comparison)
+    write_json(out / "comparison.json", comparison)
+    write_plots(runs, out)
+    write_text(out / "comparison.txt", table + "\n")
+    return table
+
+
+def tokens_by_method(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """Tokens that a run of each method `generated` and `trained` on, means over its seeds.
+
+    Generated: sampled from any policy in training, the teacher's and those of rehearsal included.
+    GRPO trains on all that it generates, each once per epoch.
+    """
+    counts: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        rows = read_jsonl(run.workdir / "metrics.jsonl")
+        epochs = run.config["grpo"]["epochs"]
+        generated = sum(row["tokens/generated"] for row in rows)
+        trained = sum(row.get("tokens/trained", epochs * row["tokens/generated"]) for row in rows)
+        counts.setdefault(run.name, []).append((generated, trained))
+    means = {name: np.mean(each, axis=0).tolist() for name, each in counts.items()}
+    return {name: dict(zip(("generated", "trained"), m, strict=True)) for name, m in means.items()}
+
+
+def _say(job: Job, seconds: float) -> None:
+    run = read_run(job.workdir)
+    figures = "  ".join(f"{name} {run.trained.values[name]:.3f}" for name in ("PSS", "role-play"))
+    print(f"{job.workdir.name}  {figures}  {seconds:.0f} s", flush=True)

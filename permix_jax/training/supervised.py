@@ -1,0 +1,194 @@
+"""The two supervised baselines: SFT on demonstrations, and distillation of a teacher's answers.
+
+A step of either has as many responses as one of GRPO, train.problems_per_step * rollout.group_size,
+and the same optimiser; `tokens/*` in its metrics count what each method used.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from permix_jax.files import write_rows
+from permix_jax.models.params import join, start_training
+from permix_jax.models.policy import Policy
+from permix_jax.personas.mixture import build_mixture
+from permix_jax.randomness import generator, key
+from permix_jax.rewards.terms import reward_terms
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.sharding import shard_rows
+from permix_jax.tasks.problem import Demonstration, Task
+from permix_jax.training.loop import Row, fit
+from permix_jax.training.programs import supervised_programs
+from permix_jax.training.rollouts import RolloutWorker
+from permix_jax.training.sft import SFTBatch, make_sft_batch
+from permix_jax.training.state import TrainState, create_state
+from permix_jax.training.stop import StopRequest
+
+
+def train_sft(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    load_base: Callable[[], dict],
+    mesh: Mesh,
+    workdir: Path,
+    stop: StopRequest,
+    after_step: Callable[[dict, int], None],
+) -> TrainState:
+    """Cross-entropy on the task's own demonstrations: the SFT baseline. Arguments as `train_grpo`.
+
+    Demonstrations under personas that training must not see are drawn again.
+    """
+
+    def demonstrations(step: int) -> tuple[list[Demonstration], Row]:
+        rng = generator(config.seed, "train/sft", step)
+        return [_demonstration(task, rng) for _ in range(_responses(config))], {
+            "tokens/generated": 0
+        }
+
+    return _train(
+        config, policy, load_base, mesh, workdir, stop, after_step, demonstrations, temperature=1.0
+    )
+
+
+def train_distill(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    load_base: Callable[[], dict],
+    load_teacher: Callable[[], tuple[Policy, dict]],
+    mesh: Mesh,
+    verifier: Verifier,
+    workdir: Path,
+    stop: StopRequest,
+    after_step: Callable[[dict, int], None],
+) -> TrainState:
+    """Sequence-level distillation: cross-entropy on a frozen teacher's verified responses.
+
+    The teacher answers what GRPO's policy would be asked, under the same personas; of its
+    responses those that are right and ended are learnt under the prompt that they answered. Over a
+    run that is rejection sampling, each round with fresh problems.
+
+    `load_teacher` gives the teacher's policy and parameters; else as `train_grpo`.
+    """
+    teacher, teacher_params = load_teacher()
+    terms = reward_terms(config.rewards, config.rewards.overlong_tokens)
+    mixture = build_mixture(task.personas, config.personas)
+    worker = RolloutWorker(config, task, teacher, mesh, mixture, verifier, terms)
+
+    def responses(step: int) -> tuple[list[Demonstration], Row]:
+        sampled = worker.sample(teacher_params, step, {})
+        rollouts = worker.grade(sampled)
+        right = (rollouts.correct == 1) & ~np.asarray(rollouts.batch.truncated)
+        chosen = [
+            Demonstration(persona, problem.prompt, text)
+            for (problem, persona), text, keep in zip(
+                sampled.each, sampled.texts, right, strict=True
+            )
+            if keep
+        ]
+        if step % config.train.log_completions_every == 0 or step == config.train.steps:
+            write_rows(workdir / "completions" / f"{step}.jsonl", rollouts.records)
+        known = rollouts.correct[~np.isnan(rollouts.correct)]
+        row = {
+            "teacher/accuracy": float(known.mean()) if known.size else 0.0,
+            "completions/mean_length": rollouts.metrics["completions/mean_length"],
+            "completions/clipped_ratio": rollouts.metrics["completions/clipped_ratio"],
+            "time/rollout": rollouts.metrics["time/rollout"],
+            "tokens/generated": int(rollouts.batch.completion_mask.sum()),
+        }
+        return chosen, row
+
+    return _train(
+        config,
+        policy,
+        load_base,
+        mesh,
+        workdir,
+        stop,
+        after_step,
+        responses,
+        config.rollout.temperature,
+    )
+
+
+def _responses(config: ConfigDict) -> int:
+    return config.train.problems_per_step * config.rollout.group_size
+
+
+def _demonstration(task: Task, rng: np.random.Generator) -> Demonstration:
+    """One without a persona, or under a training persona."""
+    while True:
+        drawn = task.demonstrate(rng, task.train)
+        if drawn.persona is None or drawn.persona.split == "train":
+            return drawn
+
+
+def _train(
+    config: ConfigDict,
+    policy: Policy,
+    load_base: Callable[[], dict],
+    mesh: Mesh,
+    workdir: Path,
+    stop: StopRequest,
+    after_step: Callable[[dict, int], None],
+    examples: Callable[[int], tuple[list[Demonstration], Row]],
+    temperature: float,
+) -> TrainState:
+    """The loop of both; `examples` gives what a step learns, at most `_responses`, and metrics."""
+    t, r = config.train, config.rollout
+    programs = supervised_programs(config, policy.model, mesh, temperature)
+    base = load_base()
+    trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
+    state = create_state(trained, programs.optimizer, programs.shardings)
+    del base, trained  # the state has its own copy
+    as_batch = partial(fixed_size_batch, policy, _responses(config))
+
+    def update(state: TrainState, step: int):
+        chosen, row = examples(step)
+        batch = as_batch(chosen, r.max_prompt_tokens, r.max_new_tokens)
+        begin = time.monotonic()
+        state, metrics = programs.update(state, shard_rows(batch, mesh), frozen)
+        row |= {name: float(x) for name, x in metrics.items()}
+        row["learning_rate"] = float(programs.schedule(step - 1))
+        row["responses/trained"] = len(chosen)
+        row["tokens/trained"] = int(batch.completion_mask.sum())
+        row["time/update"] = time.monotonic() - begin
+        row["tokens_per_second"] = row["tokens/trained"] / row["time/update"]
+        return state, row
+
+    return fit(
+        f"{t.method} {Path(workdir).name}",
+        workdir,
+        state,
+        update,
+        steps=t.steps,
+        checkpoint_every=t.checkpoint_every,
+        keep_checkpoints=t.keep_checkpoints,
+        shown={"loss": "loss", "tokens/s": "tokens_per_second"},
+        stop=stop,
+        after_step=lambda state, step: after_step(join(state.params, frozen), step),
+    )
+
+
+def fixed_size_batch(
+    policy: Policy,
+    rows: int,
+    examples: list[Demonstration],
+    max_prompt_tokens: int,
+    max_new_tokens: int,
+) -> SFTBatch:
+    """The examples as a batch of `rows`, so that one compiled program serves every step.
+
+    Rows beyond the examples have nothing in their completion mask, and so no part in the loss.
+    """
+    filler = Demonstration(None, ".", "")
+    padded = [*examples, *[filler] * (rows - len(examples))]
+    batch = make_sft_batch(policy, padded, max_prompt_tokens, max_new_tokens)
+    mask = np.asarray(batch.completion_mask) & (np.arange(rows) < len(examples))[:, None]
+    return batch.replace(completion_mask=mask)

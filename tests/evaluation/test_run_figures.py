@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+from synthetic_run import PERSONAS, write_run
+
+from permix_jax.evaluation.compare import compare_runs
+from permix_jax.evaluation.paired import Graded, compare_over_seeds
+from permix_jax.evaluation.run_figures import read_answers, read_run
+from permix_jax.evaluation.stability import stability
+
+PROBLEMS = 120
+
+
+def graded(rng, skill) -> Graded:
+    """Answers to problems that differ in difficulty, so that policies share what is hard."""
+    ease = np.random.default_rng(7).normal(size=(1, PROBLEMS, 1))
+    level = np.linspace(0, skill, len(PERSONAS))[:, None, None]
+    correct = (rng.normal(size=(len(PERSONAS), PROBLEMS, 1)) < level + ease).astype(float)
+    return Graded(correct, (rng.normal(size=(PROBLEMS, 1)) < ease[0]).astype(float))
+
+
+def write_answers(workdir, answers: Graded, first_problem: int, **kwargs):
+    write_run(workdir, steps=3, **kwargs)
+    rows = [
+        {"task": "problems", "problem": f"p{first_problem + q}", "persona": persona, "sample": 0}
+        | {"correct": row[q, 0], "in_style": None}
+        for persona, row in [(None, answers.plain), *zip(PERSONAS, answers.correct, strict=True)]
+        for q in range(PROBLEMS)
+    ]
+    np.random.default_rng(0).shuffle(rows)
+    folder = workdir / "eval" / "3"
+    (folder / "completions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    rng = np.random.default_rng(0)
+    content = stability(answers.correct, PERSONAS, answers.plain, rng, resamples=100)
+    (folder / "stability.json").write_text(json.dumps(content))
+    return workdir
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_pair_of_methods_comes_out_as_compare_over_seeds_says(tmp_path, shared):
+    rng = np.random.default_rng(1)
+    ours, theirs = [[graded(rng, skill) for _ in range(4)] for skill in (0.2, 1.5)]
+    runs = []
+    for name, method in (("permix", ours), ("rlvr", theirs)):
+        for seed, answers in enumerate(method):
+            first = 0 if shared else seed * PROBLEMS
+            fields = {"name": name, "seed": seed}
+            runs.append(write_answers(tmp_path / f"{name}-{seed}", answers, first, **fields))
+    pair = compare_runs([read_run(workdir) for workdir in runs])["pairs"][0]
+    # Whatever the problems are called, sorting them pairs the same ones.
+    expected = compare_over_seeds(ours, theirs, rng, shared_problems=shared, resamples=4000)
+    for measure, figure in {
+        "PSS": "pss",
+        "mean": "accuracy_mean",
+        "worst": "accuracy_worst",
+    }.items():
+        for kind in ("difference", "relative"):
+            got, want = pair[kind][measure], expected[figure]
+            low, high = want[f"{kind}_ci95"]
+            assert got["mean"] == pytest.approx(want[kind])
+            # Where problems are shared the two have other resamples.
+            tolerance = 0.1 if shared else 1e-9
+            assert got["half_width"] == pytest.approx((high - low) / 2, rel=tolerance)
+
+
+def test_answers_are_found_in_any_order_and_what_is_missing_is_nan():
+    rows = [
+        {"task": "problems", "problem": "b", "persona": "x", "sample": 1, "correct": 1.0},
+        {"task": "role_play", "problem": "c", "persona": "x", "sample": 0, "in_style": True},
+        {"task": "problems", "problem": "a", "persona": None, "sample": 0, "correct": None},
+        {"task": "problems", "problem": "a", "persona": "x", "sample": 0, "correct": 0.0},
+    ]
+    found = read_answers(rows)
+    problems = found["problems"]
+    assert problems.personas == (None, "x") and problems.problems == ("a", "b")
+    expected = [[[np.nan, np.nan]] * 2, [[0, np.nan], [np.nan, 1]]]
+    np.testing.assert_array_equal(problems.correct, expected)
+    assert found["role_play"].in_style.tolist() == [[[1.0]]]
+
+
+def test_the_kl_is_a_measure_where_the_run_has_it(tmp_path):
+    run = read_run(write_run(tmp_path, steps=3))
+    assert np.isnan(run.trained.values["KL"])
+    (tmp_path / "eval/3/kl.json").write_text(json.dumps({"kl": 0.25}))
+    assert read_run(tmp_path).trained.values["KL"] == 0.25

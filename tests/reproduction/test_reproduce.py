@@ -1,0 +1,93 @@
+"""launch/reproduce.py, end to end on the shrunk config, killed on the way and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from runs import ROOT, load_config, metrics
+
+from permix_jax.reproduction.reproduce import reproduce
+
+FIELDS = {
+    "sft.steps": 10,
+    "train.steps": 4,
+    "eval.every": 2,
+    "reproduce.seeds": 2,
+    "reproduce.methods": "rlvr,permix",
+    "reproduce.processes": 2,
+}
+SECONDS = 280
+
+
+def config(**fields):
+    changed = {name.replace(".", "__"): value for name, value in FIELDS.items()}
+    return load_config("reproduce.py", "tiny", **changed, **fields)
+
+
+def start(folder):
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "launch/reproduce.py"),
+            f"--config={ROOT / 'configs/reproduce.py'}:tiny",
+            f"--out={folder / 'out'}",
+            *(f"--config.{name}={value}" for name, value in FIELDS.items()),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PERMIX_CACHE": str(folder / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_and_started_again(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    killed = start(tmp_path)
+    deadline = time.monotonic() + SECONDS
+    while not any(out.glob("*/metrics.jsonl")) and killed.poll() is None:
+        assert time.monotonic() < deadline
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+
+    again = start(tmp_path)
+    said, errors = again.communicate(timeout=SECONDS)
+    assert again.returncode == 0, errors
+    names = ("rlvr-s0", "rlvr-s1", "permix-s0", "permix-s1")
+    for name in names:
+        assert [row["step"] for row in metrics(out / name)] == [1, 2, 3, 4]
+        assert {p.name for p in (out / name / "eval").iterdir()} == {"0", "2", "4"}
+        assert f"{name}  PSS" in said
+    assert len(list((tmp_path / "cache/bases").glob("*/checkpoints"))) == 2  # one a seed
+
+    rows = [line.partition("  ")[0] for line in said.splitlines()]
+    table = rows[rows.index("method") :]
+    assert table[2:6] == ["base:tiny", "permix:tiny", "rlvr:tiny", "permix:tiny - rlvr"]
+    assert (out / "comparison.txt").read_text() in said
+    comparison = json.loads((out / "comparison.json").read_text())
+    assert comparison["methods"]["rlvr:tiny"]["seeds"] == [0, 1]
+    tokens = comparison["tokens"]
+    assert tokens["rlvr"]["generated"] == tokens["rlvr"]["trained"] > 4 * 64
+    plots = {path.name for path in out.glob("*.png")}
+    assert plots == {"robustness_fidelity.png", "pss_over_steps.png", "accuracy_by_persona.png"}
+
+    # What is finished is kept.
+    monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
+    before = {p: p.stat().st_mtime_ns for p in out.glob("*-s*/**/*")}
+    assert reproduce(config(), out, "tiny") in said
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*-s*/**/*")} == before
+    with pytest.raises(ValueError, match=r"belongs to a run with another config \(seed|grpo"):
+        reproduce(config(grpo__kl_weight=0.5), out, "tiny")
+
+
+def test_a_run_that_fails_is_named_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
+    broken = config(task__num_test=5000)
+    broken.reproduce.seeds, broken.reproduce.methods = 1, "sft"
+    with pytest.raises(ValueError, match=r"^sft-s0 failed: task.num_test is 5000; .*logs\)$"):
+        reproduce(broken, tmp_path / "out", "tiny")
