@@ -103,17 +103,7 @@ def evaluate(
         before = 0
         for part in asked:
             first = max(0, len(log.rows) - before) // part.samples
-            grader = _Grader(task, verifier, part, log, first)
-
-            def after_batch(batch: Sequence[Sequence[Answer]], grader=grader) -> None:
-                grader.submit(batch)
-                progress.advance(sum(map(len, batch)))
-                try:
-                    check_stop()
-                except Exception:
-                    grader.finish()
-                    raise
-
+            grader = _Grader(task, verifier, part, first, log, progress, check_stop)
             generate(
                 policy,
                 params,
@@ -124,7 +114,7 @@ def evaluate(
                 settings.batch_size,
                 settings.max_prompt_tokens,
                 mesh,
-                after_batch,
+                grader.after_batch,
                 first,
             )
             grader.finish()
@@ -155,17 +145,43 @@ def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[
 
 
 class _Grader:
-    """Sends batches of one kind to the verifier, and their rows, once graded, to the log."""
+    """Sends batches of one kind to the verifier, and their rows, once graded, to the log.
+
+    `first` is the number of the first prompt that is still to be answered.
+    """
 
     def __init__(
-        self, task: Task, verifier: Verifier, prompts: Prompts, log: GradedRows, first: int
+        self,
+        task: Task,
+        verifier: Verifier,
+        prompts: Prompts,
+        first: int,
+        log: GradedRows,
+        progress: Progress,
+        check_stop: Callable[[], None],
     ):
-        self._task, self._verifier, self._prompts, self._log = task, verifier, prompts, log
-        self._next = first
+        self._task, self._verifier, self._prompts, self._next = task, verifier, prompts, first
+        self._log, self._progress, self._check_stop = log, progress, check_stop
         self._pending: deque[tuple[list, Future[Grades] | None]] = deque()
 
-    def submit(self, batch: Sequence[Sequence[Answer]]) -> None:
+    def after_batch(self, batch: Sequence[Sequence[Answer]]) -> None:
         """Takes the answers to the next prompts; writes the rows of the batch before."""
+        self._submit(batch)
+        if len(self._pending) > 1:
+            self._write()
+        self._progress.advance(sum(map(len, batch)))
+        try:
+            self._check_stop()
+        except Exception:
+            self.finish()
+            raise
+
+    def finish(self) -> None:
+        """Waits for the verifier, and writes the rows of all batches."""
+        while self._pending:
+            self._write()
+
+    def _submit(self, batch: Sequence[Sequence[Answer]]) -> None:
         pairs = self._prompts.pairs[self._next : self._next + len(batch)]
         self._next += len(batch)
         each = [
@@ -178,13 +194,6 @@ class _Grader:
             texts = [answer.text for *_, answer in each]
             grades = self._verifier.submit(texts, [problem for _, problem, *_ in each])
         self._pending.append((each, grades))
-        if len(self._pending) > 1:
-            self._write()
-
-    def finish(self) -> None:
-        """Waits for the verifier, and writes the rows of all batches."""
-        while self._pending:
-            self._write()
 
     def _write(self) -> None:
         each, grades = self._pending.popleft()

@@ -169,3 +169,15 @@ def test_real_tasks(real_folder, real_cache):
     data = replace(data, train="math", test="math500", max_steps=0, answer_format="boxed")
     task = problem_task(data, default_bank(), 500, 0, real_cache)
     assert len(task.train) == 7498 - 3 - 10 and len(task.test) == 500
+
+
+def test_an_evaluation_reads_no_training_sets_and_draws_the_same_test_problems(
+    make, folder, tmp_path
+):
+    data = DataSettings(train="absent.jsonl", test="svamp", folder=str(folder))
+    task = problem_task(data, PERSONAS, 2, 0, tmp_path / "cache", testing_only=True)
+    assert not task.train
+    assert ids(task.test) == ids(make(2).test)
+    held_out = DataSettings(train="gsm8k", folder=str(folder))
+    task = problem_task(held_out, PERSONAS, 2, 0, tmp_path / "cache", testing_only=True)
+    assert ids(task.test) == ids(make(2, train="gsm8k", test="").test) and task.train
