@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -43,7 +44,8 @@ def fit(
       state: the state at step 0; donated.
       update: (state, step) -> (new state, metrics); must hold `loss` and `grad_norm`.
       shown: metrics on the progress bar, by the name they have there.
-      after_step: called after each step's row is written, before its checkpoint.
+      after_step: called after each step's row is written, and again where a run goes on from that
+        step, for it may have been stopped within; must do nothing where it is done.
 
     Raises:
       NonFiniteError: naming the step; checkpoints are left as they were.
@@ -53,6 +55,8 @@ def fit(
     state, done = _resume(checkpoints, state)
     log = MetricsLog(folder, done)
     try:
+        if done:
+            after_step(state, done)
         with Progress(label, steps, done) as progress:
             for step in range(done + 1, steps + 1):
                 stop.check()
@@ -60,9 +64,16 @@ def fit(
                 _require_finite(row, step, checkpoints)
                 log.write({"step": step, **row})
                 progress.advance(**{name: row[key] for name, key in shown.items() if key in row})
-                after_step(state, step)
-                if step % checkpoint_every == 0 or step == steps or stop.requested:
-                    checkpoints.save(step, state.params, _without_params(state))
+                save = partial(checkpoints.save, step, state.params, _without_params(state))
+                due = step % checkpoint_every == 0 or step == steps or stop.requested
+                if due:
+                    save()
+                try:
+                    after_step(state, step)
+                except Stopped:
+                    if not due:
+                        save()
+                    raise
     finally:
         checkpoints.wait()
         checkpoints.close()
