@@ -148,6 +148,18 @@ def get_config(preset: str = "") -> ConfigDict:
     c.eval.judge_free_questions = 64  # of each kind, at most, that are scored so; 0: all
     c.eval.judge_free_reference = ""  # model that scores, as model.source; "": the base policy
 
+    c.personagym = ConfigDict()  # of launch/personagym.py alone (docs/judging.md)
+    c.personagym.folder = ""  # a local folder with the benchmark's files; "": they are downloaded
+    c.personagym.light = True  # the first question of each task: 1,000 of 10,000
+    c.personagym.personas = 0  # so many of the 200, drawn by seed; 0: all
+    c.personagym.per_task = 0  # so many questions of each task, drawn by seed; 0: all
+    c.personagym.temperature = 0.9  # of the answers, as published
+    c.personagym.top_p = 0.9  # of the answers, as published
+    c.personagym.max_new_tokens = 512  # of an answer; what does not end in it is cut off
+    c.personagym.batch_size = 32  # answers generated at once
+    c.personagym.judges = ""  # path of judges.jsonl; "": answer only
+    c.personagym.examples = True  # judges are shown a response of each score, by the first of them
+
     c.mesh = ConfigDict()
     c.mesh.data = 1  # copies of the policy, each with its share of the rows
     c.mesh.fsdp = 1  # weights and optimiser are cut over these devices, as are the rows

@@ -15,6 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from permix_jax.evaluation.personagym.judges import JudgeError
 from permix_jax.training.loop import NonFiniteError
 from permix_jax.training.stop import Stopped
 
@@ -41,7 +42,7 @@ def launch(job: Callable[[ConfigDict, Path, str, str], None]) -> None:
             job(_CONFIG.value, workdir, name, preset)
         except Stopped:
             print("stopped; what was done is saved, and the same command goes on from there")
-        except (ValueError, OSError, ImportError, NonFiniteError) as error:
+        except (ValueError, OSError, ImportError, NonFiniteError, JudgeError) as error:
             _fail(str(error))
 
     app.run(main, flags_parser=_parse)

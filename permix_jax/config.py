@@ -206,6 +206,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda v: v == 0 or v >= 2),
         "use 0 (all), or 2 or more: the interval is over questions",
     ),
+    "personagym.personas": _at_least(0),
+    "personagym.per_task": _at_least(0),
+    "personagym.temperature": _at_least(0),
+    "personagym.top_p": ((lambda v: 0 < v <= 1), "use a share above 0, up to 1"),
+    "personagym.max_new_tokens": _at_least(1),
+    "personagym.batch_size": _at_least(1),
     "mesh.data": _at_least(1),
     "mesh.fsdp": _at_least(1),
     "mesh.tensor": _at_least(1),
@@ -227,6 +233,8 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
     for samples in (c.eval.samples, c.eval.role_play_samples or 1):
         if max(1, c.eval.batch_size // samples) % devices:
             yield "eval.batch_size", f"use a multiple of {samples} samples times {rows}"
+    if c.personagym.batch_size % devices:
+        yield "personagym.batch_size", f"use a multiple of {rows}"
     if c.eval.temperature == 0 and max(c.eval.samples, c.eval.role_play_samples) > 1:
         remedy = "greedy answers do not vary: use 1 sample, or more than 0"
         yield "eval.temperature", remedy

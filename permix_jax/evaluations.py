@@ -114,21 +114,8 @@ def evaluate_run(
       Stopped: Ctrl-C or SIGTERM; what is done is kept, and the same call goes on.
     """
     require_valid(config)
-    record = read_json(workdir / "config.json")
-    _require_same_policy(config, record["config"], workdir)
-    if step != 0:
-        step = newest_step(workdir / "checkpoints", step)
+    step, load = checkpoint_of_run(config, workdir, step, ("seed", "task"))
     folder = out or workdir / "eval" / str(step)
-    base = Path(record["base"])
-
-    def load(policy: Policy, initial_params: Callable, mesh: Mesh):
-        load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
-        reference = policy._replace(model=without_lora(policy.model))
-        if step == 0:
-            return reference, load_base, reference, load_base
-        load_trained = partial(load_trained_params, policy, load_base, workdir, step, mesh)
-        return policy, load_trained, reference, load_base
-
     return _evaluate(config, load, run_identity(workdir, step, folder), folder, f"step {step}")
 
 
@@ -137,15 +124,54 @@ def evaluate_model(config: ConfigDict, source: str, out: Path) -> str:
 
     Its reference for fidelity without a judge is `eval.judge_free_reference`, or itself.
     """
+    config = config_of_model(config, source)
+    require_valid(config)
+    return _evaluate(config, source_loader, {"model": source}, out, source)
+
+
+def config_of_model(config: ConfigDict, source: str) -> ConfigDict:
+    """The config of a Hugging Face folder or hub id as it is: no adapters, no SFT."""
     config = config.copy_and_resolve_references()
     config.model.source, config.lora.rank, config.sft.steps = source, 0, 0
-    require_valid(config)
+    return config
+
+
+def source_loader(policy: Policy, initial_params: Callable, mesh: Mesh):
+    """What `checkpoint_of_run` gives, for a model as it is: the policy is its own reference."""
+    load_params = partial(initial_params, policy.model)
+    return policy, load_params, policy, load_params
+
+
+def checkpoint_of_run(
+    config: ConfigDict, workdir: Path, step: int | None, parts: Sequence[str] = ()
+) -> tuple[int, Callable]:
+    """A checkpoint's step (None: the newest; 0: the base), and what loads it.
+
+    The latter takes (policy, its first parameters, mesh) and gives the policy and its reference,
+    each with a loader of its parameters.
+
+    Args:
+      parts: of the config, "seed" or "task", in which it must be the run's, as in model and LoRA.
+
+    Raises:
+      FileNotFoundError, ValueError: no run, no such checkpoint, or the run of another policy.
+    """
+    record = read_json(workdir / "config.json")
+    _require_same_policy(config, record["config"], workdir, parts)
+    if step != 0:
+        step = newest_step(workdir / "checkpoints", step)
+    base, of_base = Path(record["base"]), config.copy_and_resolve_references()
+    of_base.sft.steps = record["config"]["sft"]["steps"]
 
     def load(policy: Policy, initial_params: Callable, mesh: Mesh):
-        load_params = partial(initial_params, policy.model)
-        return policy, load_params, policy, load_params
+        load_base = partial(load_base_params, of_base, policy, initial_params, base, mesh)
+        reference = policy._replace(model=without_lora(policy.model))
+        if step == 0:
+            return reference, load_base, reference, load_base
+        load_trained = partial(load_trained_params, policy, load_base, workdir, step, mesh)
+        return policy, load_trained, reference, load_base
 
-    return _evaluate(config, load, {"model": source}, out, source)
+    return step, load
 
 
 def _evaluate(
@@ -187,14 +213,16 @@ def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _require_same_policy(config: ConfigDict, theirs: dict, workdir: Path) -> None:
+def _require_same_policy(
+    config: ConfigDict, theirs: dict, workdir: Path, parts: Sequence[str]
+) -> None:
     """Raises ValueError, with the differing fields, unless the config is of the run's policy."""
 
     def deciding(whole: dict) -> dict:
-        kept = {"seed": whole["seed"], "task": whole["task"]}
+        kept = {part: whole[part] for part in parts}
         for part in ("model", "lora"):
             kept[part] = {name: x for name, x in whole[part].items() if name not in _HOW}
-        if not whole["data"]["test"]:
+        if "task" in parts and not whole["data"]["test"]:
             kept["data"] = whole["data"]
         return kept
 

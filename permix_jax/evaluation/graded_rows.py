@@ -22,8 +22,10 @@ class Key(NamedTuple):
     sample: int
 
 
-def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
+def claim_folder(folder: Path, identity: dict[str, Any], rows: str = "completions.jsonl") -> None:
     """Writes evaluation.json, which says what is evaluated, or checks that the one there agrees.
+
+    `rows` is the name of the file that the evaluation writes beside it.
 
     Raises ValueError, with the differing fields, for the folder of another evaluation.
     """
@@ -40,9 +42,9 @@ def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
                 f"{folder} belongs to another evaluation ({'; '.join(fields)}); name another "
                 "--out, or set these fields as they were"
             )
-    elif (folder / "completions.jsonl").exists():
+    elif (folder / rows).exists():
         raise ValueError(
-            f"{folder} has completions.jsonl but no evaluation.json to say what they are of; name "
+            f"{folder} has {rows} but no evaluation.json to say what they are of; name "
             "another --out, or remove the folder"
         )
     else:
@@ -57,7 +59,8 @@ class GradedRows:
 
     Args:
       path: of completions.jsonl; made if need be.
-      keys: of all rows that the evaluation will have.
+      keys: of all rows that the evaluation will have, at least one: named tuples of one kind, such
+        as Key, whose fields the rows have too.
       batch_ends: numbers of rows after which a batch ends. Rows beyond the last whole batch are
         dropped, and made again: an answer is bit-equal only in the same batch.
 
@@ -69,7 +72,7 @@ class GradedRows:
         one that does not stand in its place. With file:line.
     """
 
-    def __init__(self, path: Path, keys: Sequence[Key], batch_ends: Sequence[int]):
+    def __init__(self, path: Path, keys: Sequence[NamedTuple], batch_ends: Sequence[int]):
         self._path, self._keys = path, keys
         self.rows, ends = _read(path, keys)
         kept = max(end for end in (0, *batch_ends) if end <= len(self.rows))
@@ -81,7 +84,7 @@ class GradedRows:
     def append(self, rows: Sequence[dict]) -> None:
         """Returns when the rows are on disk. Raises ValueError if they are not the next ones."""
         wanted = self._keys[len(self.rows) : len(self.rows) + len(rows)]
-        if [_key(row) for row in rows] != list(wanted):
+        if [_key(row, self._keys) for row in rows] != list(wanted):
             raise ValueError(f"{self._path}: rows out of order after row {len(self.rows)}")
         self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
         self._file.flush()
@@ -95,7 +98,7 @@ class GradedRows:
         self._file.close()
 
 
-def _read(path: Path, keys: Sequence[Key]) -> tuple[list[dict], list[int]]:
+def _read(path: Path, keys: Sequence[NamedTuple]) -> tuple[list[dict], list[int]]:
     """The rows, and the offset in bytes after each number of them: one entry more than rows."""
     rows, ends = [], [0]
     content = path.read_bytes() if path.exists() else b""
@@ -103,13 +106,13 @@ def _read(path: Path, keys: Sequence[Key]) -> tuple[list[dict], list[int]]:
     for number, line in enumerate(content[:whole].splitlines(keepends=True), start=1):
         try:
             row = json.loads(line)
-            key = _key(row)
+            key = _key(row, keys)
         except (ValueError, TypeError, KeyError):
             remedy = "remove the file, or this line and all below, and go on"
             raise ValueError(f"{path}:{number}: not a row of an evaluation; {remedy}") from None
         if number > len(keys) or key != keys[number - 1]:
             raise ValueError(
-                f"{path}:{number}: {tuple(key)} is not the row that this evaluation has there; "
+                f"{path}:{number}: {key} is not the row that this evaluation has there; "
                 "name another --out"
             )
         rows.append(row)
@@ -117,5 +120,5 @@ def _read(path: Path, keys: Sequence[Key]) -> tuple[list[dict], list[int]]:
     return rows, ends
 
 
-def _key(row: dict) -> Key:
-    return Key(*(row[name] for name in Key._fields))
+def _key(row: dict, keys: Sequence[NamedTuple]) -> tuple:
+    return tuple(row[name] for name in keys[0]._fields)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from permix_jax.evaluation.results import read_json
-from permix_jax.evaluation.tables import markdown_table, text_table
+from permix_jax.evaluation.tables import markdown_table, text_table, with_interval
 from permix_jax.files import write_text
 
 _LEGEND = (
@@ -58,7 +58,7 @@ def _stability_table(stability: Mapping) -> Table:
         [
             name,
             str(len(figures["per_persona"])),
-            *(_with_interval(figures, key) for key in (*names, "flip_rate")),
+            *(with_interval(figures, key) for key in (*names, "flip_rate")),
         ]
         for name, figures in _by_set(stability).items()
     ]
@@ -82,7 +82,7 @@ def _effects_table(stability: Mapping) -> Table:
         [
             entry["persona"],
             f"{entry['accuracy']:.3f}",
-            _with_interval(entry, "effect", "+"),
+            with_interval(entry, "effect", "+"),
             f"{entry['p']:.2g}",
             f"{entry['p_adjusted']:.2g}",
         ]
@@ -93,7 +93,7 @@ def _effects_table(stability: Mapping) -> Table:
 def _fidelity_table(faithful: Mapping) -> Table:
     tasks = list(faithful["by_task"])
     return ("personas", *tasks), [
-        [name, *(_with_interval(figures["by_task"][task], "fidelity") for task in tasks)]
+        [name, *(with_interval(figures["by_task"][task], "fidelity") for task in tasks)]
         for name, figures in _by_set(faithful).items()
     ]
 
@@ -108,22 +108,13 @@ def _judge_free_table(judged: Mapping) -> Table:
         rows.append(
             [
                 task,
-                _with_interval(found, "share"),
+                with_interval(found, "share"),
                 f"{found['chance']:.3f}",
-                _with_interval(gain, "gain", "+"),
-                _with_interval(gain, "margin", "+"),
-                _with_interval(style, "distance") if style else "-",
-                _with_interval(agreement["gain"], "auc") if agreement else "-",
+                with_interval(gain, "gain", "+"),
+                with_interval(gain, "margin", "+"),
+                with_interval(style, "distance") if style else "-",
+                with_interval(agreement["gain"], "auc") if agreement else "-",
             ]
         )
     header = ("task", "identified", "chance", "gain, nats/token", "margin")
     return (*header, "style distance, bits", "AUC against the rule"), rows
-
-
-def _with_interval(entry: Mapping, key: str, sign: str = "") -> str:
-    """0.970 [0.950, 0.990]; the number alone where there is no interval, - where no number is."""
-    if entry[key] is None:
-        return "-"
-    interval = entry.get(f"{key}_ci95")
-    bounds = f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]" if interval else ""
-    return f"{entry[key]:{sign}.3f}{bounds}"

@@ -1,6 +1,6 @@
 """Tables, as plain text for the terminal and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -21,3 +21,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = [":--", *("--:" for _ in header[1:])]
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *escaped))
+
+
+def with_interval(entry: Mapping, key: str, sign: str = "") -> str:
+    """0.970 [0.950, 0.990]; the number alone where there is no interval, - where no number is."""
+    if entry[key] is None:
+        return "-"
+    interval = entry.get(f"{key}_ci95")
+    bounds = f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]" if interval else ""
+    return f"{entry[key]:{sign}.3f}{bounds}"

@@ -1,0 +1,38 @@
+"""PersonaGym for a checkpoint of a run, or for any Hugging Face model: answers, then judging.
+
+    python launch/personagym.py --config=CONFIG --workdir=runs/x --out=DIR
+    python launch/personagym.py --config=CONFIG --model=DIR_OR_HUB_ID --out=DIR
+
+  --step=N    the checkpoint; default: the newest; 0: the base policy that the run started from
+  --out=DIR   where answers.jsonl and the judges' scores are written
+
+--config.personagym.* say how. Without personagym.judges it only answers. The same command again
+goes on where the last one stopped. docs/judging.md says what the results mean.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from permix_jax.cli import launch
+from permix_jax.personagym import personagym_of_model, personagym_of_run
+
+_STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest", lower_bound=0)
+_MODEL = flags.DEFINE_string("model", None, "Hugging Face folder or hub id, instead of a run")
+_OUT = flags.DEFINE_string("out", None, "folder of answers and scores")
+
+
+def main(config, workdir, name, preset) -> None:
+    if _OUT.value is None:
+        raise ValueError("name --out=DIR, the folder to write answers and scores to")
+    out = Path(_OUT.value)
+    if _MODEL.value is None:
+        print(personagym_of_run(config, workdir, _STEP.value, out))
+    elif flags.FLAGS["workdir"].present or _STEP.value is not None:
+        raise ValueError("--model is asked as it is; leave out --workdir and --step")
+    else:
+        print(personagym_of_model(config, _MODEL.value, out))
+
+
+if __name__ == "__main__":
+    launch(main)
