@@ -20,6 +20,7 @@ from permix_jax.models.weights import write_weights
 from permix_jax.personagym import personagym_of_model, personagym_of_run
 from permix_jax.randomness import key
 from permix_jax.tasks.latent_style import build_tokenizer
+from permix_jax.training.stop import Stopped
 
 PERSONAS = ("A pirate", "A nun")
 CONTEXT = 512
@@ -85,14 +86,23 @@ def config(files):
     return with_fields
 
 
+def command(*args, cwd):
+    head = [sys.executable, str(ROOT / "launch/personagym.py")]
+    config = f"--config={ROOT / 'configs/permix.py'}:tiny"
+    return subprocess.run([*head, config, *args], cwd=cwd, capture_output=True, text=True)
+
+
+def flags(files):
+    """Those of `config`, and the model's."""
+    fields = {"folder": files / "benchmark", "max_new_tokens": 8, "batch_size": 4}
+    named = [f"--config.personagym.{name}={value}" for name, value in fields.items()]
+    return ["--out=out", f"--model={files}/model", *named]
+
+
 @pytest.fixture(scope="module")
 def answered(files):
     """The answers of the model's folder, from the command itself."""
-    command = [sys.executable, str(ROOT / "launch/personagym.py")]
-    flags = [f"--config={ROOT / 'configs/permix.py'}:tiny", "--out=out", f"--model={files}/model"]
-    fields = {"folder": files / "benchmark", "max_new_tokens": 8, "batch_size": 4}
-    flags += [f"--config.personagym.{name}={value}" for name, value in fields.items()]
-    done = subprocess.run([*command, *flags], cwd=files, capture_output=True, text=True)
+    done = command(*flags(files), cwd=files)
     assert done.returncode == 0, done.stderr
     assert "10 answers in out/answers.jsonl" in done.stdout
     assert "judge them with --config.personagym.judges=judges.jsonl" in done.stdout
@@ -181,6 +191,17 @@ def test_judges_score_finished_answers_without_the_model(
     assert summary["persona_score"] == 4.0 and summary["answers"] == 10
 
 
+def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("permix_jax.personagym.judge", interrupt)
+    write_lines(tmp_path / "judges.jsonl", [{"name": "j", "base_url": "http://x", "model": "m"}])
+    with pytest.raises(Stopped):
+        named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
+        personagym_of_model(named, str(files / "model"), answered.parent)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -225,9 +246,17 @@ def test_the_embedded_world_is_refused(config, tmp_path):
     ],
 )
 def test_mistakes_of_the_command_line_end_in_one_line(tmp_path, args, message):
-    command = [sys.executable, str(ROOT / "launch/personagym.py")]
-    command += [f"--config={ROOT / 'configs/permix.py'}:tiny", *args]
-    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    out = command(*args, cwd=tmp_path)
     assert out.returncode == 1
     assert message in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
+
+
+def test_a_judge_that_cannot_be_asked_ends_in_one_line(files, answered, tmp_path):
+    judge = {"name": "n", "base_url": "http://x", "model": "m", "key_variable": "NO_SUCH_KEY"}
+    write_lines(tmp_path / "judges.jsonl", [judge])
+    judges = f"--config.personagym.judges={tmp_path / 'judges.jsonl'}"
+    out = command(*flags(files), judges, cwd=files)
+    assert out.returncode == 1
+    assert "error: judge 'n': the environment variable NO_SUCH_KEY is not set" in out.stderr
     assert len(out.stderr.strip().splitlines()) == 1, out.stderr
