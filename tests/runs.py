@@ -1,5 +1,6 @@
 """Helpers for tests that run the whole job on the shrunk real config."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -8,8 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from permix_jax.checkpoints import Checkpoints
+from permix_jax.training.log import MetricsLog
 
 ROOT = Path(__file__).parent.parent
 TIMINGS = ("time/rollout", "time/reward", "time/update", "tokens_per_second")
@@ -40,6 +43,22 @@ def metrics(workdir: Path) -> list[dict]:
     """The rows of metrics.jsonl without the figures that a clock made."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+
+
+@contextlib.contextmanager
+def crash_after(step: int):
+    """Within, a run ends in a RuntimeError right after the row of `step` is written."""
+    write = MetricsLog.write
+
+    def crash(self, row):
+        write(self, row)
+        if row["step"] == step:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetricsLog, "write", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            yield
 
 
 def assert_same_run(workdir: Path, other: Path) -> None:

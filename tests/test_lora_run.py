@@ -6,12 +6,11 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 from flax.traverse_util import flatten_dict
-from runs import assert_same_run, load_config, metrics
+from runs import assert_same_run, crash_after, load_config, metrics
 
 import permix_jax.evaluations
 from permix_jax.experiment import run
 from permix_jax.tasks.latent_style import build_tokenizer
-from permix_jax.training.log import MetricsLog
 
 FIELDS = {"lora__rank": 4, "eval__every": 3}
 EMBED = 32  # of the tiny preset
@@ -58,16 +57,8 @@ def test_the_policy_leaves_the_base_by_its_adapters(lora):
 def test_a_run_that_crashed_ends_as_the_uninterrupted_one(lora, tmp_path, monkeypatch):
     folder, _ = lora
     monkeypatch.setenv("PERMIX_CACHE", str(folder / "cache"))
-    config, write = load_config("permix.py", "tiny", **FIELDS), MetricsLog.write
-
-    def crash(self, row):
-        write(self, row)
-        if row["step"] == 5:
-            raise RuntimeError("power cut")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsLog, "write", crash)
-        with pytest.raises(RuntimeError, match="power cut"):
-            run(config, tmp_path / "run", "permix", "tiny")
+    config = load_config("permix.py", "tiny", **FIELDS)
+    with crash_after(5):
+        run(config, tmp_path / "run", "permix", "tiny")
     run(config, tmp_path / "run", "permix", "tiny")
     assert_same_run(tmp_path / "run", folder / "run")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from chat_templates import FAMILIES, write_tokenizer
-from runs import assert_same_run, load_config, metrics
+from runs import assert_same_run, crash_after, load_config, metrics
 
 import permix_jax.experiment
 from permix_jax.experiment import run
@@ -16,7 +16,6 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.models.weights import write_weights
 from permix_jax.randomness import key
 from permix_jax.tasks.problem import Undecided
-from permix_jax.training.log import MetricsLog
 
 PERSONAS = [
     {"id": f"p{i}", "name": f"P{i}", "system_prompt": f"You are a {word}.", "category": word}
@@ -123,17 +122,8 @@ def test_a_run_that_crashed_has_the_adaptive_weights_of_the_uninterrupted_one(
     monkeypatch.setenv("PERMIX_CACHE", str(folder / "cache"))
     monkeypatch.setattr("permix_jax.tasks.problem_task.grade_answer", _grade)
     config = load_config("permix.py", "tiny", **fields)
-    write = MetricsLog.write
-
-    def crashing_write(self, row):
-        write(self, row)
-        if row["step"] == 3:
-            raise OSError("struck")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsLog, "write", crashing_write)
-        with pytest.raises(OSError, match="struck"):
-            run(config, tmp_path / "run", "permix", "tiny")
+    with crash_after(3):
+        run(config, tmp_path / "run", "permix", "tiny")
     run(config, tmp_path / "run", "permix", "tiny")
     assert_same_run(tmp_path / "run", folder / "run")
 

@@ -37,12 +37,7 @@ def start_work() -> None:
 def add(one: Sum, two: Sum) -> Sum:
     """Their sum; raises TooHard."""
     total = dict(one)
-    for monomial, coefficient in two.items():
-        rest = total.get(monomial, 0) + coefficient
-        if rest:
-            total[monomial] = rest
-        else:
-            total.pop(monomial, None)
+    _add_into(total, two)
     if len(total) > MAX_TERMS:
         raise TooHard
     return total
@@ -67,15 +62,19 @@ def mul(one: Sum, two: Sum) -> Sum:
             for name, exponent in other:
                 exponents[name] = exponents.get(name, 0) + exponent
             product = canonical(tuple(sorted(exponents.items())), coefficient * factor)
-            for key, value in product.items():
-                rest = total.get(key, 0) + value
-                if rest:
-                    total[key] = rest
-                else:
-                    total.pop(key, None)
+            _add_into(total, product)
     if len(total) > MAX_TERMS:
         raise TooHard
     return total
+
+
+def _add_into(total: Sum, terms: Sum) -> None:
+    for monomial, coefficient in terms.items():
+        rest = total.get(monomial, 0) + coefficient
+        if rest:
+            total[monomial] = rest
+        else:
+            total.pop(monomial, None)
 
 
 def _spend(one: Sum, two: Sum) -> None:
