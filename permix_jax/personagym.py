@@ -1,6 +1,5 @@
 """PersonaGym for a run's checkpoint or any Hugging Face folder: its answers, then their judging."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from permix_jax.evaluation.personagym.judges import read_judges
 from permix_jax.evaluation.personagym.judging import judge
 from permix_jax.evaluation.personagym.overview import overview
 from permix_jax.evaluation.personagym.subsets import light, subsample
+from permix_jax.evaluation.results import read_jsonl
 from permix_jax.evaluations import checkpoint_of_run, config_of_model, run_identity, source_loader
 from permix_jax.policies import build_policy
 from permix_jax.rollout.sampling import Sampling
@@ -115,7 +115,7 @@ def _identity(config: ConfigDict) -> dict[str, Any]:
 
 
 def _about_answers(path: Path) -> str:
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rows = read_jsonl(path)
     cut = sum(row["truncated"] for row in rows)
     empty = sum(not row["response"].strip() for row in rows)
     return (

@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from permix_jax.config import differing_fields
-from permix_jax.files import write_json
+from permix_jax.files import read_json, write_json
 
 _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
 
@@ -35,12 +35,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, bas
     """
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     if path.exists():
-        theirs = json.loads(path.read_text())["config"]
-        if fields := differing_fields(resolved, theirs):
-            raise ValueError(
-                f"{workdir} belongs to a run with another config ({'; '.join(fields)}); name "
-                "another --workdir, or set these fields as they were"
-            )
+        require_same_config(workdir, resolved, "--workdir")
         return
     record = {
         "name": name,
@@ -52,6 +47,19 @@ def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, bas
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
     write_json(path, record)
+
+
+def require_same_config(workdir: Path, config: dict, option: str) -> None:
+    """Raises ValueError, with the differing fields, where a run of another config is in `workdir`.
+
+    `option`: of the command line, that names another place.
+    """
+    theirs = read_json(workdir / "config.json", "name the workdir of a run")["config"]
+    if fields := differing_fields(config, theirs):
+        raise ValueError(
+            f"{workdir} belongs to a run with another config ({'; '.join(fields)}); name "
+            f"another {option}, or set these fields as they were"
+        )
 
 
 def _git_revision() -> str | None:

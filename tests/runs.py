@@ -46,13 +46,13 @@ def metrics(workdir: Path) -> list[dict]:
 
 
 @contextlib.contextmanager
-def crash_after(step: int):
-    """Within, a run ends in a RuntimeError right after the row of `step` is written."""
+def crash_after(step: int, having: str = "step"):
+    """Within, a run dies right after the row of `step`, if it has that metric, is written."""
     write = MetricsLog.write
 
     def crash(self, row):
         write(self, row)
-        if row["step"] == step:
+        if row["step"] == step and having in row:
             raise RuntimeError("power cut")
 
     with pytest.MonkeyPatch.context() as patch:

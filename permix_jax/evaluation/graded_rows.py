@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from permix_jax.config import differing_fields
-from permix_jax.files import write_json
+from permix_jax.files import read_json, write_json
 
 
 class Key(NamedTuple):
@@ -31,11 +31,7 @@ def claim_folder(folder: Path, identity: dict[str, Any], rows: str = "completion
     """
     path, mine = folder / "evaluation.json", json.loads(json.dumps(identity))
     if path.exists():
-        try:
-            theirs = json.loads(path.read_text("utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-        if fields := differing_fields(mine, theirs):
+        if fields := differing_fields(mine, read_json(path, "name another --out")):
             # Hashes differ wherever a field does, and say nothing then.
             fields = [field for field in fields if "sha256" not in field] or fields
             raise ValueError(

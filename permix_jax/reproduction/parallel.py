@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from permix_jax.config import differing_fields
-from permix_jax.evaluation.results import read_json
 from permix_jax.progress import Progress
 from permix_jax.reproduction.methods import Job
 from permix_jax.training.stop import StopRequest
+from permix_jax.workdir import require_same_config
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -38,7 +37,9 @@ def run_jobs(
         failed, with the last line of its log.
       Stopped: as asked by `stop`; the runs were stopped, too, and are saved.
     """
-    _require_own_workdirs(jobs)
+    for job in jobs:
+        if (job.workdir / "config.json").exists():
+            require_same_config(job.workdir, job.config, "--out")
     waiting = [job for job in jobs if not finished(job)]
     running: dict[subprocess.Popen, tuple[Job, float]] = {}
     failures = []
@@ -78,16 +79,6 @@ def cores() -> int:
 def finished(job: Job) -> bool:
     """Whether the run is through; its report is what it writes last."""
     return (job.workdir / "report.html").exists()
-
-
-def _require_own_workdirs(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        path = job.workdir / "config.json"
-        if path.exists() and (fields := differing_fields(job.config, read_json(path)["config"])):
-            raise ValueError(
-                f"{job.workdir} belongs to a run with another config ({'; '.join(fields)}); name "
-                "another --out, or set these fields as they were"
-            )
 
 
 def _start(job: Job, logs: Path, processes: int) -> subprocess.Popen:

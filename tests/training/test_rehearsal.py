@@ -4,7 +4,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from runs import assert_same_run, load_config, metrics
+from runs import assert_same_run, crash_after, load_config, metrics
 
 from permix_jax.experiment import run
 from permix_jax.grpo.batch import RolloutBatch
@@ -16,7 +16,6 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.latent_style import PERSONAS, ROLE_PLAY, build_tokenizer, latent_style_task
-from permix_jax.training.log import MetricsLog
 from permix_jax.training.programs import loss_config, policy_gradients
 from permix_jax.training.rehearsal import build_rehearsal, rehearsal_prompts
 from permix_jax.training.sft import sft_gradients
@@ -148,20 +147,8 @@ def test_a_killed_run_with_rehearsal_ends_as_the_uninterrupted_one(tmp_path, mon
     config = tiny(personas__share=0.0, eval__kl_responses=8)
     run(config, tmp_path / "whole", "rlvr", "tiny")
 
-    class Killed(Exception):
-        pass
-
-    write = MetricsLog.write
-
-    def killing_write(self, row):
-        write(self, row)
-        if row["step"] == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsLog, "write", killing_write)
-        with pytest.raises(Killed):
-            run(config, tmp_path / "killed", "rlvr", "tiny")
+    with crash_after(3, having="rehearsal/loss"):
+        run(config, tmp_path / "killed", "rlvr", "tiny")
     run(config, tmp_path / "killed", "rlvr", "tiny")
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     for row in metrics(tmp_path / "whole"):

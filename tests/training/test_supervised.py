@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from runs import assert_same_run, load_config, metrics
+from runs import assert_same_run, crash_after, load_config, metrics
 
 import permix_jax.experiment
 from permix_jax.experiment import run
@@ -16,7 +16,6 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.latent_style import PERSONAS, build_tokenizer, latent_style_task
 from permix_jax.tasks.problem import Demonstration
-from permix_jax.training.log import MetricsLog
 from permix_jax.training.supervised import _demonstration, fixed_size_batch
 
 
@@ -79,22 +78,10 @@ def test_sft_generates_nothing_and_trains_on_as_many_responses(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["sft.py", "distill.py"])
-def test_a_killed_baseline_ends_as_the_uninterrupted_one(tmp_path, monkeypatch, file):
-    class Killed(Exception):
-        pass
-
-    write = MetricsLog.write
-
-    def killing_write(self, row):
-        write(self, row)
-        if row["step"] == 3 and "responses/trained" in row:
-            raise Killed
-
+def test_a_killed_baseline_ends_as_the_uninterrupted_one(tmp_path, file):
     run_tiny(file, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsLog, "write", killing_write)
-        with pytest.raises(Killed):
-            run_tiny(file, tmp_path / "killed")
+    with crash_after(3, having="responses/trained"):
+        run_tiny(file, tmp_path / "killed")
     run_tiny(file, tmp_path / "killed")
     if file == "sft.py":  # which writes no completions in training
         assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
