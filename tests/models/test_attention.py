@@ -1,0 +1,30 @@
+"""Attention against NumPy."""
+
+import numpy as np
+
+from permix_jax.models.attention import attend
+
+
+def test_attention_is_that_of_numpy():
+    """4 rows in 2 prefixes, 6 query heads on 3 key/value heads, random masks."""
+    rows, prefixes, queries, heads, kv_heads, size = 4, 2, 3, 6, 3, 4
+    rng = np.random.default_rng(7)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    query = normal(rows, queries, heads, size)
+    segments = []
+    for owners, slots in ((prefixes, 5), (rows, 3)):
+        mask = rng.random((rows, queries, slots)) < 0.6
+        mask[..., 0] = True
+        shape = owners, slots, kv_heads, size
+        segments.append((normal(*shape), normal(*shape), mask))
+
+    wanted, scale = np.zeros_like(query), 0.7
+    for b, t, h in np.ndindex(rows, queries, heads):
+        keys, values = [], []
+        for k, v, mask in segments:
+            owner = b // (rows // len(k))
+            keys.append(k[owner, mask[b, t], h // (heads // kv_heads)])
+            values.append(v[owner, mask[b, t], h // (heads // kv_heads)])
+        weights = np.exp(np.concatenate(keys) @ query[b, t, h] * scale)
+        wanted[b, t, h] = weights / weights.sum() @ np.concatenate(values)
+    np.testing.assert_allclose(attend(query, segments, scale), wanted, rtol=1e-5, atol=1e-5)
