@@ -1,5 +1,7 @@
 """Attention over segments of keys; axes as in `transformer.py`."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 
@@ -9,32 +11,42 @@ def attend(
 ) -> jax.Array:
     """Softmax attention over the union of several segments of keys.
 
+    The einsums' orders are such that a CPU reads keys and values as they lie; others make it copy
+    a cache at every token of a decode.
+
     Args:
       query: [B, T, H, D].
-      segments: (keys [U, C, K, D], values [U, C, K, D], mask bool [B, T, C]) with U dividing
+      segments: (keys [U, K, C, D], values [U, K, C, D], mask bool [B, T, C]) with U dividing
         B and K dividing H. Row b of the query reads row b // (B / U) of the segment, which is
         never copied per row.
       scale: multiplies the scores.
 
     Returns:
-      [B, T, H, D] in the query's dtype.
+      [B, T, H, D] in the query's dtype; 0 for a query that sees no key.
     """
     B, T, H, D = query.shape
-    scores = []
-    for keys, _, mask in segments:
-        U, C, K, _ = keys.shape
-        grouped = query.reshape(U, B // U, T, K, H // K, D)
-        score = jnp.einsum("ustkgd,uckd->uskgtc", grouped, keys, preferred_element_type=jnp.float32)
-        score = score.reshape(B, K, H // K, T, C) * scale
-        scores.append(jnp.where(mask[:, None, None], score, -1e30))
-    # One softmax over the concatenated keys: cheaper to read than merging by log-sum-exp, and
-    # the scores, unlike the keys, exist once per row anyway.
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(query.dtype)
+    scores = [_scores(query, keys, mask, scale) for keys, _, mask in segments]
+    # Merged by log-sum-exp: the segments' sums of exponentials add, over one common maximum.
+    highest = reduce(jnp.maximum, [score.max(axis=-1) for score in scores])
+    highest = jax.lax.stop_gradient(jnp.maximum(highest, -1e30))[..., None]
+    total, out = 0, 0
+    for (_, values, _), score in zip(segments, scores, strict=True):
+        weights = jnp.exp(score - highest)
+        total += weights.sum(axis=-1)
+        U, K, C, _ = values.shape
+        weights = weights.astype(query.dtype).reshape(U, B // U, K, H // K, T, C)
+        part = jnp.einsum(
+            "uskgtc,ukcd->uksgtd", weights, values, preferred_element_type=jnp.float32
+        )
+        out += jnp.moveaxis(part, 1, 2).reshape(B, K, H // K, T, D)
+    out /= jnp.maximum(total, 1e-30)[..., None]
+    return jnp.moveaxis(out, 3, 1).reshape(B, T, H, D).astype(query.dtype)
 
-    out, start = 0, 0
-    for keys, values, _ in segments:
-        U, C, K, _ = keys.shape
-        part = weights[..., start : start + C].reshape(U, B // U, K, H // K, T, C)
-        out += jnp.einsum("uskgtc,uckd->ustkgd", part, values).reshape(B, T, H, D)
-        start += C
-    return out
+
+def _scores(query: jax.Array, keys: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
+    """F32 [B, K, G, T, C]; -inf where the mask is False."""
+    (B, T, H, D), (U, K, C, _) = query.shape, keys.shape
+    query = query.reshape(U, B // U, T, K, H // K, D)
+    scores = jnp.einsum("ukcd,ustkgd->ukcsgt", keys, query, preferred_element_type=jnp.float32)
+    scores = jnp.transpose(scores, (0, 3, 1, 4, 5, 2)).reshape(B, K, H // K, T, C) * scale
+    return jnp.where(mask[:, None, None], scores, -jnp.inf)

@@ -24,7 +24,7 @@ from permix_jax.sharding import constrain
 class Segment(NamedTuple):
     """A stretch of keys and values that attention can read.
 
-    layers: per layer (keys, values), each [rows, C, K, D], keys with RoPE applied.
+    layers: per layer (keys, values), each [rows, K, C, D], keys with RoPE applied.
     positions: int32 [rows, C], where the keys stand in their row's text.
     valid: bool [rows, C]; False for padding and for slots not written yet.
     """
@@ -50,8 +50,8 @@ class Segment(NamedTuple):
 
 def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     """A cache of `length` unwritten slots for each of `rows` rows."""
-    shape = (rows, length, config.num_kv_heads, config.head_dim)
-    zeros = lambda: constrain(jnp.zeros(shape, config.dtype), "batch", None, "kv_heads", None)  # noqa: E731
+    shape = (rows, config.num_kv_heads, length, config.head_dim)
+    zeros = lambda: constrain(jnp.zeros(shape, config.dtype), "batch", "kv_heads", None, None)  # noqa: E731
     layers = tuple((zeros(), zeros()) for _ in range(config.num_layers))
     return Segment(layers, jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, length), bool))
 
@@ -195,9 +195,10 @@ class Attention(nn.Module):
             query = RMSNorm(c, name="query_norm")(query)
             key = RMSNorm(c, name="key_norm")(key)
         query, key = apply_rope(query, view.cos, view.sin), apply_rope(key, view.cos, view.sin)
+        key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
         if cache is not None:
-            key = jax.lax.dynamic_update_slice(cache[0], key, (0, index, 0, 0))
-            value = jax.lax.dynamic_update_slice(cache[1], value, (0, index, 0, 0))
+            key = jax.lax.dynamic_update_slice(cache[0], key, (0, 0, index, 0))
+            value = jax.lax.dynamic_update_slice(cache[1], value, (0, 0, index, 0))
 
         segments = [(key, value, view.own_mask)]
         if prefix is not None:

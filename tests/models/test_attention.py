@@ -15,7 +15,7 @@ def test_attention_is_that_of_numpy():
     for owners, slots in ((prefixes, 5), (rows, 3)):
         mask = rng.random((rows, queries, slots)) < 0.6
         mask[..., 0] = True
-        shape = owners, slots, kv_heads, size
+        shape = owners, kv_heads, slots, size
         segments.append((normal(*shape), normal(*shape), mask))
 
     wanted, scale = np.zeros_like(query), 0.7
@@ -23,8 +23,8 @@ def test_attention_is_that_of_numpy():
         keys, values = [], []
         for k, v, mask in segments:
             owner = b // (rows // len(k))
-            keys.append(k[owner, mask[b, t], h // (heads // kv_heads)])
-            values.append(v[owner, mask[b, t], h // (heads // kv_heads)])
+            keys.append(k[owner, h // (heads // kv_heads), mask[b, t]])
+            values.append(v[owner, h // (heads // kv_heads), mask[b, t]])
         weights = np.exp(np.concatenate(keys) @ query[b, t, h] * scale)
         wanted[b, t, h] = weights / weights.sum() @ np.concatenate(values)
     np.testing.assert_allclose(attend(query, segments, scale), wanted, rtol=1e-5, atol=1e-5)
