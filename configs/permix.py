@@ -83,6 +83,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rollout = ConfigDict()
     c.rollout.group_size = 8  # rollouts of a problem
     c.rollout.micro_batches = 1  # parts that are sampled in turn; changes memory, not the result
+    c.rollout.halvings = 0  # times that a batch is halved as its rows end; changes speed alone
     c.rollout.max_prompt_tokens = 16  # prompt budget, chat template and persona included
     c.rollout.max_new_tokens = 16  # completion budget; what does not end in it is truncated
     c.rollout.on_overflow = "error"  # a prompt over the budget: error, or drop (and count)
@@ -204,7 +205,7 @@ def _smollm2_mawps(c: ConfigDict) -> None:
     c.train.keep_checkpoints = 2
     c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 8, 128, 80
     c.rollout.temperature = 0.7  # at 1 this model gets half as many problems right
-    c.rollout.on_overflow = "drop"
+    c.rollout.on_overflow, c.rollout.halvings = "drop", 2
     c.grpo.kl_weight = 0.02
     c.eval.personas, c.eval.temperature, c.eval.batch_size = 2, 0.7, 64
     c.eval.role_play_samples, c.eval.kl_responses, c.rehearsal.rows = 0, 192, 8

@@ -91,7 +91,7 @@ def eval_settings(config: ConfigDict) -> EvalSettings:
         max_prompt_tokens=r.max_prompt_tokens,
         resamples=e.resamples,
         pss=e.pss,
-        sampling=Sampling(r.max_new_tokens, e.temperature),
+        sampling=Sampling(r.max_new_tokens, e.temperature, halvings=r.halvings),
     )
 
 
@@ -106,7 +106,7 @@ def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
         batch_size=min(e.batch_size, e.kl_responses),
         max_prompt_tokens=r.max_prompt_tokens,
         chunk_tokens=config.model.head_chunk,
-        sampling=Sampling(r.max_new_tokens, r.temperature),
+        sampling=Sampling(r.max_new_tokens, r.temperature, halvings=r.halvings),
     )
 
 

@@ -151,6 +151,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "use 2 or more: a group of one has no baseline, so its advantage is always 0",
     ),
     "rollout.micro_batches": _at_least(1),
+    "rollout.halvings": _at_least(0),
     "rollout.max_prompt_tokens": _at_least(1),
     "rollout.max_new_tokens": _at_least(2),
     "rollout.on_overflow": _one_of("error", "drop"),

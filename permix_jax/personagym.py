@@ -84,7 +84,9 @@ def _answer(
     p = config.personagym
     use_compilation_cache()
     mesh = make_mesh(**config.mesh)
-    sampling = Sampling(p.max_new_tokens, p.temperature, top_p=p.top_p)
+    sampling = Sampling(
+        p.max_new_tokens, p.temperature, top_p=p.top_p, halvings=config.rollout.halvings
+    )
     settings = AnswerSettings(config.seed, p.batch_size, sampling)
     with jax.set_mesh(mesh), StopRequest() as stop:
         policy, initial_params = build_policy(config, cache_folder(), mesh)

@@ -4,6 +4,8 @@ Every parameter and activation is named in logical axes where it is made (`model
 else in the code mentions a device.
 """
 
+from math import prod
+
 import jax
 from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -52,6 +54,12 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(*logical_axes))
+
+
+def row_shards() -> int:
+    """How many parts the current mesh cuts rows into; 1 where none is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else prod(mesh.shape[axis] for axis in LOGICAL_TO_MESH["batch"])
 
 
 def shardings_of(abstract_tree, mesh: Mesh):

@@ -124,7 +124,7 @@ def compile_programs(
 ) -> tuple[Arguments, dict[str, Compiled]]:
     """Compiles what a step runs, in its order: rollout, score (where there is a KL), update."""
     r = config.rollout
-    sampling = Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p)
+    sampling = Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p, r.halvings)
     programs = grpo_programs(config, model, mesh)
     x = abstract_arguments(config, model, programs, mesh)
     with jax.set_mesh(mesh):

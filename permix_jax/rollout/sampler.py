@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from permix_jax.models.logprobs import prefill
 from permix_jax.models.transformer import Decoder, Segment, empty_segment
 from permix_jax.rollout.sampling import Sampling, draw
-from permix_jax.sharding import constrain
+from permix_jax.sharding import constrain, row_shards
 
 
 class Completions(NamedTuple):
@@ -26,13 +26,23 @@ class Completions(NamedTuple):
     truncated: jax.Array
 
 
-class _State(NamedTuple):
-    step: jax.Array  # int32 []
-    hidden: jax.Array  # [B, E], the state that predicts the next token
+class _Written(NamedTuple):
+    """What rows have generated so far."""
+
+    tokens: jax.Array  # int32 [rows, T]
+    logprobs: jax.Array  # f32 [rows, T]
+    done: jax.Array  # bool [rows]
+
+
+class _Rows(NamedTuple):
+    """The rows that a loop decodes."""
+
+    number: jax.Array  # int32 [rows], which of the batch's rows it is, counted within its shard
+    keys: jax.Array  # [rows]
+    prompt_length: jax.Array  # int32 [rows]
+    hidden: jax.Array  # [rows, E], the state that predicts the next token
     cache: Segment  # own keys and values of the rows
-    done: jax.Array  # bool [B]
-    tokens: jax.Array  # int32 [B, T]
-    logprobs: jax.Array  # f32 [B, T]
+    written: _Written
 
 
 @partial(jax.jit, static_argnames=("model", "sampling", "end_tokens"))
@@ -56,42 +66,97 @@ def sample(
     (U, _), B, T = prompt_tokens.shape, keys.shape[0], sampling.max_new_tokens
     last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
     per_row = lambda x: constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))  # noqa: E731
-    lengths = per_row(lengths)
+    written = _Written(
+        jnp.full((B, T), end_tokens[0], jnp.int32),
+        jnp.zeros((B, T), jnp.float32),
+        jnp.zeros(B, bool),
+    )
+    cache, number = empty_segment(model.config, B, T), jnp.arange(B) % (B // row_shards())
+    rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, written)
+    step, *sizes = jnp.int32(0), *_sizes(B, sampling.halvings)
+    for size, until in zip(sizes, [*sizes[1:], 0], strict=True):
+        if size < B:
+            rows, prefix = _keep_running(rows, prefix, size)
+        step, rows = _decode(model, params, prefix, rows, step, until, sampling, end_tokens)
+        written = _put(written, rows.number, rows.written)
 
-    def body(state: _State) -> _State:
-        logits = model.apply({"params": params}, state.hidden, method="unembed")
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
+    is_end = jnp.isin(written.tokens, jnp.array(end_tokens))
+    ended_before = jnp.cumsum(is_end, axis=1) - is_end > 0
+    return Completions(written.tokens, ~ended_before, written.logprobs, ~written.done)
+
+
+def _decode(model, params, prefix, rows, step, until, sampling, end_tokens):
+    """(step, rows) once no shard has more than its part of `until` rows running, or at T."""
+
+    def body(carry):
+        step, rows = carry
+        tokens, logprobs, done = rows.written
+        logits = model.apply({"params": params}, rows.hidden, method="unembed")
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(rows.keys, step)
         token, logprob = draw(step_keys, logits, sampling)
-        token = jnp.where(state.done, end_tokens[0], token)[:, None]
-        logprob = jnp.where(state.done, 0.0, logprob)[:, None]
+        token = jnp.where(done, end_tokens[0], token)[:, None]
+        logprob = jnp.where(done, 0.0, logprob)[:, None]
         hidden, cache = model.apply(
             {"params": params},
             token,
-            (lengths + state.step)[:, None],
-            ~state.done[:, None],
+            (rows.prompt_length + step)[:, None],
+            ~done[:, None],
             prefix,
-            state.cache,
-            state.step,
+            rows.cache,
+            step,
         )
-        return _State(
-            state.step + 1,
-            hidden[:, 0],
-            cache,
-            state.done | jnp.isin(token[:, 0], jnp.array(end_tokens)),
-            jax.lax.dynamic_update_slice(state.tokens, token, (0, state.step)),
-            jax.lax.dynamic_update_slice(state.logprobs, logprob, (0, state.step)),
+        written = _Written(
+            jax.lax.dynamic_update_slice(tokens, token, (0, step)),
+            jax.lax.dynamic_update_slice(logprobs, logprob, (0, step)),
+            done | jnp.isin(token[:, 0], jnp.array(end_tokens)),
         )
+        return step + 1, rows._replace(hidden=hidden[:, 0], cache=cache, written=written)
 
-    start = _State(
-        jnp.int32(0),
-        per_row(last),
-        empty_segment(model.config, B, T),
-        jnp.zeros(B, bool),
-        jnp.full((B, T), end_tokens[0], jnp.int32),
-        jnp.zeros((B, T), jnp.float32),
-    )
-    end = jax.lax.while_loop(lambda s: (s.step < T) & ~s.done.all(), body, start)
+    def go_on(carry):
+        step, rows = carry
+        running = _by_shard(~rows.written.done).sum(axis=1).max()
+        return (step < sampling.max_new_tokens) & (running > until // row_shards())
 
-    is_end = jnp.isin(end.tokens, jnp.array(end_tokens))
-    ended_before = jnp.cumsum(is_end, axis=1) - is_end > 0
-    return Completions(end.tokens, ~ended_before, end.logprobs, ~end.done)
+    return jax.lax.while_loop(go_on, body, (step, rows))
+
+
+def _sizes(rows: int, halvings: int) -> list[int]:
+    """Batch sizes: `rows` and its halves, each with whole rows on every shard."""
+    sizes = [rows >> i for i in range(halvings + 1)]
+    return [size for i, size in enumerate(sizes) if rows % (row_shards() << i) == 0]
+
+
+def _keep_running(rows: _Rows, prefix: Segment, size: int) -> tuple[_Rows, Segment]:
+    """`size` of the rows, those that still run among them, each with a prefix of its own.
+
+    Every shard keeps as many, so no row leaves its device.
+    """
+    done = _by_shard(rows.written.done)
+    kept = jnp.argsort(done, axis=1, stable=True)[:, : size // row_shards()]
+    sharing = done.size // prefix.valid.shape[0]
+    return _take(rows, kept), _take(prefix, kept // sharing)
+
+
+def _take(tree, index: jax.Array):
+    """The rows `index` [shards, n] of each shard of [rows, ...] leaves: [shards * n, ...]."""
+    one = lambda x: _joined(jax.vmap(lambda x, i: x[i])(_by_shard(x), index))  # noqa: E731
+    return jax.tree.map(one, tree)
+
+
+def _put(tree, index: jax.Array, new):
+    """`tree` with the rows `new` in place of its rows `index` [len(new)] of their shard."""
+
+    def one(x, new):
+        put = jax.vmap(lambda x, i, new: x.at[i].set(new))
+        return _joined(put(*map(_by_shard, (x, index, new))))
+
+    return jax.tree.map(one, tree, new)
+
+
+def _by_shard(x: jax.Array) -> jax.Array:
+    """[rows, ...] to [shards, rows of a shard, ...]."""
+    return x.reshape(row_shards(), -1, *x.shape[1:])
+
+
+def _joined(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, *x.shape[2:])

@@ -12,13 +12,15 @@ _BLOCK = 256  # vocabulary entries per block of the two-level draw
 class Sampling:
     """How completions are drawn; static in every jitted function.
 
-    temperature 0 is greedy decoding; top_k 0 and top_p 1 leave the distribution whole.
+    temperature 0 is greedy decoding; top_k 0 and top_p 1 leave the distribution whole. As rows
+    end, the batch is halved up to `halvings` times: that changes speed, not what is drawn.
     """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    halvings: int = 0
 
 
 def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array]:
@@ -70,7 +72,8 @@ def inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
     blocks = -(-V // _BLOCK)
     weights = jnp.pad(weights, ((0, 0), (0, blocks * _BLOCK - V))).reshape(B, blocks, _BLOCK)
     block = _pick(weights.sum(axis=-1), uniforms[:, 0])
-    entry = _pick(weights[jnp.arange(B), block], uniforms[:, 1])
+    entries = jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0]
+    entry = _pick(entries, uniforms[:, 1])
     return block * _BLOCK + entry
 
 

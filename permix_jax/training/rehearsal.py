@@ -55,7 +55,7 @@ class Rehearsal:
         step_key = key(c.seed, "rehearsal", step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(pairs)))
         placed = shard_rows((*prompts, keys), self.mesh)
-        sampling = Sampling(r.max_new_tokens, r.temperature)
+        sampling = Sampling(r.max_new_tokens, r.temperature, halvings=r.halvings)
         answers = sample(self.policy.model, base, *placed, sampling, self.policy.end_tokens)
         return SFTBatch(*placed[:2], answers.tokens, answers.mask)
 

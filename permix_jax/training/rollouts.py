@@ -169,7 +169,7 @@ class RolloutWorker:
         """The step's completions in `rollout.micro_batches` parts, each still being computed."""
         r = self.config.rollout
         rows = self.config.train.problems_per_step * r.group_size
-        sampling = Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p)
+        sampling = Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p, r.halvings)
         step_key = key(self.config.seed, "rollout", step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(rows))
 

@@ -1,5 +1,6 @@
 """Generation against full forward passes, and against itself in other company."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -9,9 +10,11 @@ import pytest
 from jaxprs import array_shapes
 
 from permix_jax.models.logprobs import completion_logprobs
+from permix_jax.models.params import create_params
 from permix_jax.rollout import sampler
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling, draw
+from permix_jax.sharding import make_mesh, shard_rows
 
 VOCAB = 48
 U, S, P, T = 2, 3, 6, 10
@@ -177,6 +180,39 @@ def test_the_loop_ends_when_the_last_row_does(run, decode_steps):
     jax.effects_barrier()
     assert len(decode_steps) == result.mask.sum(axis=1).max()
     assert 1 < len(decode_steps) < T, "the seed should make some, but not all, rows go on"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 1)])
+def test_halving_the_batch_changes_nothing_but_the_work(tiny_model, shape, monkeypatch):
+    """128 rows of 8 prompts, which end at every place."""
+    drawn, end_tokens = [], tuple(range(0, VOCAB, 4))
+
+    def noted(keys, logits, sampling):
+        jax.debug.callback(lambda: drawn.append(len(keys)))
+        return draw(keys, logits, sampling)
+
+    monkeypatch.setattr(sampler, "draw", noted)
+    sample.clear_cache()
+    mesh = make_mesh(*shape)
+    params = create_params(tiny_model, jax.random.key(0), mesh)
+    prompts = np.tile(PROMPTS, (4, 1)), np.tile(MASK, (4, 1)), keys(1, 128)
+    results, work = [], []
+    with jax.set_mesh(mesh):
+        for halvings in (0, 2):
+            sampling = replace(SAMPLING, halvings=halvings)
+            out = sample(tiny_model, params, *shard_rows(prompts, mesh), sampling, end_tokens)
+            results.append(jax.tree.map(np.asarray, out))
+            jax.effects_barrier()
+            work.append(sum(drawn))
+            drawn.clear()
+    sample.clear_cache()
+    whole, halved = results
+    assert len(set(whole.mask.sum(axis=1))) > 5
+    np.testing.assert_array_equal(halved.tokens, whole.tokens)
+    np.testing.assert_array_equal(halved.mask, whole.mask)
+    np.testing.assert_array_equal(halved.truncated, whole.truncated)
+    np.testing.assert_allclose(halved.logprobs, whole.logprobs, atol=1e-5)
+    assert work[0] > work[1] >= whole.mask.sum()
 
 
 def test_a_prompt_is_prefilled_once_for_all_its_rows(tiny_model, tiny_params):
