@@ -7,12 +7,12 @@
 The same command again goes on where the last one stopped.
 """
 
-from permix_jax.cli import launch
+from permix_jax.cli import changed_fields, launch
 from permix_jax.experiment import run
 
 
 def main(config, workdir, name, preset) -> None:
-    print(run(config, workdir, name, preset))
+    print(run(config, workdir, name, preset, changed_fields()))
     print(f"report: {workdir / 'report.html'}")
 
 

@@ -15,6 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from permix_jax.config import flat_fields
 from permix_jax.evaluation.personagym.judges import JudgeError
 from permix_jax.training.loop import NonFiniteError
 from permix_jax.training.stop import Stopped
@@ -46,6 +47,14 @@ def launch(job: Callable[[ConfigDict, Path, str, str], None]) -> None:
             _fail(str(error))
 
     app.run(main, flags_parser=_parse)
+
+
+def changed_fields() -> list[str]:
+    """The fields of the config that the command line gives another value than the preset has."""
+    file, _, preset = flags.FLAGS["config"].config_filename.partition(":")
+    default = flat_fields(runpy.run_path(file)["get_config"](preset).to_dict())
+    chosen = flat_fields(_CONFIG.value.to_dict())
+    return [field for field, value in chosen.items() if value != default.get(field)]
 
 
 def _parse(argv: list[str]) -> list[str]:

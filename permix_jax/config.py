@@ -1,6 +1,6 @@
 """What a config must satisfy, checked before anything is built."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -67,6 +67,17 @@ def differing_fields(mine: dict, theirs: dict, prefix: str = "") -> list[str]:
         elif a != b:
             found.append(f"{field}: {a!r} instead of {b!r}")
     return found
+
+
+def flat_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted field -> value of a resolved config."""
+    fields = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            fields |= flat_fields(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = value
+    return fields
 
 
 def _get(config: ConfigDict, field: str) -> Any:

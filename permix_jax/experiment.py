@@ -1,6 +1,6 @@
 """The main job, from a config to a report: base policy, GRPO, evaluation of both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from permix_jax.build import build_task, build_verifier, drop_overlong, kl_settings
 from permix_jax.config import require_model_fits, require_valid
 from permix_jax.evaluation.divergence import measure_kl
-from permix_jax.evaluation.report import summary_table, write_report
+from permix_jax.evaluation.overview import summary_table
+from permix_jax.evaluation.report.run import write_run_report
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.evaluations import Evaluator, run_identity
 from permix_jax.models.params import without_lora
@@ -33,8 +34,12 @@ from permix_jax.training.supervised import train_distill, train_sft
 from permix_jax.workdir import cache_folder, claim_workdir, use_compilation_cache
 
 
-def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
+def run(
+    config: ConfigDict, workdir: Path, name: str, preset: str = "", changed: Sequence[str] = ()
+) -> str:
     """Does the whole job in `workdir`, or goes on with it, and returns the table to print.
+
+    `changed`: the fields that have another value than in the preset; the report marks them.
 
     Raises:
       ValueError, FileNotFoundError: bad input, in one line.
@@ -53,14 +58,14 @@ def run(config: ConfigDict, workdir: Path, name: str, preset: str = "") -> str:
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
         base = base_folder(config, task, policy, cache)
-        claim_workdir(workdir, config, name, preset, base)
+        claim_workdir(workdir, config, name, preset, base, changed)
 
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             train_and_evaluate(
                 config, task, policy, initial_params, mesh, base, verifier, workdir, stop
             )
 
-    write_report(workdir)
+    write_run_report(workdir)
     first, *_, last = read_evaluations(workdir)
     rows = {"base": first, "trained": last}
     return summary_table({row: (e.stability, e.fidelity) for row, e in rows.items()})

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from permix_jax.evaluation.report import summary_table
+from permix_jax.evaluation.overview import summary_table
 from permix_jax.evaluation.results import read_evaluations
 
 

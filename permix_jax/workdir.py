@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -26,10 +27,18 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, base: Path) -> None:
+def claim_workdir(
+    workdir: Path,
+    config: ConfigDict,
+    name: str,
+    preset: str,
+    base: Path,
+    changed: Sequence[str] = (),
+) -> None:
     """Writes config.json, or checks that the one there is of the same config.
 
-    `base` is the folder of the base policy, with the log of its SFT.
+    `base` is the folder of the base policy, with the log of its SFT; `changed`, the fields that
+    have another value than in the preset.
 
     Raises ValueError, with the differing fields, for the workdir of another config.
     """
@@ -41,6 +50,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, name: str, preset: str, bas
         "name": name,
         "preset": preset,
         "config": resolved,
+        "changed": list(changed),
         "base": str(base),
         "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         "git": _git_revision(),

@@ -1,14 +1,13 @@
 """Finished runs side by side: methods over seeds, and PerMix-RLVR against plain RLVR."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from permix_jax.config import flat_fields
 from permix_jax.evaluation.paired import over_seeds
-from permix_jax.evaluation.run_figures import MEASURES, Figures, Run, read_run
+from permix_jax.evaluation.run_figures import MEASURES, Figures, Run
 from permix_jax.evaluation.tables import text_table
 
 # Of PerMix-RLVR over RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.
@@ -18,16 +17,6 @@ _LEGEND = (
     "differences are paired by seed; KL: KL(policy || base), nats a response, by sampling (k3);",
     "the paper: PSS on MATH500, fidelity on PersonaGym",
 )
-
-
-def compare(workdirs: Sequence[Path]) -> str:
-    """The comparison of finished runs as text; see `compare_runs`.
-
-    Raises:
-      FileNotFoundError, ValueError: a folder without a finished run, or two runs of one method
-        with the same seed.
-    """
-    return comparison_table(compare_runs([read_run(Path(workdir)) for workdir in workdirs]))
 
 
 def compare_runs(runs: Sequence[Run]) -> dict:
@@ -162,15 +151,7 @@ def _percent(entry: Mapping) -> str:
 
 def _mixed(name: str, runs: Sequence[Run]) -> str:
     """A warning where runs of one method differ in more than their seed."""
-    configs = [dict(_flat(run.config)) for run in runs]
+    configs = [flat_fields(run.config) for run in runs]
     fields = sorted({field for config in configs for field in config} - {"seed"})
     differing = [f for f in fields if any(c.get(f) != configs[0].get(f) for c in configs)]
     return f"note: the runs of {name} differ in {', '.join(differing)}" if differing else ""
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

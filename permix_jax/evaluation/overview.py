@@ -1,13 +1,11 @@
-"""The results of one evaluation as a table to print and as Markdown."""
+"""The tables of evaluations: those that are printed, and those that reports show."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-from permix_jax.evaluation.results import read_json
-from permix_jax.evaluation.tables import markdown_table, text_table, with_interval
-from permix_jax.files import write_text
+from permix_jax.evaluation.results import Evaluation
+from permix_jax.evaluation.tables import as_text, estimate, table, text_table, with_interval
 
-_LEGEND = (
+LEGEND = (
     "PSS: worst over best accuracy over the personas (eval.pss names another formula)",
     "plain: accuracy without a persona; flips: chance that answers under two personas differ",
 )
@@ -15,106 +13,172 @@ _HURTING = 5  # personas listed
 _DRAWN = (1, 2, 4, 8, 16, 32, 64)  # personas drawn in the lottery, as far as there are so many
 
 
-def write_overview(folder: Path) -> str:
-    """Writes `evaluation.md` beside the JSON of a finished evaluation; returns the table to print.
+def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
+    """What a run prints at its end: a row for each evaluation, in at most 110 columns.
 
-    Raises FileNotFoundError or ValueError where a file is missing or damaged.
+    `evals`: name of the row -> (content of stability.json, content of fidelity.json or None).
     """
-    stability = read_json(folder / "stability.json")
-    faithful, judged = (
-        read_json(path) if path.is_file() else None
-        for path in (folder / "fidelity.json", folder / "judge_free.json")
-    )
-    tables = [
-        ("Stability", *_stability_table(stability)),
-        ("Persona lottery: expected accuracy of k personas drawn", *_lottery_table(stability)),
-        ("Personas that hurt most (p adjusted by Holm)", *_effects_table(stability)),
-    ]
-    if faithful:
-        tables.append(("Fidelity by the exact rule", *_fidelity_table(faithful)))
-    if judged:
-        tables.append(("Fidelity without a judge", *_judge_free_table(judged)))
-
-    sections = [f"## {title}\n\n{markdown_table(header, rows)}" for title, header, rows in tables]
-    text = "\n\n".join(["# Evaluation", *sections, "Intervals are of 95 %.", *_LEGEND])
-    write_text(folder / "evaluation.md", text + "\n")
-    shown = [f"{title}\n{text_table(header, rows)}" for title, header, rows in tables]
-    return "\n\n".join(["\n".join([shown[0], *_LEGEND]), *shown[1:]])
-
-
-Table = tuple[Sequence[str], list[list[str]]]
-
-
-def _by_set(result: Mapping) -> dict[str, Mapping]:
-    """The figures of each persona set and, of several, those of all together."""
-    sets = result["by_set"]
-    return {**sets, "together": result} if len(sets) > 1 else sets
-
-
-def _stability_table(stability: Mapping) -> Table:
-    header = ("personas", "number", "PSS", "mean", "worst", "best", "plain", "flips")
-    names = ("pss", "accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
-    return header, [
-        [
-            name,
-            str(len(figures["per_persona"])),
-            *(with_interval(figures, key) for key in (*names, "flip_rate")),
-        ]
-        for name, figures in _by_set(stability).items()
-    ]
-
-
-def _lottery_table(stability: Mapping) -> Table:
-    most = len(stability["per_persona"])
-    drawn = [k for k in _DRAWN if k < most] + [most]
+    header = ["policy", "PSS [95 % CI]", "mean", "worst", "best", "plain"]
+    header += ["role-play [95 % CI]", "arithmetic [95 % CI]"]
     rows = []
-    for name, figures in _by_set(stability).items():
-        for side in ("best", "worst"):
-            expected = figures["lottery"][f"expected_{side}"]
-            cells = [f"{expected[k - 1]:.3f}" if k <= len(expected) else "-" for k in drawn]
-            rows.append([f"{name}, {side}", *cells])
-    return ("personas", *(f"k = {k}" for k in drawn)), rows
-
-
-def _effects_table(stability: Mapping) -> Table:
-    effects = stability["persona_effects"][:_HURTING]
-    return ("persona", "accuracy", "minus plain", "p", "p adjusted"), [
-        [
-            entry["persona"],
-            f"{entry['accuracy']:.3f}",
-            with_interval(entry, "effect", "+"),
-            f"{entry['p']:.2g}",
-            f"{entry['p_adjusted']:.2g}",
-        ]
-        for entry in effects
-    ]
-
-
-def _fidelity_table(faithful: Mapping) -> Table:
-    tasks = list(faithful["by_task"])
-    return ("personas", *tasks), [
-        [name, *(with_interval(figures["by_task"][task], "fidelity") for task in tasks)]
-        for name, figures in _by_set(faithful).items()
-    ]
-
-
-def _judge_free_table(judged: Mapping) -> Table:
-    rows = []
-    for task, figures in judged["by_task"].items():
-        found, gain, style = (
-            figures[name] for name in ("identification", "gain_per_token", "style_distance")
-        )
-        agreement = figures["agreement"]
+    for name, (stability, fidelity) in evals.items():
+        accuracies = ("accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
+        by_task = fidelity["by_task"] if fidelity else {}
         rows.append(
             [
-                task,
-                with_interval(found, "share"),
-                f"{found['chance']:.3f}",
-                with_interval(gain, "gain", "+"),
-                with_interval(gain, "margin", "+"),
-                with_interval(style, "distance") if style else "-",
-                with_interval(agreement["gain"], "auc") if agreement else "-",
+                name,
+                with_interval(stability, "pss"),
+                *(f"{stability[key]:.3f}" for key in accuracies),
+                *(
+                    with_interval(by_task.get(task, {}), "fidelity")
+                    for task in ("role_play", "arithmetic")
+                ),
             ]
         )
-    header = ("task", "identified", "chance", "gain, nats/token", "margin")
-    return (*header, "style distance, bits", "AUC against the rule"), rows
+    return "\n".join(
+        [
+            text_table(header, rows),
+            "mean, worst, best: accuracy over the personas; plain: accuracy without a persona;",
+            "role-play, arithmetic: share of responses in the persona's style, by kind of prompt",
+        ]
+    )
+
+
+def overview(evaluation: Evaluation) -> str:
+    """What launch/evaluate.py prints: all tables of one evaluation."""
+    stability, faithful, judged = (
+        {"": content} if content else {}
+        for content in (evaluation.stability, evaluation.fidelity, evaluation.judge_free)
+    )
+    tables = [
+        *(made(stability) for made in (stability_table, lottery_table, effects_table)),
+        fidelity_table(faithful),
+        judge_free_table(judged),
+    ]
+    first, *others = [
+        f"{table['title']}\n{text_table(*as_text(table))}" for table in tables if table["rows"]
+    ]
+    return "\n\n".join(["\n".join([first, *LEGEND]), *others])
+
+
+# ---- tables of one policy, named "", or of several: policy -> the content of its JSON file ------
+
+
+def stability_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """Of stability.json, by persona set."""
+    keys = ("pss", "accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
+    shown = ("PSS", "mean", "worst", "best", "plain", "flips")
+    return table(
+        {"personas": "", "number": "d"} | dict.fromkeys(shown, ".3f"),
+        [
+            [
+                name,
+                len(figures["per_persona"]),
+                *(estimate(figures, key) for key in (*keys, "flip_rate")),
+            ]
+            for name, figures in _by_set(stabilities)
+        ],
+        "Stability",
+    )
+
+
+def lottery_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """Of stability.json, where it has it."""
+    most = max(len(stability["per_persona"]) for stability in stabilities.values())
+    drawn = [k for k in _DRAWN if k < most] + [most]
+    rows = []
+    for name, figures in _by_set(stabilities):
+        for side in ("best", "worst") if "lottery" in figures else ():
+            expected = figures["lottery"][f"expected_{side}"]
+            cells = [expected[k - 1] if k <= len(expected) else None for k in drawn]
+            rows.append([f"{name}, {side}", *cells])
+    columns = {"personas": ""} | {f"k = {k}": ".3f" for k in drawn}
+    return table(columns, rows, "Persona lottery: expected accuracy of k personas drawn")
+
+
+def effects_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """Of stability.json, where it has them."""
+    return table(
+        {"persona": "", "accuracy": ".3f", "minus plain": "+.3f", "p": ".2g", "p adjusted": ".2g"},
+        [
+            [
+                f"{_of(policy, stabilities)}{entry['persona']}",
+                entry["accuracy"],
+                estimate(entry, "effect"),
+                entry["p"],
+                entry["p_adjusted"],
+            ]
+            for policy, stability in stabilities.items()
+            for entry in stability.get("persona_effects", [])[:_HURTING]
+        ],
+        "Personas that hurt most (p adjusted by Holm)",
+    )
+
+
+def fidelity_table(fidelities: Mapping[str, Mapping]) -> dict:
+    """Of fidelity.json, by persona set."""
+    tasks = list(dict.fromkeys(task for of in fidelities.values() for task in of["by_task"]))
+    return table(
+        {"personas": ""} | dict.fromkeys(tasks, ".3f"),
+        [
+            [name, *(estimate(figures["by_task"].get(task, {}), "fidelity") for task in tasks)]
+            for name, figures in _by_set(fidelities)
+        ],
+        "Fidelity by the exact rule",
+    )
+
+
+def judge_free_table(judged: Mapping[str, Mapping]) -> dict:
+    """Of judge_free.json, by task."""
+    columns = {
+        "task": "",
+        "identified": ".3f",
+        "chance": ".3f",
+        "gain, nats/token": "+.3f",
+        "margin": "+.3f",
+        "style distance, bits": ".3f",
+        "AUC against the rule": ".3f",
+    }
+    rows = [
+        [f"{_of(policy, judged)}{task}", *_judge_free_cells(of[policy])]
+        for task, of in _by_task(judged).items()
+        for policy in of
+    ]
+    return table(columns, rows, "Fidelity without a judge")
+
+
+def _by_task(judged: Mapping[str, Mapping]) -> dict[str, dict[str, Mapping]]:
+    tasks = dict.fromkeys(task for measured in judged.values() for task in measured["by_task"])
+    return {
+        task: {p: m["by_task"][task] for p, m in judged.items() if task in m["by_task"]}
+        for task in tasks
+    }
+
+
+def has_sets(result: Mapping) -> bool:
+    """Whether it has the figures of several persona sets."""
+    return len(result.get("by_set", {})) > 1
+
+
+def _by_set(results: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
+    """Name and figures of each persona set and, of several, of all together."""
+    for policy, result in results.items():
+        sets = result.get("by_set") or {"together": result}
+        for name, figures in {**sets, **({"together": result} if has_sets(result) else {})}.items():
+            yield f"{_of(policy, results)}{name}", figures
+
+
+def _of(policy: str, policies: Mapping) -> str:
+    return f"{policy}: " if len(policies) > 1 else ""
+
+
+def _judge_free_cells(figures: Mapping) -> Sequence:
+    found, gain = figures["identification"], figures["gain_per_token"]
+    return (
+        estimate(found, "share"),
+        found["chance"],
+        estimate(gain, "gain"),
+        estimate(gain, "margin"),
+        estimate(figures["style_distance"] or {}, "distance"),
+        estimate((figures["agreement"] or {}).get("gain", {}), "auc"),
+    )

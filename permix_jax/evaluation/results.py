@@ -9,11 +9,21 @@ from permix_jax import files
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One `eval/<step>` folder; step 0 is the base policy, `fidelity` None without a style rule."""
+    """A finished evaluation's folder; None where it has no style rule or was not measured."""
 
-    step: int
+    folder: Path
     stability: dict
     fidelity: dict | None
+    judge_free: dict | None
+
+    @property
+    def step(self) -> int:
+        """Of an `eval/<step>` folder of a run; 0 is the base policy."""
+        return int(self.folder.name)
+
+    def rows(self) -> list[dict]:
+        """Of completions.jsonl; none where it is missing."""
+        return read_jsonl(self.folder / "completions.jsonl")
 
 
 def read_json(path: Path) -> dict:
@@ -46,13 +56,14 @@ def read_evaluations(workdir: Path) -> list[Evaluation]:
         raise FileNotFoundError(
             f"{workdir}: no evaluation (eval/<step>/stability.json); run launch/train.py to its end"
         )
-    return [_read_evaluation(step, path) for step, path in found]
+    return [read_evaluation(path.parent) for _, path in found]
 
 
-def _read_evaluation(step: int, path: Path) -> Evaluation:
-    fidelity = path.with_name("fidelity.json")
-    return Evaluation(
-        step=step,
-        stability=read_json(path),
-        fidelity=read_json(fidelity) if fidelity.is_file() else None,
+def read_evaluation(folder: Path) -> Evaluation:
+    """Raises FileNotFoundError or ValueError, each one line with the path."""
+    stability = read_json(folder / "stability.json")
+    fidelity, judge_free = (
+        read_json(path) if path.is_file() else None
+        for path in (folder / "fidelity.json", folder / "judge_free.json")
     )
+    return Evaluation(folder, stability, fidelity, judge_free)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from permix_jax.evaluation.paired import Graded
-from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json, read_jsonl
+from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json
 from permix_jax.evaluation.stability import figures, gather_means, pss_formula
 from permix_jax.evaluation.statistics import bootstrap_weights, pooled_means
 from permix_jax.randomness import generator
@@ -72,24 +72,23 @@ def read_run(workdir: Path) -> Run:
         name=record["name"],
         preset=record.get("preset", ""),
         config=config,
-        base=_figures(workdir, first, pss) if first.step == 0 else None,
-        trained=_figures(workdir, evaluations[-1], pss),
+        base=_figures(first, pss) if first.step == 0 else None,
+        trained=_figures(evaluations[-1], pss),
         evaluations=evaluations,
     )
 
 
-def _figures(workdir: Path, evaluation: Evaluation, pss: str) -> Figures:
-    folder = workdir / "eval" / str(evaluation.step)
+def _figures(evaluation: Evaluation, pss: str) -> Figures:
     unknown = np.full(_RESAMPLES, np.nan)
     values = {name: _number(evaluation.stability[key]) for name, key in _STABILITY.items()}
     by_task = (evaluation.fidelity or {}).get("by_task", {})
     values |= {name: by_task.get(task, {}).get("fidelity") for name, task in _FIDELITY.items()}
-    kl = folder / "kl.json"
+    kl = evaluation.folder / "kl.json"
     values["KL"] = read_json(kl)["kl"] if kl.is_file() else None
     values = {name: _number(value) for name, value in values.items()}
     resampled, items = dict.fromkeys(MEASURES, unknown), dict.fromkeys(MEASURES)
 
-    answers = read_answers(read_jsonl(folder / "completions.jsonl"))
+    answers = read_answers(evaluation.rows())
     if "problems" in answers:
         asked = answers["problems"]
         drawn = _resampled_stability(Graded(asked.correct[1:], asked.correct[0]), pss)

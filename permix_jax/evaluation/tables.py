@@ -1,6 +1,68 @@
-"""Tables, as plain text for the terminal and as Markdown."""
+"""Tables as plain data, and as text for the terminal and as Markdown."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]], title: str = "") -> dict:
+    """A table as plain data, which every report renders: `title`, `columns`, `rows`.
+
+    Args:
+      columns: name -> format spec of the numbers in it, such as "+.3f"; "" where there are none.
+      rows: a cell is text, a number, None (nothing is known), an `estimate` or a `link`.
+    """
+    return {
+        "type": "table",
+        "title": title,
+        "columns": [{"name": name, "format": spec} for name, spec in columns.items()],
+        "rows": [list(row) for row in rows],
+    }
+
+
+def estimate(entry: Mapping[str, Any], key: str) -> dict | None:
+    """The cell of a figure and its 95 % interval (None: it has none); None without a figure, or
+    where it is not a finite number."""
+    if entry.get(key) is None or not math.isfinite(entry[key]):
+        return None
+    return {"value": entry[key], "ci95": entry.get(f"{key}_ci95")}
+
+
+def link(text: str, href: str) -> dict:
+    """The cell of a text that leads somewhere, in reports that can."""
+    return {"text": text, "href": href}
+
+
+def number_of(cell: Any) -> Any:
+    """The number of a cell, or its text."""
+    if isinstance(cell, Mapping):
+        return cell["text"] if "text" in cell else cell["value"]
+    return cell
+
+
+def cell_text(cell: Any, spec: str) -> str:
+    """0.970 [0.950, 0.990], the number alone where there is no interval, - where no number is."""
+    value = number_of(cell)
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    interval = cell["ci95"] if isinstance(cell, Mapping) else None
+    bounds = ["-" if limit is None else _formatted(limit, spec) for limit in interval or ()]
+    return _formatted(value, spec) + (f" [{', '.join(bounds)}]" if bounds else "")
+
+
+def _formatted(number: float, spec: str) -> str:
+    """Without the sign of what is rounded to -0."""
+    text = f"{number:{spec}}"
+    return f"{0:{spec}}" if float(text.rstrip("%")) == 0 else text
+
+
+def as_text(table: Mapping) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table's data."""
+    specs = [column["format"] for column in table["columns"]]
+    rows = [[cell_text(*pair) for pair in zip(row, specs, strict=True)] for row in table["rows"]]
+    return [column["name"] for column in table["columns"]], rows
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -17,16 +79,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right; bars in cells are escaped."""
+    """The first column to the left, the others to the right; what Markdown reads is escaped."""
     rule = [":--", *("--:" for _ in header[1:])]
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *escaped))
+    escaped = [[escape_markdown(cell) for cell in row] for row in (header, *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (escaped[0], rule, *escaped[1:]))
+
+
+def escape_markdown(text: str) -> str:
+    """The text on one line, with no markup in it: as HTML, as a table's border, as emphasis."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{c}" if c in "\\`*|$" else c for c in text).replace("](", "]\\(")
 
 
 def with_interval(entry: Mapping, key: str, sign: str = "") -> str:
-    """0.970 [0.950, 0.990]; the number alone where there is no interval, - where no number is."""
-    if entry[key] is None:
-        return "-"
-    interval = entry.get(f"{key}_ci95")
-    bounds = f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]" if interval else ""
-    return f"{entry[key]:{sign}.3f}{bounds}"
+    """The text of an `estimate` of three digits."""
+    return cell_text(estimate(entry, key), f"{sign}.3f")

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from permix_jax.evaluation.compare import compare_runs, comparison_table
-from permix_jax.evaluation.comparison_plots import write_plots
+from permix_jax.evaluation.report.comparison import write_comparison_report
 from permix_jax.evaluation.results import read_jsonl
 from permix_jax.evaluation.run_figures import Run, read_run
 from permix_jax.files import write_json, write_text
@@ -37,8 +37,8 @@ def reproduce(config: ConfigDict, out: Path, preset: str = "") -> str:
     ]
     table = comparison_table(comparison)
     write_json(out / "comparison.json", comparison)
-    write_plots(runs, out)
     write_text(out / "comparison.txt", table + "\n")
+    write_comparison_report(runs, comparison, out)
     return table
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic_run import write_run
 
-from permix_jax.evaluation.compare import compare
+from permix_jax.evaluation.report.comparison import compare
 
 LAUNCH = Path(__file__).parents[2] / "launch" / "compare.py"
 

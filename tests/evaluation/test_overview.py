@@ -3,10 +3,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from synthetic_run import write_run
 
-from permix_jax.evaluation.overview import write_overview
+from permix_jax.evaluation.overview import overview, stability_table, summary_table
+from permix_jax.evaluation.results import read_evaluation
 from permix_jax.evaluation.summary import summarise
-from permix_jax.evaluation.tables import markdown_table
 from permix_jax.personas.persona import Persona
 
 PEOPLE = [
@@ -30,8 +31,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_table_and_markdown_have_a_row_for_each_set_and_for_all(folder):
-    table = write_overview(folder)
+def test_table_has_a_row_for_each_set_and_for_all(folder):
+    table = overview(read_evaluation(folder))
     lines = table.splitlines()
     assert lines[0] == "Stability"
     assert [line.split()[:2] for line in lines[3:6]] == [
@@ -43,25 +44,48 @@ def test_table_and_markdown_have_a_row_for_each_set_and_for_all(folder):
     assert f"{stability['by_set']['heldout']['pss']:.3f} [" in lines[3]
     assert "k = 8" in table and "k = 9" in table and "k = 16" not in table
     assert "Fidelity" not in table
-    markdown = (folder / "evaluation.md").read_text()
-    assert markdown.startswith("# Evaluation\n\n## Stability\n\n| personas |")
-    assert "| harmful | 3 |" in markdown
 
 
 def test_five_personas_that_hurt_most_are_listed(folder):
     effects = json.loads((folder / "stability.json").read_text())["persona_effects"]
-    table = write_overview(folder)
+    table = overview(read_evaluation(folder))
     for entry in effects[:5]:
         assert f"{entry['effect']:+.3f} [" in table
     listed = table[table.index("Personas that hurt most") :].splitlines()[3:]
     assert [line.split()[0] for line in listed] == [entry["persona"] for entry in effects[:5]]
 
 
+def test_several_policies_share_a_table(folder):
+    of = read_evaluation(folder).stability
+    rows = stability_table({"base": of, "trained": of})["rows"]
+    assert [row[0] for row in rows] == [
+        f"{policy}: {name}"
+        for policy in ("base", "trained")
+        for name in ("heldout", "harmful", "together")
+    ]
+    assert rows[0][2] == {
+        "value": of["by_set"]["heldout"]["pss"],
+        "ci95": of["by_set"]["heldout"]["pss_ci95"],
+    }
+
+
+def test_the_table_of_a_run_is_aligned_and_narrow(tmp_path):
+    write_run(tmp_path)
+    base, trained = (
+        [
+            json.loads((tmp_path / f"eval/{step}/{n}.json").read_text())
+            for n in ("stability", "fidelity")
+        ]
+        for step in (0, 60)
+    )
+    lines = summary_table({"base": base, "trained": (trained[0], None)}).splitlines()
+    assert max(map(len, lines)) <= 110
+    assert len({len(line) for line in lines[:4]}) == 1  # aligned
+    assert lines[0].split("  ")[-1].strip() == "arithmetic [95 % CI]"
+    assert lines[2].startswith("base ") and f"{base[0]['pss']:.3f} [" in lines[2]
+    assert lines[3].startswith("trained ") and lines[3].split()[-2:] == ["-", "-"]
+
+
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="stability.json: no such file"):
-        write_overview(tmp_path)
-
-
-def test_bars_in_a_markdown_cell_are_escaped():
-    table = markdown_table(("name", "value"), [["a|b", "1"]])
-    assert table.splitlines() == ["| name | value |", "| :-- | --: |", "| a\\|b | 1 |"]
+        read_evaluation(tmp_path)

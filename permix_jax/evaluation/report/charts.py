@@ -1,0 +1,161 @@
+"""The charts of a report's content, as figures and as inline SVG in the colours of the page."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from permix_jax.evaluation.tables import number_of
+
+# Okabe and Ito's palette, which colour-blind readers tell apart. The page knows the same in the
+# same order, as --s0, --s1, ..., and has lighter ones on a dark background.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#111111", "#e69f00", "#56b4e9", "#999999")
+_MARKERS = "osD^vPX*"
+_INK, _RULE = "#333333", "#cccccc"
+_PAGE = {colour: f"var(--s{i})" for i, colour in enumerate(COLOURS)}
+_PAGE |= {_INK: "currentColor", _RULE: "var(--rule)"}
+
+
+def figure_of(chart: Mapping, names: Sequence[str]) -> Figure:
+    """The figure of a chart (see `content`); `names` in the order of their colours."""
+    return {"lines": _lines, "points": _points, "ranking": _ranking}[chart["type"]](chart, names)
+
+
+def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
+    """The chart as an <svg> element, without what only a stand-alone file needs."""
+    description = f"{chart['title']} over the {chart['x']}"
+    buffer = io.StringIO()
+    # Text stays text; the salt makes the ids of one page differ, and equal runs byte-equal.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
+        figure_of(chart, names).savefig(buffer, format="svg", transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    for colour, variable in _PAGE.items():
+        svg = svg.replace(colour, variable)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
+
+
+def ticks_within(low: float, high: float, most: int = 6) -> list[float]:
+    """The round numbers from low to high with the smallest even spacing that is at most `most`."""
+    for step in (m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            return [round(i * step, 12) for i in range(first, last + 1)]
+    return [low, high]
+
+
+def range_of(ranking: Mapping) -> tuple[float, float]:
+    """What its axis shows: all numbers, intervals included, and a bit more on either side."""
+    cells = [cell for _, *row in ranking["rows"] for cell in row if cell is not None]
+    numbers = [x for cell in cells for x in (number_of(cell), *limits(cell))]
+    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
+    room = 0.04 * (high - low) or 0.05
+    return low - room, high + room
+
+
+def _style(name: str, names: Sequence[str]) -> dict:
+    place = names.index(name) if name in names else 1
+    return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKERS[place % len(_MARKERS)]}
+
+
+def _lines(chart: Mapping, names: Sequence[str]) -> Figure:
+    small = chart["series"][0].get("smooth", False)
+    axes = _axes(*((3.6, 1.9) if small else (5.0, 3.0)))
+    for series in chart["series"]:
+        x, y = np.array(series["x"], float), np.array(series["y"], float)
+        style = _style(series["name"], names)
+        if series.get("smooth"):
+            _draw_smooth(axes, x, y, style["color"])
+            continue
+        axes.plot(x, y, label=series["name"], markersize=4, **style)
+        low, high = (np.array(series[side], float) for side in ("low", "high"))
+        axes.fill_between(x, low, high, alpha=0.15, color=style["color"], lw=0)
+    if not any(value < 0 for series in chart["series"] for value in series["y"]):
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(chart["x"])
+    if not small:
+        axes.set_ylabel(chart["y"])
+    if len(chart["series"]) > 1:
+        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    return axes.figure
+
+
+def _draw_smooth(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+    """The values, faint, under their running mean over a twentieth of them."""
+    window = max(1, len(y) // 20)
+    if window > 1:
+        axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
+    marker = "o" if len(y) < 20 else None
+    axes.plot(x, _running_mean(y, window), color=colour, linewidth=1.6, marker=marker, markersize=3)
+
+
+def _points(chart: Mapping, names: Sequence[str]) -> Figure:
+    axes = _axes(5.0, 3.6)
+    for series in chart["series"]:
+        style = _style(series["name"], names)
+        (x, dx), (y, dy) = (_with_arms(series[axis]) for axis in "xy")
+        axes.scatter(*zip(*series["each"], strict=True), s=12, alpha=0.4, color=style["color"])
+        axes.errorbar(x, y, dy, dx, label=series["name"], capsize=3, linestyle="", **style)
+    axes.set_xlabel(chart["x"])
+    axes.set_ylabel(chart["y"])
+    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    return axes.figure
+
+
+def _ranking(chart: Mapping, names: Sequence[str]) -> Figure:
+    rows = chart["rows"][::-1]
+    axes = _axes(6.4, 1.2 + 0.42 * len(rows))
+    offsets = np.linspace(0.28, -0.28, len(names)) if len(names) > 1 else [0.0]
+    for i, (name, offset) in enumerate(zip(names, offsets, strict=True), start=1):
+        shown = [(line, *_with_arms(row[i])) for line, row in enumerate(rows) if row[i] is not None]
+        for line, x, arms in shown:
+            axes.errorbar(x, line + offset, xerr=arms, markersize=4, **_style(name, names))
+        axes.plot([], [], linestyle="", label=name, **_style(name, names))
+    # Ids are plain text: a dollar sign in one must not start a formula.
+    labels = [number_of(row[0])[:40] for row in rows]
+    axes.set_yticks(range(len(rows)), labels, parse_math=False)
+    axes.set_xlabel(chart["axis"])
+    axes.figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    return axes.figure
+
+
+def _with_arms(cell: Mapping) -> tuple[float, np.ndarray | None]:
+    """The number of an estimate, and how far its interval reaches below and above it."""
+    value, interval = cell["value"], limits(cell)
+    if not interval:
+        return value, None
+    # A corrected interval may leave its estimate outside.
+    return value, np.maximum(0.0, [[value - interval[0]], [interval[1] - value]])
+
+
+def limits(cell: Mapping) -> list[float]:
+    """The interval of an estimate; empty where it has none, or one that is not bounded."""
+    interval = cell["ci95"]
+    return [] if interval is None or None in interval else interval
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred; at the ends over the values that are there."""
+    box = np.ones(window)
+    return np.convolve(values, box, "same") / np.convolve(np.ones_like(values), box, "same")
+
+
+def _axes(width: float, height: float) -> Axes:
+    axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_RULE)
+    axes.tick_params(color=_RULE, labelcolor=_INK, labelsize=9, length=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=_INK, fontsize=9)
+    axes.grid(color=_RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
+    return axes

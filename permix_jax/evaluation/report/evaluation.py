@@ -1,0 +1,49 @@
+"""The report of one evaluation, beside that of its run's base where it was asked the same."""
+
+from pathlib import Path
+
+from permix_jax.evaluation.report.completions import browser_of
+from permix_jax.evaluation.report.content import config_section
+from permix_jax.evaluation.report.run import headlines, sections_of
+from permix_jax.evaluation.report.write import write_report
+from permix_jax.evaluation.results import Evaluation, read_evaluation, read_json
+
+
+def write_evaluation_report(folder: Path) -> None:
+    """Writes report.json, report.md and report.html beside the JSON of a finished evaluation.
+
+    Raises FileNotFoundError or ValueError where a file is missing or damaged.
+    """
+    evaluation, identity = read_evaluation(folder), _identity(folder)
+    policy = identity.get("policy", {})
+    name = policy.get("model") or f"step {policy.get('step', '?')}"
+    policies = {name: evaluation}
+    if base := _base(folder, identity):
+        policies = {"base": base, name: evaluation}
+    rows = {policy: of.rows() for policy, of in policies.items()}
+    config = identity.get("config", {})
+    report = {
+        "title": f"Evaluation of {name}",
+        "facts": [f"run: {(folder / policy['run']).resolve().name}"] if "run" in policy else [],
+        "names": list(policies),
+        "headlines": headlines(policies),
+        "sections": [*sections_of(policies, rows, config), config_section(identity)],
+        "completions": browser_of(rows),
+    }
+    write_report(report, folder)
+
+
+def _identity(folder: Path) -> dict:
+    path = folder / "evaluation.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _base(folder: Path, identity: dict) -> Evaluation | None:
+    """The evaluation of the base that the run has, if it is another one and was asked the same."""
+    run, prompts = identity.get("policy", {}).get("run"), identity.get("prompts_sha256")
+    if run is None or prompts is None:
+        return None
+    base = folder / run / "eval" / "0"
+    if base.resolve() == folder.resolve() or not (base / "stability.json").is_file():
+        return None
+    return read_evaluation(base) if _identity(base).get("prompts_sha256") == prompts else None

@@ -1,0 +1,74 @@
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from permix_jax.evaluation.report.charts import COLOURS, range_of, svg_of, ticks_within
+from permix_jax.evaluation.report.content import lines, points, ranking
+from permix_jax.evaluation.report.html import Axis
+
+
+def cell(value, *limits):
+    return {"value": value, "ci95": list(limits) or None}
+
+
+def svg(chart, names=("base", "trained")):
+    text = str(svg_of(chart, names))
+    ElementTree.fromstring(text.replace("xlink:", ""))
+    return text
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_ticks_are_round_and_inside(low, width):
+    ticks = ticks_within(low, low + width)
+    room = 1e-6 * max(width, 1)
+    assert 2 <= len(ticks) <= 6
+    assert low - room <= ticks[0] and ticks[-1] <= low + width + room
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+
+
+def test_ticks_by_hand():
+    assert ticks_within(0.19, 1.03) == [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_an_axis_has_all_intervals_inside():
+    rows = {None: [cell(0.5, 0.4, 0.6), None], "poet": [cell(0.2), cell(0.9, 0.8, 1.0)]}
+    chart = ranking(["base", "trained"], "accuracy", rows, "problems")
+    low, high = range_of(chart)
+    assert (low, high) == pytest.approx((0.2 - 0.032, 1.0 + 0.032))
+    assert Axis(low, high).at(0.6) == "50.00%"
+    assert range_of(ranking(["base"], "accuracy", {"poet": [None]}, "problems")) == (-0.04, 1.04)
+
+
+def test_personas_without_a_figure_rank_last_and_no_persona_first():
+    rows = {"a": [None], "b": [cell(0.1)], None: [cell(0.0)], "c": [cell(0.9)]}
+    chart = ranking(["base"], "accuracy", rows, "problems")
+    assert [row[0]["text"] for row in chart["rows"]] == ["no persona", "c", "b", "a"]
+
+
+def test_lines_take_the_colours_of_the_page_and_bear_intervals_that_are_missing():
+    series = [
+        {"name": "trained", "x": [0, 1], "y": [0.1, 0.3], "low": [0.0, None], "high": [0.2, None]},
+        {"name": "base", "x": [0], "y": [0.2], "low": [None], "high": [None]},
+    ]
+    text = svg(lines("a < b", "step", "PSS", series))
+    assert "var(--s0)" in text and "var(--s1)" in text
+    assert not [colour for colour in COLOURS if colour in text]
+    assert 'aria-label="a &lt; b over the step"' in text and ">PSS<" in text
+
+
+def test_series_without_points_are_left_out():
+    assert lines("PSS", "step", "PSS", [{"name": "base", "x": [], "y": []}])["series"] == []
+
+
+def test_a_running_mean_is_drawn_over_many_values():
+    series = {"name": "reward", "x": list(range(40)), "y": [0.5] * 40, "smooth": True}
+    assert svg(lines("reward", "step", "reward", [series])).count("var(--s1)") == 2
+
+
+def test_points_without_interval():
+    each = [(0.5, 0.6)]
+    series = {"name": "base", "x": cell(0.5), "y": cell(0.6, 0.7, 0.8), "each": each}
+    assert "var(--s0)" in svg(points("Robustness", "PSS", "fidelity", [series]))
