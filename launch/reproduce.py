@@ -3,8 +3,8 @@
     python launch/reproduce.py --config=configs/reproduce.py [--out=DIR]
 
 Trains and evaluates every method over seeds, several runs side by side, and prints one table. DIR
-(default: runs/reproduce) gets a workdir for each run, comparison.txt, comparison.json and plots.
-The same command again goes on where the last one stopped, and keeps finished runs.
+(default: runs/reproduce) gets a workdir for each run, comparison.txt, comparison.json, plots and
+report.html. The same command again goes on where the last one stopped, and keeps finished runs.
 """
 
 from pathlib import Path

@@ -96,10 +96,10 @@ def test_the_command_does_what_the_trainer_did(finished, tmp_path):
 
 def test_the_newest_checkpoint_is_the_default_and_nothing_is_done_twice(finished):
     folder = finished[0] / "run/eval/6"
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".md"}
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.stem != "report"}
     table = evaluate_run(config(**FIELDS), finished[0] / "run")
     assert table.startswith("Stability\n")
-    after = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".md"}
+    after = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.stem != "report"}
     assert after == before
 
 

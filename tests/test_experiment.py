@@ -59,6 +59,8 @@ def test_workdir_holds_what_the_readme_says(permix):
     assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"2", "4", "6"}
     assert {p.name for p in (workdir / "eval").iterdir()} == {"0", "3", "6"}
     assert "<html" in (workdir / "report.html").read_text()
+    assert json.loads((workdir / "report.json").read_text())["names"] == ["base", "trained"]
+    assert (workdir / "report.md").read_text().startswith("# permix:tiny\n")
 
 
 def test_metrics_have_the_names_that_trl_users_know(permix):

@@ -18,11 +18,11 @@ def test_an_evaluation_of_a_model_alone(tmp_path):
     write_evaluation_report(folder)
     page, report, markdown = read_report(folder)
     assert page.headings == [
-        "Evaluation of some/model", "Results", "Accuracy by persona", "Fidelity by persona",
+        "Evaluation of model", "Results", "Accuracy by persona", "Fidelity by persona",
         "Completions", "Configuration",
     ]  # fmt: skip
-    assert report["names"] == ["some/model"] and page.errors == []
-    assert markdown.startswith("# Evaluation of some/model\n")
+    assert report["names"] == ["model"] and page.errors == []
+    assert markdown.startswith("# Evaluation of model\n\nmodel: some/model\n")
 
 
 def test_a_checkpoint_stands_beside_its_base_if_that_was_asked_the_same(tmp_path):

@@ -73,6 +73,9 @@ def test_killed_and_started_again(tmp_path, monkeypatch):
     assert comparison["methods"]["rlvr:tiny"]["seeds"] == [0, 1]
     tokens = comparison["tokens"]
     assert tokens["rlvr"]["generated"] == tokens["rlvr"]["trained"] > 4 * 64
+    report = json.loads((out / "report.json").read_text())
+    assert report["names"] == ["base:tiny", "permix:tiny", "rlvr:tiny"]
+    assert "<html" in (out / "report.html").read_text()
     plots = {path.name for path in out.glob("*.png")}
     assert plots == {"robustness_fidelity.png", "pss_over_steps.png", "accuracy_by_persona.png"}
 

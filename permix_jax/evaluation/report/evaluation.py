@@ -16,7 +16,8 @@ def write_evaluation_report(folder: Path) -> None:
     """
     evaluation, identity = read_evaluation(folder), _identity(folder)
     policy = identity.get("policy", {})
-    name = policy.get("model") or f"step {policy.get('step', '?')}"
+    model, run = policy.get("model"), policy.get("run")
+    name = Path(model).name if model else f"step {policy.get('step', '?')}"
     policies = {name: evaluation}
     if base := _base(folder, identity):
         policies = {"base": base, name: evaluation}
@@ -24,7 +25,7 @@ def write_evaluation_report(folder: Path) -> None:
     config = identity.get("config", {})
     report = {
         "title": f"Evaluation of {name}",
-        "facts": [f"run: {(folder / policy['run']).resolve().name}"] if "run" in policy else [],
+        "facts": [f"run: {(folder / run).resolve().name}" if run else f"model: {model}"],
         "names": list(policies),
         "headlines": headlines(policies),
         "sections": [*sections_of(policies, rows, config), config_section(identity)],

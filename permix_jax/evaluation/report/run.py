@@ -123,7 +123,7 @@ def sections_of(
         section(
             "sets",
             "By persona set",
-            " ".join(LEGEND),
+            ". ".join(LEGEND) + ".",
             [stability_table(stabilities), fidelity_table(faithful)]
             if any(map(has_sets, stabilities.values()))
             else [],
