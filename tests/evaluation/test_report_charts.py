@@ -68,6 +68,13 @@ def test_a_running_mean_is_drawn_over_many_values():
     assert svg(lines("reward", "step", "reward", [series])).count("var(--s1)") == 2
 
 
+def test_names_with_dollar_signs_are_no_formulas():
+    series = [
+        {"name": name, "x": [0], "y": [1], "low": [0], "high": [2]} for name in ("$\\x$", "b")
+    ]
+    assert "$\\x$" in svg(lines("PSS", "step", "PSS", series), ("$\\x$", "b"))
+
+
 def test_points_without_interval():
     each = [(0.5, 0.6)]
     series = {"name": "base", "x": cell(0.5), "y": cell(0.6, 0.7, 0.8), "each": each}

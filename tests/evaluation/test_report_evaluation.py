@@ -7,8 +7,9 @@ from synthetic_run import write_run
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
 
 
-def identify(folder, prompts, **policy):
-    identity = {"policy": policy, "config": {"seed": 3}, "prompts_sha256": prompts}
+def identify(folder, prompts, samples=1, **policy):
+    config = {"seed": 3, "eval": {"samples": samples}}
+    identity = {"policy": policy, "config": config, "prompts_sha256": prompts}
     (folder / "evaluation.json").write_text(json.dumps(identity))
 
 
@@ -36,6 +37,7 @@ def test_a_checkpoint_stands_beside_its_base_if_that_was_asked_the_same(tmp_path
     assert report["names"] == ["base", "step 60"]
     assert report["completions"]["policies"] == ["base", "step 60"]
 
-    identify(out, "b", run="../run", step=60)
-    write_evaluation_report(out)
-    assert read_report(out)[1]["names"] == ["step 60"]
+    for differing in ({"prompts": "b"}, {"prompts": "a", "samples": 2}):
+        identify(out, **differing, run="../run", step=60)
+        write_evaluation_report(out)
+        assert read_report(out)[1]["names"] == ["step 60"]

@@ -167,6 +167,7 @@ def test_run_without_style_rule_metrics_and_completions(tmp_path):
     assert page.headings == [
         "permix", "Results", "Accuracy by persona", "Stability over steps", "Configuration",
     ]  # fmt: skip
+    assert "a" in page.tags and not [v for n, v in page.attributes if n == "href" and "?" in v]
     assert report["completions"] is None and len(page.scripts) == 1 and page.errors == []
     assert "fidelity" not in markdown.lower()
 

@@ -24,7 +24,10 @@ _PAGE |= {_INK: "currentColor", _RULE: "var(--rule)"}
 
 def figure_of(chart: Mapping, names: Sequence[str]) -> Figure:
     """The figure of a chart (see `content`); `names` in the order of their colours."""
-    return {"lines": _lines, "points": _points, "ranking": _ranking}[chart["type"]](chart, names)
+    draw = {"lines": _lines, "points": _points, "ranking": _ranking}[chart["type"]]
+    # Names are plain text: a dollar sign in one must not start a formula.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        return draw(chart, names)
 
 
 def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
@@ -114,15 +117,16 @@ def _points(chart: Mapping, names: Sequence[str]) -> Figure:
 def _ranking(chart: Mapping, names: Sequence[str]) -> Figure:
     rows = chart["rows"][::-1]
     axes = _axes(6.4, 1.2 + 0.42 * len(rows))
-    offsets = np.linspace(0.28, -0.28, len(names)) if len(names) > 1 else [0.0]
-    for i, (name, offset) in enumerate(zip(names, offsets, strict=True), start=1):
-        shown = [(line, *_with_arms(row[i])) for line, row in enumerate(rows) if row[i] is not None]
-        for line, x, arms in shown:
-            axes.errorbar(x, line + offset, xerr=arms, markersize=4, **_style(name, names))
-        axes.plot([], [], linestyle="", label=name, **_style(name, names))
-    # Ids are plain text: a dollar sign in one must not start a formula.
-    labels = [number_of(row[0])[:40] for row in rows]
-    axes.set_yticks(range(len(rows)), labels, parse_math=False)
+    shown = [column["name"] for column in chart["columns"][1:]]
+    offsets = np.linspace(0.28, -0.28, len(shown)) if len(shown) > 1 else [0.0]
+    for i, (name, offset) in enumerate(zip(shown, offsets, strict=True), start=1):
+        style = _style(name, names)
+        for line, row in enumerate(rows):
+            if row[i] is not None:
+                x, arms = _with_arms(row[i])
+                axes.errorbar(x, line + offset, xerr=arms, markersize=4, **style)
+        axes.plot([], [], linestyle="", label=name, **style)
+    axes.set_yticks(range(len(rows)), [number_of(row[0])[:40] for row in rows])
     axes.set_xlabel(chart["axis"])
     axes.figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return axes.figure

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -213,7 +214,7 @@ def _runs(runs: Sequence[Run], folder: Path) -> dict:
     for run in runs:
         path = run.workdir / "report.html"
         place = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-        name = link(run.workdir.name, place) if path.is_file() else run.workdir.name
+        name = link(run.workdir.name, quote(place)) if path.is_file() else run.workdir.name
         rows.append([name, run.seed, *(run.trained.values[measure] for measure in shown)])
     columns = {"run": "", "seed": "d"} | dict.fromkeys(shown, ".3f")
     return section(

@@ -40,11 +40,16 @@ def _identity(folder: Path) -> dict:
 
 
 def _base(folder: Path, identity: dict) -> Evaluation | None:
-    """The evaluation of the base that the run has, if it is another one and was asked the same."""
-    run, prompts = identity.get("policy", {}).get("run"), identity.get("prompts_sha256")
-    if run is None or prompts is None:
+    """The evaluation of its base that the run has, if it is another one and was asked the same."""
+    run = identity.get("policy", {}).get("run")
+    if run is None:
         return None
     base = folder / run / "eval" / "0"
     if base.resolve() == folder.resolve() or not (base / "stability.json").is_file():
         return None
-    return read_evaluation(base) if _identity(base).get("prompts_sha256") == prompts else None
+    return read_evaluation(base) if _asked(_identity(base)) == _asked(identity) else None
+
+
+def _asked(identity: dict) -> dict:
+    """What an evaluation is of, but for the policy."""
+    return {key: value for key, value in identity.items() if key != "policy"}
