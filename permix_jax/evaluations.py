@@ -25,9 +25,8 @@ from permix_jax.build import (
 from permix_jax.checkpoints import newest_step
 from permix_jax.config import differing_fields, require_model_fits, require_valid
 from permix_jax.evaluation.evaluate import evaluate
-from permix_jax.evaluation.overview import overview
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
-from permix_jax.evaluation.results import read_evaluation, read_json
+from permix_jax.evaluation.results import read_json
 from permix_jax.evaluation.without_judge import measure_without_judge
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
@@ -192,8 +191,7 @@ def _evaluate(
             evaluator = Evaluator(config, task, mesh, verifier, stop.check)
             evaluator.evaluate(policy, load_params, of, folder, label)
             evaluator.measure_without_judge(reference, load_reference, [folder])
-    write_evaluation_report(folder)
-    return overview(read_evaluation(folder))
+    return write_evaluation_report(folder)
 
 
 def _named_reference(config: ConfigDict, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:

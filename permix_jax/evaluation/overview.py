@@ -1,6 +1,6 @@
 """The tables of evaluations: those that are printed, and those that reports show."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from permix_jax.evaluation.results import Evaluation
 from permix_jax.evaluation.tables import as_text, estimate, table, text_table, with_interval
@@ -53,7 +53,7 @@ def overview(evaluation: Evaluation) -> str:
     tables = [
         *(made(stability) for made in (stability_table, lottery_table, effects_table)),
         fidelity_table(faithful),
-        judge_free_table(judged),
+        judge_free_table(tasks_of(judged)),
     ]
     first, *others = [
         f"{table['title']}\n{text_table(*as_text(table))}" for table in tables if table["rows"]
@@ -128,30 +128,38 @@ def fidelity_table(fidelities: Mapping[str, Mapping]) -> dict:
     )
 
 
-def judge_free_table(judged: Mapping[str, Mapping]) -> dict:
-    """Of judge_free.json, by task."""
-    columns = {
-        "task": "",
-        "identified": ".3f",
-        "chance": ".3f",
-        "gain, nats/token": "+.3f",
-        "margin": "+.3f",
-        "style distance, bits": ".3f",
-        "AUC against the rule": ".3f",
-    }
-    rows = [
-        [f"{_of(policy, judged)}{task}", *_judge_free_cells(of[policy])]
-        for task, of in _by_task(judged).items()
-        for policy in of
-    ]
+_JUDGE_FREE = {  # column -> part and key of a task's figures, format
+    "identified": ("identification", "share", ".3f"),
+    "chance": ("identification", "chance", ".3f"),
+    "gain, nats/token": ("gain_per_token", "gain", "+.3f"),
+    "margin": ("gain_per_token", "margin", "+.3f"),
+    "style distance, bits": ("style_distance", "distance", ".3f"),
+    "AUC against the rule": ("agreement", "auc", ".3f"),
+}
+
+
+def judge_free_table(by_task: Mapping[str, Mapping]) -> dict:
+    """Name of a row -> figures of a task; columns that none has a figure for are left out."""
+    columns, cells = {"task": ""}, []
+    for title, (part, key, spec) in _JUDGE_FREE.items():
+        found = [figures.get(part) or {} for figures in by_task.values()]
+        if part == "agreement":
+            found = [entry.get("gain", {}) for entry in found]
+        if any(found):
+            columns[title] = spec
+            cells.append([estimate(entry, key) for entry in found])
+    rows = [[name, *row] for name, *row in zip(by_task, *cells, strict=True)]
     return table(columns, rows, "Fidelity without a judge")
 
 
-def _by_task(judged: Mapping[str, Mapping]) -> dict[str, dict[str, Mapping]]:
+def tasks_of(judged: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """Figures by task and policy, for `judge_free_table`, of the judge_free.json of policies."""
     tasks = dict.fromkeys(task for measured in judged.values() for task in measured["by_task"])
     return {
-        task: {p: m["by_task"][task] for p, m in judged.items() if task in m["by_task"]}
+        f"{_of(policy, judged)}{task}": measured["by_task"][task]
         for task in tasks
+        for policy, measured in judged.items()
+        if task in measured["by_task"]
     }
 
 
@@ -170,15 +178,3 @@ def _by_set(results: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
 
 def _of(policy: str, policies: Mapping) -> str:
     return f"{policy}: " if len(policies) > 1 else ""
-
-
-def _judge_free_cells(figures: Mapping) -> Sequence:
-    found, gain = figures["identification"], figures["gain_per_token"]
-    return (
-        estimate(found, "share"),
-        found["chance"],
-        estimate(gain, "gain"),
-        estimate(gain, "margin"),
-        estimate(figures["style_distance"] or {}, "distance"),
-        estimate((figures["agreement"] or {}).get("gain", {}), "auc"),
-    )

@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 from synthetic_run import write_run
 
-from permix_jax.evaluation.overview import overview, stability_table, summary_table
+from permix_jax.evaluation.overview import (
+    judge_free_table,
+    overview,
+    stability_table,
+    summary_table,
+    tasks_of,
+)
 from permix_jax.evaluation.results import read_evaluation
 from permix_jax.evaluation.summary import summarise
+from permix_jax.evaluation.tables import as_text
 from permix_jax.personas.persona import Persona
 
 PEOPLE = [
@@ -67,6 +74,16 @@ def test_several_policies_share_a_table(folder):
         "value": of["by_set"]["heldout"]["pss"],
         "ci95": of["by_set"]["heldout"]["pss_ci95"],
     }
+
+
+def test_likelihood_columns_without_a_figure_are_left_out():
+    found = {"share": 0.5, "share_ci95": [0.4, 0.6], "chance": 0.25}
+    measured = {"by_task": {"problems": {"identification": found, "agreement": None}}}
+    table = judge_free_table(tasks_of({"base": measured, "trained": measured}))
+    assert as_text(table) == (
+        ["task", "identified", "chance"],
+        [[f"{name}: problems", "0.500 [0.400, 0.600]", "0.250"] for name in ("base", "trained")],
+    )
 
 
 def test_the_table_of_a_run_is_aligned_and_narrow(tmp_path):

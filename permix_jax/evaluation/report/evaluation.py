@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from permix_jax.evaluation.overview import overview
 from permix_jax.evaluation.report.completions import browser_of
 from permix_jax.evaluation.report.content import config_section
 from permix_jax.evaluation.report.run import headlines, sections_of
@@ -9,8 +10,9 @@ from permix_jax.evaluation.report.write import write_report
 from permix_jax.evaluation.results import Evaluation, read_evaluation, read_json
 
 
-def write_evaluation_report(folder: Path) -> None:
-    """Writes report.json, report.md and report.html beside the JSON of a finished evaluation.
+def write_evaluation_report(folder: Path) -> str:
+    """Writes report.json, report.md and report.html beside the JSON of a finished evaluation;
+    returns the table to print.
 
     Raises FileNotFoundError or ValueError where a file is missing or damaged.
     """
@@ -32,6 +34,7 @@ def write_evaluation_report(folder: Path) -> None:
         "completions": browser_of(rows),
     }
     write_report(report, folder)
+    return overview(evaluation)
 
 
 def _identity(folder: Path) -> dict:

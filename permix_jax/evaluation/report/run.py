@@ -13,6 +13,7 @@ from permix_jax.evaluation.overview import (
     judge_free_table,
     lottery_table,
     stability_table,
+    tasks_of,
 )
 from permix_jax.evaluation.paired import Graded, compare_policies
 from permix_jax.evaluation.report.completions import browser_of, changes_section
@@ -118,7 +119,7 @@ def sections_of(
             "judge-free",
             "Fidelity without a judge",
             "By the likelihoods of a frozen reference model; docs/evaluation.md defines each.",
-            [judge_free_table(judged) | {"title": ""}],
+            [judge_free_table(tasks_of(judged)) | {"title": ""}],
         ),
         section(
             "sets",
