@@ -158,6 +158,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.personagym.top_p = 0.9  # of the answers, as published
     c.personagym.max_new_tokens = 512  # of an answer; what does not end in it is cut off
     c.personagym.batch_size = 32  # answers generated at once
+    c.personagym.candidates = 4  # personas an answer is scored under, without a judge; 0: not done
     c.personagym.judges = ""  # path of judges.jsonl; "": answer only
     c.personagym.examples = True  # judges are shown a response of each score, by the first of them
 

@@ -117,8 +117,6 @@ def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
         seed=config.seed,
         candidates=e.judge_free_candidates,
         questions=e.judge_free_questions,
-        batch_size=e.batch_size,
-        chunk_tokens=config.model.head_chunk,
         resamples=e.resamples,
     )
 

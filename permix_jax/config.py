@@ -103,6 +103,10 @@ def _above(low: float) -> tuple[Callable[[Any], bool], str]:
 
 
 _SHARE = (lambda v: 0 <= v <= 1), "use a share from 0 to 1"
+_CANDIDATES = (
+    (lambda v: v == 0 or v >= 2),
+    "use 0 (off), or 2 or more: the persona that was asked for, and others",
+)
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": ((lambda v: 0 <= v < 2**31), "use 0 or more, below 2**31"),
     "task.name": _one_of("latent_style", "problems"),
@@ -210,10 +214,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval.temperature": _at_least(0),
     "eval.batch_size": _at_least(1),
     "eval.resamples": _at_least(1),
-    "eval.judge_free_candidates": (
-        (lambda v: v == 0 or v >= 2),
-        "use 0 (off), or 2 or more: the persona that was asked for, and others",
-    ),
+    "eval.judge_free_candidates": _CANDIDATES,
     "eval.judge_free_questions": (
         (lambda v: v == 0 or v >= 2),
         "use 0 (all), or 2 or more: the interval is over questions",
@@ -224,6 +225,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "personagym.top_p": ((lambda v: 0 < v <= 1), "use a share above 0, up to 1"),
     "personagym.max_new_tokens": _at_least(1),
     "personagym.batch_size": _at_least(1),
+    "personagym.candidates": _CANDIDATES,
     "mesh.data": _at_least(1),
     "mesh.fsdp": _at_least(1),
     "mesh.tensor": _at_least(1),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -25,6 +25,7 @@ from permix_jax.build import (
 from permix_jax.checkpoints import newest_step
 from permix_jax.config import differing_fields, require_model_fits, require_valid
 from permix_jax.evaluation.evaluate import evaluate
+from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
 from permix_jax.evaluation.results import read_json
 from permix_jax.evaluation.without_judge import measure_without_judge
@@ -77,25 +78,45 @@ class Evaluator:
         )
 
     def measure_without_judge(
-        self, reference: Policy, get_params: Callable[[], dict], folders: Sequence[Path]
+        self, policy: Policy, get_params: Callable[[], dict], name: str, folders: Sequence[Path]
     ) -> None:
         """Adds judge_free.json to finished evaluations, where the config asks for it.
 
-        `reference` (with what gives its parameters) is used unless the config names another.
+        The reference is `policy`, which is called `name`, unless the config names another.
         """
-        e = self.config.eval
-        if e.judge_free_candidates:
-            if e.judge_free_reference:
-                reference, get_params = _named_reference(self.config, self.mesh)
-            measure_without_judge(
-                reference,
-                get_params,
-                self.mesh,
-                asked_personas(self.config, self.task),
-                judge_free_settings(self.config),
-                folders,
-                self.check_stop,
+        if self.config.eval.judge_free_candidates:
+            batch, personas = self.config.eval.batch_size, asked_personas(self.config, self.task)
+            reference = make_reference(
+                self.config, policy, get_params, name, self.mesh, batch, self.check_stop
             )
+            settings = judge_free_settings(self.config)
+            measure_without_judge(reference, personas, settings, folders)
+
+
+def make_reference(
+    config: ConfigDict,
+    policy: Policy,
+    get_params: Callable[[], dict],
+    name: str,
+    mesh: Mesh,
+    batch_size: int,
+    check_stop: Callable[[], None],
+) -> Reference:
+    """What responses are scored by: `policy` by its `name`, unless the config names another."""
+    if other := config.eval.judge_free_reference:
+        policy, get_params = named_model(config, other, mesh)
+    name, chunk = reference_name(config, name), config.model.head_chunk
+    return Reference(name, policy, get_params, mesh, batch_size, chunk, check_stop)
+
+
+def reference_name(config: ConfigDict, name: str) -> str:
+    """Of the reference: the model that the config names, or else `name`."""
+    return config.eval.judge_free_reference or name
+
+
+def base_name(config: ConfigDict, base: Path) -> str:
+    """Of a run's base policy, the same for all runs that start there."""
+    return f"base {base.name}" if config.sft.steps else config.model.source or f"seed {config.seed}"
 
 
 def evaluate_run(
@@ -114,9 +135,7 @@ def evaluate_run(
       Stopped: Ctrl-C or SIGTERM; what is done is kept, and the same call goes on.
     """
     require_valid(config)
-    step, load = checkpoint_of_run(config, workdir, step, ("seed", "task"))
-    folder = out or workdir / "eval" / str(step)
-    return _evaluate(config, load, run_identity(workdir, step, folder), folder, f"step {step}")
+    return _evaluate(config, subject_of_run(config, workdir, step, out, ("seed", "task")))
 
 
 def evaluate_model(config: ConfigDict, source: str, out: Path) -> str:
@@ -126,7 +145,7 @@ def evaluate_model(config: ConfigDict, source: str, out: Path) -> str:
     """
     config = config_of_model(config, source)
     require_valid(config)
-    return _evaluate(config, source_loader, {"model": source}, out, source)
+    return _evaluate(config, subject_of_model(source, out))
 
 
 def config_of_model(config: ConfigDict, source: str) -> ConfigDict:
@@ -136,21 +155,45 @@ def config_of_model(config: ConfigDict, source: str) -> ConfigDict:
     return config
 
 
-def source_loader(policy: Policy, initial_params: Callable, mesh: Mesh):
-    """What `checkpoint_of_run` gives, for a model as it is: the policy is its own reference."""
-    load_params = partial(initial_params, policy.model)
-    return policy, load_params, policy, load_params
+class Subject(NamedTuple):
+    """The policy that is asked, and the one whose likelihoods measure its fidelity.
+
+    of: says which policy it is; plain values.
+    folder: of the evaluation.
+    label: what the progress bar calls the policy.
+    base: the reference's name.
+    load: (policy, its first parameters, mesh) -> policy and reference, each with what gives its
+      parameters.
+    """
+
+    of: dict[str, Any]
+    folder: Path
+    label: str
+    base: str
+    load: Callable
 
 
-def checkpoint_of_run(
-    config: ConfigDict, workdir: Path, step: int | None, parts: Sequence[str] = ()
-) -> tuple[int, Callable]:
-    """A checkpoint's step (None: the newest; 0: the base), and what loads it.
+def subject_of_model(source: str, folder: Path) -> Subject:
+    """A model as it is; it is its own reference."""
 
-    The latter takes (policy, its first parameters, mesh) and gives the policy and its reference,
-    each with a loader of its parameters.
+    def load(policy: Policy, initial_params: Callable, mesh: Mesh):
+        load_params = partial(initial_params, policy.model)
+        return policy, load_params, policy, load_params
+
+    return Subject({"model": source}, folder, source, source, load)
+
+
+def subject_of_run(
+    config: ConfigDict,
+    workdir: Path,
+    step: int | None,
+    folder: Path | None,
+    parts: Sequence[str] = (),
+) -> Subject:
+    """A checkpoint by its step (None: the newest; 0: the base); the base is its reference.
 
     Args:
+      folder: of the evaluation; None: `eval/<step>` of the workdir.
       parts: of the config, "seed" or "task", in which it must be the run's, as in model and LoRA.
 
     Raises:
@@ -171,13 +214,12 @@ def checkpoint_of_run(
         load_trained = partial(load_trained_params, policy, load_base, workdir, step, mesh)
         return policy, load_trained, reference, load_base
 
-    return step, load
+    folder = folder or workdir / "eval" / str(step)
+    of = run_identity(workdir, step, folder)
+    return Subject(of, folder, f"step {step}", base_name(of_base, base), load)
 
 
-def _evaluate(
-    config: ConfigDict, load: Callable, of: dict[str, Any], folder: Path, label: str
-) -> str:
-    """`load`: (policy, its first parameters, mesh) -> policy and reference, each with a loader."""
+def _evaluate(config: ConfigDict, subject: Subject) -> str:
     cache = cache_folder()
     use_compilation_cache()
     mesh = make_mesh(**config.mesh)
@@ -186,18 +228,17 @@ def _evaluate(
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
-        policy, load_params, reference, load_reference = load(policy, initial_params, mesh)
+        policy, load_params, *reference = subject.load(policy, initial_params, mesh)
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             evaluator = Evaluator(config, task, mesh, verifier, stop.check)
-            evaluator.evaluate(policy, load_params, of, folder, label)
-            evaluator.measure_without_judge(reference, load_reference, [folder])
-    return write_evaluation_report(folder)
+            evaluator.evaluate(policy, load_params, subject.of, subject.folder, subject.label)
+            evaluator.measure_without_judge(*reference, subject.base, [subject.folder])
+    return write_evaluation_report(subject.folder)
 
 
-def _named_reference(config: ConfigDict, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:
-    """The model that eval.judge_free_reference names."""
-    other = config.copy_and_resolve_references()
-    other.model.source, other.lora.rank = config.eval.judge_free_reference, 0
+def named_model(config: ConfigDict, source: str, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:
+    """Any pretrained model as it is, and what gives its parameters; dtypes are the config's."""
+    other = config_of_model(config, source)
     policy, initial_params = build_policy(other, cache_folder(), mesh)
     return policy, partial(initial_params, policy.model)
 

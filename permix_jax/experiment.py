@@ -14,7 +14,7 @@ from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.overview import summary_table
 from permix_jax.evaluation.report.run import write_run_report
 from permix_jax.evaluation.results import read_evaluations
-from permix_jax.evaluations import Evaluator, run_identity
+from permix_jax.evaluations import Evaluator, base_name, run_identity
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
@@ -118,7 +118,8 @@ def train_and_evaluate(
     after = evaluate_at(last, policy, load_trained, "the trained policy")
 
     # ---- how much of the personas is in their responses, by the base's likelihoods -------------
-    evaluator.measure_without_judge(base_policy, load_base, [before, after])
+    name = base_name(config, base)
+    evaluator.measure_without_judge(base_policy, load_base, name, [before, after])
 
     # ---- how far the policy has moved from its base ----------------------------------------------
     kl_path = after / "kl.json"

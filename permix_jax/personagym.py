@@ -1,21 +1,34 @@
 """PersonaGym for a run's checkpoint or any Hugging Face folder: its answers, then their judging."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from permix_jax.build import judge_free_settings
 from permix_jax.config import require_model_fits, require_valid
+from permix_jax.evaluation import without_judge as judge_free
 from permix_jax.evaluation.personagym.answering import FILE, AnswerSettings, answer, is_answered
 from permix_jax.evaluation.personagym.benchmark import Question, load_benchmark
-from permix_jax.evaluation.personagym.judges import read_judges
+from permix_jax.evaluation.personagym.judges import Judge, LocalJudge, ModelJudge, read_judges
 from permix_jax.evaluation.personagym.judging import judge
-from permix_jax.evaluation.personagym.overview import overview
+from permix_jax.evaluation.personagym.model_judge import Opened, with_models
+from permix_jax.evaluation.personagym.overview import judge_free_overview, overview
 from permix_jax.evaluation.personagym.subsets import light, subsample
-from permix_jax.evaluation.results import read_jsonl
-from permix_jax.evaluations import checkpoint_of_run, config_of_model, run_identity, source_loader
+from permix_jax.evaluation.personagym.without_judge import judge_free_figures
+from permix_jax.evaluation.results import read_json, read_jsonl
+from permix_jax.evaluations import (
+    Subject,
+    config_of_model,
+    make_reference,
+    named_model,
+    reference_name,
+    subject_of_model,
+    subject_of_run,
+)
+from permix_jax.files import write_json
 from permix_jax.policies import build_policy
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import make_mesh
@@ -30,58 +43,50 @@ def personagym_of_run(config: ConfigDict, workdir: Path, step: int | None, out: 
     """
     _require_words(config)
     require_valid(config)
-    step, load = checkpoint_of_run(config, workdir, step)
-    return _personagym(config, load, run_identity(workdir, step, out), out, f"step {step}")
+    return _personagym(config, subject_of_run(config, workdir, step, out))
 
 
 def personagym_of_model(config: ConfigDict, source: str, out: Path) -> str:
     """The same for a Hugging Face folder or hub id as it is."""
     config = config_of_model(config, source)
     require_valid(config)
-    return _personagym(config, source_loader, {"model": source}, out, source)
+    return _personagym(config, subject_of_model(source, out))
 
 
-def _personagym(
-    config: ConfigDict, load: Callable, of: dict[str, Any], out: Path, label: str
-) -> str:
-    """Answers, unless that is done, then judges, if judges are named; returns what to print.
+def _personagym(config: ConfigDict, subject: Subject) -> str:
+    """Answers and their likelihoods, unless that is done, then judges, if judges are named.
 
-    Args:
-      load: as `checkpoint_of_run` gives it.
-      of: says which policy answers.
-      out: the folder of answers.jsonl and of what `judge` writes.
+    Returns what to print.
 
     Raises:
       ValueError, FileNotFoundError, OSError: bad input or a full disk, in one line.
       JudgeError: a judge failed; answers and finished judgements are kept.
       Stopped: Ctrl-C, or SIGTERM while answering; what is done is kept.
     """
-    p = config.personagym
-    judges = read_judges(p.judges) if p.judges else []
+    p, out = config.personagym, subject.folder
+    judges = _judges(config)
     benchmark = load_benchmark(p.folder, cache_folder())
     questions = _questions(config, benchmark.questions)
-    identity = {"policy": of, "config": _identity(config)}
-    if not is_answered(questions, identity, out):
-        _answer(config, load, questions, identity, out, label)
-    note = _about_answers(out / FILE)
+    identity = {"policy": subject.of, "config": _identity(config)}
+    if not (is_answered(questions, identity, out) and _is_measured(config, subject)):
+        _ask_and_measure(config, subject, questions, identity)
+    printed = [_about_answers(out / FILE)]
+    if p.candidates:
+        printed.append(judge_free_overview(read_json(out / judge_free.FILE)))
     if not judges:
-        return f"{note}\njudge them with --config.personagym.judges=judges.jsonl (docs/judging.md)"
+        hint = "judge them with --config.personagym.judges=judges.jsonl (docs/judging.md)"
+        return "\n\n".join([*printed, hint])
     try:
         summary = judge(out / FILE, out, judges, benchmark, p.examples, config.seed)
     except KeyboardInterrupt:
         raise Stopped from None
-    return f"{note}\n\n{overview(summary)}"
+    return "\n\n".join([*printed, overview(summary)])
 
 
-def _answer(
-    config: ConfigDict,
-    load: Callable,
-    questions: list[Question],
-    identity: dict[str, Any],
-    out: Path,
-    label: str,
+def _ask_and_measure(
+    config: ConfigDict, subject: Subject, questions: list[Question], identity: dict[str, Any]
 ) -> None:
-    p = config.personagym
+    p, out = config.personagym, subject.folder
     use_compilation_cache()
     mesh = make_mesh(**config.mesh)
     sampling = Sampling(
@@ -91,8 +96,50 @@ def _answer(
     with jax.set_mesh(mesh), StopRequest() as stop:
         policy, initial_params = build_policy(config, cache_folder(), mesh)
         require_model_fits(policy.model.config, config)
-        policy, load_params, *_ = load(policy, initial_params, mesh)
-        answer(questions, policy, load_params, mesh, settings, identity, out, label, stop.check)
+        policy, load_params, *base = subject.load(policy, initial_params, mesh)
+        label, check = subject.label, stop.check
+        answer(questions, policy, load_params, mesh, settings, identity, out, label, check)
+        if not _is_measured(config, subject):
+            reference = make_reference(config, *base, subject.base, mesh, p.batch_size, check)
+            figures = judge_free_figures(reference, _judge_free_settings(config), out, label)
+            write_json(out / judge_free.FILE, figures)
+
+
+def _is_measured(config: ConfigDict, subject: Subject) -> bool:
+    if not config.personagym.candidates:
+        return True
+    reference = reference_name(config, subject.base)
+    return judge_free.claim(subject.folder, reference, _judge_free_settings(config))
+
+
+def _judge_free_settings(config: ConfigDict) -> judge_free.JudgeFreeSettings:
+    candidates = config.personagym.candidates
+    return replace(judge_free_settings(config), candidates=candidates, questions=0)
+
+
+def _judges(config: ConfigDict) -> list[Judge | LocalJudge]:
+    """Those of personagym.judges; the models among them are opened when they are first asked."""
+    path, mesh = config.personagym.judges, config.mesh
+    judges = read_judges(path) if path else []
+    for one in judges:
+        rows = mesh.data * mesh.fsdp
+        if isinstance(one, ModelJudge) and one.batch_size % rows:
+            raise ValueError(
+                f"{path}: judge {one.name!r} has a batch_size of {one.batch_size}; use a multiple "
+                f"of mesh.data * mesh.fsdp = {rows}"
+            )
+
+    def open_model(one: ModelJudge) -> Opened:
+        use_compilation_cache()
+        placed = make_mesh(**mesh)
+        theirs = config.copy_and_resolve_references()
+        theirs.model.dtype = theirs.model.param_dtype = one.dtype
+        theirs.model.pad_token = one.pad_token
+        with jax.set_mesh(placed):
+            policy, get_params = named_model(theirs, one.source, placed)
+            return policy, get_params(), placed
+
+    return with_models(judges, open_model)
 
 
 def _questions(config: ConfigDict, questions: list[Question]) -> list[Question]:
@@ -100,9 +147,16 @@ def _questions(config: ConfigDict, questions: list[Question]) -> list[Question]:
     if p.light:
         questions = light(questions)
     try:
-        return subsample(questions, p.personas, p.per_task, config.seed)
+        questions = subsample(questions, p.personas, p.per_task, config.seed)
     except ValueError as error:
         raise ValueError(f"personagym.{error}") from None
+    personas = len({question.persona for question in questions})
+    if p.candidates > personas:
+        raise ValueError(
+            f"personagym.candidates is {p.candidates}; {personas} personas are asked, use 2 to "
+            "that many, or 0"
+        )
+    return questions
 
 
 def _identity(config: ConfigDict) -> dict[str, Any]:

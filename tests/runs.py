@@ -64,7 +64,7 @@ def crash_after(step: int, having: str = "step"):
 def assert_same_run(workdir: Path, other: Path) -> None:
     """Metrics, completions, checkpoints and evaluations are equal, bit for bit."""
     assert metrics(workdir) == metrics(other)
-    for pattern in ("completions/*.jsonl", "eval/*/*"):
+    for pattern in ("completions/*.jsonl", "eval/*/*.*"):
         names = {path.relative_to(workdir) for path in workdir.glob(pattern)}
         assert names and names == {path.relative_to(other) for path in other.glob(pattern)}
         for name in names:

@@ -187,11 +187,11 @@ def test_interrupted_and_the_same_command_again(finished, tmp_path, name):
     ],
 )
 def test_mistakes_are_named_in_one_line(finished, fields, step, message):
-    before = {path: path.read_bytes() for path in finished[0].glob("run/eval/*/*")}
+    before = {path: path.read_bytes() for path in finished[0].glob("run/eval/*/*.*")}
     with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
         evaluate_run(config(**fields), finished[0] / "run", step)
     assert "\n" not in str(raised.value)
-    assert {path: path.read_bytes() for path in finished[0].glob("run/eval/*/*")} == before
+    assert {path: path.read_bytes() for path in finished[0].glob("run/eval/*/*.*")} == before
 
 
 @pytest.mark.parametrize(

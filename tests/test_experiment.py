@@ -104,11 +104,11 @@ def test_evaluation_is_of_heldout_personas_and_problems(permix):
 
 def test_same_command_again_does_nothing_twice(permix):
     workdir, table = permix
-    before = {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*")}
+    before = {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")}
     rows = metrics(workdir)
     config = load_config("permix.py", "tiny", eval__every=3)
     assert run(config, workdir, "permix", "tiny") == table
-    assert {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*")} == before
+    assert {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")} == before
     assert metrics(workdir) == rows
 
 

@@ -80,6 +80,7 @@ def config(files):
             "personagym__folder": str(files / "benchmark"),
             "personagym__max_new_tokens": 8,
             "personagym__batch_size": 4,
+            "personagym__candidates": 2,
         }
         return load_config("permix.py", "tiny", **{**named, **fields})
 
@@ -94,7 +95,8 @@ def command(*args, cwd):
 
 def flags(files):
     """Those of `config`, and the model's."""
-    fields = {"folder": files / "benchmark", "max_new_tokens": 8, "batch_size": 4}
+    fields = {"folder": files / "benchmark", "max_new_tokens": 8}
+    fields |= {"batch_size": 4, "candidates": 2}
     named = [f"--config.personagym.{name}={value}" for name, value in fields.items()]
     return ["--out=out", f"--model={files}/model", *named]
 

@@ -22,10 +22,16 @@ class Key(NamedTuple):
     sample: int
 
 
-def claim_folder(folder: Path, identity: dict[str, Any], rows: str = "completions.jsonl") -> None:
+def claim_folder(
+    folder: Path,
+    identity: dict[str, Any],
+    rows: str = "completions.jsonl",
+    remedy: str = "name another --out",
+) -> None:
     """Writes evaluation.json, which says what is evaluated, or checks that the one there agrees.
 
-    `rows` is the name of the file that the evaluation writes beside it.
+    `rows` is the name of the file that the evaluation writes beside it, `remedy` what to do where
+    the folder is another's.
 
     Raises ValueError, with the differing fields, for the folder of another evaluation.
     """
@@ -35,8 +41,8 @@ def claim_folder(folder: Path, identity: dict[str, Any], rows: str = "completion
             # Hashes differ wherever a field does, and say nothing then.
             fields = [field for field in fields if "sha256" not in field] or fields
             raise ValueError(
-                f"{folder} belongs to another evaluation ({'; '.join(fields)}); name another "
-                "--out, or set these fields as they were"
+                f"{folder} belongs to another evaluation ({'; '.join(fields)}); {remedy}, "
+                "or set these fields as they were"
             )
     elif (folder / rows).exists():
         raise ValueError(

@@ -1,23 +1,48 @@
 """How likely a frozen reference model finds responses, under personas that may not be their own."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, chain
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from permix_jax.evaluation.graded_rows import GradedRows
 from permix_jax.evaluation.judge_free import sum_tokens
 from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
+from permix_jax.progress import Progress
 from permix_jax.rollout.padding import right_pad
 from permix_jax.sharding import shard_rows
 
 _MAX_WIDTH = 16  # responses that share a prompt in one batch
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The frozen model that scores responses, the same for all policies that are to be compared.
+
+    name: says which one it is.
+    get_params: gives its parameters; called if there is anything left to score.
+    batch_size: responses scored at once.
+    chunk_tokens: about how many tokens' logits exist at once.
+    check_stop: called between batches; may raise, after which what is scored is kept.
+    """
+
+    name: str
+    policy: Policy
+    get_params: Callable[[], dict]
+    mesh: Mesh
+    batch_size: int
+    chunk_tokens: int
+    check_stop: Callable[[], None] = lambda: None
 
 
 class Response(NamedTuple):
@@ -28,12 +53,28 @@ class Response(NamedTuple):
     ended: bool
 
 
-class _Group(NamedTuple):
-    """Responses, by number, that are scored after one prompt: that of the same persona."""
+class Pair(NamedTuple):
+    """A response, by number, and a persona's id, None for the plain prompt: the key of a row."""
 
-    persona: Persona | None
-    prompt: str
+    response: int
+    persona: str | None
+
+
+class _Group(NamedTuple):
+    """Responses, by number, to one prompt: they are scored after the prompt under one persona."""
+
+    persona: str | None
+    prompt: list[int]
     members: list[int]
+
+
+class _Shape(NamedTuple):
+    """Of every batch: groups, responses of a group, tokens of a prompt and of a response."""
+
+    groups: int
+    width: int
+    prompt: int
+    response: int
 
 
 def response_tokens(policy: Policy, responses: Sequence[Response]) -> list[list[int]]:
@@ -44,57 +85,83 @@ def response_tokens(policy: Policy, responses: Sequence[Response]) -> list[list[
 
 
 def log_likelihoods(
-    policy: Policy,
-    params,
+    reference: Reference,
     responses: Sequence[Response],
     tokens: Sequence[Sequence[int]],
     personas: Sequence[Sequence[Persona | None]],
-    batch_size: int,
-    chunk_tokens: int,
-    mesh: Mesh,
-    after_batch: Callable[[int], None] = lambda scored: None,
+    path: Path,
+    label: str,
 ) -> np.ndarray:
     """log p(response r | persona c, its prompt), in nats, summed over its tokens: float64 [R, C].
 
     Responses to one prompt under one persona are scored after one copy of it, as in an update of
-    the policy. A figure does not depend on the batch but for rounding.
+    the policy. A figure does not depend on the batch but for rounding. Interrupted, scoring goes
+    on after the last batch in the file, and ends in the same one.
 
     Args:
+      responses: [R], at least one.
       tokens: [R], each at least one; see `response_tokens`.
       personas: [R][C] whom to score each response under; None is the plain prompt.
-      batch_size: responses scored at once.
-      chunk_tokens: about how many tokens' logits exist at once.
-      after_batch: called with the number of figures that a batch gave.
-    """
-    groups, width = _groups(responses, personas, batch_size)
-    ids = render_all(policy.tokenizer, [(g.persona, g.prompt) for g in groups])
-    prompt_length, length = _rounded(max(map(len, ids))), _rounded(max(map(len, tokens)))
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    per_batch = max(1, batch_size // (width * devices)) * devices
+      path: JSONL, a row for each Pair with its `logp`, in the order in which they are scored.
+      label: what the progress bar says.
 
-    found: dict[tuple[int, str | None], float] = {}
-    for start in range(0, len(groups), per_batch):
-        chunk = groups[start : start + per_batch]
-        # Filled up with copies, groups and batch, so that one compiled program serves all.
-        filled = [*range(start, start + len(chunk)), *[start] * (per_batch - len(chunk))]
-        rows = [
-            member
-            for g in filled
-            for member in (groups[g].members + groups[g].members[:1] * width)[:width]
-        ]
-        prompts = right_pad([ids[g] for g in filled], prompt_length)
-        completions = right_pad([tokens[r] for r in rows], length)
-        placed = shard_rows((*prompts, *completions), mesh)
-        logprobs = _score(policy.model, params, *placed, chunk_tokens=chunk_tokens)
-        sums = sum_tokens(np.asarray(logprobs), completions[1]).reshape(per_batch, width)
-        for group, values in zip(chunk, sums, strict=False):
-            name = group.persona.id if group.persona else None
-            for member, value in zip(group.members, values, strict=False):
-                found[member, name] = float(value)
-        after_batch(sum(len(group.members) for group in chunk))
+    Raises OSError where the disk is full; what was written stays.
+    """
+    mesh, batch_size = reference.mesh, reference.batch_size
+    groups, width = _groups(reference.policy, responses, personas, batch_size)
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    shape = _Shape(
+        max(1, batch_size // (width * devices)) * devices,
+        width,
+        _rounded(max(len(group.prompt) for group in groups)),
+        _rounded(max(map(len, tokens))),
+    )
+    batches = [groups[at : at + shape.groups] for at in range(0, len(groups), shape.groups)]
+    pairs = [
+        [Pair(m, group.persona) for group in batch for m in group.members] for batch in batches
+    ]
+    ends = list(accumulate(map(len, pairs)))
+
+    with (
+        GradedRows(path, list(chain.from_iterable(pairs)), ends) as log,
+        Progress(label, ends[-1], len(log.rows)) as progress,
+    ):
+        params = reference.get_params() if len(log.rows) < ends[-1] else None
+        for batch, keys, end in zip(batches, pairs, ends, strict=True):
+            if end > len(log.rows):
+                logp = _score_batch(reference, params, batch, tokens, shape)
+                rows = zip(keys, logp, strict=True)
+                log.append([key._asdict() | {"logp": value} for key, value in rows])
+                progress.advance(len(keys))
+                reference.check_stop()
+        found = {(row["response"], row["persona"]): row["logp"] for row in log.rows}
     return np.array(
         [[found[r, p.id if p else None] for p in under] for r, under in enumerate(personas)]
     )
+
+
+def _score_batch(
+    reference: Reference,
+    params,
+    batch: Sequence[_Group],
+    tokens: Sequence[Sequence[int]],
+    shape: _Shape,
+) -> list[float]:
+    """The figures of the groups' members, in their order."""
+    # Filled up with copies, groups and batch, so that one compiled program serves all.
+    filled = [*batch, *[batch[0]] * (shape.groups - len(batch))]
+    members = [(g.members + g.members[:1] * shape.width)[: shape.width] for g in filled]
+    prompts = right_pad([group.prompt for group in filled], shape.prompt)
+    completions = right_pad([tokens[m] for row in members for m in row], shape.response)
+    placed = shard_rows((*prompts, *completions), reference.mesh)
+    model, chunk = reference.policy.model, reference.chunk_tokens
+    logprobs = _score(model, params, *placed, chunk_tokens=chunk)
+    sums = sum_tokens(np.asarray(logprobs), completions[1]).reshape(len(filled), shape.width)
+    return [
+        value
+        for group, row in zip(batch, sums.tolist(), strict=False)
+        for value in row[: len(group.members)]
+    ]
 
 
 @partial(jax.jit, static_argnames=("model", "chunk_tokens"))
@@ -108,7 +175,10 @@ def _rounded(length: int) -> int:
 
 
 def _groups(
-    responses: Sequence[Response], personas: Sequence[Sequence[Persona | None]], batch_size: int
+    policy: Policy,
+    responses: Sequence[Response],
+    personas: Sequence[Sequence[Persona | None]],
+    batch_size: int,
 ) -> tuple[list[_Group], int]:
     """Groups of at most `width` responses with the same prompt, and that width: about the mean."""
     shared: dict[tuple, tuple[Persona | None, str, list[int]]] = {}
@@ -118,8 +188,9 @@ def _groups(
             shared.setdefault(key, (persona, response.prompt, []))[2].append(number)
     mean = sum(len(members) for *_, members in shared.values()) // len(shared)
     width = max(1, min(mean, _MAX_WIDTH, batch_size))
+    rendered = render_all(policy.tokenizer, [(p, prompt) for p, prompt, _ in shared.values()])
     return [
-        _Group(persona, prompt, members[start : start + width])
-        for persona, prompt, members in shared.values()
+        _Group(persona, ids, members[start : start + width])
+        for (_, persona), ids, (*_, members) in zip(shared, rendered, shared.values(), strict=True)
         for start in range(0, len(members), width)
     ], width

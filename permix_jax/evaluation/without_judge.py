@@ -1,12 +1,14 @@
-"""Persona fidelity of the completions of an evaluation, without a judge: judge_free.json."""
+"""Persona fidelity of an evaluation's responses, without a judge: judge_free.json."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
+from permix_jax.evaluation.graded_rows import claim_folder
 from permix_jax.evaluation.judge_free import (
     agreement,
     draw_candidates,
@@ -14,111 +16,164 @@ from permix_jax.evaluation.judge_free import (
     identification,
     identified,
 )
-from permix_jax.evaluation.likelihood import Response, log_likelihoods, response_tokens
+from permix_jax.evaluation.likelihood import (
+    Reference,
+    Response,
+    log_likelihoods,
+    response_tokens,
+)
 from permix_jax.evaluation.results import read_jsonl
 from permix_jax.evaluation.style_distance import style_distance
 from permix_jax.files import write_json
-from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
-from permix_jax.progress import Progress
 from permix_jax.randomness import generator
+
+FOLDER, FILE = "judge_free", "judge_free.json"
 
 
 @dataclass(frozen=True)
 class JudgeFreeSettings:
-    """The `eval.judge_free_*` fields of a config, and what they need of the others."""
+    """How fidelity is measured; `questions` of each kind are scored (0: all)."""
 
     seed: int
     candidates: int
     questions: int
-    batch_size: int
-    chunk_tokens: int
     resamples: int
 
 
+class Likelihoods(NamedTuple):
+    """What the reference makes of R responses, those without a token left out.
+
+    kept: [R] their numbers. own: [R] number of the persona. tokens: [R]. logp: [R, C], column 0
+    the own persona's. plain: [R]. empty: how many were left out.
+    """
+
+    kept: np.ndarray
+    own: np.ndarray
+    tokens: list[list[int]]
+    logp: np.ndarray
+    plain: np.ndarray
+    empty: int
+
+    def among(self, chosen: np.ndarray) -> "Likelihoods":
+        """Those of the responses whose number is `chosen`, bool [number of all responses]."""
+        at = np.flatnonzero(chosen[self.kept])
+        tokens = [self.tokens[i] for i in at]
+        empty = int(chosen.sum()) - len(at)
+        return Likelihoods(
+            self.kept[at], self.own[at], tokens, self.logp[at], self.plain[at], empty
+        )
+
+
+def claim(folder: Path, reference: str, settings: JudgeFreeSettings) -> bool:
+    """Whether the folder's judge_free.json is there already.
+
+    Raises ValueError where it, or what was scored for it, is of another reference or settings.
+    """
+    identity = {"reference": reference, "seed": settings.seed, "candidates": settings.candidates}
+    identity["questions"] = settings.questions
+    at = folder / FOLDER
+    claim_folder(at, identity, remedy=f"remove {at} and {folder / FILE}")
+    return (folder / FILE).exists()
+
+
 def measure_without_judge(
-    reference: Policy,
-    get_params: Callable[[], dict],
-    mesh: Mesh,
+    reference: Reference,
     personas: Sequence[Persona],
     settings: JudgeFreeSettings,
     folders: Sequence[Path],
-    check_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes judge_free.json into each folder of a whole evaluation that has none yet.
 
+    What is scored is in `judge_free/` at once: after a kill it is not scored again.
+
     Args:
-      reference: the frozen model, the same for all policies that are to be compared.
-      get_params: gives its parameters; called if there is anything to do.
       personas: those of the evaluations, all of which are candidates.
+
+    Raises:
+      ValueError: a folder whose figures are of another reference, or with other settings.
+      OSError: the disk is full; what was written stays.
     """
-    if todo := [folder for folder in folders if not (folder / "judge_free.json").exists()]:
-        params = get_params()
-        for folder in todo:
+    reference = replace(reference, get_params=cache(reference.get_params))
+    for folder in folders:
+        if not claim(folder, reference.name, settings):
             rows = read_jsonl(folder / "completions.jsonl")
-            result = judge_free_figures(
-                rows, reference, params, mesh, personas, settings, folder.name, check_stop
-            )
-            write_json(folder / "judge_free.json", result)
+            result = judge_free_figures(rows, reference, personas, settings, folder)
+            write_json(folder / FILE, result)
 
 
 def judge_free_figures(
     rows: Sequence[dict],
-    reference: Policy,
-    params,
-    mesh: Mesh,
+    reference: Reference,
     personas: Sequence[Persona],
     settings: JudgeFreeSettings,
-    label: str,
-    check_stop: Callable[[], None] = lambda: None,
+    folder: Path,
 ) -> dict:
     """The content of judge_free.json: `by_task` has, for "problems" and "role_play" as asked,
 
-    - `identification`, `gain_per_token` as `judge_free` defines them, the question as the cluster,
-      because all personas answer the same questions;
+    - `identification`, `gain_per_token`, `n` and `empty` as in `recognition`, the question as the
+      cluster, because all personas answer the same questions;
     - `style_distance` of the responses' tokens, None where no persona answered a question twice;
     - `agreement`, where the rows carry the exact rule's verdict and it is not always the same:
       `gain` (per token of each response) and `identified` against it;
-    - `questions` and `n`: how many were drawn and how many responses they have; `empty`: responses
-      without a token, left out.
+    - `questions`: how many have a response.
 
     Args:
       rows: of completions.jsonl; those under a persona are read.
     """
-    result = {"candidates": settings.candidates, "by_task": {}}
+    result = {"reference": reference.name, "candidates": settings.candidates, "by_task": {}}
+    number = {persona.id: i for i, persona in enumerate(personas)}
     for task in dict.fromkeys(row["task"] for row in rows):
         chosen = _drawn([r for r in rows if r["task"] == task and r["persona"]], task, settings)
         responses = [Response(r["prompt"], r["completion"], not r["truncated"]) for r in chosen]
-        tokens = response_tokens(reference, responses)
-        kept = [i for i, ids in enumerate(tokens) if ids]
-        empty = len(tokens) - len(kept)
-        chosen, responses, tokens = ([x[i] for i in kept] for x in (chosen, responses, tokens))
-        number = {persona.id: i for i, persona in enumerate(personas)}
         own = np.array([number[row["persona"]] for row in chosen])
-        drawn = draw_candidates(own, len(personas), settings.candidates, settings.seed)
-        under = [[*(personas[c] for c in row), None] for row in drawn]
-
-        total = sum(map(len, under))
-        with Progress(f"likelihoods of {task.replace('_', '-')}, {label}", total) as progress:
-
-            def after_batch(scored: int, progress=progress) -> None:
-                progress.advance(scored)
-                check_stop()
-
-            logp = log_likelihoods(
-                reference,
-                params,
-                responses,
-                tokens,
-                under,
-                settings.batch_size,
-                settings.chunk_tokens,
-                mesh,
-                after_batch,
-            )
-        figures = _figures(logp, tokens, chosen, own, settings)
-        result["by_task"][task] = figures | {"empty": empty}
+        path = folder / FOLDER / f"{task}.jsonl"
+        label = f"likelihoods of {task.replace('_', '-')}, {folder.name}"
+        found = likelihoods(reference, responses, own, personas, settings, path, label)
+        result["by_task"][task] = _figures(found, [chosen[i] for i in found.kept], settings)
     return result
+
+
+def likelihoods(
+    reference: Reference,
+    responses: Sequence[Response],
+    own: np.ndarray,
+    personas: Sequence[Persona],
+    settings: JudgeFreeSettings,
+    path: Path,
+    label: str,
+) -> Likelihoods:
+    """The responses under their own persona, under others drawn by the seed, and under none.
+
+    Args:
+      own: [R] number of each response's persona in `personas`.
+      path, label: as in `log_likelihoods`.
+    """
+    tokens = response_tokens(reference.policy, responses)
+    kept = np.flatnonzero([bool(ids) for ids in tokens])
+    drawn = draw_candidates(own, len(personas), settings.candidates, settings.seed)[kept]
+    logp = np.empty((0, settings.candidates + 1))
+    if kept.size:
+        responses, tokens = ([x[i] for i in kept] for x in (responses, tokens))
+        under = [[*(personas[c] for c in row), None] for row in drawn]
+        logp = log_likelihoods(reference, responses, tokens, under, path, label)
+    return Likelihoods(kept, own[kept], tokens, logp[:, :-1], logp[:, -1], len(own) - kept.size)
+
+
+def recognition(found: Likelihoods, cluster: np.ndarray) -> dict:
+    """`identification` and `gain_per_token` as `judge_free` defines them, None where the responses
+    are of fewer than two clusters; `n` responses that were scored, `empty` ones left out.
+
+    Args:
+      cluster: [R] labels.
+    """
+    result = {"n": len(found.kept), "empty": found.empty}
+    if len(np.unique(cluster)) < 2:
+        return result | {"identification": None, "gain_per_token": None}
+    return result | {
+        "identification": identification(found.logp, cluster),
+        "gain_per_token": gain_per_token(found.logp, found.plain, _lengths(found), cluster),
+    }
 
 
 def _drawn(rows: Sequence[dict], task: str, settings: JudgeFreeSettings) -> list[dict]:
@@ -131,39 +186,43 @@ def _drawn(rows: Sequence[dict], task: str, settings: JudgeFreeSettings) -> list
     return [row for row in rows if row["problem"] in questions]
 
 
-def _figures(
-    logp: np.ndarray,
-    tokens: Sequence[Sequence[int]],
-    rows: Sequence[dict],
-    own: np.ndarray,
-    settings: JudgeFreeSettings,
-) -> dict:
-    """`logp` [R, candidates + 1]: the own persona's, the others', the plain prompt's."""
-    logp, plain = logp[:, :-1], logp[:, -1]
+def _figures(found: Likelihoods, rows: Sequence[dict], settings: JudgeFreeSettings) -> dict:
+    """What `by_task` has of one task; `rows` are those of the responses that were scored."""
     question = np.array([row["problem"] for row in rows])
-    lengths = np.array([len(ids) for ids in tokens])
-    result = {
-        "questions": len(np.unique(question)),
-        "n": len(rows),
-        "identification": identification(logp, question),
-        "gain_per_token": gain_per_token(logp, plain, lengths, question),
-        "style_distance": None,
-        "agreement": None,
-    }
-    if len(set(zip(own.tolist(), question.tolist(), strict=True))) < len(rows):
+    asked = set(zip(found.own.tolist(), question.tolist(), strict=True))
+    style = None
+    if len(asked) < len(rows):
         rng = generator(settings.seed, "judge_free/shuffle")
-        result["style_distance"] = style_distance(tokens, own, question, rng)
+        style = style_distance(found.tokens, found.own, question, rng)
+    return {
+        "questions": len(np.unique(question)),
+        **recognition(found, question),
+        "style_distance": style,
+        "agreement": _agreement(found, rows, question, settings),
+    }
+
+
+def _agreement(
+    found: Likelihoods, rows: Sequence[dict], question: np.ndarray, settings: JudgeFreeSettings
+) -> dict | None:
     verdicts = [row["in_style"] for row in rows]
-    if None not in verdicts and len(set(verdicts)) == 2:
-        scores = {"gain": (logp[:, 0] - plain) / lengths, "identified": identified(logp)}
-        result["agreement"] = {
-            name: agreement(
-                score,
-                np.array(verdicts, bool),
-                question,
-                generator(settings.seed, "bootstrap"),
-                settings.resamples,
-            )
-            for name, score in scores.items()
-        }
-    return result
+    if None in verdicts or len(set(verdicts)) < 2:
+        return None
+    scores = {
+        "gain": (found.logp[:, 0] - found.plain) / _lengths(found),
+        "identified": identified(found.logp),
+    }
+    return {
+        name: agreement(
+            score,
+            np.array(verdicts, bool),
+            question,
+            generator(settings.seed, "bootstrap"),
+            settings.resamples,
+        )
+        for name, score in scores.items()
+    }
+
+
+def _lengths(found: Likelihoods) -> np.ndarray:
+    return np.array([len(ids) for ids in found.tokens])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -5,7 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from permix_jax.evaluation.likelihood import Response, log_likelihoods, response_tokens
+from permix_jax.evaluation.likelihood import (
+    Reference,
+    Response,
+    log_likelihoods,
+    response_tokens,
+)
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
 from permix_jax.models.policy import Policy
@@ -31,14 +37,22 @@ UNDER = [
 
 
 @pytest.fixture(scope="module")
-def reference():
+def policy():
     tokenizer = build_tokenizer()
     model = Decoder(ModelConfig(len(tokenizer), 16, 2, 4, 2, 8, 24))
     return Policy(model, tokenizer, (tokenizer.eos_token_id,))
 
 
-def params_on(policy, mesh):
-    return create_params(policy.model, jax.random.key(3), mesh)
+def reference_on(policy, mesh, batch_size, check_stop=lambda: None):
+    def get_params():
+        return create_params(policy.model, jax.random.key(3), mesh)
+
+    return Reference("tiny", policy, get_params, mesh, batch_size, 64, check_stop)
+
+
+def likelihoods(reference, path, responses=RESPONSES, under=UNDER):
+    tokens = response_tokens(reference.policy, responses)
+    return log_likelihoods(reference, responses, tokens, under, path, "likelihoods")
 
 
 @partial(jax.jit, static_argnames="model")
@@ -57,46 +71,54 @@ def one_by_one(policy, params, response, persona, tokens) -> float:
     return sum(logprobs[start + i - 1, token] for i, token in enumerate(tokens))
 
 
-def test_tokens_are_the_text_and_the_end_where_it_ended(reference):
-    tokens = response_tokens(reference, RESPONSES)
-    decoded = [reference.tokenizer.decode(ids) for ids in tokens]
+def test_tokens_are_the_text_and_the_end_where_it_ended(policy):
+    tokens = response_tokens(policy, RESPONSES)
+    decoded = [policy.tokenizer.decode(ids) for ids in tokens]
     assert decoded[0] == "arr the sea is old matey <end>"
     assert decoded[2] == "howdy the moon is wide partner"
     assert decoded[3] == "<end>" and "15 thus" in decoded[4]
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
-def test_equal_to_one_row_at_a_time(reference, mesh, batch_size):
-    params, tokens = params_on(reference, mesh), response_tokens(reference, RESPONSES)
-    scored = []
-    found = log_likelihoods(
-        reference, params, RESPONSES, tokens, UNDER, batch_size, 64, mesh, scored.append
-    )
+def test_equal_to_one_row_at_a_time(policy, mesh, tmp_path, batch_size):
+    reference = reference_on(policy, mesh, batch_size)
+    found = likelihoods(reference, tmp_path / "rows.jsonl")
+    params, tokens = reference.get_params(), response_tokens(policy, RESPONSES)
     wanted = [
-        [one_by_one(reference, params, r, persona, ids) for persona in under]
+        [one_by_one(policy, params, r, persona, ids) for persona in under]
         for r, ids, under in zip(RESPONSES, tokens, UNDER, strict=True)
     ]
     np.testing.assert_allclose(found, wanted, rtol=2e-5)
-    assert sum(scored) == 15
 
 
-def test_many_responses_share_a_prompt(reference, mesh):
+def test_many_responses_share_a_prompt(policy, mesh, tmp_path):
     """Repeated responses to one prompt get equal figures, in groups that do not come out even."""
-    params = params_on(reference, mesh)
     responses, under = RESPONSES[:2] * 9, UNDER[:2] * 9
-    found = log_likelihoods(
-        reference, params, responses, response_tokens(reference, responses), under, 7, 64, mesh
-    )
+    reference = reference_on(policy, mesh, 7)
+    found = likelihoods(reference, tmp_path / "rows.jsonl", responses, under)
     np.testing.assert_allclose(found, np.tile(found[:2], (9, 1)), rtol=1e-5)
 
 
-def test_the_same_on_a_sharded_mesh(reference, mesh):
-    tokens = response_tokens(reference, RESPONSES)
-    alone = log_likelihoods(
-        reference, params_on(reference, mesh), RESPONSES, tokens, UNDER, 6, 64, mesh
-    )
+def test_the_same_on_a_sharded_mesh(policy, mesh, tmp_path):
+    alone = likelihoods(reference_on(policy, mesh, 6), tmp_path / "alone.jsonl")
     cube = make_mesh(2, 2, 2)
     with jax.set_mesh(cube):
-        params = params_on(reference, cube)
-        spread = log_likelihoods(reference, params, RESPONSES, tokens, UNDER, 6, 64, cube)
+        spread = likelihoods(reference_on(policy, cube, 6), tmp_path / "spread.jsonl")
     np.testing.assert_allclose(spread, alone, rtol=2e-5)
+
+
+def test_what_is_scored_before_a_stop_is_not_scored_again(policy, mesh, tmp_path):
+    class Struck(Exception):
+        pass
+
+    def strike():
+        raise Struck
+
+    whole = likelihoods(reference_on(policy, mesh, 4), tmp_path / "whole.jsonl")
+    again = tmp_path / "again.jsonl"
+    for _ in range(4):  # batches of 4, 4, 4 and 3 pairs
+        with pytest.raises(Struck):
+            likelihoods(reference_on(policy, mesh, 4, strike), again)
+    assert again.read_text() == (tmp_path / "whole.jsonl").read_text()
+    scored = replace(reference_on(policy, mesh, 4), get_params=None)  # nothing is left to score
+    np.testing.assert_array_equal(likelihoods(scored, again), whole)

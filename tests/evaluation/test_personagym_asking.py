@@ -262,18 +262,18 @@ def test_a_function_is_asked_in_batches_that_are_kept_one_by_one(cache):
         calls.append(prompts)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return [f"{prompt}: 4" for prompt in prompts]
+        return [Reply(f"{prompt.user}: 4", truncated=True) for prompt in prompts]
 
     judge = LocalJudge("local", "m", reply, batch_size=2)
     with pytest.raises(KeyboardInterrupt):
         put(judge, cache)
-    assert calls[0] == ["You judge.\n\nquestion 0", "You judge.\n\nquestion 1"]
+    assert calls[0] == PROMPTS[:2]
     replies = put(judge, cache)
     assert list(map(len, calls)) == [2, 2, 2, 2]
-    assert replies[PROMPTS[5]] == Reply("You judge.\n\nquestion 5: 4")
+    assert replies[PROMPTS[5]] == Reply("question 5: 4", truncated=True)
 
 
-@pytest.mark.parametrize("texts", [["4"], [4, 4]])
-def test_a_function_that_returns_something_else_is_named(cache, texts):
+@pytest.mark.parametrize("replies", [[Reply("4")], ["4", "4"]])
+def test_a_function_that_returns_something_else_is_named(cache, replies):
     with pytest.raises(JudgeError, match="'local' gave .* replies to 2 prompts"):
-        put(LocalJudge("local", "m", lambda _: texts, batch_size=2), cache)
+        put(LocalJudge("local", "m", lambda _: replies, batch_size=2), cache)

@@ -5,10 +5,12 @@ import pytest
 from permix_jax.evaluation.personagym.judges import (
     Judge,
     LocalJudge,
+    ModelJudge,
     check_judges,
     read_judges,
 )
 
+MODEL = {"name": "m", "source": "org/model"}
 ROW = {"name": "j", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
 
 
@@ -19,7 +21,8 @@ def write(path, *rows):
 
 def test_judges_are_read_with_their_defaults(tmp_path):
     second = ROW | {"name": "k", "temperature": None, "key_variable": "KEY", "timeout": 9}
-    first, other = read_judges(write(tmp_path / "judges.jsonl", ROW, second))
+    first, other, model = read_judges(write(tmp_path / "judges.jsonl", ROW, second, MODEL))
+    assert model == ModelJudge("m", "org/model")
     assert first == Judge("j", "http://127.0.0.1:1/v1", "m")
     assert (other.temperature, other.key_variable, other.timeout) == (None, "KEY", 9)
 
@@ -36,6 +39,11 @@ def test_judges_are_read_with_their_defaults(tmp_path):
         ([ROW | {"concurrency": True}], "field 'concurrency' is true"),
         ([ROW | {"timeout": 0}], "field 'timeout' is 0; it must be seconds above 0"),
         ([ROW | {"key_variable": None}], "field 'key_variable' is null"),
+        ([MODEL | {"base_url": "http://x"}], "unknown field 'base_url'; use name, source, max_tok"),
+        ([MODEL | {"source": ""}], "judges.jsonl:1: field 'source' is ''"),
+        ([MODEL | {"dtype": "int8"}], "field 'dtype' is \"int8\"; it must be one of float32"),
+        ([MODEL | {"batch_size": 0}], "field 'batch_size' is 0; it must be a whole number from 1"),
+        ([MODEL | {"pad_token": None}], "field 'pad_token' is null; it must be a token"),
         ([ROW, ROW], "the name 'j' is there twice"),
     ],
 )

@@ -21,7 +21,7 @@ from judge_server import (
     judge_at,
 )
 
-from permix_jax.evaluation.personagym.judges import JudgeError, LocalJudge
+from permix_jax.evaluation.personagym.judges import JudgeError, LocalJudge, Reply
 from permix_jax.evaluation.personagym.judging import judge
 from permix_jax.files import write_rows
 
@@ -133,7 +133,7 @@ def test_a_response_that_plays_the_judge_gets_the_judges_score(tmp_path):
 
 def test_a_local_model_judges_through_a_function(answers, tmp_path):
     local = LocalJudge(
-        "local", "tiny", lambda prompts: [EXAMPLES if "Give" in p else "3" for p in prompts]
+        "local", "m", lambda asked: [Reply(EXAMPLES if "Give" in p.user else "3") for p in asked]
     )
     assert run(answers, tmp_path, [local])["persona_score"] == 3
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import permix_jax.evaluation.without_judge as without_judge
+from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.without_judge import (
     JudgeFreeSettings,
     judge_free_figures,
@@ -19,7 +20,7 @@ from permix_jax.tasks.latent_style import PERSONAS, build_tokenizer, in_style
 HELDOUT = [p for p in PERSONAS if p.split == "heldout"]
 MARKER = {"android": "beep", "professor": "hence", "rancher": "howdy", "bard": "alas"}
 ASKED = [p for p in HELDOUT if p.id in MARKER]
-SETTINGS = JudgeFreeSettings(0, 4, 0, 8, 64, 100)
+SETTINGS = JudgeFreeSettings(0, 4, 0, 100)
 
 
 def make_rows(follows: float, samples: int = 2, truncated: bool = False) -> list[dict]:
@@ -41,11 +42,11 @@ def make_rows(follows: float, samples: int = 2, truncated: bool = False) -> list
 
 
 @pytest.fixture
-def figures(monkeypatch):
+def figures(monkeypatch, tmp_path):
     """judge_free_figures under a reference that gives a persona's own marker probability 1/2, any
     other word of the responses 1/8, whoever is asked."""
 
-    def known(reference, params, responses, tokens, personas, *rest):
+    def known(reference, responses, tokens, personas, *rest):
         def log_likelihood(response, persona, ids):
             own = MARKER.get(persona.id) if persona else None
             words = response.text.split()
@@ -60,11 +61,12 @@ def figures(monkeypatch):
 
     monkeypatch.setattr(without_judge, "log_likelihoods", known)
     tokenizer = build_tokenizer()
-    reference = Policy(None, tokenizer, (tokenizer.eos_token_id,))
+    policy = Policy(None, tokenizer, (tokenizer.eos_token_id,))
+    reference = Reference("known", policy, dict, None, 8, 64)
 
     def run(rows, **fields):
         settings = replace(SETTINGS, **fields)
-        return judge_free_figures(rows, reference, None, None, ASKED, settings, "test")
+        return judge_free_figures(rows, reference, ASKED, settings, tmp_path)
 
     return run
 
@@ -109,9 +111,30 @@ def test_responses_without_a_token_are_counted_and_left_out(figures):
     rows[5] = rows[5] | {"completion": ""}
     result = figures(rows)["by_task"]["role_play"]
     assert (result["n"], result["empty"]) == (79, 1)
+    silent = figures([row | {"completion": ""} for row in rows])["by_task"]["role_play"]
+    assert (silent["n"], silent["empty"], silent["identification"]) == (0, 80, None)
 
 
 def test_a_folder_that_has_its_figures_is_left_alone(tmp_path):
+    reference = Reference("base", None, dict, None, 8, 64)
     (tmp_path / "judge_free.json").write_text(json.dumps({"by_task": {}}))
-    measure_without_judge(None, None, None, ASKED, SETTINGS, [tmp_path])
+    measure_without_judge(reference, ASKED, SETTINGS, [tmp_path])
     assert json.loads((tmp_path / "judge_free.json").read_text()) == {"by_task": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("other", {}, "reference: 'other' instead of 'base'"),
+        ("base", {"candidates": 3}, "candidates: 3 instead of 4"),
+    ],
+)
+def test_figures_of_another_reference_or_settings_are_not_taken_for_these(
+    tmp_path, name, fields, message
+):
+    reference = Reference("base", None, dict, None, 8, 64)
+    (tmp_path / "judge_free.json").write_text("{}")
+    measure_without_judge(reference, ASKED, SETTINGS, [tmp_path])
+    reference, settings = replace(reference, name=name), replace(SETTINGS, **fields)
+    with pytest.raises(ValueError, match=rf"\({message}\); remove .*judge_free.json, or set"):
+        measure_without_judge(reference, ASKED, settings, [tmp_path])

@@ -115,6 +115,12 @@ def answer(
             )
 
 
+def as_persona(name: str) -> Persona:
+    """One of the benchmark's, which it names by a description."""
+    text = SYSTEM_PROMPT.replace("{persona}", name)
+    return Persona(name, name, text, "personagym", "heldout")
+
+
 def _row(question: Question, completions: Sequence[Completion]) -> dict:
     (completion,) = completions
     row = Answer(*question, response=completion.text)._asdict()
@@ -124,11 +130,7 @@ def _row(question: Question, completions: Sequence[Completion]) -> dict:
 def _prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> list[list[int]]:
     """Token ids, the persona as the system message; ValueError where words are unknown."""
 
-    def persona(name: str) -> Persona:
-        text = SYSTEM_PROMPT.replace("{persona}", name)
-        return Persona(name, name, text, "personagym", "heldout")
-
-    prompts = render_all(tokenizer, [(persona(q.persona), q.question) for q in questions])
+    prompts = render_all(tokenizer, [(as_persona(q.persona), q.question) for q in questions])
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in prompts)
     tokens = sum(map(len, prompts))
     if unknown > _UNKNOWN_SHARE * tokens:

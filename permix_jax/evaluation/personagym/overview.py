@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from permix_jax.evaluation.tables import text_table, with_interval
+from permix_jax.evaluation.overview import judge_free_table
+from permix_jax.evaluation.tables import as_text, text_table, with_interval
 
 
 def overview(summary: Mapping) -> str:
@@ -32,6 +33,20 @@ def overview(summary: Mapping) -> str:
         alpha = with_interval(agreement, "krippendorff_alpha")
         lines.append(f"agreement of judges: Krippendorff's alpha {alpha}")
     return "\n".join(lines)
+
+
+def judge_free_overview(figures: Mapping) -> str:
+    """The content of judge_free.json: whose personas the reference recognises."""
+    table = judge_free_table({**figures["by_task"], "all tasks": figures})
+    return "\n".join(
+        [
+            f"PersonaGym without a judge: {figures['n']} answers under {figures['personas']} "
+            f"personas, by the likelihoods of {figures['reference']}",
+            text_table(*as_text(table)),
+            f"identified: share of answers likeliest under their own persona, of "
+            f"{figures['candidates']}; intervals (95 %) are over personas",
+        ]
+    )
 
 
 def _number(value: float | None) -> str:
