@@ -1,12 +1,15 @@
 """launch/personagym.py from a folder of a tiny random model, or a run's checkpoint, to scores."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from chat_templates import FAMILIES, write_tokenizer
-from judge_server import BENCHMARK, TASKS, chat_server, grade
+from judge_server import BENCHMARK, HANG, TASKS, chat_server, grade, judge_at
 from runs import ROOT, load_config
 
 from permix_jax.checkpoints import Checkpoints
@@ -87,10 +90,18 @@ def config(files):
     return with_fields
 
 
-def command(*args, cwd):
-    head = [sys.executable, str(ROOT / "launch/personagym.py")]
-    config = f"--config={ROOT / 'configs/permix.py'}:tiny"
-    return subprocess.run([*head, config, *args], cwd=cwd, capture_output=True, text=True)
+SCRIPT = str(ROOT / "launch/personagym.py")
+
+
+def arguments(*args, program=None):
+    head = [sys.executable, *(["-c", program] if program else [SCRIPT])]
+    return [*head, f"--config={ROOT / 'configs/permix.py'}:tiny", *args]
+
+
+def command(*args, cwd, program=None):
+    return subprocess.run(
+        arguments(*args, program=program), cwd=cwd, capture_output=True, text=True, timeout=300
+    )
 
 
 def flags(files):
@@ -107,6 +118,7 @@ def answered(files):
     done = command(*flags(files), cwd=files)
     assert done.returncode == 0, done.stderr
     assert "10 answers in out/answers.jsonl" in done.stdout
+    assert "PersonaGym without a judge: 10 answers under 2 personas" in done.stdout
     assert "judge them with --config.personagym.judges=judges.jsonl" in done.stdout
     return files / "out/answers.jsonl"
 
@@ -140,6 +152,28 @@ class _Recorder:
         return conversations
 
 
+def test_judge_free_figures_are_those_of_the_likelihoods_on_disk(files, answered):
+    """By hand: the share likeliest under the own of two personas, the gain of it a token."""
+    figures = json.loads((answered.parent / "judge_free.json").read_text())
+    asked = [json.loads(line)["persona"] for line in answered.read_text().splitlines()]
+    rows = map(json.loads, (answered.parent / "judge_free/answers.jsonl").read_text().splitlines())
+    logp = {(row["response"], row["persona"]): row["logp"] for row in rows}
+    other = dict(zip(PERSONAS, PERSONAS[::-1], strict=True))
+    assert set(logp) == {(r, p) for r in range(10) for p in (*PERSONAS, None)}
+    own = [logp[r, persona] for r, persona in enumerate(asked)]
+    hits = [
+        x > logp[r, other[persona]] for r, (x, persona) in enumerate(zip(own, asked, strict=True))
+    ]
+    found, gain = figures["identification"], figures["gain_per_token"]
+    assert (found["share"], found["chance"], found["n"]) == (sum(hits) / 10, 0.5, 10)
+    gained = sum(x - logp[r, None] for r, x in enumerate(own))
+    assert gain["gain"] == pytest.approx(gained / gain["tokens"])
+    assert figures["reference"] == str(files / "model") and figures["empty"] == 0
+    assert [part["n"] for part in figures["by_task"].values()] == [2] * 5
+    at = figures["by_task"]["Toxicity"]["identification"]["share"]
+    assert at == sum(hits[asked.index(p) + TASKS.index("Toxicity")] for p in PERSONAS) / 2
+
+
 def test_an_interrupted_answering_ends_in_the_same_file(
     config, files, answered, tmp_path, monkeypatch
 ):
@@ -167,9 +201,16 @@ def test_the_base_and_a_checkpoint_of_a_run_answer_as_their_models(
     personagym_of_run(config(**fields), files / "run", 0, tmp_path / "base")
     assert (tmp_path / "base/answers.jsonl").read_text() == answered.read_text()
     personagym_of_run(config(**fields), files / "run", None, tmp_path / "trained")
-    personagym_of_model(config(), str(files / "trained"), tmp_path / "exported")
+    reference = {"eval__judge_free_reference": str(files / "model")}
+    personagym_of_model(config(**reference), str(files / "trained"), tmp_path / "exported")
     trained = (tmp_path / "trained/answers.jsonl").read_text()
     assert trained == (tmp_path / "exported/answers.jsonl").read_text() != answered.read_text()
+    # One frozen reference, the base, for all of them.
+    base, trained, exported, own = (
+        (folder / "judge_free.json").read_text()
+        for folder in (*(tmp_path / n for n in ("base", "trained", "exported")), answered.parent)
+    )
+    assert base == own and trained == exported != base
 
 
 def test_judges_score_finished_answers_without_the_model(
@@ -193,6 +234,77 @@ def test_judges_score_finished_answers_without_the_model(
     assert summary["persona_score"] == 4.0 and summary["answers"] == 10
 
 
+STRIKE = f"""
+import os, runpy, signal, sys
+from permix_jax.evaluation.graded_rows import GradedRows
+append = GradedRows.append
+def striking_append(self, rows):
+    append(self, rows)
+    os.kill(os.getpid(), signal.SIGKILL)
+GradedRows.append = striking_append
+sys.argv[0] = {SCRIPT!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_kill_9_while_answering_and_judging_and_the_same_command_again(
+    config, files, answered, tmp_path
+):
+    """Killed after the first batch of answers, and at the eighth judgement."""
+    out = tmp_path / "out"
+
+    def reply(prompt, number):
+        return grade(prompt) if number <= 7 or server.reopened else HANG
+
+    with chat_server(reply) as server:
+        server.reopened = False
+        write_lines(tmp_path / "judges.jsonl", [judge_at(server.url)._asdict()])
+        judges = f"--config.personagym.judges={tmp_path / 'judges.jsonl'}"
+        args = [*flags(files)[1:], f"--out={out}", judges]
+        struck = command(*args, cwd=tmp_path, program=STRIKE)
+        assert struck.returncode == -signal.SIGKILL, struck.stderr
+        assert (out / "answers.jsonl").read_bytes().count(b"\n") == 4
+        child = subprocess.Popen(arguments(*args), cwd=tmp_path, stderr=subprocess.DEVNULL)
+        deadline, replies = time.monotonic() + 120, out / "replies.jsonl"
+        while not (replies.is_file() and replies.read_bytes().count(b"\n") == 7):
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        child.kill()
+        child.wait()
+
+        server.reopened = True
+        done = command(*args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "PersonaScore" in done.stdout
+        assert len(server.answered) == len(set(server.answered)) == 20
+        named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
+        personagym_of_model(named, str(files / "model"), tmp_path / "whole")
+    for name in ("judge_free.json", "judge_free/answers.jsonl", "scores.jsonl", "summary.json"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text(), name
+    assert (out / "answers.jsonl").read_text() == answered.read_text()
+
+
+def test_a_model_judges_through_the_rollout_and_is_asked_once(
+    config, files, answered, tmp_path, monkeypatch
+):
+    """A random model's verdicts cannot be read; that is counted, not dropped."""
+    judges = {"name": "tiny", "source": str(files / "trained"), "max_tokens": 6, "batch_size": 4}
+    write_lines(tmp_path / "judges.jsonl", [judges])
+    fields = {"personagym__judges": str(tmp_path / "judges.jsonl"), "personagym__examples": False}
+    shutil.copytree(answered.parent, tmp_path / "out")
+    first = personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    entry = summary["by_judge"][0]
+    assert (entry["asked"], entry["unreadable"], entry["refused"]) == (10, 10, 0)
+    assert summary["persona_score"] is None and "0 of 10" in first
+    replies = [json.loads(line) for line in (tmp_path / "out/replies.jsonl").open()]
+    assert sum(row["judge"] == "tiny" and row["truncated"] for row in replies) == 10
+
+    monkeypatch.setattr("permix_jax.personagym.named_model", None)  # nothing is left to ask
+    again = personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
+    assert again == first
+
+
 def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -209,7 +321,13 @@ def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monke
     [
         ({"seed": 1}, r"another evaluation \(config.seed: 1 instead of 0\); name another --out"),
         ({"personagym__top_p": 0.5}, "config.personagym.top_p: 0.5 instead of 0.9"),
-        ({"personagym__personas": 1}, "questions_sha256"),
+        ({"personagym__personas": 1, "personagym__candidates": 0}, "questions_sha256"),
+        ({"personagym__personas": 1}, "candidates is 2; 1 personas are asked, use 2 to that many"),
+        ({"personagym__candidates": 1}, r"personagym.candidates is 1; use 0 \(off\), or 2"),
+        (
+            {"eval__judge_free_reference": "x"},
+            r"\(reference: 'x' instead of .*; remove .*free.json",
+        ),
         ({"personagym__personas": 3}, r"personagym.personas is 3: give 0 \(all\) to 2"),
         ({"personagym__top_p": 0.0}, "personagym.top_p is 0.0; use a share above 0"),
         ({"personagym__judges": "nowhere"}, "nowhere: no such file; write one judge a line"),

@@ -1,13 +1,12 @@
 """The graded completions of an evaluation, a JSONL row each, kept so that a kill loses a batch."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from permix_jax.config import differing_fields
-from permix_jax.files import read_json, write_json
+from permix_jax.files import append, read_json, write_json
 
 
 class Key(NamedTuple):
@@ -79,18 +78,18 @@ class GradedRows:
         self.rows, ends = _read(path, keys)
         kept = max(end for end in (0, *batch_ends) if end <= len(self.rows))
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._file.truncate(ends[kept])
         del self.rows[kept:]
 
     def append(self, rows: Sequence[dict]) -> None:
-        """Returns when the rows are on disk. Raises ValueError if they are not the next ones."""
+        """Returns when the rows are on disk. Raises ValueError if they are not the next ones, and
+        OSError where the disk is full.
+        """
         wanted = self._keys[len(self.rows) : len(self.rows) + len(rows)]
         if [_key(row, self._keys) for row in rows] != list(wanted):
             raise ValueError(f"{self._path}: rows out of order after row {len(self.rows)}")
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append(self._file, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.rows += rows
 
     def __enter__(self) -> "GradedRows":

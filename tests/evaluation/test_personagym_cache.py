@@ -62,7 +62,7 @@ def test_a_full_disk_is_named_and_what_was_written_kept(path, monkeypatch):
         cache.put(JUDGE, PROMPT, Reply("4"))
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            with pytest.raises(OSError, match="No space left.*are kept.*replies.jsonl"):
+            with pytest.raises(OSError, match="No space left.*is finished is kept.*replies.jsonl"):
                 cache.put(JUDGE, Prompt("s", "v"), Reply("5"))
     with ReplyCache(path) as cache:
         assert cache.get(JUDGE, PROMPT) == Reply("4")

@@ -173,9 +173,8 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on_without_asking_anything_twice(answers, tmp_path, how):
-    """Of 20 questions 7 are answered before the kill; the two on their way then come again."""
+def test_after_ctrl_c_nothing_is_asked_twice(answers, tmp_path):
+    """Of 20 questions 7 are answered before it; the two on their way then come again."""
     replies = tmp_path / "out" / "replies.jsonl"
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -196,10 +195,9 @@ def test_a_killed_run_goes_on_without_asking_anything_twice(answers, tmp_path, h
         while not (replies.is_file() and replies.read_bytes().count(b"\n") == 7):
             assert child.poll() is None and time.monotonic() < deadline, child.stderr.read()
             time.sleep(0.05)
-        child.send_signal(how)
+        child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=60)
-        assert child.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 1)
-        assert how == signal.SIGKILL or errors.strip().endswith("interrupted")
+        assert child.returncode == 1 and errors.strip().endswith("interrupted")
 
         server.reopened = True
         summary = run(answers, tmp_path / "out", [judge_at(server.url)])

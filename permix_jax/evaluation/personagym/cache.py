@@ -1,14 +1,13 @@
 """Judges' replies on disk, each written at once: a kill loses none, a resumed run asks none."""
 
-import errno
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 from permix_jax.evaluation.personagym.judges import Judge, LocalJudge, Reply, identity
 from permix_jax.evaluation.personagym.prompts import Prompt
+from permix_jax.files import append
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class ReplyCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
         if content and not content.endswith(b"\n"):
-            self._append(b"\n")
+            append(self._file, b"\n")
 
     def __enter__(self) -> "ReplyCache":
         return self
@@ -46,7 +45,7 @@ class ReplyCache:
         """Keeps a reply, on disk when this returns. Raises OSError, such as for a full disk."""
         key = _key(judge, prompt)
         row = {"key": key, "judge": judge.name, "text": reply.text, "truncated": reply.truncated}
-        self._append(json.dumps(row).encode() + b"\n")
+        append(self._file, json.dumps(row).encode() + b"\n")
         self._replies[key] = reply
 
     def _read(self, line: bytes, number: int) -> None:
@@ -57,16 +56,6 @@ class ReplyCache:
             _LOG.warning("%s:%d cannot be read; what it held is asked again", self._path, number)
             return
         self._replies[key] = Reply(text, truncated)
-
-    def _append(self, line: bytes) -> None:
-        try:
-            if self._file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OSError(
-                error.errno, f"{error.strerror}; the finished judgements are kept", str(self._path)
-            ) from None
 
 
 def _key(judge: Judge | LocalJudge, prompt: Prompt) -> str:
