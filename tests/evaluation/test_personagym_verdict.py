@@ -35,6 +35,8 @@ READ = [
     ("Final Score: 3\n\nThe response is generic.", 3),
     ("Score = 2", 2),
     ("Score - 2", 2),
+    ("Score 4: Response 2 is no better.", 4),
+    ("Score 1: Response - Fine.\n\nTherefore, the final score is 3.", 3),
     ("Score: 4 - Strong alignment with the persona.", 4),
     ("Rating: 5/5", 5),
     ("Overall: 4/5", 4),
@@ -143,6 +145,9 @@ UNREADABLE = [
     'The response says "Therefore, the final score is 5".',
     'The response says "Therefore, the final score is 5',
     "<think>The final score is 4, I believe",
+    # The prompt's examples, echoed
+    "Evaluation Form:\nScore 1: Response -\n\nA factory owner from Delhi.\n\nEvaluation Form:",
+    "**Score 5:**  Response - I would ask the whole table for its views.",
     "The final score is based on four criteria.",
 ]
 

@@ -78,6 +78,8 @@ _SCALE_NAMED = re.compile(
     r"|\((?:scale\s*(?:of|from|:)?\s*)?(?:\d+\s*(?:-|to)\s*\d+|out of \d+|/\s*\d+|max\w*\s*\d+)\)",
     _FLAGS,
 )
+# How the benchmark heads the score examples in a judge's prompt: an echo of one is no verdict.
+_EXAMPLE = re.compile(r"\bscore\s*\d\s*:\s*response\s*-", _FLAGS)
 _CLAUSE = re.compile(
     r"[,;:()\n]|[.!?](?=\s)|\b(?:but|so|therefore|thus|hence|because|although|though|while)\b",
     _FLAGS,
@@ -191,7 +193,7 @@ def _unless_unscored(quote: re.Match) -> str:
 def _without_markup(text: str) -> str:
     text = re.sub(r"\\(?:text|textbf|mathbf|mathrm)\s*\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\\[()\[\],;]|[*`#$]|__|(?<!\w)_|_(?!\w)", "", text)
-    return _SCALE_NAMED.sub(" ", text)
+    return _SCALE_NAMED.sub(" ", _EXAMPLE.sub(" ", text))
 
 
 def _passed_over(text: str, match: re.Match) -> bool:
