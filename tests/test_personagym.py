@@ -1,11 +1,13 @@
 """launch/personagym.py from a folder of a tiny random model, or a run's checkpoint, to scores."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from chat_templates import FAMILIES, write_tokenizer
@@ -14,7 +16,6 @@ from runs import ROOT, load_config
 
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.evaluation.graded_rows import GradedRows
-from permix_jax.evaluation.personagym import answering
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.huggingface import config_to_hf, params_to_hf
 from permix_jax.models.params import create_params
@@ -22,7 +23,6 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.models.weights import write_weights
 from permix_jax.personagym import personagym_of_model, personagym_of_run
 from permix_jax.randomness import key
-from permix_jax.tasks.latent_style import build_tokenizer
 from permix_jax.training.stop import Stopped
 
 PERSONAS = ("A pirate", "A nun")
@@ -131,27 +131,6 @@ def test_answers_are_those_to_the_first_question_of_each_task(answered):
     assert len({row["response"] for row in rows}) > 5
 
 
-def test_the_persona_is_the_system_message_in_the_benchmark_s_words(files):
-    (prompt,) = answering._prompts(_Recorder(), BENCHMARK.questions[:1])
-    assert prompt == [
-        {
-            "role": "system",
-            "content": "Adopt the identity of A pirate. Answer the questions while staying in "
-            "strict accordance with the nature of this identity.",
-        },
-        {"role": "user", "content": BENCHMARK.questions[0].question},
-    ]
-
-
-class _Recorder:
-    """A tokenizer whose tokens are the messages."""
-
-    unk_token_id = None
-
-    def apply_chat_template(self, conversations, **_):
-        return conversations
-
-
 def test_judge_free_figures_are_those_of_the_likelihoods_on_disk(files, answered):
     """By hand: the share likeliest under the own of two personas, the gain of it a token."""
     figures = json.loads((answered.parent / "judge_free.json").read_text())
@@ -174,24 +153,33 @@ def test_judge_free_figures_are_those_of_the_likelihoods_on_disk(files, answered
     assert at == sum(hits[asked.index(p) + TASKS.index("Toxicity")] for p in PERSONAS) / 2
 
 
-def test_an_interrupted_answering_ends_in_the_same_file(
+def test_ctrl_c_while_answering_and_scoring_ends_in_the_same_files(
     config, files, answered, tmp_path, monkeypatch
 ):
     append, folder = GradedRows.append, tmp_path / "out"
 
-    def striking_append(self, rows):
+    def interrupted_append(self, rows):
         append(self, rows)
-        raise OSError("struck")
+        os.kill(os.getpid(), signal.SIGINT)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(GradedRows, "append", striking_append)
-        with pytest.raises(OSError, match="struck"):
-            personagym_of_model(config(), str(files / "model"), folder)
-    path = folder / "answers.jsonl"
+    def interrupted():
+        with monkeypatch.context() as patch:
+            patch.setattr(GradedRows, "append", interrupted_append)
+            with pytest.raises(Stopped):
+                personagym_of_model(config(), str(files / "model"), folder)
+
+    interrupted()
+    path, scored = folder / "answers.jsonl", folder / "judge_free/answers.jsonl"
     assert len(path.read_text().splitlines()) == 4
     path.write_text(answered.read_text()[: len(path.read_text()) + 30])  # a line cut in half
+    for left in (8, 10):
+        interrupted()
+        assert len(path.read_text().splitlines()) == left
+    interrupted()
+    assert len(scored.read_text().splitlines()) == 4
     personagym_of_model(config(), str(files / "model"), folder)
-    assert path.read_text() == answered.read_text()
+    for name in ("answers.jsonl", "judge_free/answers.jsonl", "judge_free.json"):
+        assert (folder / name).read_text() == (answered.parent / name).read_text(), name
 
 
 def test_the_base_and_a_checkpoint_of_a_run_answer_as_their_models(
@@ -305,6 +293,28 @@ def test_a_model_judges_through_the_rollout_and_is_asked_once(
     assert again == first
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device /dev/full here")
+@pytest.mark.parametrize(
+    "file", ["judge_free.json.partial", "replies.jsonl", "scores.jsonl.partial"]
+)
+def test_a_full_disk_is_named_and_the_same_command_goes_on(config, files, answered, tmp_path, file):
+    out = tmp_path / "out"
+    shutil.copytree(answered.parent, out)
+    for name in ("judge_free.json", "replies.jsonl", "scores.jsonl", "summary.json"):
+        (out / name).unlink(missing_ok=True)
+    (out / file).symlink_to("/dev/full")
+    with chat_server(grade) as server:
+        write_lines(tmp_path / "judges.jsonl", [judge_at(server.url)._asdict()])
+        named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
+        with pytest.raises(OSError, match="No space left on device; what is finished is kept, run"):
+            personagym_of_model(named, str(files / "model"), out)
+        (out / file).unlink()
+        assert "PersonaScore" in personagym_of_model(named, str(files / "model"), out)
+        # What comes while replies cannot be kept is asked again; nothing else is.
+        assert len(server.asked) > 20 if file == "replies.jsonl" else len(server.asked) == 20
+    assert (out / "answers.jsonl").read_text() == answered.read_text()
+
+
 def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -353,8 +363,6 @@ def test_answers_longer_than_the_context_are_refused(config, files, tmp_path):
 def test_the_embedded_world_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match="the embedded world's policy lacks the words"):
         personagym_of_run(config(), tmp_path / "run", None, tmp_path / "out")
-    with pytest.raises(ValueError, match="does not know .*; use a policy that comes from a"):
-        answering._prompts(build_tokenizer(), BENCHMARK.questions)
 
 
 @pytest.mark.parametrize(

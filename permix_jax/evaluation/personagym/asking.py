@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from permix_jax.evaluation.personagym.cache import ReplyCache
 from permix_jax.evaluation.personagym.endpoint import DEFAULT_RETRIES, Endpoint, Retries
@@ -42,7 +43,8 @@ def ask(
         coming = _endpoint_replies(judge, missing, retries, pause)
 
     refused, answered = 0, len(replies) - len(missing)
-    with Progress(label, len(replies), initial=answered) as progress:
+    # Closed, it asks no more, whatever ends this: a judge that fails, or a full disk.
+    with closing(coming), Progress(label, len(replies), initial=answered) as progress:
         for prompt, reply in coming:
             if reply.text is not None:
                 cache.put(judge, prompt, reply)
@@ -50,7 +52,6 @@ def ask(
             else:
                 refused += 1
             if not answered and refused >= min(_ENOUGH_REFUSALS, len(missing)):
-                coming.close()
                 raise JudgeError(
                     f"judge {judge.name!r} refuses every prompt ({reply.refusal}); "
                     "change its model or settings"
