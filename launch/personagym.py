@@ -1,12 +1,13 @@
-"""PersonaGym for a checkpoint of a run, or for any Hugging Face model: answers, then judging.
+"""PersonaGym for a checkpoint of a run, or for any Hugging Face model.
 
     python launch/personagym.py --config=CONFIG --workdir=runs/x --out=DIR
     python launch/personagym.py --config=CONFIG --model=DIR_OR_HUB_ID --out=DIR
 
   --step=N    the checkpoint; default: the newest; 0: the base policy that the run started from
-  --out=DIR   where answers.jsonl and the judges' scores are written
+  --out=DIR   where answers and figures are written
 
---config.personagym.* say how. Without personagym.judges it only answers. The same command again
+The policy answers, then a frozen reference measures its fidelity without a judge, then judges grade
+the answers, if personagym.judges names some. --config.personagym.* say how. The same command again
 goes on where the last one stopped. docs/judging.md says what the results mean.
 """
 

@@ -129,6 +129,8 @@ def test_judge_free_fidelity_knows_the_personas_of_a_trained_base(finished):
         assert played["identification"]["chance"] == 0.25
         assert played["identification"]["share_ci95"][0] > 0.25
         assert played["agreement"]["gain"]["auc_ci95"][0] > 0.5
+        base = json.loads((finished[0] / "run/config.json").read_text())["base"]
+        assert result["reference"] == f"base {base.rpartition('/')[2]}"
     assert not (finished[0] / "run/eval/2/judge_free.json").exists()
 
 
