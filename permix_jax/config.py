@@ -30,8 +30,7 @@ def require_valid(config: ConfigDict) -> None:
 
 
 def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:
-    """Raises ValueError where rollouts outgrow the model's context, or where the mesh cuts an axis
-    of the model into unequal parts."""
+    """Raises ValueError where rollouts outgrow the model's context; and as `require_mesh_fits`."""
     prompt = config.rollout.max_prompt_tokens
     for part in ("rollout", "sft") if config.sft.steps else ("rollout",):
         length = prompt + config[part].max_new_tokens
@@ -40,6 +39,11 @@ def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:
                 f"rollout.max_prompt_tokens + {part}.max_new_tokens is {length}, over the model's "
                 f"context of {model.max_context}; lower one of them"
             )
+    require_mesh_fits(model, config)
+
+
+def require_mesh_fits(model: ModelConfig, config: ConfigDict) -> None:
+    """Raises ValueError where the mesh cuts an axis of the model into unequal parts."""
     axes = {
         "mesh.tensor": {
             "vocab_size": model.vocab_size,

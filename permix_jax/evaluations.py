@@ -23,7 +23,12 @@ from permix_jax.build import (
     judge_free_settings,
 )
 from permix_jax.checkpoints import newest_step
-from permix_jax.config import differing_fields, require_model_fits, require_valid
+from permix_jax.config import (
+    differing_fields,
+    require_mesh_fits,
+    require_model_fits,
+    require_valid,
+)
 from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
@@ -240,6 +245,7 @@ def named_model(config: ConfigDict, source: str, mesh: Mesh) -> tuple[Policy, Ca
     """Any pretrained model as it is, and what gives its parameters; dtypes are the config's."""
     other = config_of_model(config, source)
     policy, initial_params = build_policy(other, cache_folder(), mesh)
+    require_mesh_fits(policy.model.config, config)
     return policy, partial(initial_params, policy.model)
 
 

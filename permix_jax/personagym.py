@@ -134,7 +134,7 @@ def _judges(config: ConfigDict) -> list[Judge | LocalJudge]:
         placed = make_mesh(**mesh)
         theirs = config.copy_and_resolve_references()
         theirs.model.dtype = theirs.model.param_dtype = one.dtype
-        theirs.model.pad_token = one.pad_token
+        theirs.model.pad_token, theirs.model.thinking = one.pad_token, False
         with jax.set_mesh(placed):
             policy, get_params = named_model(theirs, one.source, placed)
             return policy, get_params(), placed

@@ -291,6 +291,9 @@ def test_a_model_judges_through_the_rollout_and_is_asked_once(
     monkeypatch.setattr("permix_jax.personagym.named_model", None)  # nothing is left to ask
     again = personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
     assert again == first
+    with pytest.raises(ValueError, match=r"'tiny' has a batch_size of 4; use a .* mesh.fsdp = 8"):
+        fields |= {"mesh__data": 8, "personagym__batch_size": 8}
+        personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device /dev/full here")
