@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.grpo.loss import LossConfig, kept_tokens, token_losses, token_weights
 from permix_jax.grpo.micro_batches import accumulate
-from permix_jax.models.logprobs import TokenStatistics, completion_logprobs
+from permix_jax.models.lm_head import TokenStatistics
+from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
 

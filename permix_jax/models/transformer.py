@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
+from permix_jax.models.lm_head import logits
 from permix_jax.sharding import constrain
 
 
@@ -129,12 +130,7 @@ class Decoder(nn.Module):
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits f32 [..., V] of hidden states [..., E]."""
         weight = self.embedding if self.config.tie_embeddings else self.head
-        return jnp.einsum(
-            "...e,ve->...v",
-            hidden,
-            weight.astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        return logits(hidden, weight.astype(hidden.dtype))
 
 
 class View(NamedTuple):
