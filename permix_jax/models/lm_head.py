@@ -26,29 +26,33 @@ def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
     return jnp.einsum("...e,ve->...v", hidden, head, preferred_element_type=jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def head_statistics(
     hidden: jax.Array,
     weight: jax.Array,
     targets: jax.Array,
+    mask: jax.Array,
     temperature: float,
     chunk_tokens: int,
 ) -> TokenStatistics:
     """Log-probs and entropy of targets [B, T] given states [B, T, E] and a head [V, E].
 
     Chunks are cut along T, so that the rows stay where the mesh has them, and hold about
-    `chunk_tokens` tokens. Differentiable in hidden and weight, by the log-probs: the entropy is a
-    metric and has no gradient. Where the weight is not differentiated, no gradient of it is made.
+    `chunk_tokens` tokens; one without a token in the bool mask [B, T] is skipped. Meaningless
+    where the mask is False.
+
+    Differentiable in hidden and weight, by the log-probs: the entropy is a metric and has no
+    gradient. Where the weight is not differentiated, no gradient of it is made.
     """
-    return _statistics(hidden, weight, targets, temperature, chunk_tokens)[0]
+    return _statistics(hidden, weight, targets, mask, temperature, chunk_tokens)[0]
 
 
-def _statistics(hidden, weight, targets, temperature, chunk_tokens):
+def _statistics(hidden, weight, targets, mask, temperature, chunk_tokens):
     """The statistics, and each token's normaliser: log sum exp of its logits, f32 [B, T]."""
     head = _gathered(weight, hidden.dtype)
 
-    def one_chunk(_, chunk):
-        states, tokens = chunk
+    def one_chunk(chunk):
+        states, tokens, _ = chunk
         scaled = _scaled_logits(states, head, temperature)
         largest = scaled.max(axis=-1, keepdims=True)
         exponentials = jnp.exp(scaled - largest)
@@ -57,43 +61,57 @@ def _statistics(hidden, weight, targets, temperature, chunk_tokens):
         entropy = normaliser - (exponentials * scaled).sum(axis=-1) / total
         # A sum with one term, for a lookup would gather a vocabulary that is cut over the mesh.
         chosen = jnp.where(_is_target(scaled, tokens), scaled, 0).sum(axis=-1)
-        return None, (TokenStatistics(chosen - normaliser, entropy), normaliser)
+        return TokenStatistics(chosen - normaliser, entropy), normaliser
 
-    _, found = jax.lax.scan(one_chunk, None, _cut((hidden, targets), chunk_tokens))
+    def skip(chunk):
+        nothing = jnp.zeros(chunk[1].shape, jnp.float32)
+        return TokenStatistics(nothing, nothing), nothing
+
+    def step(_, chunk):
+        return None, jax.lax.cond(chunk[2].any(), one_chunk, skip, chunk)
+
+    _, found = jax.lax.scan(step, None, _cut((hidden, targets, mask), chunk_tokens))
     return _join(found, hidden.shape[1])
 
 
-def _forward(hidden, weight, targets, temperature, chunk_tokens):
-    arrays = hidden.value, weight.value, targets.value
+def _forward(hidden, weight, targets, mask, temperature, chunk_tokens):
+    arrays = hidden.value, weight.value, targets.value, mask.value
     statistics, normaliser = _statistics(*arrays, temperature, chunk_tokens)
     # What is kept of a trained weight and of a frozen one differs in structure, which is static.
     return statistics, (*arrays, normaliser, () if weight.perturbed else None)
 
 
 def _backward(temperature, chunk_tokens, kept, cotangents):
-    hidden, weight, targets, normaliser, trained = kept
+    hidden, weight, targets, mask, normaliser, trained = kept
     if isinstance(cotangents.logprobs, SymbolicZero):
-        return None, None, None
+        return None, None, None, None
     head = _gathered(weight, hidden.dtype)
 
     def one_chunk(weight_gradient, chunk):
-        states, tokens, normaliser, slope = chunk
+        states, tokens, _, normaliser, slope = chunk
         scaled = _scaled_logits(states, head, temperature)
         gradient = _is_target(scaled, tokens) - jnp.exp(scaled - normaliser[..., None])
         gradient = (gradient * (slope / temperature)[..., None]).astype(hidden.dtype)
         state_gradient = jnp.einsum("btv,ve->bte", gradient, head)
         if trained is not None:
             weight_gradient += jnp.einsum(
-                "btv,bte->ve", gradient, states, preferred_element_type=jnp.float32
+                "bte,btv->ev", states, gradient, preferred_element_type=jnp.float32
             )
         return weight_gradient, state_gradient
 
-    chunks = _cut((hidden, targets, normaliser, cotangents.logprobs), chunk_tokens)
-    start = None if trained is None else jnp.zeros(weight.shape, jnp.float32)
-    weight_gradient, state_gradients = jax.lax.scan(one_chunk, start, chunks)
+    def skip(weight_gradient, chunk):
+        return weight_gradient, jnp.zeros_like(chunk[0])
+
+    def step(weight_gradient, chunk):
+        return jax.lax.cond(chunk[2].any(), one_chunk, skip, weight_gradient, chunk)
+
+    chunks = _cut((hidden, targets, mask, normaliser, cotangents.logprobs), chunk_tokens)
+    # Transposed: what has a vocabulary for every token is not to be.
+    start = None if trained is None else jnp.zeros(weight.shape[::-1], jnp.float32)
+    weight_gradient, state_gradients = jax.lax.scan(step, start, chunks)
     if trained is not None:
-        weight_gradient = weight_gradient.astype(weight.dtype)
-    return _join(state_gradients, hidden.shape[1]), weight_gradient, None
+        weight_gradient = weight_gradient.T.astype(weight.dtype)
+    return _join(state_gradients, hidden.shape[1]), weight_gradient, None, None
 
 
 head_statistics.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from permix_jax.models.lm_head import TokenStatistics, head_statistics
 from permix_jax.models.transformer import Decoder
+from permix_jax.models.tree_attention import TokenTree
 
 
 def completion_logprobs(
@@ -43,8 +44,42 @@ def completion_logprobs(
     positions = per_row(lengths)[:, None] + jnp.arange(T - 1)
     hidden, _ = model.apply({"params": params}, inputs, positions, mask, prefix)
     hidden = jnp.concatenate([per_row(last)[:, None], hidden], axis=1)
-    head = params["embedding" if model.config.tie_embeddings else "head"]
-    return head_statistics(hidden, head, completion_tokens, temperature, chunk_tokens)
+    head = _head(model, params)
+    scored = completion_tokens, completion_mask
+    return head_statistics(hidden, head, *scored, temperature, chunk_tokens)
+
+
+def packed_logprobs(
+    model: Decoder,
+    params,
+    tokens: jax.Array,
+    tree: TokenTree,
+    targets: jax.Array,
+    mask: jax.Array,
+    states: jax.Array,
+    temperature: float,
+    chunk_tokens: int,
+) -> TokenStatistics:
+    """Scores tokens of packed rows.
+
+    Args:
+      tokens: int32 [B, L], prompts and completions, where the tree says.
+      targets, mask: [B, X], the tokens to score; the mask is True on a prefix of each row.
+      states: int32 [B, X], where in its row the state stands that predicts each target.
+      temperature, chunk_tokens: as in `completion_logprobs`.
+
+    Returns:
+      Statistics [B, X]; meaningless where the mask is False.
+    """
+    real = tree.sequence >= 0
+    hidden, _ = model.apply({"params": params}, tokens, tree.positions, real, tree=tree)
+    hidden = jnp.take_along_axis(hidden, states[..., None], axis=1)
+    head = _head(model, params)
+    return head_statistics(hidden, head, targets, mask, temperature, chunk_tokens)
+
+
+def _head(model: Decoder, params) -> jax.Array:
+    return params["embedding" if model.config.tie_embeddings else "head"]
 
 
 def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.Array):

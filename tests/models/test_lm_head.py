@@ -13,7 +13,7 @@ from permix_jax.planning.costs import matmul_flops
 from permix_jax.sharding import make_mesh, spec
 
 B, T, E, V = 4, 6, 16, 48
-STATISTICS = partial(jax.jit, static_argnums=(3, 4))(head_statistics)
+STATISTICS = partial(jax.jit, static_argnums=(4, 5))(head_statistics)
 
 
 def arrays(B=B, T=T, E=E, V=V, dtype="float32"):
@@ -48,13 +48,28 @@ def assert_close(got, wanted, tolerance):
 @pytest.mark.parametrize("temperature", [0.6, 1.7])
 def test_values_and_gradients_are_those_of_whole_logits(chunk_tokens, temperature):
     hidden, head, targets, slopes = arrays()
-    statistics = STATISTICS(hidden, head, targets, temperature, chunk_tokens)
+    statistics = STATISTICS(hidden, head, targets, targets >= 0, temperature, chunk_tokens)
     for got, wanted in zip(statistics, whole(hidden, head, targets, temperature), strict=True):
         assert got.dtype == jnp.float32
         assert_close(got, wanted, 1e-5)
-    got = gradients(head_statistics, slopes, targets, temperature, chunk_tokens)(hidden, head)
+    args = targets, targets >= 0, temperature, chunk_tokens
+    got = gradients(head_statistics, slopes, *args)(hidden, head)
     wanted = gradients(whole, slopes, targets, temperature)(hidden, head)
     for mine, theirs in zip(got, wanted, strict=True):
+        assert_close(mine, theirs, 1e-5)
+
+
+def test_chunks_without_a_token_are_skipped_and_the_others_are_not():
+    hidden, head, targets, slopes = arrays()
+    mask = np.arange(T) < np.array([[3], [1], [0], [2]])  # of chunks of 2, 2 and 2, two hold some
+    statistics = STATISTICS(hidden, head, targets, mask, 0.8, 8)
+    for got, wanted in zip(statistics, whole(hidden, head, targets, 0.8), strict=True):
+        assert_close(got[mask], wanted[mask], 1e-5)
+        assert not got[:, 4:].any()
+    got = gradients(head_statistics, slopes * mask, targets, mask, 0.8, 8)(hidden, head)
+    for mine, theirs in zip(
+        got, gradients(whole, slopes * mask, targets, 0.8)(hidden, head), strict=True
+    ):
         assert_close(mine, theirs, 1e-5)
 
 
@@ -62,10 +77,10 @@ def test_bf16_states_are_summed_in_f32():
     """Each chunk rounds its logits' gradient to bf16; the sum over 512 chunks does not round."""
     hidden, head, targets, slopes = arrays(B=1, T=512, dtype="bfloat16")
     rounded = head.astype(jnp.bfloat16).astype(jnp.float32)
-    statistics = STATISTICS(hidden, head, targets, 0.8, 1)
+    statistics = STATISTICS(hidden, head, targets, targets >= 0, 0.8, 1)
     for got, wanted in zip(statistics, whole(hidden, rounded, targets, 0.8), strict=True):
         assert_close(got, wanted, 1e-5)
-    got = gradients(head_statistics, slopes, targets, 0.8, 1)(hidden, head)
+    got = gradients(head_statistics, slopes, targets, targets >= 0, 0.8, 1)(hidden, head)
     wanted = gradients(whole, slopes, targets, 0.8)(hidden, rounded)
     assert [x.dtype for x in got] == [jnp.bfloat16, jnp.float32]
     assert_close(got[0], wanted[0], 2**-7)
@@ -77,7 +92,7 @@ def test_entropy_is_a_metric_without_gradient():
     hidden, head, targets, _ = arrays()
 
     def total(hidden, head):
-        return head_statistics(hidden, head, targets, 1.0, 8).entropy.sum()
+        return head_statistics(hidden, head, targets, targets >= 0, 1.0, 8).entropy.sum()
 
     for gradient in jax.jit(jax.grad(total, (0, 1)))(hidden, head):
         assert not gradient.any()
@@ -85,7 +100,7 @@ def test_entropy_is_a_metric_without_gradient():
 
 def test_uniform_logits_have_the_closed_form():
     hidden, head, targets, _ = arrays()
-    statistics = STATISTICS(jnp.zeros_like(hidden), head, targets, 1.0, 4)
+    statistics = STATISTICS(jnp.zeros_like(hidden), head, targets, targets >= 0, 1.0, 4)
     np.testing.assert_allclose(statistics.logprobs, np.full((B, T), -np.log(V)), rtol=1e-6)
     np.testing.assert_allclose(statistics.entropy, np.full((B, T), np.log(V)), rtol=1e-6)
 
@@ -95,7 +110,9 @@ def test_a_frozen_head_costs_no_gradient_of_it():
     hidden, head, targets, slopes = arrays(T=8)
 
     def loss(hidden, head):
-        return (slopes * head_statistics(hidden, head, targets, 1.0, 8).logprobs).sum()
+        return (
+            slopes * head_statistics(hidden, head, targets, targets >= 0, 1.0, 8).logprobs
+        ).sum()
 
     one = 2 * hidden.size * V
 
@@ -112,7 +129,7 @@ def test_memory_grows_with_tokens_by_what_does_not_hold_the_vocabulary():
 
     def temporaries(tokens: int, vocab: int) -> int:
         hidden, head, targets, slopes = arrays(B=1, T=tokens, V=vocab)
-        run = gradients(head_statistics, slopes, targets, 1.0, 16)
+        run = gradients(head_statistics, slopes, targets, targets >= 0, 1.0, 16)
         return run.lower(hidden, head).compile().memory_analysis().temp_size_in_bytes
 
     tokens = 256, 512, 1024
@@ -132,7 +149,10 @@ def test_the_vocabulary_stays_cut_over_the_mesh(shape):
     rows = [place(x, "batch") for x in (hidden, targets, slopes)]
 
     def run(hidden, head, targets, slopes):
-        loss = lambda *x: (slopes * head_statistics(*x, targets, 0.8, 16).logprobs).sum()  # noqa: E731
+        def loss(hidden, head):
+            statistics = head_statistics(hidden, head, targets, targets >= 0, 0.8, 16)
+            return (slopes * statistics.logprobs).sum()
+
         return jax.grad(loss, (0, 1))(hidden, head)
 
     with jax.set_mesh(mesh):
