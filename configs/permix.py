@@ -44,7 +44,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.model.mlp_dim = 256  # from scratch: hidden size of the MLP
     c.model.dtype = "float32"  # of matmuls and activations: float32 or bfloat16
     c.model.param_dtype = "float32"  # in which trained weights and their moments are kept
-    c.model.remat = False  # recompute activations in the backward pass, for memory
+    c.model.remat = "none"  # what the backward pass makes again, for memory: none, dots or full
     c.model.head_chunk = 4096  # tokens whose logits exist at once in an update
     c.model.thinking = False  # whether prompts ask Qwen 3 to think before it answers
     c.model.pad_token = ""  # "": the tokenizer's own; name one where it has none (Llama 3)
@@ -75,7 +75,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.train.decay = "none"  # after warm-up: none, linear or cosine
     c.train.weight_decay = 0.0  # AdamW
     c.train.max_grad_norm = 1.0  # gradients are clipped to this global norm
-    c.train.micro_batches = 1  # parts an update is computed in; changes memory, not the result
+    c.train.micro_batch_tokens = 512  # a device updates on at once; for memory, not the result
     c.train.checkpoint_every = 25  # steps; what a killed run may have to do again
     c.train.keep_checkpoints = 3  # the newest so many stay
     c.train.log_completions_every = 10  # steps between files in completions/
@@ -122,6 +122,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.grpo.clip_low = 0.2  # ratios below 1 - clip_low are clipped
     c.grpo.clip_high = 0.28  # ratios above 1 + clip_high are clipped
     c.grpo.epochs = 1  # updates on one batch of rollouts
+    c.grpo.importance_cap = 0.0  # of weights that correct for the sampler's rounding (bf16); 0: off
     c.grpo.kl_weight = 0.05  # of the KL to the base policy; 0: no reference is held
     c.grpo.kl_estimator = "k3"  # k2 descends KL(policy || base), k3 KL(base || policy)
     c.grpo.mask_truncated = False  # leave truncated rollouts out of the loss
@@ -202,8 +203,8 @@ def _smollm2_mawps(c: ConfigDict) -> None:
     c.sft.steps, c.sft.batch_size, c.sft.warmup_steps = 100, 8, 5
     c.sft.max_new_tokens, c.sft.learning_rate, c.sft.checkpoint_every = 80, 2e-4, 25
     c.train.steps, c.train.problems_per_step, c.train.learning_rate = 30, 4, 1e-5
-    c.train.micro_batches, c.train.checkpoint_every, c.train.log_completions_every = 2, 5, 1
-    c.train.keep_checkpoints = 2
+    c.train.checkpoint_every, c.train.log_completions_every, c.train.keep_checkpoints = 5, 1, 2
+    c.train.micro_batch_tokens = 2048
     c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 8, 128, 80
     c.rollout.temperature = 0.7  # at 1 this model gets half as many problems right
     c.rollout.on_overflow, c.rollout.halvings = "drop", 2
@@ -212,20 +213,18 @@ def _smollm2_mawps(c: ConfigDict) -> None:
     c.eval.role_play_samples, c.eval.kl_responses, c.rehearsal.rows = 0, 192, 8
 
 
-def _math(
-    c: ConfigDict, source: str, *, fsdp: int = 1, tensor: int = 1, micro_batches: int, pad: str = ""
-) -> None:
+def _math(c: ConfigDict, source: str, *, fsdp: int = 1, tensor: int = 1, pad: str = "") -> None:
     """The paper's set-up as far as its abstract tells: MATH to train on, MATH500 as the test.
 
-    GRPO's values are ours. Mesh and micro-batches are for the TPU slice of docs/hardware.md, which
+    GRPO's values are ours. Meshes are for the TPU slice of docs/hardware.md, which
     launch/plan.py found them to fit.
     """
     c.task.name, c.task.num_test = "problems", 500
     c.data.train, c.data.test = "math", "math500"
     c.model.source, c.model.pad_token = source, pad
-    c.model.dtype, c.model.remat, c.model.head_chunk = "bfloat16", True, 2048
+    c.model.dtype, c.model.remat, c.model.head_chunk = "bfloat16", "full", 2048
     c.sft.steps = 0
-    c.train.steps, c.train.problems_per_step, c.train.micro_batches = 200, 32, micro_batches
+    c.train.steps, c.train.problems_per_step, c.train.micro_batch_tokens = 200, 32, 8192
     c.train.learning_rate, c.train.warmup_steps = 1e-6, 10
     c.rollout.group_size, c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 8, 512, 1024
     c.rollout.on_overflow = "drop"
@@ -239,18 +238,13 @@ PRESETS = {
     "": _embedded,
     "tiny": _tiny,
     "smollm2_mawps": _smollm2_mawps,
-    "smollm2_135m": partial(_math, source="HuggingFaceTB/SmolLM2-135M-Instruct", micro_batches=8),
-    "smollm2_360m": partial(
-        _math, source="HuggingFaceTB/SmolLM2-360M-Instruct", fsdp=4, micro_batches=8
-    ),
-    "smollm2_1_7b": partial(
-        _math, source="HuggingFaceTB/SmolLM2-1.7B-Instruct", tensor=8, micro_batches=8
-    ),
+    "smollm2_135m": partial(_math, source="HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "smollm2_360m": partial(_math, source="HuggingFaceTB/SmolLM2-360M-Instruct", fsdp=4),
+    "smollm2_1_7b": partial(_math, source="HuggingFaceTB/SmolLM2-1.7B-Instruct", tensor=8),
     "llama32_1b": partial(
         _math,
         source="meta-llama/Llama-3.2-1B-Instruct",
         tensor=4,
-        micro_batches=8,
         pad="<|finetune_right_pad_id|>",
     ),
     "llama31_8b": partial(
@@ -258,14 +252,13 @@ PRESETS = {
         source="meta-llama/Llama-3.1-8B-Instruct",
         fsdp=2,
         tensor=8,
-        micro_batches=16,
         pad="<|finetune_right_pad_id|>",
     ),
-    "qwen3_0_6b": partial(_math, source="Qwen/Qwen3-0.6B", tensor=4, micro_batches=8),
-    "qwen3_1_7b": partial(_math, source="Qwen/Qwen3-1.7B", tensor=8, micro_batches=8),
-    "qwen3_4b": partial(_math, source="Qwen/Qwen3-4B", fsdp=2, tensor=8, micro_batches=8),
-    "qwen3_8b": partial(_math, source="Qwen/Qwen3-8B", fsdp=2, tensor=8, micro_batches=16),
-    "gemma3_270m": partial(_math, source="google/gemma-3-270m-it", micro_batches=8),
-    "gemma3_1b": partial(_math, source="google/gemma-3-1b-it", fsdp=4, micro_batches=8),
-    "gemma3_4b": partial(_math, source="google/gemma-3-4b-it", fsdp=4, tensor=4, micro_batches=8),
+    "qwen3_0_6b": partial(_math, source="Qwen/Qwen3-0.6B", tensor=4),
+    "qwen3_1_7b": partial(_math, source="Qwen/Qwen3-1.7B", tensor=8),
+    "qwen3_4b": partial(_math, source="Qwen/Qwen3-4B", fsdp=2, tensor=8),
+    "qwen3_8b": partial(_math, source="Qwen/Qwen3-8B", fsdp=2, tensor=8),
+    "gemma3_270m": partial(_math, source="google/gemma-3-270m-it"),
+    "gemma3_1b": partial(_math, source="google/gemma-3-1b-it", fsdp=4),
+    "gemma3_4b": partial(_math, source="google/gemma-3-4b-it", fsdp=4, tensor=4),
 }

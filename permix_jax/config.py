@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from permix_jax.evaluation.stability import PSS
 from permix_jax.grpo.advantages import GROUPS, SCALES
 from permix_jax.grpo.loss import AGGREGATIONS, KL_ESTIMATORS
-from permix_jax.models.config import LORA_TARGETS, ModelConfig
+from permix_jax.models.config import LORA_TARGETS, REMAT, ModelConfig
 from permix_jax.personas.mixture import LEVELS, WEIGHTS
 from permix_jax.personas.persona import EVAL_SETS, PLACEMENTS
 from permix_jax.tasks.demonstrations import INSTRUCTIONS
@@ -137,6 +137,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.head_dim": _at_least(2),
     "model.mlp_dim": _at_least(1),
     "model.head_chunk": _at_least(1),
+    "model.remat": _one_of(*REMAT),
     "lora.rank": _at_least(0),
     "lora.alpha": _above(0),
     "lora.targets": (
@@ -161,7 +162,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.decay": _one_of(*_DECAYS),
     "train.weight_decay": _at_least(0),
     "train.max_grad_norm": _above(0),
-    "train.micro_batches": _at_least(1),
+    "train.micro_batch_tokens": _at_least(1),
     "train.checkpoint_every": _at_least(1),
     "train.keep_checkpoints": _at_least(1),
     "train.log_completions_every": _at_least(1),
@@ -199,6 +200,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "grpo.clip_low": ((lambda v: 0 < v < 1), "use a number between 0 and 1"),
     "grpo.clip_high": _above(0),
     "grpo.epochs": _at_least(1),
+    "grpo.importance_cap": (
+        (lambda v: v == 0 or v >= 1),
+        "use 0 (off), or 1 or more: weights that correct nothing are 1",
+    ),
     "grpo.kl_weight": _at_least(0),
     "grpo.kl_estimator": (
         (lambda v: v in KL_ESTIMATORS),
@@ -242,9 +247,6 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
     rows = f"mesh.data * mesh.fsdp = {devices}"
     if c.sft.batch_size % devices:
         yield "sft.batch_size", f"use a multiple of {rows}"
-    if c.train.problems_per_step % (devices * c.train.micro_batches):
-        parts = f"{rows} times train.micro_batches = {c.train.micro_batches}"
-        yield "train.problems_per_step", f"use a multiple of {parts}"
     if c.train.problems_per_step % (devices * c.rollout.micro_batches):
         parts = f"{rows} times rollout.micro_batches = {c.rollout.micro_batches}"
         yield "train.problems_per_step", f"use a multiple of {parts}"
@@ -272,9 +274,8 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
         yield "personas.paraphrase", "the embedded world lacks the words: set it to False"
     if c.rehearsal.weight and c.train.method != "grpo":
         yield "rehearsal.weight", "rehearsal stands beside GRPO: use 0, or train.method = grpo"
-    if c.rehearsal.weight and c.rehearsal.rows % (devices * c.train.micro_batches):
-        parts = f"{rows} times train.micro_batches = {c.train.micro_batches}"
-        yield "rehearsal.rows", f"use a multiple of {parts}"
+    if c.rehearsal.weight and c.rehearsal.rows % devices:
+        yield "rehearsal.rows", f"use a multiple of {rows}"
     if c.distill.teacher and c.train.method != "distill":
         yield "distill.teacher", "only train.method = distill has a teacher: leave it empty"
     if c.train.method != "grpo" and c.personas.weights == "adaptive":

@@ -143,6 +143,7 @@ def test_a_value_of_another_type_is_refused():
         ("model.dtype", "float16", "use one of float32, bfloat16"),
         ("model.param_dtype", "int8", "use one of float32, bfloat16"),
         ("model.head_chunk", 0, "use 1 or more"),
+        ("model.remat", "some", "use one of none, dots, full"),
         ("lora.rank", -1, "use 0 or more"),
         ("lora.alpha", 0.0, "use a number above 0"),
         ("lora.targets", "q_proj,lm_head", "use some of q_proj,k_proj,v_proj,o_proj,gate_proj"),
@@ -167,7 +168,7 @@ def test_a_value_of_another_type_is_refused():
         ("train.warmup_steps", -1, "use 0 or more"),
         ("train.decay", "wsd", "use one of none, linear, cosine"),
         ("train.weight_decay", -0.1, "use 0 or more"),
-        ("train.micro_batches", 0, "use 1 or more"),
+        ("train.micro_batch_tokens", 0, "use 1 or more"),
         ("train.checkpoint_every", 0, "use 1 or more"),
         ("train.keep_checkpoints", 0, "use 1 or more"),
         ("train.log_completions_every", 0, "use 1 or more"),
@@ -187,6 +188,7 @@ def test_a_value_of_another_type_is_refused():
         ("grpo.clip_low", 1.0, "use a number between 0 and 1"),
         ("grpo.clip_high", 0.0, "use a number above 0"),
         ("grpo.epochs", 0, "use 1 or more"),
+        ("grpo.importance_cap", 0.5, "use 0 (off), or 1 or more"),
         ("grpo.kl_weight", -0.1, "use 0 or more"),
         ("grpo.kl_estimator", "k1", "use one of k2, k3 (k1 in a loss has no gradient but noise)"),
         ("eval.every", -1, "use 0 or more"),
@@ -227,18 +229,13 @@ def refusal(**fields):
         (
             {"mesh.data": 2, "mesh.fsdp": 3, "sft.batch_size": 6},
             "train.problems_per_step is 32; use a multiple of mesh.data * mesh.fsdp = 6 times "
-            "train.micro_batches = 1",
-        ),
-        (
-            {"train.micro_batches": 5},
-            "train.problems_per_step is 32; use a multiple of mesh.data * mesh.fsdp = 1 times "
-            "train.micro_batches = 5",
+            "rollout.micro_batches = 1",
         ),
         # Each alone divides, together they do not.
         (
-            {"train.micro_batches": 8, "mesh.data": 8},
+            {"rollout.micro_batches": 8, "mesh.data": 8},
             "train.problems_per_step is 32; use a multiple of mesh.data * mesh.fsdp = 8 times "
-            "train.micro_batches = 8",
+            "rollout.micro_batches = 8",
         ),
         (
             {"mesh.data": 8, "eval.batch_size": 64, "eval.role_play_samples": 16},
@@ -271,9 +268,8 @@ def refusal(**fields):
             "rehearsal.weight is 0.5; rehearsal stands beside GRPO: use 0, or train.method = grpo",
         ),
         (
-            {"rehearsal.weight": 0.5, "rehearsal.rows": 6, "train.micro_batches": 4},
-            "rehearsal.rows is 6; use a multiple of mesh.data * mesh.fsdp = 1 times "
-            "train.micro_batches = 4",
+            {"rehearsal.weight": 0.5, "rehearsal.rows": 6, "mesh.data": 4},
+            "rehearsal.rows is 6; use a multiple of mesh.data * mesh.fsdp = 4",
         ),
         (
             {"distill.teacher": "runs/rlvr"},
@@ -311,7 +307,7 @@ def test_values_that_are_impossible_together(fields, message):
         {"personas.share": 1.0},
         {"rollout.group_size": 2},
         {"grpo.kl_weight": 0.0},
-        {"mesh.data": 2, "mesh.fsdp": 2, "train.micro_batches": 4},
+        {"mesh.data": 2, "mesh.fsdp": 2, "rollout.micro_batches": 4},
         {"eval.temperature": 0.0, "eval.role_play_samples": 1},
         {"personas.level": "rollout"},
         {"sft.steps": 0},
@@ -320,7 +316,7 @@ def test_values_that_are_impossible_together(fields, message):
             "grpo.advantage_group": "problem_persona",
             "personas.count": 4,
         },
-        {"rehearsal.weight": 0.5, "rehearsal.rows": 8, "train.micro_batches": 8},
+        {"rehearsal.weight": 0.5, "rehearsal.rows": 8, "mesh.data": 8},
         {"train.method": "distill", "distill.teacher": "runs/rlvr"},
     ],
     ids=str,

@@ -136,7 +136,7 @@ def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
         personas__level="rollout",
         grpo__epochs=2,
         grpo__aggregation="dr_grpo",
-        train__micro_batches=2,
+        train__micro_batch_tokens=128,
         train__steps=2,
         mesh__fsdp=2,
         mesh__tensor=2,

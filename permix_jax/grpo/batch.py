@@ -15,6 +15,8 @@ class RolloutBatch:
       prompt_tokens, prompt_mask: [U, P], right-padded.
       completion_tokens, completion_mask: [N, T]; the end token is inside the mask.
       logprobs: f32 [N, T] under the behaviour policy, exactly as sampled.
+      trainer_logprobs: f32 [N, T] under the same policy, as the update scores it, where several
+        updates correct for the difference (`grpo.importance_cap`); else None.
       reference_logprobs: f32 [N, T] under the frozen reference; zeros where no KL is asked for.
       truncated: bool [N], the budget ran out.
       rewards: f32 [N], NaN where the gold answer could not be read.
@@ -34,3 +36,4 @@ class RolloutBatch:
     advantages: jax.Array
     problem: jax.Array
     persona: jax.Array
+    trainer_logprobs: jax.Array | None = None

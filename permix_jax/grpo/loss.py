@@ -6,6 +6,7 @@ sharding.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ class LossConfig:
     kl_estimator: str
     mask_truncated: bool
     max_new_tokens: int
+    importance_cap: float = 0.0
 
 
 def token_weights(batch: RolloutBatch, config: LossConfig) -> jax.Array:
@@ -56,32 +58,82 @@ def kept_tokens(batch: RolloutBatch, config: LossConfig) -> jax.Array:
     return batch.completion_mask
 
 
+class LossTokens(NamedTuple):
+    """What the loss knows of each token, arrays of one shape; f32 but `kept`.
+
+    behaviour: log-probs as sampled. reference: under the frozen reference. trainer: of the policy
+      that the step began with, scored by the trainer; None: that is the policy being updated.
+    advantages: of the token's rollout.
+    kept: bool, whether the loss sees the token.
+    weights: of its loss in the sum. shares: of its metrics, 1 / kept tokens of the whole batch.
+    """
+
+    behaviour: jax.Array
+    reference: jax.Array
+    trainer: jax.Array | None
+    advantages: jax.Array
+    kept: jax.Array
+    weights: jax.Array
+    shares: jax.Array
+
+
+def loss_tokens(batch: RolloutBatch, config: LossConfig) -> LossTokens:
+    """The tokens of a batch [N, T]."""
+    kept = kept_tokens(batch, config)
+    return LossTokens(
+        batch.logprobs,
+        batch.reference_logprobs,
+        batch.trainer_logprobs,
+        jnp.broadcast_to(batch.advantages[:, None], kept.shape),
+        kept,
+        token_weights(batch, config),
+        # Metrics are means over the tokens that the loss sees, however the loss weighs them.
+        kept / jnp.maximum(kept.sum(), 1),
+    )
+
+
 def token_losses(
-    logprobs: jax.Array, batch: RolloutBatch, config: LossConfig
+    logprobs: jax.Array, tokens: LossTokens, config: LossConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Loss and metrics of each token, f32 [N, T]; arbitrary where `kept_tokens` is False.
+    """Loss and metrics of each token, f32, from its log-prob under the policy being updated.
 
     -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A) + kl_weight * kl, with ratio =
     pi / pi_behaviour per token (clip-higher: arXiv 2503.14476, eq. 8).
+
+    Sampler and trainer give the same policy other log-probs where they round differently, as in
+    bf16. With `importance_cap` the ratio is to the trainer's own log-probs of that policy, and the
+    first term is multiplied by min(pi_trainer / pi_behaviour, importance_cap), without gradient:
+    truncated importance sampling (Ionides 2008, "Truncated Importance Sampling", J. Comput. Graph.
+    Stat. 17(2); for samplers of RL: Yao et al. 2025, "Your Efficient RL Framework Secretly
+    Brings You Off-Policy RL Training").
+
+    Arbitrary where a token is not kept.
     """
     # A token that is left out must not overflow: 0 times an infinite ratio is a NaN gradient.
-    kept = kept_tokens(batch, config)
-    masked = lambda x: jnp.where(kept, x, 0.0)  # noqa: E731
-    log_ratio = masked(logprobs - batch.logprobs)
-    ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
-    advantages = batch.advantages[:, None]
+    masked = lambda x: jnp.where(tokens.kept, x, 0.0)  # noqa: E731
+    trainer = jax.lax.stop_gradient(logprobs) if tokens.trainer is None else tokens.trainer
+    off_policy, advantages = masked(trainer - tokens.behaviour), tokens.advantages
+    ratio = _exp(masked(logprobs - (trainer if config.importance_cap else tokens.behaviour)))
     clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
     losses = -jnp.minimum(ratio * advantages, clipped * advantages)
     metrics = {
         "clip_ratio/low_mean": (ratio < 1 - config.clip_low) & (advantages < 0),
         "clip_ratio/high_mean": (ratio > 1 + config.clip_high) & (advantages > 0),
-        "sampling/logp_difference": jnp.abs(log_ratio),
+        "sampling/logp_difference": jnp.abs(off_policy),
     }
+    if config.importance_cap:
+        importance = jnp.minimum(_exp(off_policy), config.importance_cap)
+        losses *= importance
+        metrics["sampling/importance"] = importance
     if config.kl_weight:
-        kl = kl_term(masked(logprobs), masked(batch.reference_logprobs), config.kl_estimator)
+        kl = kl_term(masked(logprobs), masked(tokens.reference), config.kl_estimator)
         losses += config.kl_weight * kl
-        metrics["kl"] = kl_term(masked(logprobs), masked(batch.reference_logprobs), "k3")
+        metrics["kl"] = kl_term(masked(logprobs), masked(tokens.reference), "k3")
     return losses, metrics
+
+
+def _exp(log_ratio: jax.Array) -> jax.Array:
+    return jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
 
 
 def kl_term(logprobs: jax.Array, reference: jax.Array, estimator: str) -> jax.Array:

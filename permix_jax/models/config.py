@@ -14,6 +14,11 @@ LORA_TARGETS = {
 }
 
 
+# What a layer's backward pass makes again, not having kept it: nothing; all but what linear layers
+# gave; all.
+REMAT = ("none", "dots", "full")
+
+
 @dataclass(frozen=True)
 class Rope:
     """Rotary positions: pair i of a head turns by theta^(-2i/D) a position, or slower if scaled.
@@ -66,8 +71,8 @@ class ModelConfig:
     query_scale: multiplies attention scores; None: head_dim^-0.5.
 
     `dtype` is the dtype of matmuls and activations, `param_dtype` the one weights are kept in
-    (adapters are f32); norms, RoPE, softmax and log-probabilities are always f32. `remat`
-    recomputes each layer's activations in the backward pass instead of keeping them.
+    (adapters are f32); norms, RoPE, softmax and log-probabilities are always f32. `remat`, one of
+    REMAT, says which activations the backward pass makes again instead of keeping them.
     """
 
     vocab_size: int
@@ -93,7 +98,7 @@ class ModelConfig:
     lora: Lora | None = None
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
@@ -107,3 +112,5 @@ class ModelConfig:
             raise ValueError(f"model: window = {self.window}; local layers need 1 or more")
         if self.activation not in ("silu", "gelu"):
             raise ValueError(f"model: activation = {self.activation!r}; use silu or gelu")
+        if self.remat not in REMAT:
+            raise ValueError(f"model: remat = {self.remat!r}; use {', '.join(REMAT)}")

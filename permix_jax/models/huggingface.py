@@ -28,7 +28,7 @@ def config_from_hf(
     hf: Mapping[str, Any],
     param_dtype: str = "float32",
     dtype: str = "float32",
-    remat: bool = False,
+    remat: str = "none",
 ) -> ModelConfig:
     """The ModelConfig of a config.json; of a model that reads images, that of its text part.
 

@@ -1,22 +1,15 @@
 """Log-probabilities of completions under a policy, without a [B, T, V] array.
 
 The prompt goes through the decoder once for all the completions that share it; the LM head goes
-over the completions in chunks, each recomputed in the backward pass.
+over the completions in chunks (`lm_head.py`).
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from permix_jax.models.lm_head import TokenStatistics, head_statistics
 from permix_jax.models.transformer import Decoder
-
-
-class TokenStatistics(NamedTuple):
-    """Per completion token, f32 [B, T]: its log-prob, and the entropy of what it was drawn from."""
-
-    logprobs: jax.Array
-    entropy: jax.Array
+from permix_jax.models.tree_attention import TokenTree
 
 
 def completion_logprobs(
@@ -51,7 +44,42 @@ def completion_logprobs(
     positions = per_row(lengths)[:, None] + jnp.arange(T - 1)
     hidden, _ = model.apply({"params": params}, inputs, positions, mask, prefix)
     hidden = jnp.concatenate([per_row(last)[:, None], hidden], axis=1)
-    return head_statistics(model, params, hidden, completion_tokens, temperature, chunk_tokens)
+    head = _head(model, params)
+    scored = completion_tokens, completion_mask
+    return head_statistics(hidden, head, *scored, temperature, chunk_tokens)
+
+
+def packed_logprobs(
+    model: Decoder,
+    params,
+    tokens: jax.Array,
+    tree: TokenTree,
+    targets: jax.Array,
+    mask: jax.Array,
+    states: jax.Array,
+    temperature: float,
+    chunk_tokens: int,
+) -> TokenStatistics:
+    """Scores tokens of packed rows.
+
+    Args:
+      tokens: int32 [B, L], prompts and completions, where the tree says.
+      targets, mask: [B, X], the tokens to score; the mask is True on a prefix of each row.
+      states: int32 [B, X], where in its row the state stands that predicts each target.
+      temperature, chunk_tokens: as in `completion_logprobs`.
+
+    Returns:
+      Statistics [B, X]; meaningless where the mask is False.
+    """
+    real = tree.sequence >= 0
+    hidden, _ = model.apply({"params": params}, tokens, tree.positions, real, tree=tree)
+    hidden = jnp.take_along_axis(hidden, states[..., None], axis=1)
+    head = _head(model, params)
+    return head_statistics(hidden, head, targets, mask, temperature, chunk_tokens)
+
+
+def _head(model: Decoder, params) -> jax.Array:
+    return params["embedding" if model.config.tie_embeddings else "head"]
 
 
 def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.Array):
@@ -66,39 +94,3 @@ def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.A
     lengths = prompt_mask.sum(axis=1)
     last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
     return last, segment, lengths
-
-
-def head_statistics(
-    model: Decoder,
-    params,
-    hidden: jax.Array,
-    targets: jax.Array,
-    temperature: float,
-    chunk_tokens: int,
-) -> TokenStatistics:
-    """Log-probs and entropy of targets [B, T] given states [B, T, E], `chunk_tokens` at a time.
-
-    Chunks are cut along T, so that the rows stay where the mesh has them.
-    """
-    B, T, E = hidden.shape
-    width = max(1, min(T, chunk_tokens // B))
-    chunks = -(-T // width)
-    pad = chunks * width - T
-    hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, chunks, width, E)
-    targets = jnp.pad(targets, ((0, 0), (0, pad))).reshape(B, chunks, width)
-
-    @jax.checkpoint
-    def one_chunk(_, chunk):
-        states, tokens = chunk
-        logits = model.apply({"params": params}, states, method="unembed") / temperature
-        normaliser = jax.nn.logsumexp(logits, axis=-1)
-        chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-        detached = jax.lax.stop_gradient(logits)
-        probabilities = jax.nn.softmax(detached, axis=-1)
-        entropy = jax.nn.logsumexp(detached, axis=-1) - (probabilities * detached).sum(axis=-1)
-        return None, TokenStatistics(chosen - normaliser, entropy)
-
-    by_chunk = (jnp.moveaxis(hidden, 1, 0), jnp.moveaxis(targets, 1, 0))
-    _, statistics = jax.lax.scan(one_chunk, None, by_chunk)
-    whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(B, chunks * width)[:, :T]  # noqa: E731
-    return TokenStatistics(*map(whole, statistics))

@@ -55,7 +55,7 @@ def open_pretrained(
     cache: Path,
     param_dtype: str = "float32",
     dtype: str = "float32",
-    remat: bool = False,
+    remat: str = "none",
     pad_token: str = "",
     thinking: bool = False,
 ) -> Pretrained:

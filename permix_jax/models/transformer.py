@@ -18,7 +18,11 @@ from flax import linen as nn
 
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
+from permix_jax.models.lm_head import logits
+from permix_jax.models.tree_attention import TokenTree, attend_tree
 from permix_jax.sharding import constrain
+
+_KEPT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 class Segment(NamedTuple):
@@ -65,7 +69,7 @@ class Decoder(nn.Module):
         c = self.config
         vocabulary = (c.vocab_size, c.embed_dim), ("vocab", "embed"), c.embed_dim
         self.embedding = _weight(self, "embedding", *vocabulary)
-        layer = nn.remat(Layer) if c.remat else Layer
+        layer = nn.remat(Layer, policy=_KEPT[c.remat]) if c.remat != "none" else Layer
         self.layers = [layer(c) for _ in range(c.num_layers)]
         self.final_norm = RMSNorm(c)
         if not c.tie_embeddings:
@@ -79,6 +83,7 @@ class Decoder(nn.Module):
         prefix: Segment | None = None,
         cache: Segment | None = None,
         index: jax.Array | int = 0,
+        tree: TokenTree | None = None,
     ) -> tuple[jax.Array, Segment]:
         """Runs the decoder over T new tokens of each row.
 
@@ -94,6 +99,8 @@ class Decoder(nn.Module):
             so rows that share a prompt share one copy of its keys and values.
           cache: segment of B rows, C slots.
           index: int32 scalar, the first slot to write.
+          tree: says what the tokens see, instead of all of the above, where a row holds several
+            prompts and their completions.
 
         Returns:
           hidden [B, T, E] in `dtype`, after the final norm; and the own segment, which serves as
@@ -110,9 +117,9 @@ class Decoder(nn.Module):
             write = lambda slots, new: jax.lax.dynamic_update_slice(slots, new, (0, index))  # noqa: E731
             own = Segment((), write(cache.positions, positions), write(cache.valid, valid))
         # What a token sees, and its rotation: the same in all global and in all local layers.
-        views = {False: _view(c.rope, 0, c, positions, prefix, own)}
+        views = {False: _view(c.rope, 0, c, positions, prefix, own, tree)}
         if c.local_layers:
-            views[True] = _view(c.local_rope, c.window, c, positions, prefix, own)
+            views[True] = _view(c.local_rope, c.window, c, positions, prefix, own, tree)
 
         own_layers = []
         for i, layer in enumerate(self.layers):
@@ -129,21 +136,19 @@ class Decoder(nn.Module):
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits f32 [..., V] of hidden states [..., E]."""
         weight = self.embedding if self.config.tie_embeddings else self.head
-        return jnp.einsum(
-            "...e,ve->...v",
-            hidden,
-            weight.astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        return logits(hidden, weight.astype(hidden.dtype))
 
 
 class View(NamedTuple):
-    """Where T new tokens stand, and what they see: cos and sin f32 [B, T, D/2]; bool [B, T, C]."""
+    """Where T new tokens stand, cos and sin f32 [B, T, D/2], and what they see: bool [B, T, C], or
+    what a tree says, `window` positions of it."""
 
     cos: jax.Array
     sin: jax.Array
     prefix_mask: jax.Array | None
-    own_mask: jax.Array
+    own_mask: jax.Array | None
+    tree: TokenTree | None
+    window: int
 
 
 def _view(
@@ -153,11 +158,14 @@ def _view(
     positions: jax.Array,
     prefix: Segment | None,
     own: Segment,
+    tree: TokenTree | None,
 ) -> View:
     return View(
         *rope_angles(positions, config.head_dim, rope),
         None if prefix is None else prefix.seen_from(positions, window),
-        own.seen_from(positions, window),
+        own.seen_from(positions, window) if tree is None else None,
+        tree,
+        window,
     )
 
 
@@ -200,11 +208,14 @@ class Attention(nn.Module):
             key = jax.lax.dynamic_update_slice(cache[0], key, (0, 0, index, 0))
             value = jax.lax.dynamic_update_slice(cache[1], value, (0, 0, index, 0))
 
-        segments = [(key, value, view.own_mask)]
-        if prefix is not None:
-            segments.insert(0, (*prefix, view.prefix_mask))
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
-        out = attend(query, segments, scale)
+        if view.tree is not None:
+            out = attend_tree(query, key, value, view.tree, view.window, scale)
+        else:
+            segments = [(key, value, view.own_mask)]
+            if prefix is not None:
+                segments.insert(0, (*prefix, view.prefix_mask))
+            out = attend(query, segments, scale)
         return _linear(self, "out", out, heads, embed), (key, value)
 
 

@@ -159,15 +159,18 @@ def _hbm_bytes(name, program: Compiled, arguments: Arguments, model, config) -> 
 
 
 def _ici_bytes(name, arguments: Arguments, model, config) -> float:
-    prompts, rollouts = arguments.batch.prompt_tokens.shape, arguments.batch.rewards.shape[0]
-    tokens = prompts[0] * prompts[1] + rollouts * config.rollout.max_new_tokens
-    # Forward, backward, and with remat forward again; then the gradients, of what is trained.
-    walks = 2 + model.remat
+    if name == "rollout":
+        tokens = arguments.batch.prompt_tokens.size + arguments.batch.completion_tokens.size
+    else:
+        tokens = arguments.packing.tokens.size
+    parts = arguments.packing.tokens.shape[0]
+    # Forward, backward, and with full remat forward again; then the gradients, of what is trained.
+    walks = 2 + (model.remat == "full")
     gradients = _count(arguments.state.params) / _count(arguments.params)
     weight_passes, passes = {
         "rollout": ((config.rollout.max_new_tokens + 1) * config.rollout.micro_batches, 1),
-        "score": (config.train.micro_batches, 1),
-        "update": ((walks + gradients) * config.train.micro_batches, walks),
+        "score": (parts, 1),
+        "update": ((walks + gradients) * parts, walks),
     }[name]
     return link_bytes(model, _count(arguments.params), config, tokens, weight_passes, passes)
 

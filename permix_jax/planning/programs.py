@@ -9,17 +9,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from permix_jax.grpo.batch import RolloutBatch
+from permix_jax.grpo.packing import Packing, pack_into
 from permix_jax.models.params import abstract_params, split_trained, with_shardings
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning.costs import matmul_flops
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import spec
-from permix_jax.training.programs import GrpoPrograms, grpo_programs
+from permix_jax.training.programs import GrpoPrograms, batch_shapes, grpo_programs
 from permix_jax.training.sft import SFTBatch
 from permix_jax.training.state import TrainState
 
@@ -32,7 +34,9 @@ class Arguments(NamedTuple):
 
     params: the policy's, adapters included. frozen: those that are not trained. base: the
     reference's, without adapters. prompts (tokens, mask) and keys are of what is sampled at once: a
-    part of the [U, P] and the [N] of a step. rehearsal: what the update takes beside them, if any.
+    part of the [U, P] and the [N] of a step. packing: how the batch is computed where every prompt
+    and completion is of full length, in the widest micro-batches. rehearsal: what the update takes
+    beside them, if any.
     """
 
     params: dict
@@ -42,6 +46,7 @@ class Arguments(NamedTuple):
     prompts: tuple
     keys: jax.ShapeDtypeStruct
     batch: RolloutBatch
+    packing: Packing
     rehearsal: tuple[SFTBatch, ...]
 
 
@@ -101,8 +106,16 @@ def abstract_arguments(
             problem=per_row(jnp.int32),
             persona=per_row(jnp.int32),
         ),
+        packing=_packing(config, (U, r.max_prompt_tokens), (N, r.max_new_tokens), mesh),
         rehearsal=_rehearsal(config, array),
     )
+
+
+def _packing(config: ConfigDict, prompts: tuple, completions: tuple, mesh: Mesh) -> Packing:
+    widest = batch_shapes(config, prompts, completions)[-1]
+    packing = pack_into(widest, np.ones(prompts, bool), np.ones(completions, bool))
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), packing)
 
 
 def _rehearsal(config: ConfigDict, array: Callable) -> tuple[SFTBatch, ...]:
@@ -133,9 +146,15 @@ def compile_programs(
             "rollout": lambda: sample.trace(model, x.params, *x.prompts, x.keys, sampling, (0,))
         }
         if config.grpo.kl_weight:
-            traced["score"] = lambda: programs.score.trace(x.base, x.batch)
-        traced["update"] = lambda: programs.update.trace(x.state, x.batch, x.frozen, *x.rehearsal)
-        return x, {name: _compile(name, trace, r.max_new_tokens) for name, trace in traced.items()}
+            traced["score"] = lambda: programs.score.trace(x.base, x.batch, x.packing)
+        update = x.state, x.batch, x.packing, x.frozen, *x.rehearsal
+        traced["update"] = lambda: programs.update.trace(*update)
+        # Of decoding, and of micro-batches.
+        trips = {"rollout": r.max_new_tokens}
+        parts = x.packing.tokens.shape[0]
+        return x, {
+            name: _compile(name, trace, trips.get(name, parts)) for name, trace in traced.items()
+        }
 
 
 def _compile(name: str, trace: Callable[[], jax.stages.Traced], loop_trips: int) -> Compiled:

@@ -64,11 +64,11 @@ def advice(use: Use, config: ConfigDict) -> str:
 
 
 def _fewer_temporaries(config: ConfigDict) -> str:
-    if not config.model.remat:
-        return "set model.remat to true"
-    rows = config.train.problems_per_step // (config.mesh.data * config.mesh.fsdp)
-    if config.train.micro_batches < rows:
-        return f"raise train.micro_batches (to at most {rows}), or lower model.head_chunk"
+    if config.model.remat != "full":
+        return "set model.remat to full"
+    least = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens
+    if config.train.micro_batch_tokens > least:
+        return f"lower train.micro_batch_tokens (to at least {least}), or model.head_chunk"
     return "raise mesh.tensor, or lower model.head_chunk or rollout.max_new_tokens"
 
 

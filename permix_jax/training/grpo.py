@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.files import write_rows
+from permix_jax.grpo.packing import padding_share
 from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
 from permix_jax.personas.adaptive import initial
@@ -21,7 +22,7 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import replicate
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
-from permix_jax.training.programs import grpo_programs
+from permix_jax.training.programs import grpo_programs, pack_batch
 from permix_jax.training.rehearsal import build_rehearsal
 from permix_jax.training.rollouts import RolloutWorker
 from permix_jax.training.state import TrainState, create_state
@@ -71,16 +72,26 @@ def train_grpo(
         accuracies = jax.tree.map(np.asarray, state.accuracies)
         sampled = worker.sample(join(state.params, frozen), step, accuracies)
         begin = time.monotonic()
+        packing = pack_batch(config, sampled.batch)
+        padding = padding_share(packing, sampled.batch.prompt_mask, sampled.batch.completion_mask)
+        work = sampled.batch, replicate(packing, mesh)
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
-        scores = programs.score(reference, sampled.batch) if g.kl_weight else None
+        scores = {}
+        if g.kl_weight:
+            scores["reference_logprobs"] = programs.score(reference, *work).logprobs
+        if g.importance_cap and g.epochs > 1:
+            policy_now = join(state.params, frozen)
+            scores["trainer_logprobs"] = programs.score_policy(policy_now, *work).logprobs
         rehearsed = [rehearsal.batch(reference, step)] if rehearsal else []
         rollouts = worker.grade(sampled)
-        batch = rollouts.batch
-        if scores is not None:
-            batch = batch.replace(reference_logprobs=scores.logprobs)
+        batch = rollouts.batch.replace(**scores)
         state = state.replace(accuracies={})  # the host's business, not the jitted step's
+        first = None
         for _ in range(g.epochs):
-            state, metrics = programs.update(state, batch, frozen, *rehearsed)
+            state, metrics = programs.update(state, batch, work[1], frozen, *rehearsed)
+            first = first or metrics
+        # Of sampler and trainer under one policy: later epochs compare it with another.
+        metrics |= {name: x for name, x in first.items() if name.startswith("sampling/")}
         if adapts:
             seen = np.asarray(batch.persona), rollouts.correct, config.personas.adaptive_decay
             state = state.replace(accuracies=replicate(update_accuracies(accuracies, *seen), mesh))
@@ -88,6 +99,7 @@ def train_grpo(
         row["learning_rate"] = float(programs.schedule(step * g.epochs - 1))
         row["time/update"] = time.monotonic() - begin
         row["tokens/generated"] = int(batch.completion_mask.sum())
+        row["tokens/padding"] = padding
         row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
         if rehearsed:
             row["tokens/rehearsal"] = int(rehearsed[0].completion_mask.sum())

@@ -1,9 +1,11 @@
 """The jitted programs of a GRPO run: the trainer runs them, `launch/plan.py` compiles them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict
 from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.grpo.gradients import grpo_gradients, score
 from permix_jax.grpo.loss import LossConfig
-from permix_jax.grpo.micro_batches import join_rows, split_rows
+from permix_jax.grpo.packing import Packing, Shape, pack, packed_shapes
 from permix_jax.models.params import without_lora
 from permix_jax.models.transformer import Decoder
 from permix_jax.training.sft import SFTBatch, sft_gradients
@@ -23,10 +25,10 @@ class GrpoPrograms(NamedTuple):
 
     optimizer, schedule: AdamW, and its learning rate by update.
     shardings: NamedShardings of the TrainState.
-    update: (state, batch, frozen, rehearsal) -> (state, metrics), the state donated; the last
-      argument, an SFTBatch, is left out where `rehearsal.weight` is 0.
-    score: (base parameters, batch) -> TokenStatistics of the reference [N, T], computed in as many
-      parts as the update, which so need no more memory than that.
+    update: (state, batch, packing, frozen, rehearsal) -> (state, metrics), the state donated; the
+      last argument, an SFTBatch, is left out where `rehearsal.weight` is 0.
+    score: (base parameters, batch, packing) -> TokenStatistics of the reference [N, T].
+    score_policy: the same of the policy's parameters, adapters included.
     """
 
     optimizer: optax.GradientTransformation
@@ -34,6 +36,7 @@ class GrpoPrograms(NamedTuple):
     shardings: TrainState
     update: Callable
     score: Callable
+    score_policy: Callable
 
 
 def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> GrpoPrograms:
@@ -42,39 +45,54 @@ def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> GrpoProgram
     temperature, chunk_tokens = config.rollout.temperature, config.model.head_chunk
     optimizer, schedule = _optimizer(config, updates=t.steps * config.grpo.epochs)
     shardings = state_shardings(model, optimizer, mesh)
-    gradients = policy_gradients(config, model)
 
-    def reference(params, batch):
-        base = without_lora(model)
-        score_part = lambda part: score(base, params, part, temperature, chunk_tokens)  # noqa: E731
-        if t.micro_batches == 1:
-            return score_part(batch)
-        prompts = batch.prompt_tokens.shape[0]
-        parts = split_rows(batch, t.micro_batches, prompts)
-        return join_rows(jax.lax.map(score_part, parts), prompts)
+    def scorer(model: Decoder) -> Callable:
+        how = {"temperature": temperature, "chunk_tokens": chunk_tokens}
+        return jax.jit(partial(score, model, **how))
 
-    update = make_step(gradients, optimizer, shardings)
-    return GrpoPrograms(optimizer, schedule, shardings, update, jax.jit(reference))
+    update = make_step(policy_gradients(config, model), optimizer, shardings)
+    scorers = scorer(without_lora(model)), scorer(model)
+    return GrpoPrograms(optimizer, schedule, shardings, update, *scorers)
+
+
+def pack_batch(config: ConfigDict, batch: RolloutBatch) -> Packing:
+    """How the update and the reference compute a batch, on the host."""
+    masks = np.asarray(batch.prompt_mask), np.asarray(batch.completion_mask)
+    return pack(*masks, batch_shapes(config, *(mask.shape for mask in masks)))
+
+
+def batch_shapes(
+    config: ConfigDict, prompts: tuple[int, int], completions: tuple[int, int]
+) -> list[Shape]:
+    """The shapes that batches of [U, P] prompts and [N, T] completions can be packed into."""
+    rows = config.mesh.data * config.mesh.fsdp
+    return packed_shapes(prompts, completions, rows, config.train.micro_batch_tokens)
 
 
 def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
-    """(params, batch, frozen[, rehearsal]) -> (gradients, metrics) of the run's loss.
+    """(params, batch, packing, frozen[, rehearsal]) -> (gradients, metrics) of the run's loss.
 
     That is GRPO's, plus `rehearsal.weight` times the cross-entropy on the rehearsal batch, scored
     at the temperature that it was sampled at. `rehearsal/loss` is the latter alone.
     """
-    t, loss = config.train, loss_config(config)
+    loss = loss_config(config)
     temperature, chunk_tokens = config.rollout.temperature, config.model.head_chunk
     weight = config.rehearsal.weight
 
-    def gradients(params, batch: RolloutBatch, frozen: dict, rehearsal: SFTBatch | None = None):
+    def gradients(
+        params,
+        batch: RolloutBatch,
+        packing: Packing,
+        frozen: dict,
+        rehearsal: SFTBatch | None = None,
+    ):
         found, metrics = grpo_gradients(
-            model, params, batch, loss, temperature, t.micro_batches, chunk_tokens, frozen
+            model, params, batch, packing, loss, temperature, chunk_tokens, frozen
         )
         if rehearsal is None:
             return found, metrics
         more, of_it = sft_gradients(
-            model, params, rehearsal, chunk_tokens, temperature, t.micro_batches, frozen
+            model, params, rehearsal, chunk_tokens, temperature, frozen, _parts(config, rehearsal)
         )
         metrics["loss"] += weight * of_it["loss"]
         metrics["rehearsal/loss"] = of_it["loss"]
@@ -100,11 +118,19 @@ def supervised_programs(
     shardings = state_shardings(model, optimizer, mesh)
 
     def gradients(params, batch, frozen):
-        parts, chunk_tokens = config.train.micro_batches, config.model.head_chunk
-        return sft_gradients(model, params, batch, chunk_tokens, temperature, parts, frozen)
+        chunk_tokens, parts = config.model.head_chunk, _parts(config, batch)
+        return sft_gradients(model, params, batch, chunk_tokens, temperature, frozen, parts)
 
     update = make_step(gradients, optimizer, shardings)
     return SupervisedPrograms(optimizer, schedule, shardings, update)
+
+
+def _parts(config: ConfigDict, batch: SFTBatch) -> int:
+    """As few parts of equal size as hold at most `train.micro_batch_tokens` a device."""
+    each = batch.prompt_tokens.shape[0] // (config.mesh.data * config.mesh.fsdp)
+    width = batch.prompt_tokens.shape[1] + batch.completion_tokens.shape[1]
+    fits = lambda parts: each // parts * width <= config.train.micro_batch_tokens  # noqa: E731
+    return next(filter(fits, (n for n in range(1, each) if each % n == 0)), each)
 
 
 def _optimizer(config: ConfigDict, updates: int):
@@ -125,4 +151,5 @@ def loss_config(config: ConfigDict) -> LossConfig:
         g.kl_estimator,
         g.mask_truncated,
         config.rollout.max_new_tokens,
+        g.importance_cap,
     )

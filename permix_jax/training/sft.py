@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from permix_jax.grpo.micro_batches import accumulate
+from permix_jax.grpo.micro_batches import accumulate, split_rows
 from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.params import join
 from permix_jax.models.policy import Policy
@@ -45,16 +45,16 @@ def sft_gradients(
     batch: SFTBatch,
     chunk_tokens: int,
     temperature: float = 1.0,
-    micro_batches: int = 1,
     frozen: dict | None = None,
+    parts: int = 1,
 ) -> tuple[dict, dict[str, jax.Array]]:
     """Gradients and metrics of the mean negative log-prob, in nats per completion token.
 
     Args:
       params: what the gradients are of.
       temperature: divides the logits; that of sampling, where a policy wrote the completions.
-      micro_batches: parts it is computed in, one after another.
       frozen: the rest of the decoder's parameters, where `params` are adapters.
+      parts: how many it is computed in, one after another; divides the rows.
 
     A batch without a completion token has loss and gradient 0.
     """
@@ -77,5 +77,4 @@ def sft_gradients(
         return loss, {"loss": loss, "entropy": mean(statistics.entropy)}
 
     gradients_of = jax.grad(part_loss, has_aux=True)
-    rows = batch.prompt_tokens.shape[0]
-    return accumulate(gradients_of, params, (batch, shares), micro_batches, rows)
+    return accumulate(gradients_of, params, split_rows((batch, shares), parts), parts)

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from permix_jax.grpo.batch import RolloutBatch
-from permix_jax.grpo.loss import LossConfig
+from permix_jax.grpo.loss import LossConfig, loss_tokens, token_losses
+from permix_jax.grpo.packing import Packing, pack, packed_shapes
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.transformer import Decoder
 
@@ -49,6 +50,17 @@ def token_batch(lengths, tokens, *, logprobs=None, reference=None, advantages=0,
         problem=jnp.arange(shape[0], dtype=jnp.int32),
         persona=row(-1, jnp.int32),
     )
+
+
+def losses_of(logprobs, batch: RolloutBatch, config: LossConfig):
+    """(losses, metrics) [N, T] of log-probs [N, T]."""
+    return token_losses(logprobs, loss_tokens(batch, config), config)
+
+
+def packing_of(batch: RolloutBatch, tokens: int = 1024, rows: int = 1) -> Packing:
+    """Micro-batches of `rows` rows of about `tokens` tokens; by default a single one."""
+    masks = np.asarray(batch.prompt_mask), np.asarray(batch.completion_mask)
+    return pack(*masks, packed_shapes(masks[0].shape, masks[1].shape, rows, tokens))
 
 
 def random_batch(seed, prompts, samples, *, vocab, prompt_tokens=5, tokens=6) -> RolloutBatch:

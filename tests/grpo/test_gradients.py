@@ -4,10 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grpo_batches import loss_config, random_batch, small_decoder, token_batch
+from grpo_batches import (
+    loss_config,
+    losses_of,
+    packing_of,
+    random_batch,
+    small_decoder,
+    token_batch,
+)
 
 from permix_jax.grpo.gradients import grpo_gradients, score, weighted_sum
-from permix_jax.grpo.loss import AGGREGATIONS, token_losses, token_weights
+from permix_jax.grpo.loss import AGGREGATIONS, token_weights
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
@@ -24,15 +31,13 @@ def params(mesh):
 
 @pytest.fixture(scope="module")
 def gradients(params):
-    """(batch, loss, micro_batches) -> (gradients, metrics), compiled once per loss and parts."""
+    """(batch, loss, **of its packing) -> (gradients, metrics), compiled once per loss and shape."""
 
-    @partial(jax.jit, static_argnames=("loss", "micro_batches"))
-    def run(params, batch, loss, micro_batches):
-        return grpo_gradients(
-            MODEL, params, batch, loss, TEMPERATURE, micro_batches, chunk_tokens=16
-        )
+    @partial(jax.jit, static_argnames="loss")
+    def run(params, batch, packing, loss):
+        return grpo_gradients(MODEL, params, batch, packing, loss, TEMPERATURE, chunk_tokens=16)
 
-    return lambda batch, loss, micro_batches=1: run(params, batch, loss, micro_batches)
+    return lambda batch, loss, **packing: run(params, batch, packing_of(batch, **packing), loss)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +62,17 @@ def test_micro_batches_add_up_to_the_whole(gradients, batch, aggregation):
     whole, metrics = gradients(batch, loss)
     assert norm(whole) > 1e-3
     assert float(metrics["clip_ratio/low_mean"]) > 0 < float(metrics["clip_ratio/high_mean"])
-    for parts in (2, 4):
-        assert_close(gradients(batch, loss, parts), (whole, metrics))
+    for packing in ({"tokens": 16}, {"tokens": 16, "rows": 2}):
+        assert packing_of(batch, **packing).count > 1
+        assert_close(gradients(batch, loss, **packing), (whole, metrics))
 
 
 def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, params):
     loss = loss_config(aggregation="grpo", mask_truncated=True, **KL)
     _, metrics = gradients(batch, loss)
-    scored = jax.jit(partial(score, MODEL), static_argnums=(2, 3))(params, batch, TEMPERATURE, 16)
+    scored = jax.jit(partial(score, MODEL), static_argnums=(3, 4))(
+        params, batch, packing_of(batch), TEMPERATURE, 16
+    )
     kept = batch.completion_mask & ~batch.truncated[:, None]
     assert 0 < kept.sum() < batch.completion_mask.sum()
 
@@ -73,6 +81,7 @@ def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, 
     to_reference = (np.asarray(scored.logprobs) - batch.reference_logprobs)[kept]
     expected = {
         "sampling/logp_difference": np.abs(difference).mean(),
+        "sampling/logp_difference_max": np.abs(difference).max(),
         "clip_ratio/low_mean": ((np.exp(difference) < 0.8) & (advantages < 0)).mean(),
         "clip_ratio/high_mean": ((np.exp(difference) > 1.28) & (advantages > 0)).mean(),
         "kl": (np.exp(-to_reference) - 1 + to_reference).mean(),
@@ -121,7 +130,7 @@ def test_garbage_in_the_policys_own_logprobs_reaches_no_gradient():
     kept = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0]], bool)
 
     def loss(logprobs):
-        return weighted_sum(token_weights(batch, config), token_losses(logprobs, batch, config)[0])
+        return weighted_sum(token_weights(batch, config), losses_of(logprobs, batch, config)[0])
 
     clean = jax.grad(loss)(jnp.where(kept, -0.1, 0.0))
     assert (np.asarray(clean) != 0).tolist() == kept.tolist()
@@ -137,7 +146,7 @@ def test_every_token_up_to_and_with_the_end_token_is_trained():
 
     def loss(logprobs):
         config = loss_config()
-        return weighted_sum(token_weights(batch, config), token_losses(logprobs, batch, config)[0])
+        return weighted_sum(token_weights(batch, config), losses_of(logprobs, batch, config)[0])
 
     gradient = jax.grad(loss)(jnp.zeros((3, 4)))
     # -ratio A / tokens with ratio 1 and 6 tokens; the last one of each row is the end token.
@@ -179,6 +188,7 @@ def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, batch, par
     )
     _, metrics = gradients(sampled, loss_config())
     assert float(metrics["sampling/logp_difference"]) < 1e-5
+    assert float(metrics["sampling/logp_difference_max"]) < 1e-5
     assert float(metrics["clip_ratio/low_mean"]) == 0
     assert float(metrics["clip_ratio/high_mean"]) == 0
     # Ratio 1: the loss is minus the token mean of the advantages.

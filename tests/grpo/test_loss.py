@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grpo_batches import loss_config, token_batch
+from grpo_batches import loss_config, losses_of, token_batch
 
 from permix_jax.grpo.gradients import weighted_sum
-from permix_jax.grpo.loss import AGGREGATIONS, kl_term, token_losses, token_weights
+from permix_jax.grpo.loss import AGGREGATIONS, kl_term, token_weights
 
 RATIOS = jnp.array([0.5, 0.9, 1.1, 1.5])
 
@@ -27,7 +27,7 @@ def ratio_batch(advantage):
     ],
 )
 def test_token_losses_by_hand(advantage, expected):
-    losses, _ = token_losses(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
+    losses, _ = losses_of(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
     np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
 
 
@@ -37,7 +37,7 @@ def test_token_losses_by_hand(advantage, expected):
     [(2, [-1.0, -1.8, -2.2, 0]), (-2, [0, 1.8, 2.2, 3.0])],
 )
 def test_a_clipped_token_has_no_gradient(advantage, expected):
-    loss = lambda logprobs: token_losses(logprobs, ratio_batch(advantage), loss_config())[0].sum()  # noqa: E731
+    loss = lambda logprobs: losses_of(logprobs, ratio_batch(advantage), loss_config())[0].sum()  # noqa: E731
     np.testing.assert_allclose(jax.grad(loss)(jnp.log(RATIOS)[None])[0], expected, rtol=1e-6)
 
 
@@ -45,7 +45,7 @@ def test_a_clipped_token_has_no_gradient(advantage, expected):
     ("advantage", "low", "high"), [(2, [0, 0, 0, 0], [0, 0, 0, 1]), (-2, [1, 0, 0, 0], [0] * 4)]
 )
 def test_clip_ratios_count_the_tokens_that_the_clip_holds(advantage, low, high):
-    _, metrics = token_losses(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
+    _, metrics = losses_of(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
     assert metrics["clip_ratio/low_mean"][0].tolist() == low
     assert metrics["clip_ratio/high_mean"][0].tolist() == high
     np.testing.assert_allclose(
@@ -56,8 +56,48 @@ def test_clip_ratios_count_the_tokens_that_the_clip_holds(advantage, low, high):
 def test_the_ratio_is_to_the_behaviour_policy():
     old = jnp.log(jnp.array([[0.2, 0.4, 0.5, 0.1]]))
     batch = token_batch([4], 4, logprobs=old, advantages=[1])
-    losses, _ = token_losses(old + jnp.log(1.1), batch, loss_config())
+    losses, _ = losses_of(old + jnp.log(1.1), batch, loss_config())
     np.testing.assert_allclose(losses, -1.1 * np.ones((1, 4)), rtol=1e-6)
+
+
+# ---- sampler and trainer ---------------------------------------------------------------------
+
+# Under the sampler each token had log-prob 0; under the trainer these, so importance 0.5, 1, 2, 4.
+TRAINER = jnp.log(jnp.array([[0.5, 1.0, 2.0, 4.0]]))
+CAP = loss_config(importance_cap=3.0)
+
+
+def test_importance_weights_by_hand_and_their_cap():
+    batch = ratio_batch(1).replace(trainer_logprobs=TRAINER)
+    # The policy is 1.1 times what it was: to the trainer, not to the sampler.
+    losses, metrics = losses_of(TRAINER + jnp.log(1.1), batch, CAP)
+    np.testing.assert_allclose(losses[0], [-0.55, -1.1, -2.2, -3.3], rtol=1e-6)
+    np.testing.assert_allclose(metrics["sampling/importance"][0], [0.5, 1, 2, 3], rtol=1e-6)
+    difference = metrics["sampling/logp_difference"][0]
+    np.testing.assert_allclose(difference, np.abs(TRAINER[0]), rtol=1e-6)
+    assert not metrics["clip_ratio/low_mean"].any() and not metrics["clip_ratio/high_mean"].any()
+
+
+def test_importance_weights_have_no_gradient():
+    loss = lambda logprobs: losses_of(logprobs, ratio_batch(2), CAP)[0].sum()  # noqa: E731
+    # Of one update the trainer's log-probs are those at hand: ratio 1, and weights as above.
+    np.testing.assert_allclose(jax.grad(loss)(TRAINER)[0], [-1, -2, -4, -6], rtol=1e-6)
+
+
+def test_importance_weights_leave_the_kl_alone():
+    reference = TRAINER - jnp.log(2.0)
+    batch = ratio_batch(0).replace(reference_logprobs=reference)
+    config = loss_config(importance_cap=3.0, kl_weight=0.1, kl_estimator="k2")
+    losses, _ = losses_of(TRAINER, batch, config)
+    np.testing.assert_allclose(losses[0], [0.1 * np.log(2) ** 2 / 2] * 4, rtol=1e-5)
+
+
+def test_where_sampler_and_trainer_agree_the_correction_changes_nothing():
+    logprobs = jnp.log(RATIOS)[None]
+    batch = ratio_batch(-2).replace(trainer_logprobs=jnp.zeros((1, 4)))
+    corrected, metrics = losses_of(logprobs, batch, CAP)
+    np.testing.assert_array_equal(corrected, losses_of(logprobs, batch, loss_config())[0])
+    assert not metrics["sampling/logp_difference"].any()
 
 
 # ---- aggregation ----------------------------------------------------------------------------
@@ -129,14 +169,14 @@ def test_the_kl_is_added_with_its_weight_and_logged_as_k3():
     logprobs = jnp.log(jnp.array([[0.5, 0.25]]))
     reference = jnp.log(jnp.array([[0.25, 0.5]]))
     batch = token_batch([2], 2, logprobs=logprobs, reference=reference, advantages=[1])
-    losses, metrics = token_losses(logprobs, batch, loss_config(kl_weight=0.1, kl_estimator="k2"))
+    losses, metrics = losses_of(logprobs, batch, loss_config(kl_weight=0.1, kl_estimator="k2"))
     np.testing.assert_allclose(losses[0], [-1 + 0.1 * np.log(2) ** 2 / 2] * 2, rtol=1e-6)
     np.testing.assert_allclose(metrics["kl"][0], [np.log(2) - 0.5, 1 - np.log(2)], rtol=1e-6)
 
 
 def test_without_a_kl_weight_the_reference_is_not_read():
     batch = token_batch([2], 2, reference=[[np.nan, np.nan]], advantages=[1])
-    losses, metrics = token_losses(jnp.zeros((1, 2)), batch, loss_config())
+    losses, metrics = losses_of(jnp.zeros((1, 2)), batch, loss_config())
     assert losses.tolist() == [[-1, -1]]
     assert "kl" not in metrics
 

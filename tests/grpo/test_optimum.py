@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grpo_batches import loss_config, token_batch
+from grpo_batches import loss_config, losses_of, token_batch
 from scipy.optimize import brentq
 
 from permix_jax.grpo.advantages import group_advantages
-from permix_jax.grpo.loss import token_losses, token_weights
+from permix_jax.grpo.loss import token_weights
 
 REWARDS = np.array([1.0, 0.0, 0.6, 0.3, 0.9, 0.1])
 REFERENCE = np.array([0.08, 0.3, 0.2, 0.22, 0.1, 0.1])
@@ -62,7 +62,7 @@ def descend(groups_of, estimator, steps=600):
                 reference=jnp.log(REFERENCE)[arms][:, None],
                 advantages=advantages,
             )
-            losses, _ = token_losses(logprobs[arms][:, None], batch, config)
+            losses, _ = losses_of(logprobs[arms][:, None], batch, config)
             return (token_weights(batch, config) * losses).sum()
 
         def loss(logits):

@@ -5,11 +5,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from grpo_batches import loss_config, random_batch, small_decoder
+from grpo_batches import loss_config, packing_of, random_batch, small_decoder
 
 from permix_jax.grpo.gradients import grpo_gradients, score
 from permix_jax.models.params import create_params
-from permix_jax.sharding import make_mesh, shard_rows
+from permix_jax.sharding import make_mesh, replicate, shard_rows
 from permix_jax.training.state import create_state, make_optimizer, make_step, state_shardings
 
 MODEL = small_decoder(tie_embeddings=False)
@@ -19,11 +19,11 @@ LEARNING_RATE = 1e-2
 LOSS = loss_config(
     aggregation="grpo", clip_low=0.02, clip_high=0.03, kl_weight=0.1, mask_truncated=True
 )
-scored = jax.jit(partial(score, MODEL), static_argnums=(2, 3))
+scored = jax.jit(partial(score, MODEL), static_argnums=(3, 4))
 
 
 def logprobs(params, batch):
-    return np.asarray(scored(params, batch, 1.0, 64).logprobs)
+    return np.asarray(scored(params, batch, packing_of(batch), 1.0, 64).logprobs)
 
 
 def updates(batch, mesh_shape, epochs=2):
@@ -32,14 +32,15 @@ def updates(batch, mesh_shape, epochs=2):
     optimizer, _ = make_optimizer(LEARNING_RATE, 0, 10, "none", 0.0, 1.0)
     with jax.set_mesh(mesh):
         shardings = state_shardings(MODEL, optimizer, mesh)
-        gradients = partial(
-            grpo_gradients, MODEL, loss=LOSS, temperature=1.0, micro_batches=2, chunk_tokens=64
-        )
+        gradients = partial(grpo_gradients, MODEL, loss=LOSS, temperature=1.0, chunk_tokens=64)
         step = make_step(gradients, optimizer, shardings)
         state = create_state(create_params(MODEL, jax.random.key(0), mesh), optimizer, shardings)
-        placed, found = shard_rows(batch, mesh), []
+        rows = mesh_shape[0] * mesh_shape[1]
+        packing = packing_of(batch, tokens=16 if rows > 1 else 64, rows=rows)
+        assert packing.count > 1
+        placed, packing, found = shard_rows(batch, mesh), replicate(packing, mesh), []
         for _ in range(epochs):
-            state, metrics = step(state, placed)
+            state, metrics = step(state, placed, packing)
             found.append(jax.tree.map(np.asarray, (state, metrics)))
         for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True):
             assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)

@@ -69,8 +69,8 @@ def test_config_defaults_are_those_of_llama():
 
 
 def test_dtypes_and_remat_are_the_callers():
-    config = config_from_hf(HF, "bfloat16", "float16", True)
-    assert (config.param_dtype, config.dtype, config.remat) == ("bfloat16", "float16", True)
+    config = config_from_hf(HF, "bfloat16", "float16", "full")
+    assert (config.param_dtype, config.dtype, config.remat) == ("bfloat16", "float16", "full")
 
 
 def test_gemma_has_its_own_function():
@@ -288,7 +288,7 @@ def test_a_config_survives_the_way_out_and_back(config):
 
 
 def test_what_a_config_json_does_not_hold_is_no_obstacle():
-    config = ModelConfig(**SIZES, lora=Lora(2, 4.0), dtype="bfloat16", remat=True)
+    config = ModelConfig(**SIZES, lora=Lora(2, 4.0), dtype="bfloat16", remat="full")
     assert config_from_hf(config_to_hf(config)) == ModelConfig(**SIZES, max_context=2048)
 
 

@@ -44,9 +44,9 @@ def folder(tmp_path) -> Path:
 
 
 def test_a_local_folder_is_opened(folder):
-    opened = open_(folder, param_dtype="bfloat16", dtype="bfloat16", remat=True)
+    opened = open_(folder, param_dtype="bfloat16", dtype="bfloat16", remat="full")
     assert opened.folder == folder
-    assert opened.config == config_from_hf(HF, "bfloat16", "bfloat16", remat=True)
+    assert opened.config == config_from_hf(HF, "bfloat16", "bfloat16", remat="full")
     assert opened.hf_config == HF
     assert opened.end_tokens == (2,)
     assert opened.tokenizer("hel").input_ids == [TOKENS.index(c) for c in "hel"]

@@ -223,8 +223,9 @@ def test_parameter_dtype_is_that_of_the_config(tiny_model):
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("bfloat16")}
 
 
-def test_remat_changes_neither_values_nor_gradients(tiny_model, tiny_params):
-    remat = Decoder(dataclasses.replace(tiny_model.config, remat=True))
+@pytest.mark.parametrize("what", ["dots", "full"])
+def test_remat_changes_neither_values_nor_gradients(tiny_model, tiny_params, what):
+    remat = Decoder(dataclasses.replace(tiny_model.config, remat=what))
     args = random_tokens(13, B, T), arange_rows(B, T), np.ones((B, T), bool)
 
     def loss(params, model):

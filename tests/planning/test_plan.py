@@ -119,11 +119,15 @@ def test_xlas_refusal_tells_how_much_it_needs():
     [
         ({"parameters": 20.0}, {}, ["mesh.fsdp", "mesh.tensor", "lora.rank"]),
         ({"cache": 20.0}, {}, ["rollout.group_size", "rollout.max_new_tokens"]),
-        ({"temporaries": 20.0}, {}, ["model.remat"]),
-        ({"temporaries": 20.0}, {"model__remat": True}, ["train.micro_batches (to at most 8)"]),
+        ({"temporaries": 20.0}, {"model__remat": "dots"}, ["set model.remat to full"]),
         (
             {"temporaries": 20.0},
-            {"model__remat": True, "train__micro_batches": 8},
+            {"model__remat": "full"},
+            ["train.micro_batch_tokens (to at least 32)"],
+        ),
+        (
+            {"temporaries": 20.0},
+            {"model__remat": "full", "train__micro_batch_tokens": 32},
             ["mesh.tensor", "model.head_chunk"],
         ),
     ],

@@ -1,18 +1,28 @@
 """The jitted programs of a GRPO run."""
 
+from dataclasses import replace
+
+import jax
 import numpy as np
+import pytest
+from jaxprs import array_shapes
 from runs import load_config
 
 from permix_jax.grpo.batch import RolloutBatch
-from permix_jax.training.programs import grpo_programs
+from permix_jax.models.config import Lora
+from permix_jax.models.params import abstract_params, split_trained
+from permix_jax.models.transformer import Decoder
+from permix_jax.training.programs import grpo_programs, pack_batch
+from permix_jax.training.state import TrainState
 
 
-def test_the_reference_scores_the_same_in_any_number_of_parts(tiny_model, tiny_params, mesh):
+@pytest.fixture
+def batch():
     rng = np.random.default_rng(0)
     prompts, rows = (4, 3), (8, 5)
     lengths = rng.integers(1, 6, rows[0])
     nothing = np.zeros(rows[0], np.float32)
-    batch = RolloutBatch(
+    return RolloutBatch(
         prompt_tokens=rng.integers(0, 48, prompts, np.int32),
         prompt_mask=np.ones(prompts, bool),
         completion_tokens=rng.integers(0, 48, rows, np.int32),
@@ -26,12 +36,48 @@ def test_the_reference_scores_the_same_in_any_number_of_parts(tiny_model, tiny_p
         persona=nothing.astype(np.int32),
     )
 
-    def scores(parts):
-        config = load_config("permix.py", "tiny", train__micro_batches=parts)
-        return grpo_programs(config, tiny_model, mesh).score(tiny_params, batch)
 
-    whole, mask = scores(1), batch.completion_mask
+def test_the_reference_scores_the_same_in_micro_batches_of_any_size(
+    tiny_model, tiny_params, mesh, batch
+):
+    def scores(tokens):
+        config = load_config("permix.py", "tiny", train__micro_batch_tokens=tokens)
+        packing = pack_batch(config, batch)
+        found = grpo_programs(config, tiny_model, mesh).score(tiny_params, batch, packing)
+        return int(packing.count), found
+
+    (one, whole), (several, parts), mask = scores(512), scores(16), batch.completion_mask
+    assert one == 1 and several > 1
     assert np.ptp(whole.logprobs[mask]) > 0.1
-    for parts in (2, 4):
-        for got, expected in zip(scores(parts), whole, strict=True):
-            np.testing.assert_allclose(got[mask], expected[mask], rtol=1e-5)
+    for got, expected in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(got[mask], expected[mask], rtol=1e-5)
+
+
+def abstract_state(programs, model, mesh):
+    """(state, frozen parameters) as ShapeDtypeStructs."""
+    trained, frozen = split_trained(model, abstract_params(model, mesh))
+    step = jax.ShapeDtypeStruct((), np.int32)
+    return TrainState(step, trained, jax.eval_shape(programs.optimizer.init, trained)), frozen
+
+
+def test_an_update_writes_the_new_state_over_the_old_one(tiny_model, mesh, batch):
+    config = load_config("permix.py", "tiny", train__micro_batch_tokens=16)
+    programs = grpo_programs(config, tiny_model, mesh)
+    state, frozen = abstract_state(programs, tiny_model, mesh)
+    compiled = programs.update.lower(state, batch, pack_batch(config, batch), frozen).compile()
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    assert compiled.memory_analysis().alias_size_in_bytes == size
+
+
+def test_under_lora_no_gradient_of_the_head_is_made(tiny_model, mesh, batch):
+    config = load_config("permix.py", "tiny")
+    embed, vocab = tiny_model.config.embed_dim, tiny_model.config.vocab_size
+
+    def makes_one(model):
+        programs = grpo_programs(config, model, mesh)
+        state, frozen = abstract_state(programs, model, mesh)
+        shapes = array_shapes(programs.update, state, batch, pack_batch(config, batch), frozen)
+        return (embed, vocab) in shapes
+
+    assert makes_one(tiny_model)
+    assert not makes_one(Decoder(replace(tiny_model.config, lora=Lora(2, 4.0))))

@@ -16,7 +16,7 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.latent_style import PERSONAS, ROLE_PLAY, build_tokenizer, latent_style_task
-from permix_jax.training.programs import loss_config, policy_gradients
+from permix_jax.training.programs import loss_config, pack_batch, policy_gradients
 from permix_jax.training.rehearsal import build_rehearsal, rehearsal_prompts
 from permix_jax.training.sft import sft_gradients
 
@@ -69,22 +69,25 @@ def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, pa
     batch = random_batch(policy.model.config.vocab_size)
     rehearsed = build_rehearsal(config, task, policy, mesh).batch(params, 1)
     loss, temperature = loss_config(config), config.rollout.temperature
+    packing = pack_batch(config, batch)
     grpo, of_grpo = jax.jit(
-        lambda p: grpo_gradients(policy.model, p, batch, loss, temperature, 1, 64)
-    )(params)
+        lambda *args: grpo_gradients(policy.model, *args, loss, temperature, 64)
+    )(params, batch, packing)
     ce, of_ce = jax.jit(lambda p: sft_gradients(policy.model, p, rehearsed, 64, temperature))(
         params
     )
-    for parts in (2,):
-        gradients = policy_gradients(tiny(train__micro_batches=parts), policy.model)
-        both, of_both = jax.jit(gradients)(params, batch, {}, rehearsed)
-        expected = jax.tree.map(lambda x, y: x + WEIGHT * y, grpo, ce)
-        for got, want in zip(jax.tree.leaves(both), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
-        assert float(of_both["loss"]) == pytest.approx(
-            float(of_grpo["loss"] + WEIGHT * of_ce["loss"]), rel=1e-5
-        )
-        assert float(of_both["rehearsal/loss"]) == pytest.approx(float(of_ce["loss"]), rel=1e-5)
+    few_tokens = tiny(train__micro_batch_tokens=16)
+    packing = pack_batch(few_tokens, batch)
+    assert packing.count > 1
+    gradients = policy_gradients(few_tokens, policy.model)
+    both, of_both = jax.jit(gradients)(params, batch, packing, {}, rehearsed)
+    expected = jax.tree.map(lambda x, y: x + WEIGHT * y, grpo, ce)
+    for got, want in zip(jax.tree.leaves(both), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+    assert float(of_both["loss"]) == pytest.approx(
+        float(of_grpo["loss"] + WEIGHT * of_ce["loss"]), rel=1e-5
+    )
+    assert float(of_both["rehearsal/loss"]) == pytest.approx(float(of_ce["loss"]), rel=1e-5)
     assert max(float(np.abs(x).max()) for x in jax.tree.leaves(ce)) > 1e-3
 
 
@@ -94,13 +97,14 @@ def test_without_weight_there_is_none_and_the_program_is_that_of_grpo(policy, pa
     batch = random_batch(policy.model.config.vocab_size)
     t, loss = config.rollout.temperature, loss_config(config)
     chunk = config.model.head_chunk
-    plain = partial(grpo_gradients, policy.model, loss=loss, temperature=t, micro_batches=1)
+    plain = partial(grpo_gradients, policy.model, loss=loss, temperature=t, chunk_tokens=chunk)
+    args = params, batch, pack_batch(config, batch)
 
-    def alone(params, batch, frozen):
-        return plain(params, batch, chunk_tokens=chunk, frozen=frozen)
+    def alone(params, batch, packing, frozen):
+        return plain(params, batch, packing, frozen=frozen)
 
-    ours = jax.make_jaxpr(policy_gradients(config, policy.model))(params, batch, {})
-    assert str(ours) == str(jax.make_jaxpr(alone)(params, batch, {}))
+    ours = jax.make_jaxpr(policy_gradients(config, policy.model))(*args, {})
+    assert str(ours) == str(jax.make_jaxpr(alone)(*args, {}))
 
 
 def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, task, mesh):
