@@ -123,7 +123,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.grpo.clip_high = 0.28  # ratios above 1 + clip_high are clipped
     c.grpo.epochs = 1  # updates on one batch of rollouts
     c.grpo.importance_cap = 0.0  # of weights that correct for the sampler's rounding (bf16); 0: off
-    c.grpo.kl_weight = 0.05  # of the KL to the base policy; 0: no reference is held
+    c.grpo.kl_weight = 0.1  # of the KL to the base policy; 0: no reference is held
     c.grpo.kl_estimator = "k3"  # k2 descends KL(policy || base), k3 KL(base || policy)
     c.grpo.mask_truncated = False  # leave truncated rollouts out of the loss
 

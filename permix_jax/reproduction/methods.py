@@ -18,7 +18,7 @@ METHODS: dict[str, Changes] = {
     "rlvr": {"personas.share": 0.0},
     "permix": {},
 }
-_KL_WEIGHTS = (0.0, 0.02, 0.1, 0.2)
+_KL_WEIGHTS = (0.0, 0.02, 0.05, 0.2)
 # A group of 32 rollouts holds about four under each of the embedded world's eight personas.
 _WIDE = {
     "personas.level": "rollout",
