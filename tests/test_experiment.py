@@ -135,6 +135,7 @@ def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
         "tiny",
         personas__level="rollout",
         grpo__epochs=2,
+        grpo__importance_cap=2.0,
         grpo__aggregation="dr_grpo",
         train__micro_batch_tokens=128,
         train__steps=2,
@@ -147,6 +148,11 @@ def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
     groups = [records[start : start + 8] for start in range(0, 64, 8)]
     assert all(len({r["problem"] for r in group}) == 1 for group in groups)
     assert max(len({r["persona"] for r in group}) for group in groups) > 1
+    for row in metrics(tmp_path / "run"):
+        # Of the policy that sampled, before the first of two updates; and so nothing to correct.
+        assert row["sampling/logp_difference"] <= row["sampling/logp_difference_max"] < 1e-4
+        assert row["sampling/importance"] == pytest.approx(1, abs=1e-4)
+        assert 0 <= row["tokens/padding"] < 1
 
 
 def test_nonfinite_step_is_named_and_the_last_checkpoint_stays(cache, tmp_path):
