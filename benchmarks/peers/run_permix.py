@@ -1,14 +1,15 @@
-"""This project: the steps of `permix_jax/training/grpo.py`, one for each line (protocol.py).
+"""This project: `permix_jax.training.grpo.train_grpo`, one step for each line (protocol.py).
 
-Rollout: `RolloutWorker.sample`, from problems and personas to tokens and texts. Update: the run's
-update program. A row ends where its draw is replaced by the end token; all other draws of that
-token become another one. Which row it is, and how far it is, is read from the key of the draw,
-wherever the row is computed.
+Rollout: `RolloutWorker.sample`, from problems and personas to tokens and texts. Update: the rest of
+the step. A row ends where its draw is replaced by the end token; all other draws of that token
+become another one. Which row it is, and how far it is, is read from the key of the draw, wherever
+the row is computed.
 
 The config is configs/permix.py with the work's sizes, KL 0, and what `make_config` sets.
 """
 
 import runpy
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,37 +22,52 @@ from permix_jax.models.huggingface import config_from_hf
 from permix_jax.models.params import create_params
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
-from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.persona import Persona
 from permix_jax.randomness import key
-from permix_jax.rewards.terms import reward_terms
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout import sampler
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Problem, Task
-from permix_jax.training.programs import grpo_programs
+from permix_jax.training.grpo import train_grpo
 from permix_jax.training.rollouts import RolloutWorker
-from permix_jax.training.state import create_state
+from permix_jax.training.stop import StopRequest
 
 ROOT = Path(__file__).parents[2]
-STEP = 1  # the same one each time, so that a row has the same keys
+STEPS = 100  # more than will be asked for
 
 
 def main() -> None:
-    session = Session()
-    compiled = compile_seconds()
-    config = make_config(session.work)
-    sampler.draw = scripted(sampler.draw, session.work, config.seed)
-    mesh = make_mesh(**config.mesh)
-    with jax.set_mesh(mesh), Verifier(grade, workers=0) as verifier:
-        step = make_step(session, config, mesh, verifier)
-        session.ready(
-            versions={name: version(name) for name in ("permix_jax", "jax", "flax")},
-            settings=f"{config.train.micro_batches} micro-batches",
-        )
-        while session.wait():
-            lengths = step()
-            session.done(lengths, compile_seconds=compiled())
+    session, compiled = Session(), compile_seconds()
+    work = session.work
+    config = make_config(work)
+    task, mesh = make_task(work), make_mesh(**config.mesh)
+    model = Decoder(config_from_hf(work["shape"]))
+    policy = Policy(model, tokenizer(work["shape"]["vocab_size"]), (END,))
+    sampler.draw = scripted(sampler.draw, work, config.seed)
+    lengths: list[int] = []
+    RolloutWorker.sample = in_phases(RolloutWorker.sample, session, lengths)
+
+    def wait() -> None:
+        if not session.wait():
+            raise SystemExit
+
+    def after_step(params, step: int) -> None:
+        session.done(lengths, compile_seconds=compiled())
+        wait()
+
+    session.ready(
+        versions={name: version(name) for name in ("permix_jax", "jax", "flax")},
+        settings=f"{config.train.micro_batch_tokens} tokens a micro-batch",
+    )
+    wait()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        jax.set_mesh(mesh),
+        Verifier(grade, workers=0) as verifier,
+        StopRequest() as stop,
+    ):
+        base = lambda: create_params(model, key(config.seed, "model"), mesh)  # noqa: E731
+        train_grpo(config, task, policy, base, mesh, verifier, Path(folder), stop, after_step)
 
 
 def make_config(work: dict):
@@ -59,8 +75,9 @@ def make_config(work: dict):
     c = runpy.run_path(str(ROOT / "configs/permix.py"))["get_config"]().unlock()
     c.task.name = "problems"
     c.model.head_chunk = 512
+    c.train.steps = c.train.checkpoint_every = c.train.log_completions_every = STEPS
     c.train.problems_per_step = len(work["prompts"])
-    c.train.micro_batches = len(work["prompts"])
+    c.train.micro_batch_tokens = 2048
     c.train.learning_rate = 1e-6
     c.rollout.group_size = work["samples"]
     c.rollout.max_prompt_tokens = work["prompt_tokens"]
@@ -69,36 +86,6 @@ def make_config(work: dict):
     c.personas.share = 1.0 if work["personas"] else 0.0
     c.grpo.kl_weight = 0.0
     return c.lock()
-
-
-def make_step(session: Session, config, mesh, verifier: Verifier):
-    """A function that does one step and returns the lengths of its rows."""
-    shape = session.work["shape"]
-    model = Decoder(config_from_hf(shape))
-    policy = Policy(model, tokenizer(shape["vocab_size"]), (END,))
-    task = make_task(session.work)
-    terms = reward_terms(config.rewards, config.rewards.overlong_tokens)
-    mixture = build_mixture(task.personas, config.personas)
-    worker = RolloutWorker(config, task, policy, mesh, mixture, verifier, terms)
-    programs = grpo_programs(config, model, mesh)
-    params = create_params(model, key(config.seed, "model"), mesh)
-    state = create_state(params, programs.optimizer, programs.shardings)
-    del params  # the state has its own copy
-
-    def step() -> np.ndarray:
-        nonlocal state
-        session.phase("rollout")
-        sampled = worker.sample(state.params, STEP, {})
-        session.phase("rest")
-        batch = worker.grade(sampled).batch
-        session.phase("update")
-        state, metrics = jax.block_until_ready(programs.update(state, batch, {}))
-        session.phase("rest")
-        if not np.isfinite(metrics["loss"]):
-            raise ValueError(f"the loss is {metrics['loss']}")
-        return np.asarray(batch.completion_mask).sum(axis=1)
-
-    return step
 
 
 def make_task(work: dict) -> Task:
@@ -117,13 +104,16 @@ def grade(text: str, problem: Problem) -> float:
 
 
 def scripted(draw, work: dict, seed: int):
-    """The sampler's `draw`, with rows that end as prescribed. A draw's key is its row's, folded
-    with the number of tokens that the row has."""
-    rows = jnp.arange(len(work["lengths"]))
-    last = jnp.array(work["lengths"]) - 1
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key(seed, "rollout", STEP), rows)
-    ends = jax.random.key_data(jax.vmap(jax.random.fold_in)(keys, last))
-    ends = np.asarray(ends)[np.asarray(last) + 1 < work["limit"]]
+    """The sampler's `draw`, with rows that end as prescribed. A draw's key is its row's in this
+    step, folded with the number of tokens that the row has."""
+    fold = jax.vmap(jax.random.fold_in, (0, 0))
+    lengths = np.array(work["lengths"])
+    rows = np.flatnonzero(lengths < work["limit"])
+    ends = []
+    for step in range(1, STEPS + 1):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key(seed, "rollout", step), rows)
+        ends.append(jax.random.key_data(fold(keys, lengths[rows] - 1)))
+    ends = np.concatenate(ends)
 
     def scripted_draw(keys, logits, sampling):
         tokens, logprobs = draw(keys, logits, sampling)
@@ -132,6 +122,19 @@ def scripted(draw, work: dict, seed: int):
         return jnp.where(ending, END, tokens), logprobs
 
     return scripted_draw
+
+
+def in_phases(sample, session: Session, lengths: list[int]):
+    """`RolloutWorker.sample`, between the phases, which leaves the lengths of its rows."""
+
+    def sample_in_phases(*args, **kwargs):
+        session.phase("rollout")
+        sampled = sample(*args, **kwargs)
+        lengths[:] = np.asarray(sampled.batch.completion_mask).sum(axis=1).tolist()
+        session.phase("update")
+        return sampled
+
+    return sample_in_phases
 
 
 if __name__ == "__main__":
