@@ -29,6 +29,7 @@ from permix_jax.config import (
     require_model_fits,
     require_valid,
 )
+from permix_jax.distributed import on_main, require_shared
 from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
@@ -233,12 +234,13 @@ def _evaluate(config: ConfigDict, subject: Subject) -> str:
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
+        require_shared(subject.folder, "the evaluation's folder")
         policy, load_params, *reference = subject.load(policy, initial_params, mesh)
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             evaluator = Evaluator(config, task, mesh, verifier, stop.check)
             evaluator.evaluate(policy, load_params, subject.of, subject.folder, subject.label)
             evaluator.measure_without_judge(*reference, subject.base, [subject.folder])
-    return write_evaluation_report(subject.folder)
+    return on_main(partial(write_evaluation_report, subject.folder))
 
 
 def named_model(config: ConfigDict, source: str, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from permix_jax.build import build_task, build_verifier, drop_overlong, kl_settings
 from permix_jax.config import require_model_fits, require_valid
+from permix_jax.distributed import on_main, require_shared
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.overview import summary_table
 from permix_jax.evaluation.report.run import write_run_report
@@ -58,13 +59,19 @@ def run(
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
         base = base_folder(config, task, policy, cache)
-        claim_workdir(workdir, config, name, preset, base, changed)
+        require_shared(workdir, "--workdir")
+        require_shared(cache, "PERMIX_CACHE")
+        on_main(partial(claim_workdir, workdir, config, name, preset, base, changed))
 
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             train_and_evaluate(
                 config, task, policy, initial_params, mesh, base, verifier, workdir, stop
             )
 
+    return on_main(partial(_report, workdir))
+
+
+def _report(workdir: Path) -> str:
     write_run_report(workdir)
     first, *_, last = read_evaluations(workdir)
     rows = {"base": first, "trained": last}
@@ -123,7 +130,7 @@ def train_and_evaluate(
 
     # ---- how far the policy has moved from its base ----------------------------------------------
     kl_path = after / "kl.json"
-    if config.eval.kl_responses and not kl_path.exists():
+    if config.eval.kl_responses and not on_main(kl_path.exists):
         pairs = (policy, load_trained, base_policy, load_base)
         measure_kl(task, *pairs, mesh, kl_settings(config, task), kl_path, stop.check)
 
