@@ -65,8 +65,14 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
 
 def row_shards() -> int:
     """How many parts the current mesh cuts rows into; 1 where none is set."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else prod(mesh.shape[axis] for axis in LOGICAL_TO_MESH["batch"])
+    return shards("batch")
+
+
+def shards(logical_axis: str) -> int:
+    """How many parts the current mesh cuts an axis of this name into; 1 where none is set."""
+    mesh, axes = jax.sharding.get_abstract_mesh(), LOGICAL_TO_MESH[logical_axis] or ()
+    axes = (axes,) if isinstance(axes, str) else axes
+    return 1 if mesh.empty else prod(mesh.shape[axis] for axis in axes)
 
 
 def shardings_of(abstract_tree, mesh: Mesh):

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from grpo_batches import small_decoder
 from hlo import collectives, in_loops
+from jax.sharding import NamedSharding
 from runs import load_config
 
 from permix_jax.models.params import create_params, param_shardings
 from permix_jax.planning.programs import abstract_arguments, bytes_per_chip
 from permix_jax.rollout.sampler import sample
-from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import make_mesh, shard_rows
+from permix_jax.rollout.sampling import Sampling, draw
+from permix_jax.sharding import make_mesh, shard_rows, spec
 from permix_jax.training.programs import grpo_programs
 
 MODEL = small_decoder(tie_embeddings=False)
@@ -68,6 +69,22 @@ def test_a_rollout_is_the_same_on_any_mesh_and_decoding_gathers_nothing(on_one, 
     assert len(agreement) == 1
     rest = Counter(one.kind for one in sent if one not in agreement)
     assert rest == (for_tensor if shape[2] > 1 else Counter())
+
+
+def test_a_draw_does_not_gather_the_vocabulary():
+    """Nor where its shards are no multiples of the blocks that the draw works in."""
+    mesh, rows, vocabulary = make_mesh(1, 2, 4), 16, 4 * 650
+    logits = np.random.default_rng(0).normal(size=(rows, vocabulary)).astype(np.float32)
+    with jax.set_mesh(mesh):
+        keys = shard_rows(jax.random.split(jax.random.key(0), rows), mesh)
+        placed = jax.device_put(logits, NamedSharding(mesh, spec("batch", "vocab")))
+        program = jax.jit(draw, static_argnums=2).lower(keys, placed, SAMPLING).compile()
+        tokens, logprobs = program(keys, placed)
+    sent = collectives(program.as_text().splitlines())
+    assert sent and max(one.bytes for one in sent) < logits.nbytes / 8
+    expected = draw(jax.random.split(jax.random.key(0), rows), logits, SAMPLING)
+    np.testing.assert_array_equal(tokens, expected[0])
+    np.testing.assert_allclose(logprobs, expected[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2)], ids=str)
