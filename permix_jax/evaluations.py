@@ -23,6 +23,7 @@ from permix_jax.build import (
     judge_free_settings,
 )
 from permix_jax.checkpoints import newest_step
+from permix_jax.compilation import compiled_programs
 from permix_jax.config import (
     differing_fields,
     require_mesh_fits,
@@ -42,7 +43,7 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Task
 from permix_jax.training.stop import StopRequest
-from permix_jax.workdir import cache_folder, use_compilation_cache
+from permix_jax.workdir import cache_folder
 
 # What computes a policy, but does not decide which one it is.
 _HOW = {"dtype", "param_dtype", "base_dtype", "remat", "head_chunk"}
@@ -227,9 +228,8 @@ def subject_of_run(
 
 def _evaluate(config: ConfigDict, subject: Subject) -> str:
     cache = cache_folder()
-    use_compilation_cache()
     mesh = make_mesh(**config.mesh)
-    with jax.set_mesh(mesh):
+    with compiled_programs(), jax.set_mesh(mesh):
         task = build_task(config, cache, testing_only=True)
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
