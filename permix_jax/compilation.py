@@ -16,7 +16,7 @@ _FOUND = "/jax/compilation_cache/cache_hits"
 
 @contextmanager
 def compiled_programs() -> Iterator[Counter]:
-    """Keeps compiled programs in the cache folder, and counts those within; says how many they were.
+    """Keeps compiled programs in the cache folder; says at the end how many there were within.
 
     Counts `programs`, those of them `found` in the cache, and the `seconds` that all took.
     """
