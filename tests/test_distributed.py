@@ -23,7 +23,8 @@ FIELDS = {
     "task.num_test": 4,
     "eval.personas": 2,
     "eval.batch_size": 16,
-    "eval.kl_responses": 16,
+    "eval.kl_responses": 0,
+    "rollout.halvings": 0,
 }
 CONFIG = [
     f"--config={ROOT / 'configs/permix.py'}:tiny",
@@ -73,7 +74,7 @@ def two(tmp_path_factory):
 
 def test_two_processes_make_the_run_of_one_to_the_last_bit(two, one_process):
     assert metrics(two) == metrics(one_process)
-    for name in ("completions.jsonl", "stability.json", "kl.json"):
+    for name in ("completions.jsonl", "stability.json", "fidelity.json"):
         assert (two / "eval/3" / name).read_bytes() == (one_process / "eval/3" / name).read_bytes()
     assert (two / "completions/2.jsonl").read_bytes() == (
         one_process / "completions/2.jsonl"
