@@ -17,4 +17,4 @@ def main(config, workdir, name, preset) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, several_processes=True)

@@ -5,6 +5,7 @@ Layout: `<directory>/<step>/params` and, while training may still go on, `<step>
 
 import itertools
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
+from permix_jax.distributed import any_process, on_main
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 
@@ -61,20 +63,24 @@ class Checkpoints:
           (step, items), or None where there is no checkpoint.
         """
         while (step := self.latest_step()) is not None:
+            found, trouble = None, ""
             try:
-                return step, self.restore_step(step, abstract)
+                found = self.restore_step(step, abstract)
             except Exception as error:  # whatever a broken file makes Orbax raise
-                aside = self._set_aside_name(step)
-                logger.warning(
-                    "checkpoint %s is unreadable (%s); set aside as %s, falling back to the one "
-                    "before it",
-                    self.directory / str(step),
-                    _first_line(error),
-                    aside.name,
-                )
-                self._manager.close()
-                (self.directory / str(step)).rename(aside)
-                self._manager = self._open()
+                trouble = _first_line(error)
+            if not any_process(bool(trouble)):
+                return step, found
+            aside = self._set_aside_name(step)
+            logger.warning(
+                "checkpoint %s is unreadable (%s); set aside as %s, falling back to the one before "
+                "it",
+                self.directory / str(step),
+                trouble,
+                aside.name,
+            )
+            self._manager.close()
+            on_main(partial((self.directory / str(step)).rename, aside))
+            self._manager = self._open()
         return None
 
     def _set_aside_name(self, step: int) -> Path:

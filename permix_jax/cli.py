@@ -16,6 +16,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from permix_jax.config import flat_fields
+from permix_jax.distributed import initialize, is_main
 from permix_jax.evaluation.personagym.judges import JudgeError
 from permix_jax.training.loop import NonFiniteError
 from permix_jax.training.stop import Stopped
@@ -26,11 +27,19 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "default: runs/<config>-<preset>")
 
 
-def launch(job: Callable[[ConfigDict, Path, str, str], None]) -> None:
+def launch(
+    job: Callable[[ConfigDict, Path, str, str], None], several_processes: bool = False
+) -> None:
     """Runs `job(config, workdir, config name, preset)` with what the command line says.
 
     Bad input ends the process with one line and status 1; a requested stop, with status 0.
+
+    Args:
+      several_processes: whether the job can be done by several together; adds the flags that say
+        how they find each other.
     """
+    if several_processes:
+        _define_process_flags()
 
     def main(argv: list[str]) -> None:
         if argv[1:]:
@@ -40,6 +49,11 @@ def launch(job: Callable[[ConfigDict, Path, str, str], None]) -> None:
         name = Path(file).stem
         workdir = Path(_WORKDIR.value or Path("runs", f"{name}-{preset}" if preset else name))
         try:
+            if several_processes:
+                initialize(*(flags.FLAGS[name].value for name in _PROCESS_FLAGS))
+            if not is_main():
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as it runs
+                logging.getLogger("permix_jax").setLevel(logging.WARNING)
             job(_CONFIG.value, workdir, name, preset)
         except Stopped:
             print("stopped; what was done is saved, and the same command goes on from there")
@@ -55,6 +69,17 @@ def changed_fields() -> list[str]:
     default = flat_fields(runpy.run_path(file)["get_config"](preset).to_dict())
     chosen = flat_fields(_CONFIG.value.to_dict())
     return [field for field, value in chosen.items() if value != default.get(field)]
+
+
+_PROCESS_FLAGS = ("coordinator", "processes", "process", "distributed")
+
+
+def _define_process_flags() -> None:
+    several = "several processes, one a host or device, run the same command (docs/scale.md)"
+    flags.DEFINE_string("coordinator", None, f"HOST:PORT of process 0, where {several}")
+    flags.DEFINE_integer("processes", None, "how many they are", lower_bound=1)
+    flags.DEFINE_integer("process", None, "which of them this is", lower_bound=0)
+    flags.DEFINE_bool("distributed", False, "JAX is to find the others by itself: TPU slices")
 
 
 def _parse(argv: list[str]) -> list[str]:

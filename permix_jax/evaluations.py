@@ -23,12 +23,14 @@ from permix_jax.build import (
     judge_free_settings,
 )
 from permix_jax.checkpoints import newest_step
+from permix_jax.compilation import compiled_programs
 from permix_jax.config import (
     differing_fields,
     require_mesh_fits,
     require_model_fits,
     require_valid,
 )
+from permix_jax.distributed import on_main, require_shared
 from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
@@ -41,7 +43,7 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Task
 from permix_jax.training.stop import StopRequest
-from permix_jax.workdir import cache_folder, use_compilation_cache
+from permix_jax.workdir import cache_folder
 
 # What computes a policy, but does not decide which one it is.
 _HOW = {"dtype", "param_dtype", "base_dtype", "remat", "head_chunk"}
@@ -226,19 +228,19 @@ def subject_of_run(
 
 def _evaluate(config: ConfigDict, subject: Subject) -> str:
     cache = cache_folder()
-    use_compilation_cache()
     mesh = make_mesh(**config.mesh)
-    with jax.set_mesh(mesh):
+    with compiled_programs(), jax.set_mesh(mesh):
         task = build_task(config, cache, testing_only=True)
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
+        require_shared(subject.folder, "the evaluation's folder")
         policy, load_params, *reference = subject.load(policy, initial_params, mesh)
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             evaluator = Evaluator(config, task, mesh, verifier, stop.check)
             evaluator.evaluate(policy, load_params, subject.of, subject.folder, subject.label)
             evaluator.measure_without_judge(*reference, subject.base, [subject.folder])
-    return write_evaluation_report(subject.folder)
+    return on_main(partial(write_evaluation_report, subject.folder))
 
 
 def named_model(config: ConfigDict, source: str, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:

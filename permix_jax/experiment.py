@@ -1,6 +1,6 @@
 """The main job, from a config to a report: base policy, GRPO, evaluation of both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +9,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.build import build_task, build_verifier, drop_overlong, kl_settings
+from permix_jax.compilation import compiled_programs
 from permix_jax.config import require_model_fits, require_valid
+from permix_jax.distributed import on_main, require_shared
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.overview import summary_table
 from permix_jax.evaluation.report.run import write_run_report
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.evaluations import Evaluator, base_name, run_identity
+from permix_jax.files import write_json
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
@@ -31,7 +34,7 @@ from permix_jax.training.base import base_folder, prepare_base
 from permix_jax.training.grpo import train_grpo
 from permix_jax.training.stop import StopRequest
 from permix_jax.training.supervised import train_distill, train_sft
-from permix_jax.workdir import cache_folder, claim_workdir, use_compilation_cache
+from permix_jax.workdir import cache_folder, claim_workdir
 
 
 def run(
@@ -48,23 +51,29 @@ def run(
     """
     require_valid(config)
     cache = cache_folder()
-    use_compilation_cache()
     mesh = make_mesh(**config.mesh)
 
-    with jax.set_mesh(mesh):
+    with compiled_programs() as count, jax.set_mesh(mesh):
         # ---- problems, personas, and a policy to start from --------------------------------------
         task = build_task(config, cache)
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
         base = base_folder(config, task, policy, cache)
-        claim_workdir(workdir, config, name, preset, base, changed)
+        require_shared(workdir, "--workdir")
+        require_shared(cache, "PERMIX_CACHE")
+        on_main(partial(claim_workdir, workdir, config, name, preset, base, changed))
 
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             train_and_evaluate(
                 config, task, policy, initial_params, mesh, base, verifier, workdir, stop
             )
 
+    return on_main(partial(_report, workdir, count))
+
+
+def _report(workdir: Path, programs: Mapping[str, float]) -> str:
+    write_json(workdir / "programs.json", programs)
     write_run_report(workdir)
     first, *_, last = read_evaluations(workdir)
     rows = {"base": first, "trained": last}
@@ -123,7 +132,7 @@ def train_and_evaluate(
 
     # ---- how far the policy has moved from its base ----------------------------------------------
     kl_path = after / "kl.json"
-    if config.eval.kl_responses and not kl_path.exists():
+    if config.eval.kl_responses and not on_main(kl_path.exists):
         pairs = (policy, load_trained, base_policy, load_base)
         measure_kl(task, *pairs, mesh, kl_settings(config, task), kl_path, stop.check)
 

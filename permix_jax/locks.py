@@ -1,10 +1,13 @@
-"""One process at a time."""
+"""One process at a time; several that run one program count as one."""
 
 import fcntl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from permix_jax.distributed import on_main
 
 _SECONDS_BETWEEN_TRIES = 0.2
 
@@ -17,11 +20,15 @@ def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                while_waiting()
-                time.sleep(_SECONDS_BETWEEN_TRIES)
+        while not on_main(lambda: _take(file)):
+            while_waiting()
+            time.sleep(_SECONDS_BETWEEN_TRIES)
         yield
+
+
+def _take(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from permix_jax.distributed import is_main
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -12,13 +14,13 @@ class Progress:
     """Counts `total` units of a phase. Use as a context manager.
 
     On a terminal a tqdm bar; elsewhere a line at the start, every ten seconds, and at the end,
-    so that a log file stays readable.
+    so that a log file stays readable. Of several processes, the main one shows it.
     """
 
     def __init__(self, label: str, total: int, initial: int = 0):
         self._label, self._total, self._count, self._first = label, total, initial, initial
-        self._bar = None
-        if sys.stderr.isatty():
+        self._bar, self._silent = None, not is_main()
+        if sys.stderr.isatty() and not self._silent:
             self._bar = tqdm(desc=label, total=total, initial=initial, dynamic_ncols=True)
         self._begin = self._last_line = time.monotonic()
 
@@ -39,7 +41,7 @@ class Progress:
             return
         now = time.monotonic()
         ends = self._count in (self._first + units, self._total)
-        if ends or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if not self._silent and (ends or now - self._last_line >= _SECONDS_BETWEEN_LINES):
             self._last_line = now
             print(self._line(now - self._begin, shown), file=sys.stderr, flush=True)
 

@@ -4,10 +4,13 @@ Every parameter and activation is named in logical axes where it is made (`model
 else in the code mentions a device.
 """
 
+from collections.abc import Sequence
 from math import prod
 
 import jax
+import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -39,9 +42,19 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
             f"mesh: data * fsdp * tensor = {wanted}, but only {len(devices)} {devices[0].platform} "
             "device(s) are here: lower mesh.data, mesh.fsdp or mesh.tensor"
         )
-    return jax.make_mesh(
-        shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted]
-    )
+    if len({device.process_index for device in devices[:wanted]}) < jax.process_count():
+        raise ValueError(
+            f"mesh: data * fsdp * tensor = {wanted} leaves some of the {jax.process_count()} "
+            f"processes without a device; use all {len(devices)}"
+        )
+    return mesh_of(shape, devices[:wanted])
+
+
+def mesh_of(shape: tuple[int, int, int], devices: Sequence) -> Mesh:
+    """A mesh of all these devices, neighbours on it near each other in their network."""
+    # jax.make_mesh lets an axis of 8 lie on two physical axes of 4 on v5e alone.
+    placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def spec(*logical_axes: str | None) -> PartitionSpec:
@@ -58,8 +71,14 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
 
 def row_shards() -> int:
     """How many parts the current mesh cuts rows into; 1 where none is set."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else prod(mesh.shape[axis] for axis in LOGICAL_TO_MESH["batch"])
+    return shards("batch")
+
+
+def shards(logical_axis: str) -> int:
+    """How many parts the current mesh cuts an axis of this name into; 1 where none is set."""
+    mesh, axes = jax.sharding.get_abstract_mesh(), LOGICAL_TO_MESH[logical_axis] or ()
+    axes = (axes,) if isinstance(axes, str) else axes
+    return 1 if mesh.empty else prod(mesh.shape[axis] for axis in axes)
 
 
 def shardings_of(abstract_tree, mesh: Mesh):
@@ -73,10 +92,43 @@ def shardings_of(abstract_tree, mesh: Mesh):
 
 
 def shard_rows(tree, mesh: Mesh):
-    """Host arrays onto the mesh, their leading axis (rows) spread over `data` and `fsdp`."""
-    return jax.device_put(tree, NamedSharding(mesh, spec("batch")))
+    """Arrays onto the mesh, their leading axis (rows) spread over `data` and `fsdp`.
+
+    Of several processes, which must hold the same host arrays, each places its own rows.
+    """
+    return _place(tree, NamedSharding(mesh, spec("batch")))
 
 
 def replicate(tree, mesh: Mesh):
     """Host arrays onto the mesh, whole on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return _place(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def to_host(tree):
+    """NumPy arrays of whole arrays, wherever on the mesh their parts lie.
+
+    Where that is in several processes, all must call it, in the same order.
+    """
+
+    def one(x):
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+            return np.asarray(x)
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(one, tree)
+
+
+def _identity(x):  # one function, so that JAX finds its programs again
+    return x
+
+
+def _place(tree, sharding: NamedSharding):
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def one(x):
+        if isinstance(x, jax.Array):  # made under the mesh, so on all of its devices already
+            return jax.jit(_identity, out_shardings=sharding)(x)
+        return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+
+    return jax.tree.map(one, tree)

@@ -62,10 +62,11 @@ def claim_workdir(
 def require_same_config(workdir: Path, config: dict, option: str) -> None:
     """Raises ValueError, with the differing fields, where a run of another config is in `workdir`.
 
+    A run may go on, up to rounding, on another mesh: that field is not compared.
     `option`: of the command line, that names another place.
     """
     theirs = read_json(workdir / "config.json", "name the workdir of a run")["config"]
-    if fields := differing_fields(config, theirs):
+    if fields := differing_fields(*({**c, "mesh": None} for c in (config, theirs))):
         raise ValueError(
             f"{workdir} belongs to a run with another config ({'; '.join(fields)}); name "
             f"another {option}, or set these fields as they were"

@@ -45,6 +45,31 @@ def metrics(workdir: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
 
 
+# Runs launch/train.py, and strikes right after the n-th row of metrics has been written: of the
+# tiny config, SFT writes 120, then GRPO 6.
+_STRIKE_AT_ROW = """
+import os, runpy, signal, sys
+from permix_jax.training.log import MetricsLog
+write, rows = MetricsLog.write, 0
+def striking_write(self, row):
+    global rows
+    write(self, row)
+    rows += 1
+    if rows == {row} and {args} <= set(sys.argv):
+        os.kill(os.getpid(), signal.{signal})
+MetricsLog.write = striking_write
+sys.argv[0] = {script!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def strike(row: int, name: str, *args: str) -> str:
+    """A program that runs as launch/train.py does and, if it has these arguments, gets the signal
+    `name` after that row."""
+    script = str(ROOT / "launch/train.py")
+    return _STRIKE_AT_ROW.format(row=row, signal=name, script=script, args=set(args) or "set()")
+
+
 @contextlib.contextmanager
 def crash_after(step: int, having: str = "step"):
     """Within, a run dies right after the row of `step`, if it has that metric, is written."""

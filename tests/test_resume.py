@@ -4,33 +4,11 @@ import json
 import signal
 
 import pytest
-from runs import ROOT, assert_same_run, load_config, metrics, train
+from runs import ROOT, assert_same_run, load_config, metrics, strike, train
 
 from permix_jax.experiment import run
 
 CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
-
-# Runs launch/train.py, and strikes right after the n-th row of metrics has been written: SFT
-# writes 120, then GRPO 6.
-STRIKE_AT_ROW = """
-import os, runpy, signal, sys
-from permix_jax.training.log import MetricsLog
-write, rows = MetricsLog.write, 0
-def striking_write(self, row):
-    global rows
-    write(self, row)
-    rows += 1
-    if rows == {row}:
-        os.kill(os.getpid(), signal.{signal})
-MetricsLog.write = striking_write
-sys.argv[0] = {script!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def strike(row: int, name: str) -> str:
-    script = str(ROOT / "launch/train.py")
-    return STRIKE_AT_ROW.format(row=row, signal=name, script=script)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from permix_jax.distributed import is_main
 from permix_jax.files import write_json
 from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.policy import Policy
@@ -20,7 +21,7 @@ from permix_jax.randomness import generator, key
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import shard_rows
+from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.problem import Problem, Task
 
 
@@ -82,13 +83,15 @@ def measure_kl(
             arrays = shard_rows(part.arrays, mesh)
             found = score(base, *arrays, settings.sampling.temperature, settings.chunk_tokens)
             mask = part.arrays[3]
-            d = np.where(mask, part.logprobs - np.asarray(found.logprobs), 0.0)
+            d = np.where(mask, part.logprobs - to_host(found.logprobs), 0.0)
             sums += (np.expm1(-d) + d).sum(axis=1).tolist()
             tokens += mask.sum(axis=1).tolist()
         number = len(kinds[kind])
         by_task[kind] = _summary(np.array(sums[:number]), np.array(tokens[:number]))
-    result = {"kl": float(np.mean([entry["kl"] for entry in by_task.values()]))}
-    write_json(path, {**result, "estimator": "k3", "unit": "nats a response", "by_task": by_task})
+    mean = float(np.mean([entry["kl"] for entry in by_task.values()]))
+    result = {"kl": mean, "estimator": "k3", "unit": "nats a response", "by_task": by_task}
+    if is_main():
+        write_json(path, result)
 
 
 def _prompts(task: Task, settings: KlSettings) -> dict[str, list[tuple[Persona | None, Problem]]]:
@@ -119,8 +122,8 @@ def _answer(policy: Policy, params, kind: str, pairs: Sequence, mesh: Mesh, sett
         keys = jax.vmap(jax.random.fold_in, (None, 0))(kind_key, start + jnp.arange(rows))
         placed = shard_rows((*prompts, keys), mesh)
         out = sample(policy.model, params, *placed, settings.sampling, policy.end_tokens)
-        yield _Scored((*prompts, np.asarray(out.tokens), np.asarray(out.mask)),
-                      np.asarray(out.logprobs))  # fmt: skip
+        out = to_host(out)
+        yield _Scored((*prompts, out.tokens, out.mask), out.logprobs)
 
 
 def _summary(sums: np.ndarray, tokens: np.ndarray) -> dict:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
+from permix_jax.distributed import gather, is_main, on_main, own_part
 from permix_jax.evaluation.generate import Answer, generate, prompts_per_batch
 from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
 from permix_jax.evaluation.summary import summarise
@@ -21,7 +22,7 @@ from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.progress import Progress
 from permix_jax.randomness import key
-from permix_jax.rewards.verifier import Grades, Verifier
+from permix_jax.rewards.verifier import Grades, Verifier, join_grades
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.problem import Problem, Task
 
@@ -90,8 +91,13 @@ def evaluate(
     """
     personas = chosen_personas(task.personas, settings.sets, settings.personas)
     asked = _prompts(task, policy, personas, settings)
-    claim_folder(folder, {**identity, "prompts_sha256": _digest(asked)})
-    if (folder / "stability.json").exists():
+    identity = {**identity, "prompts_sha256": _digest(asked)}
+
+    def claim() -> bool:
+        claim_folder(folder, identity)
+        return (folder / "stability.json").exists()
+
+    if on_main(claim):
         return
 
     keys = [one for part in asked for one in part.keys()]
@@ -119,9 +125,11 @@ def evaluate(
             )
             grader.finish()
             before += len(part.ids) * part.samples
-        results = summarise(log.rows, personas, settings)
-    for name in sorted(results):  # stability last: where it exists, the evaluation is whole
-        write_json(folder / f"{name}.json", results[name])
+        rows = log.rows
+    if is_main():
+        results = summarise(rows, personas, settings)
+        for name in sorted(results):  # stability last: where it exists, the evaluation is whole
+            write_json(folder / f"{name}.json", results[name])
 
 
 def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[Persona]:
@@ -191,13 +199,16 @@ class _Grader:
         ]
         grades = None
         if self._prompts.kind == "problems":
-            texts = [answer.text for *_, answer in each]
-            grades = self._verifier.submit(texts, [problem for _, problem, *_ in each])
+            own = each[own_part(len(each))]
+            texts = [answer.text for *_, answer in own]
+            grades = self._verifier.submit(texts, [problem for _, problem, *_ in own])
         self._pending.append((each, grades))
 
     def _write(self) -> None:
         each, grades = self._pending.popleft()
-        correct = grades.result().correct.tolist() if grades else [math.nan] * len(each)
+        correct = [math.nan] * len(each)
+        if grades:
+            correct = join_grades(gather(grades.result())).correct.tolist()
         kind = self._prompts.kind
         self._log.append(
             [_row(self._task, kind, *one, x) for one, x in zip(each, correct, strict=True)]

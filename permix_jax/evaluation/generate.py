@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from permix_jax.models.policy import Policy
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import shard_rows
+from permix_jax.sharding import shard_rows, to_host
 
 
 class Answer(NamedTuple):
@@ -59,10 +58,9 @@ def generate(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         placed = shard_rows((*right_pad(filled, length), keys), mesh)
         out = sample(policy.model, params, *placed, sampling, policy.end_tokens)
-        texts = policy.text(np.asarray(out.tokens), np.asarray(out.mask))
-        flat = [
-            Answer(*pair) for pair in zip(texts, np.asarray(out.truncated).tolist(), strict=True)
-        ]
+        out = to_host(out)
+        texts = policy.text(out.tokens, out.mask)
+        flat = [Answer(*pair) for pair in zip(texts, out.truncated.tolist(), strict=True)]
         done = [flat[i * samples : (i + 1) * samples] for i in range(len(chunk))]
         answers += done
         after_batch(done)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from permix_jax.config import differing_fields
+from permix_jax.distributed import is_main
 from permix_jax.files import append, read_json, write_json
 
 
@@ -56,7 +57,8 @@ class GradedRows:
     """The rows on disk: always the first so many of `keys`, in that order.
 
     Use as a context manager. The order is that of an uninterrupted evaluation, so that one that
-    was interrupted ends in the same file, byte for byte.
+    was interrupted ends in the same file, byte for byte. Of several processes, which all append the
+    same rows, the main one writes.
 
     Args:
       path: of completions.jsonl; made if need be.
@@ -77,10 +79,12 @@ class GradedRows:
         self._path, self._keys = path, keys
         self.rows, ends = _read(path, keys)
         kept = max(end for end in (0, *batch_ends) if end <= len(self.rows))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
-        self._file.truncate(ends[kept])
         del self.rows[kept:]
+        self._file = None
+        if is_main():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(ends[kept])
 
     def append(self, rows: Sequence[dict]) -> None:
         """Returns when the rows are on disk. Raises ValueError if they are not the next ones, and
@@ -89,14 +93,16 @@ class GradedRows:
         wanted = self._keys[len(self.rows) : len(self.rows) + len(rows)]
         if [_key(row, self._keys) for row in rows] != list(wanted):
             raise ValueError(f"{self._path}: rows out of order after row {len(self.rows)}")
-        append(self._file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        if self._file is not None:
+            append(self._file, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.rows += rows
 
     def __enter__(self) -> "GradedRows":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _read(path: Path, keys: Sequence[NamedTuple]) -> tuple[list[dict], list[int]]:

@@ -20,7 +20,7 @@ from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.progress import Progress
 from permix_jax.rollout.padding import right_pad
-from permix_jax.sharding import shard_rows
+from permix_jax.sharding import shard_rows, to_host
 
 _MAX_WIDTH = 16  # responses that share a prompt in one batch
 
@@ -156,7 +156,7 @@ def _score_batch(
     placed = shard_rows((*prompts, *completions), reference.mesh)
     model, chunk = reference.policy.model, reference.chunk_tokens
     logprobs = _score(model, params, *placed, chunk_tokens=chunk)
-    sums = sum_tokens(np.asarray(logprobs), completions[1]).reshape(len(filled), shape.width)
+    sums = sum_tokens(to_host(logprobs), completions[1]).reshape(len(filled), shape.width)
     return [
         value
         for group, row in zip(batch, sums.tolist(), strict=False)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from permix_jax.distributed import is_main, on_main
 from permix_jax.evaluation.graded_rows import claim_folder
 from permix_jax.evaluation.judge_free import (
     agreement,
@@ -96,10 +97,11 @@ def measure_without_judge(
     """
     reference = replace(reference, get_params=cache(reference.get_params))
     for folder in folders:
-        if not claim(folder, reference.name, settings):
+        if not on_main(partial(claim, folder, reference.name, settings)):
             rows = read_jsonl(folder / "completions.jsonl")
             result = judge_free_figures(rows, reference, personas, settings, folder)
-            write_json(folder / FILE, result)
+            if is_main():
+                write_json(folder / FILE, result)
 
 
 def judge_free_figures(

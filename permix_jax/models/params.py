@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from permix_jax.models.transformer import Decoder
-from permix_jax.sharding import shardings_of
+from permix_jax.sharding import constrain, shardings_of
 
 _ADAPTER = ("_lora_a", "_lora_b")  # how the names of adapters end
 
@@ -66,6 +66,20 @@ def start_training(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> tu
         out_shardings=split_trained(model, param_shardings(model, mesh))[0],
     )
     return init(key), base
+
+
+def gathered(model: Decoder, params: dict) -> dict:
+    """The parameters as decoding reads them: matrices in the matmuls' dtype, all whole over `fsdp`.
+
+    Gathered and converted once, and not for every token. It takes a copy of the parameters in that
+    dtype, cut over `tensor` alone, for as long as the program runs.
+    """
+
+    def one(x: jax.Array, boxed: nn.Partitioned) -> jax.Array:
+        axes = [None if axis == "embed" else axis for axis in boxed.names]
+        return constrain(x if x.ndim == 1 else x.astype(model.config.dtype), *axes)
+
+    return jax.tree.map(one, params, boxed_shapes(model))
 
 
 def with_shardings(shapes, shardings):

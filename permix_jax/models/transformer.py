@@ -107,7 +107,8 @@ class Decoder(nn.Module):
           the next call's `cache`, or as the `prefix` of rows that continue these.
         """
         c = self.config
-        x = self.embedding[tokens].astype(c.dtype)
+        # Whole over `fsdp`: looked up in parts, it would be the activations that are gathered.
+        x = constrain(self.embedding.astype(c.dtype), "vocab", None)[tokens]
         if c.embed_scale != 1:
             x = x * jnp.asarray(c.embed_scale, c.dtype)
         x = constrain(x, "batch", None, None)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
-from permix_jax.sharding import MESH_AXES
+from permix_jax.sharding import mesh_of
 
 GIB = 2**30
 
@@ -79,4 +79,4 @@ def topology_mesh(topology: str, data: int, fsdp: int, tensor: int) -> Mesh:
             f"--topology={topology} has {len(devices)} chips, but mesh.data * mesh.fsdp * "
             f"mesh.tensor = {data} * {fsdp} * {tensor} = {data * fsdp * tensor}; make them equal"
         )
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return mesh_of(shape, devices)

@@ -168,7 +168,7 @@ def _ici_bytes(name, arguments: Arguments, model, config) -> float:
     walks = 2 + (model.remat == "full")
     gradients = _count(arguments.state.params) / _count(arguments.params)
     weight_passes, passes = {
-        "rollout": ((config.rollout.max_new_tokens + 1) * config.rollout.micro_batches, 1),
+        "rollout": (config.rollout.micro_batches, 1),  # gathered once for all tokens
         "score": (parts, 1),
         "update": ((walks + gradients) * parts, walks),
     }[name]

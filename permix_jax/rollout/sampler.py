@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from permix_jax.models.logprobs import prefill
+from permix_jax.models.params import gathered
 from permix_jax.models.transformer import Decoder, Segment, empty_segment
 from permix_jax.rollout.sampling import Sampling, draw
 from permix_jax.sharding import constrain, row_shards
@@ -64,6 +65,7 @@ def sample(
       end_tokens: ids that end a completion (and belong to it).
     """
     (U, _), B, T = prompt_tokens.shape, keys.shape[0], sampling.max_new_tokens
+    params = gathered(model, params)
     last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
     per_row = lambda x: constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))  # noqa: E731
     written = _Written(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from permix_jax.sharding import shards
+
 _BLOCK = 256  # vocabulary entries per block of the two-level draw
 
 
@@ -69,7 +71,8 @@ def inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
     finer-grained than one f32 cumulative sum over it. An entry of weight 0 is never drawn.
     """
     B, V = weights.shape
-    blocks = -(-V // _BLOCK)
+    # As many on every device: otherwise each would gather the whole vocabulary to cut it.
+    blocks = -(-V // (_BLOCK * shards("vocab"))) * shards("vocab")
     weights = jnp.pad(weights, ((0, 0), (0, blocks * _BLOCK - V))).reshape(B, blocks, _BLOCK)
     block = _pick(weights.sum(axis=-1), uniforms[:, 0])
     entries = jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0]

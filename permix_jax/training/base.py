@@ -62,8 +62,8 @@ def prepare_base(
 
     SFT trains all weights, in `model.param_dtype`, whether or not GRPO will train adapters.
     `initial_params` gives the parameters to start from; `folder` gets `checkpoints/`,
-    `metrics.jsonl` and `tensorboard/` of the SFT. Of several processes one trains it, and the
-    others wait.
+    `metrics.jsonl` and `tensorboard/` of the SFT. Of several runs one trains it, and the others
+    wait.
     """
     with locked(folder.with_suffix(".lock"), stop.check):
         if not _finished(config, folder):

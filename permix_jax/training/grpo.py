@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.distributed import is_main
 from permix_jax.files import write_rows
 from permix_jax.grpo.packing import padding_share
 from permix_jax.models.params import join, start_training
@@ -19,7 +20,7 @@ from permix_jax.personas.mixture import build_mixture
 from permix_jax.randomness import key
 from permix_jax.rewards.terms import reward_terms
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.sharding import replicate
+from permix_jax.sharding import replicate, to_host
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
 from permix_jax.training.programs import grpo_programs, pack_batch
@@ -93,7 +94,7 @@ def train_grpo(
         # Of sampler and trainer under one policy: later epochs compare it with another.
         metrics |= {name: x for name, x in first.items() if name.startswith("sampling/")}
         if adapts:
-            seen = np.asarray(batch.persona), rollouts.correct, config.personas.adaptive_decay
+            seen = to_host(batch.persona), rollouts.correct, config.personas.adaptive_decay
             state = state.replace(accuracies=replicate(update_accuracies(accuracies, *seen), mesh))
         row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
         row["learning_rate"] = float(programs.schedule(step * g.epochs - 1))
@@ -104,7 +105,7 @@ def train_grpo(
         if rehearsed:
             row["tokens/rehearsal"] = int(rehearsed[0].completion_mask.sum())
             row["tokens/generated"] += row["tokens/rehearsal"]
-        if step % t.log_completions_every == 0 or step == t.steps:
+        if is_main() and (step % t.log_completions_every == 0 or step == t.steps):
             write_rows(workdir / "completions" / f"{step}.jsonl", rollouts.records)
         return state, row
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from permix_jax.distributed import is_main
 from permix_jax.files import write_rows
 
 
@@ -13,10 +14,13 @@ class MetricsLog:
     """Appends one JSON object a step to `metrics.jsonl`, and the same to `tensorboard/`.
 
     Opened at `step`, it keeps the rows up to it and drops what a killed run wrote beyond its last
-    checkpoint: those steps will be done again.
+    checkpoint: those steps will be done again. Of several processes, the main one writes.
     """
 
     def __init__(self, folder: Path, step: int):
+        self._file = None
+        if not is_main():
+            return
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         write_rows(self._path, [row for row in read_rows(self._path) if row["step"] <= step])
@@ -24,6 +28,8 @@ class MetricsLog:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Mapping[str, float]) -> None:
+        if self._file is None:
+            return
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():
@@ -31,8 +37,9 @@ class MetricsLog:
                 self._board.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
 
 
 def read_rows(path: Path) -> list[dict]:

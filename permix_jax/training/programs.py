@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -16,6 +15,7 @@ from permix_jax.grpo.loss import LossConfig
 from permix_jax.grpo.packing import Packing, Shape, pack, packed_shapes
 from permix_jax.models.params import without_lora
 from permix_jax.models.transformer import Decoder
+from permix_jax.sharding import to_host
 from permix_jax.training.sft import SFTBatch, sft_gradients
 from permix_jax.training.state import TrainState, make_optimizer, make_step, state_shardings
 
@@ -57,7 +57,7 @@ def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> GrpoProgram
 
 def pack_batch(config: ConfigDict, batch: RolloutBatch) -> Packing:
     """How the update and the reference compute a batch, on the host."""
-    masks = np.asarray(batch.prompt_mask), np.asarray(batch.completion_mask)
+    masks = to_host((batch.prompt_mask, batch.completion_mask))
     return pack(*masks, batch_shapes(config, *(mask.shape for mask in masks)))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.distributed import gather, own_part
 from permix_jax.grpo.advantages import group_advantages, group_ids, share_without_spread
 from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.models.policy import Policy
@@ -26,7 +27,7 @@ from permix_jax.rewards.verifier import Verifier, join_grades
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import shard_rows
+from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.tasks.problem import Problem, Task
 
@@ -58,7 +59,8 @@ class RolloutWorker:
     """Makes the rollouts of any step, each a pure function of (params, step, mixture weights).
 
     The verifier grades the rollouts of a part of the step while the next part is sampled, and the
-    last part while the caller computes whatever needs no rewards: `sample`, then `grade`.
+    last part while the caller computes whatever needs no rewards: `sample`, then `grade`. Of
+    several processes, each has its share of the rollouts graded.
     """
 
     config: ConfigDict
@@ -90,9 +92,10 @@ class RolloutWorker:
         parts, texts, grades = self._sample(params, prompts, step), [], []
         rows = len(each) // len(parts)
         for i, part in enumerate(parts):
-            texts += self.policy.text(np.asarray(part.tokens), np.asarray(part.mask))
+            texts += self.policy.text(*to_host((part.tokens, part.mask)))
             asked = [problem for problem, _ in each[i * rows : (i + 1) * rows]]
-            grades.append(self.verifier.submit(texts[i * rows :], asked))
+            own = own_part(rows)
+            grades.append(self.verifier.submit(texts[i * rows :][own], asked[own]))
         completions = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
         problem, persona = self._indices(personas)
@@ -123,10 +126,11 @@ class RolloutWorker:
         """Waits for the verifier; adds rewards and advantages to the batch."""
         c, begin = self.config, time.monotonic()
         batch, each, texts = sampled.batch, sampled.each, sampled.texts
-        correct, verifier_metrics = join_grades([future.result() for future in sampled.grades])
+        parts = [part for future in sampled.grades for part in gather(future.result())]
+        correct, verifier_metrics = join_grades(parts)
         waited = time.monotonic() - begin
-        lengths = np.asarray(batch.completion_mask).sum(axis=1)
-        truncated = np.asarray(batch.truncated)
+        lengths = to_host(batch.completion_mask).sum(axis=1)
+        truncated = to_host(batch.truncated)
         completions = [
             Completion(text, int(length), c.rollout.max_new_tokens, bool(cut), problem, float(x))
             for text, length, cut, (problem, _), x in zip(
@@ -134,9 +138,7 @@ class RolloutWorker:
             )
         ]
         rewards, means = total_reward(self.terms, completions)
-        groups = group_ids(
-            c.grpo.advantage_group, np.asarray(batch.problem), np.asarray(batch.persona)
-        )
+        groups = group_ids(c.grpo.advantage_group, *to_host((batch.problem, batch.persona)))
         advantages = group_advantages(rewards, groups, c.grpo.advantage_scale)
         batch = batch.replace(
             **shard_rows({"rewards": rewards, "advantages": advantages}, self.mesh)

@@ -2,16 +2,22 @@
 
 import signal
 
+from permix_jax.distributed import any_process
+
 
 class Stopped(Exception):
     """Somebody asked the run to stop, and everything done so far is saved."""
 
 
 class StopRequest:
-    """While entered, a first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts."""
+    """While entered, a first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts.
+
+    Of several processes that run one program, all must read `requested` (or `check`) in the same
+    places: it is True for all once one of them got a signal.
+    """
 
     def __init__(self):
-        self.requested = False
+        self._signalled = False
         self._previous = {}
 
     def __enter__(self) -> "StopRequest":
@@ -24,9 +30,13 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number, _frame) -> None:
-        if self.requested and number == signal.SIGINT:
+        if self._signalled and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self._signalled = True
+
+    @property
+    def requested(self) -> bool:
+        return any_process(self._signalled)
 
     def check(self) -> None:
         """Raises Stopped if a stop was requested: for places with nothing of their own to save."""

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.distributed import is_main
 from permix_jax.files import write_rows
 from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
@@ -20,7 +21,7 @@ from permix_jax.personas.mixture import build_mixture
 from permix_jax.randomness import generator, key
 from permix_jax.rewards.terms import reward_terms
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.sharding import shard_rows
+from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.problem import Demonstration, Task
 from permix_jax.training.loop import Row, fit
 from permix_jax.training.programs import supervised_programs
@@ -84,7 +85,7 @@ def train_distill(
     def responses(step: int) -> tuple[list[Demonstration], Row]:
         sampled = worker.sample(teacher_params, step, {})
         rollouts = worker.grade(sampled)
-        right = (rollouts.correct == 1) & ~np.asarray(rollouts.batch.truncated)
+        right = (rollouts.correct == 1) & ~to_host(rollouts.batch.truncated)
         chosen = [
             Demonstration(persona, problem.prompt, text)
             for (problem, persona), text, keep in zip(
@@ -92,7 +93,8 @@ def train_distill(
             )
             if keep
         ]
-        if step % config.train.log_completions_every == 0 or step == config.train.steps:
+        due = step % config.train.log_completions_every == 0 or step == config.train.steps
+        if due and is_main():
             write_rows(workdir / "completions" / f"{step}.jsonl", rollouts.records)
         known = rollouts.correct[~np.isnan(rollouts.correct)]
         row = {

@@ -1,0 +1,52 @@
+r"""Runs a command of launch/ in several processes on this machine, each with a CPU device:
+
+    python launch/local.py --processes=2 launch/train.py \
+        --config=configs/permix.py --config.mesh.data=2
+
+They train one run together, as the hosts of a cluster would; docs/scale.md says how it is done
+there. The same command again goes on where the last one stopped.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("--processes", type=int, required=True)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="launch/train.py and its flags")
+    args = parser.parse_args()
+    if args.processes < 1 or not args.command:
+        parser.error("give --processes=N, at least 1, and then the command")
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # XLA takes the number of its threads from NPROC.
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "NPROC": str(max(1, cores // args.processes))}
+    several = [f"--coordinator={coordinator}", f"--processes={args.processes}"]
+    running = [
+        subprocess.Popen([sys.executable, *args.command, *several, f"--process={i}"], env=env)
+        for i in range(args.processes)
+    ]
+    # Ctrl-C reaches the processes by itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in running])
+    while any(process.poll() is None for process in running):
+        if any(process.poll() for process in running):
+            for process in running:  # one failed, and the others wait for it
+                process.kill()
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return max(abs(process.returncode) for process in running)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

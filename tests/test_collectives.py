@@ -1,0 +1,121 @@
+"""What compiled programs send between devices, on meshes of eight: no more than they need."""
+
+import functools
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+from grpo_batches import small_decoder
+from hlo import collectives, in_loops
+from jax.sharding import NamedSharding
+from runs import load_config
+
+from permix_jax.models.params import create_params, param_shardings
+from permix_jax.planning.programs import abstract_arguments, bytes_per_chip
+from permix_jax.rollout.sampler import sample
+from permix_jax.rollout.sampling import Sampling, draw
+from permix_jax.sharding import make_mesh, shard_rows, spec
+from permix_jax.training.programs import grpo_programs
+
+MODEL = small_decoder(tie_embeddings=False)
+SAMPLING, END_TOKENS = Sampling(8, temperature=0.9), (3, 7, 11)
+
+
+@functools.cache
+def fresh_params():
+    return create_params(MODEL, jax.random.key(0), make_mesh(1, 1, 1))
+
+
+def rollout(shape):
+    """The completions of fixed prompts on a mesh, and the collectives within the decode loop."""
+    rng, mesh = np.random.default_rng(0), make_mesh(*shape)
+    prompts = rng.integers(0, 40, (8, 6), np.int32)
+    mask = np.arange(6) < rng.integers(1, 7, (8, 1))
+    with jax.set_mesh(mesh):
+        keys = jax.random.split(jax.random.key(1), 16)
+        arrays = shard_rows((prompts, mask, keys), mesh)
+        params = jax.device_put(fresh_params(), param_shardings(MODEL, mesh))
+        static = {"sampling": SAMPLING, "end_tokens": END_TOKENS}
+        compiled = sample.lower(MODEL, params, *arrays, **static).compile()
+        return compiled(params, *arrays), collectives(in_loops(compiled.as_text()))
+
+
+@pytest.fixture(scope="module")
+def on_one():
+    return rollout((1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def for_tensor():
+    """Kinds of the collectives that a mesh of `tensor` alone needs for a token."""
+    return Counter(found.kind for found in rollout((1, 1, 2))[1])
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 1, 1), (1, 8, 1), (2, 4, 1), (4, 1, 2), (1, 4, 2), (2, 2, 2)], ids=str
+)
+def test_a_rollout_is_the_same_on_any_mesh_and_decoding_gathers_nothing(on_one, for_tensor, shape):
+    """Within the loop there is what `tensor` needs, and the agreement that all rows have ended."""
+    expected, none = on_one
+    assert none == []
+    found, sent = rollout(shape)
+    for name in ("tokens", "mask", "truncated"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-5)
+    assert expected.mask.sum(axis=1).min() < SAMPLING.max_new_tokens
+
+    agreement = [one for one in sent if one.kind == "all-reduce" and one.bytes <= 4]
+    assert len(agreement) == 1
+    rest = Counter(one.kind for one in sent if one not in agreement)
+    assert rest == (for_tensor if shape[2] > 1 else Counter())
+
+
+def test_a_draw_does_not_gather_the_vocabulary():
+    """Nor where its shards are no multiples of the blocks that the draw works in."""
+    mesh, rows, vocabulary = make_mesh(1, 2, 4), 16, 4 * 650
+    logits = np.random.default_rng(0).normal(size=(rows, vocabulary)).astype(np.float32)
+    with jax.set_mesh(mesh):
+        keys = shard_rows(jax.random.split(jax.random.key(0), rows), mesh)
+        placed = jax.device_put(logits, NamedSharding(mesh, spec("batch", "vocab")))
+        program = jax.jit(draw, static_argnums=2).lower(keys, placed, SAMPLING).compile()
+        tokens, logprobs = program(keys, placed)
+    sent = collectives(program.as_text().splitlines())
+    assert sent and max(one.bytes for one in sent) < logits.nbytes / 8
+    expected = draw(jax.random.split(jax.random.key(0), rows), logits, SAMPLING)
+    np.testing.assert_array_equal(tokens, expected[0])
+    np.testing.assert_allclose(logprobs, expected[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2)], ids=str)
+def test_an_update_holds_its_share_and_gathers_one_parameter_at_a_time(shape):
+    fields = dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), shape, strict=True))
+    config = load_config("permix.py", "tiny", **fields)
+
+    def on(mesh):
+        programs = grpo_programs(config, MODEL, mesh)
+        return programs, abstract_arguments(config, MODEL, programs, mesh)
+
+    _, whole = on(make_mesh(1, 1, 1))
+    programs, x = on(mesh := make_mesh(*shape))
+    with jax.set_mesh(mesh):
+        compiled = programs.update.trace(x.state, x.batch, x.packing, x.frozen).lower().compile()
+
+    def matrices(state):
+        return [leaf for leaf in jax.tree.leaves(state) if leaf.ndim > 1]
+
+    share = shape[1] * shape[2]
+    assert bytes_per_chip(matrices(x.state)) * share == bytes_per_chip(matrices(whole.state))
+    held = compiled.memory_analysis().argument_size_in_bytes
+    # Fields of the batch that the update does not read are no arguments of it.
+    assert bytes_per_chip(x.state) < held <= bytes_per_chip((x.state, x.batch, x.packing))
+
+    # Packing brings the rollouts together: 4 bytes a token, of what is known of each.
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(whole.params)]
+    limit = max(*sizes, 4 * x.batch.completion_tokens.size)
+    assert limit < sum(sizes) / 2
+    gathers = [
+        one for one in collectives(compiled.as_text().splitlines()) if one.kind == "all-gather"
+    ]
+    assert len(gathers) >= len(matrices(x.params))
+    assert max(one.bytes for one in gathers) <= limit
