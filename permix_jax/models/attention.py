@@ -27,7 +27,7 @@ def attend(
     B, T, H, D = query.shape
     scores = [_scores(query, keys, mask, scale) for keys, _, mask in segments]
     # Merged by log-sum-exp: the segments' sums of exponentials add, over one common maximum.
-    highest = reduce(jnp.maximum, [score.max(axis=-1) for score in scores])
+    highest = reduce(jnp.maximum, [score.max(axis=-1, initial=-jnp.inf) for score in scores])
     highest = jax.lax.stop_gradient(jnp.maximum(highest, -1e30))[..., None]
     total, out = 0, 0
     for (_, values, _), score in zip(segments, scores, strict=True):

@@ -92,4 +92,18 @@ def make_step(
         metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=_compiler_options(shardings),
+    )
+
+
+def _compiler_options(shardings) -> dict[str, str]:
+    """On a CPU XLA runs whatever can run at once, and so remakes the activations of all layers
+    before it uses those of one: told to, it goes by memory instead."""
+    devices = jax.tree.leaves(shardings)[0].device_set
+    if {device.platform for device in devices} != {"cpu"}:
+        return {}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
