@@ -38,7 +38,7 @@ def compare_runs(runs: Sequence[Run]) -> dict:
         of_preset, groups = [run for run in runs if run.preset == preset], defaultdict(list)
         for run in of_preset:
             groups[run.name].append(run)
-        by_seed = {name: _by_seed(group) for name, group in sorted(groups.items())}
+        by_seed = {name: _by_seed(group) for name, group in groups.items()}
         if base := _bases(of_preset):
             methods[f"base{suffix}"] = _summary(base)
         methods |= {f"{name}{suffix}": _summary(of) for name, of in by_seed.items()}

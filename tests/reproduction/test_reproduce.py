@@ -67,14 +67,14 @@ def test_killed_and_started_again(tmp_path, monkeypatch):
 
     rows = [line.partition("  ")[0] for line in said.splitlines()]
     table = rows[rows.index("method") :]
-    assert table[2:6] == ["base:tiny", "permix:tiny", "rlvr:tiny", "permix:tiny - rlvr"]
+    assert table[2:6] == ["base:tiny", "rlvr:tiny", "permix:tiny", "permix:tiny - rlvr"]
     assert (out / "comparison.txt").read_text() in said
     comparison = json.loads((out / "comparison.json").read_text())
     assert comparison["methods"]["rlvr:tiny"]["seeds"] == [0, 1]
     tokens = comparison["tokens"]
     assert tokens["rlvr"]["generated"] == tokens["rlvr"]["trained"] > 4 * 64
     report = json.loads((out / "report.json").read_text())
-    assert report["names"] == ["base:tiny", "permix:tiny", "rlvr:tiny"]
+    assert report["names"] == ["base:tiny", "rlvr:tiny", "permix:tiny"]
     assert "<html" in (out / "report.html").read_text()
     plots = {path.name for path in out.glob("*.png")}
     assert plots == {"robustness_fidelity.png", "pss_over_steps.png", "accuracy_by_persona.png"}
