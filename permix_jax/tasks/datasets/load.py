@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _USERS_OWN = (".jsonl", ".jsonl.gz")
 # What a built set depends on beside its files: a change of this code makes a new one.
-_CODE = ("builders.py", "catalogue.py", "rows.py")
+_CODE = ("builders.py", "catalogue.py", "equations.py", "rows.py")
 
 
 def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:

@@ -5,7 +5,7 @@ r"""What a row of each data set says, as a `Problem`: the bare question, and wha
 
     GSM8K   the solution loses its marked calculations <<...>> and its last line "#### N"
     MATH    a level is a number, 0 for "Level ?"
-    MAWPS   0.3333333333 is "1/3", and 43.0 is "43"
+    MAWPS   0.3333333333 is "1/3", and 43.0 is "43"; the solution is ours (`equations.py`)
     SVAMP   body and question are joined; a body without a full stop is an open "If ..." clause
     AIME    the answer 025 is "25"
 """
@@ -19,6 +19,7 @@ from typing import Any
 
 from permix_jax.json_lines import parse_rows, text_field
 from permix_jax.rewards.grade import readable
+from permix_jax.tasks.datasets.equations import only_equation
 from permix_jax.tasks.problem import Problem
 
 Row = Mapping[str, Any]
@@ -86,7 +87,10 @@ def mawps(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any
     # Ten decimals are the beginning of a fraction.
     if len(answer.partition(".")[2]) >= 10:
         answer = str(Fraction(answer).limit_denominator(100))
-    return f"mawps-{line}", text_field(row, "input", where), answer, _type(row)
+    question, meta = text_field(row, "input", where), _type(row)
+    if equation := only_equation(question, answer):
+        meta["solution"] = equation
+    return f"mawps-{line}", question, answer, meta
 
 
 def svamp(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:

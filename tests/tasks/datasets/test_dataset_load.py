@@ -231,7 +231,7 @@ REAL = {
     "math12k": (11998, "8cf8752e3d9f"),
     "math500": (500, "0337fd5569d9"),
     "aime24": (30, "64343f08f335"),
-    "mawps": (2065, "4008fbce29b7"),
+    "mawps": (2065, "b465a155f7d0"),
     "svamp": (1000, "7bd47d0eae4d"),
 }
 
@@ -252,6 +252,11 @@ def test_real_gsm8k_has_its_known_steps(real_problems):
         0: 95, 1: 404, 2: 2175, 3: 2137, 4: 1424, 5: 785, 6: 287, 7: 123, 8: 40, 9: 3
     }  # fmt: skip
     assert not any("<<" in problem.meta["solution"] for problem in problems)
+
+
+def test_real_mawps_has_equations_where_one_alone_fits(real_problems):
+    solutions = [p.meta["solution"] for p in real_problems("mawps") if "solution" in p.meta]
+    assert len(solutions) == 1264 and solutions[:2] == ["70 - 27 = 43", "54 - 28 = 26"]
 
 
 def test_real_math_has_its_known_levels(real_problems):

@@ -50,7 +50,7 @@ def test_math_and_math500_have_the_same_fields():
 def test_mawps_numbers_are_exact():
     problems = read(rows.mawps, MAWPS)
     assert [p.answer for p in problems] == ["43", "1/3", "43", "5", "6", "1.84"]
-    assert [p.meta for p in problems[:2]] == [{"type": "addsub"}, {}]
+    assert [p.meta for p in problems[:2]] == [{"type": "addsub", "solution": "40 + 3 = 43"}, {}]
 
 
 def test_svamp_joins_body_and_question():
