@@ -12,6 +12,8 @@ from permix_jax.evaluation.personagym.prompts import Prompt
 from permix_jax.progress import Progress
 
 _ENOUGH_REFUSALS = 10
+# A Ctrl-C that comes just before a wait begins does not end it.
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def ask(
@@ -117,7 +119,10 @@ def _endpoint_replies(
     failure = None
     try:
         while running:
-            item = done.get()
+            try:
+                item = done.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            except queue.Empty:
+                continue
             if item is None:
                 running -= 1
             elif item[0] is None:
