@@ -7,6 +7,7 @@ from math import prod
 import jax
 import numpy as np
 import pytest
+from hlo import computations
 
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
@@ -30,14 +31,12 @@ PASSED_ON = ("parameter", "get-tuple-element", "bitcast", "tuple", "while", "cal
 
 def made_in_loops(program: str) -> list[tuple[str, int]]:
     """(name, elements) of each array that an instruction of a while loop's body writes."""
-    found = []
+    parts, found = computations(program), []
     for body in re.findall(r"\bwhile\(.*body=%?([\w.-]+)", program):
-        text = program[program.index(f"\n%{body} ") :]
-        for name, shape, operation in re.findall(
-            r"\n\s+(?:ROOT )?%([\w.-]+) = \w+\[([\d,]*)\]\S* ([\w-]+)\(", text[: text.index("\n}")]
-        ):
-            if operation not in PASSED_ON:
-                found.append((name, prod(map(int, filter(None, shape.split(","))))))
+        for line in parts[body]:
+            made = re.match(r"\s+(?:ROOT )?%([\w.-]+) = \w+\[([\d,]*)\]\S* ([\w-]+)\(", line)
+            if made and made[3] not in PASSED_ON:
+                found.append((made[1], prod(map(int, filter(None, made[2].split(","))))))
     return found
 
 
