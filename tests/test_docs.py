@@ -7,7 +7,7 @@ from runs import ROOT, load_config
 
 from permix_jax.config import flat_fields
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIELDS = set(flat_fields(load_config("reproduce.py", "").to_dict()))
 SECTIONS = {field.partition(".")[0] for field in FIELDS if "." in field}
 
