@@ -163,7 +163,8 @@ def test_the_summary_is_a_function_of_the_seed(answers, tmp_path):
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits none
 from judge_server import BENCHMARK, judge_at
 from permix_jax.evaluation.personagym.judging import judge
 try:
