@@ -1,25 +1,21 @@
 """How far a policy has moved from its base: an estimate of KL(policy || base) from its answers."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from permix_jax.distributed import is_main
+from permix_jax.evaluation.generate import Batch, generate
+from permix_jax.evaluation.likelihood import token_logprobs
 from permix_jax.files import write_json
-from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.progress import Progress
 from permix_jax.randomness import generator, key
-from permix_jax.rollout.padding import bucket, right_pad
-from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.problem import Problem, Task
@@ -37,11 +33,6 @@ class KlSettings(NamedTuple):
     max_prompt_tokens: int
     chunk_tokens: int
     sampling: Sampling
-
-
-class _Scored(NamedTuple):
-    arrays: tuple  # prompt tokens and mask, completion tokens and mask, on the host
-    logprobs: np.ndarray  # [rows, T], of the policy
 
 
 def measure_kl(
@@ -65,29 +56,30 @@ def measure_kl(
     First the policy's parameters are held, then the base's.
     """
     kinds = _prompts(task, settings)
-    sampled, params = {}, get_params()
+    answered, params = {}, get_params()
     with Progress("KL to the base policy", sum(map(len, kinds.values()))) as progress:
         for kind, pairs in kinds.items():
-            sampled[kind] = []
-            for part in _answer(policy, params, kind, pairs, mesh, settings):
-                sampled[kind].append(part)
-                progress.advance(len(part.logprobs))
+            answered[kind] = []
+            for batch in generate(
+                policy,
+                params,
+                render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs]),
+                1,
+                settings.sampling,
+                key(settings.seed, f"evaluation/kl/{kind}"),
+                settings.batch_size,
+                settings.max_prompt_tokens,
+                mesh,
+            ):
+                answered[kind].append(batch)
+                progress.advance(batch.number)
                 check_stop()
     del params
     base = get_base()
-    score = jax.jit(partial(completion_logprobs, base_policy.model), static_argnums=(5, 6))
     by_task = {}
-    for kind, parts in sampled.items():
-        sums, tokens = [], []
-        for part in parts:
-            arrays = shard_rows(part.arrays, mesh)
-            found = score(base, *arrays, settings.sampling.temperature, settings.chunk_tokens)
-            mask = part.arrays[3]
-            d = np.where(mask, part.logprobs - to_host(found.logprobs), 0.0)
-            sums += (np.expm1(-d) + d).sum(axis=1).tolist()
-            tokens += mask.sum(axis=1).tolist()
-        number = len(kinds[kind])
-        by_task[kind] = _summary(np.array(sums[:number]), np.array(tokens[:number]))
+    for kind, batches in answered.items():
+        parts = [_k3(batch, base_policy, base, mesh, settings) for batch in batches]
+        by_task[kind] = _summary(*map(np.concatenate, zip(*parts, strict=True)))
     mean = float(np.mean([entry["kl"] for entry in by_task.values()]))
     result = {"kl": mean, "estimator": "k3", "unit": "nats a response", "by_task": by_task}
     if is_main():
@@ -110,20 +102,21 @@ def _prompts(task: Task, settings: KlSettings) -> dict[str, list[tuple[Persona |
     }
 
 
-def _answer(policy: Policy, params, kind: str, pairs: Sequence, mesh: Mesh, settings: KlSettings):
-    """Yields _Scored for each batch; the last is filled up with copies."""
-    ids = render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs])
-    length = bucket(max(map(len, ids)), settings.max_prompt_tokens)
-    rows = settings.batch_size
-    kind_key = key(settings.seed, f"evaluation/kl/{kind}")
-    for start in range(0, len(ids), rows):
-        chunk = ids[start : start + rows]
-        prompts = right_pad([*chunk, *[chunk[0]] * (rows - len(chunk))], length)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(kind_key, start + jnp.arange(rows))
-        placed = shard_rows((*prompts, keys), mesh)
-        out = sample(policy.model, params, *placed, settings.sampling, policy.end_tokens)
-        out = to_host(out)
-        yield _Scored((*prompts, out.tokens, out.mask), out.logprobs)
+def _k3(
+    batch: Batch, base_policy: Policy, base, mesh: Mesh, settings: KlSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """The estimates of a batch's responses, in nats, and their tokens: [number] each."""
+    tokens, mask, logprobs, _ = batch.completions
+    of_base = token_logprobs(
+        base_policy.model,
+        base,
+        *shard_rows((*batch.prompts, tokens, mask), mesh),
+        temperature=settings.sampling.temperature,
+        chunk_tokens=settings.chunk_tokens,
+    )
+    d = np.where(mask, logprobs - to_host(of_base), 0.0)
+    estimates = (np.expm1(-d) + d).sum(axis=1)
+    return estimates[: batch.number], mask.sum(axis=1)[: batch.number]
 
 
 def _summary(sums: np.ndarray, tokens: np.ndarray) -> dict:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from permix_jax.distributed import gather, is_main, on_main, own_part
-from permix_jax.evaluation.generate import Answer, generate, prompts_per_batch
+from permix_jax.evaluation.generate import Answer, answers_of, generate, prompts_per_batch
 from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
 from permix_jax.evaluation.summary import summarise
 from permix_jax.files import write_json
@@ -110,7 +110,7 @@ def evaluate(
         for part in asked:
             first = max(0, len(log.rows) - before) // part.samples
             grader = _Grader(task, verifier, part, first, log, progress, check_stop)
-            generate(
+            for batch in generate(
                 policy,
                 params,
                 part.ids,
@@ -120,9 +120,9 @@ def evaluate(
                 settings.batch_size,
                 settings.max_prompt_tokens,
                 mesh,
-                grader.after_batch,
                 first,
-            )
+            ):
+                grader.add(answers_of(policy, batch))
             grader.finish()
             before += len(part.ids) * part.samples
         rows = log.rows
@@ -172,7 +172,7 @@ class _Grader:
         self._log, self._progress, self._check_stop = log, progress, check_stop
         self._pending: deque[tuple[list, Future[Grades] | None]] = deque()
 
-    def after_batch(self, batch: Sequence[Sequence[Answer]]) -> None:
+    def add(self, batch: Sequence[Sequence[Answer]]) -> None:
         """Takes the answers to the next prompts; writes the rows of the batch before."""
         self._submit(batch)
         if len(self._pending) > 1:

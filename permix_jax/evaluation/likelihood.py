@@ -155,8 +155,8 @@ def _score_batch(
     completions = right_pad([tokens[m] for row in members for m in row], shape.response)
     placed = shard_rows((*prompts, *completions), reference.mesh)
     model, chunk = reference.policy.model, reference.chunk_tokens
-    logprobs = _score(model, params, *placed, chunk_tokens=chunk)
-    sums = sum_tokens(to_host(logprobs), completions[1]).reshape(len(filled), shape.width)
+    logprobs = to_host(token_logprobs(model, params, *placed, temperature=1.0, chunk_tokens=chunk))
+    sums = sum_tokens(logprobs, completions[1]).reshape(len(filled), shape.width)
     return [
         value
         for group, row in zip(batch, sums.tolist(), strict=False)
@@ -164,9 +164,12 @@ def _score_batch(
     ]
 
 
-@partial(jax.jit, static_argnames=("model", "chunk_tokens"))
-def _score(model: Decoder, params, *arrays: jax.Array, chunk_tokens: int) -> jax.Array:
-    return completion_logprobs(model, params, *arrays, 1.0, chunk_tokens).logprobs
+@partial(jax.jit, static_argnames=("model", "temperature", "chunk_tokens"))
+def token_logprobs(
+    model: Decoder, params, *arrays: jax.Array, temperature: float, chunk_tokens: int
+) -> jax.Array:
+    """`completion_logprobs` compiled, without the entropies: f32 [B, T]."""
+    return completion_logprobs(model, params, *arrays, temperature, chunk_tokens).logprobs
 
 
 def _rounded(length: int) -> int:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from permix_jax.evaluation.generate import Answer as Completion
-from permix_jax.evaluation.generate import generate
+from permix_jax.evaluation.generate import answers_of, generate
 from permix_jax.evaluation.graded_rows import GradedRows, claim_folder
 from permix_jax.evaluation.personagym.answers import Answer
 from permix_jax.evaluation.personagym.benchmark import Question
@@ -92,27 +92,24 @@ def answer(
         GradedRows(folder / FILE, questions, ends) as log,
         Progress(f"answers of {label}", total, len(log.rows)) as progress,
     ):
-
-        def after_batch(answers: Sequence[Sequence[Completion]]) -> None:
-            asked = questions[len(log.rows) : len(log.rows) + len(answers)]
+        params = get_params() if len(log.rows) < total else None
+        for done in generate(
+            policy,
+            params,
+            prompts,
+            1,
+            settings.sampling,
+            key(settings.seed, "personagym"),
+            batch,
+            longest,
+            mesh,
+            len(log.rows),
+        ):
+            asked = questions[len(log.rows) : len(log.rows) + done.number]
+            answers = answers_of(policy, done)
             log.append([_row(*pair) for pair in zip(asked, answers, strict=True)])
-            progress.advance(len(answers))
+            progress.advance(done.number)
             check_stop()
-
-        if len(log.rows) < total:
-            generate(
-                policy,
-                get_params(),
-                prompts,
-                1,
-                settings.sampling,
-                key(settings.seed, "personagym"),
-                batch,
-                longest,
-                mesh,
-                after_batch,
-                len(log.rows),
-            )
 
 
 def as_persona(name: str) -> Persona:

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 from jax.sharding import Mesh
 
-from permix_jax.evaluation.generate import generate
+from permix_jax.evaluation.generate import answers_of, generate
 from permix_jax.evaluation.personagym.judges import (
     Judge,
     JudgeError,
@@ -67,7 +67,7 @@ def _replies(
         # A power of two, so that a few compiled programs serve all prompts.
         longest = 1 << (max(map(len, rows)) - 1).bit_length()
         with jax.set_mesh(mesh):
-            answers = generate(
+            batches = generate(
                 policy,
                 params,
                 rows,
@@ -77,8 +77,8 @@ def _replies(
                 judge.batch_size,
                 longest,
                 mesh,
-                lambda _: None,
             )
+            answers = [answer for batch in batches for answer in answers_of(policy, batch)]
         for i, (answer,) in zip(asked, answers, strict=True):
             replies[i] = Reply(answer.text, answer.truncated)
     return replies
