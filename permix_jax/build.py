@@ -19,6 +19,7 @@ from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.latent_style import latent_style_task
 from permix_jax.tasks.problem import Task
 from permix_jax.tasks.problem_task import DataSettings, problem_task
+from permix_jax.training.programs import rollout_sampling
 
 
 def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> Task:
@@ -106,7 +107,7 @@ def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
         batch_size=min(e.batch_size, e.kl_responses),
         max_prompt_tokens=r.max_prompt_tokens,
         chunk_tokens=config.model.head_chunk,
-        sampling=Sampling(r.max_new_tokens, r.temperature, halvings=r.halvings),
+        sampling=rollout_sampling(config),
     )
 
 

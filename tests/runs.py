@@ -45,29 +45,41 @@ def metrics(workdir: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
 
 
-# Runs launch/train.py, and strikes right after the n-th row of metrics has been written: of the
-# tiny config, SFT writes 120, then GRPO 6.
-_STRIKE_AT_ROW = """
-import os, runpy, signal, sys
-from permix_jax.training.log import MetricsLog
-write, rows = MetricsLog.write, 0
-def striking_write(self, row):
-    global rows
-    write(self, row)
-    rows += 1
-    if rows == {row} and {args} <= set(sys.argv):
-        os.kill(os.getpid(), signal.{signal})
-MetricsLog.write = striking_write
+_STRIKE = """
+import importlib, os, runpy, signal, sys
+owner = getattr(importlib.import_module({module!r}), {owner!r})
+method, calls = owner.{method}, 0
+def striking(self, *args):
+    global calls
+    method(self, *args)
+    calls += 1
+    if calls == {call} and {args} <= set(sys.argv):
+        {deed}
+owner.{method} = striking
 sys.argv[0] = {script!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+# A row of metrics; of the tiny config, SFT writes 120, then GRPO 6.
+METRICS_ROW = "permix_jax.training.log:MetricsLog.write"
+GRADED_BATCH = "permix_jax.evaluation.graded_rows:GradedRows.append"
 
 
-def strike(row: int, name: str, *args: str) -> str:
-    """A program that runs as launch/train.py does and, if it has these arguments, gets the signal
-    `name` after that row."""
-    script = str(ROOT / "launch/train.py")
-    return _STRIKE_AT_ROW.format(row=row, signal=name, script=script, args=set(args) or "set()")
+def strike(
+    call: int, deed: str, *args: str, after: str = METRICS_ROW, script: str = "launch/train.py"
+) -> str:
+    """A program that runs as `script` does and, if it has these arguments, does `deed`, a signal's
+    name or a statement, right after that call of the method `after` has returned."""
+    module, _, name = after.partition(":")
+    owner, _, method = name.partition(".")
+    return _STRIKE.format(
+        module=module,
+        owner=owner,
+        method=method,
+        call=call,
+        args=set(args) or "set()",
+        deed=f"os.kill(os.getpid(), signal.{deed})" if deed.startswith("SIG") else deed,
+        script=str(ROOT / script),
+    )
 
 
 @contextlib.contextmanager

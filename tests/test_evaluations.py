@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from runs import ROOT, load_config
+from runs import GRADED_BATCH, ROOT, load_config, strike
 
 import permix_jax.evaluations
 from permix_jax.checkpoints import Checkpoints
@@ -136,25 +136,10 @@ def test_judge_free_fidelity_knows_the_personas_of_a_trained_base(finished):
 
 # ---- interrupted ------------------------------------------------------------------------------
 
-STRIKE_AT_BATCH = """
-import os, runpy, signal, sys
-from permix_jax.evaluation.graded_rows import GradedRows
-append, batches = GradedRows.append, 0
-def striking_append(self, rows):
-    global batches
-    append(self, rows)
-    batches += 1
-    if batches == 2:
-        os.kill(os.getpid(), signal.{signal})
-GradedRows.append = striking_append
-sys.argv[0] = {script!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_interrupted_and_the_same_command_again(finished, tmp_path, name):
-    program = STRIKE_AT_BATCH.format(signal=name, script=str(ROOT / "launch/evaluate.py"))
+    program = strike(2, name, after=GRADED_BATCH, script="launch/evaluate.py")
     args = (CONFIG, f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")
     struck = command(*args, cwd=tmp_path, program=program)
     if name == "SIGKILL":
@@ -231,11 +216,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
 
 
 def test_a_full_disk_ends_in_one_line(finished, tmp_path):
-    program = STRIKE_AT_BATCH.format(signal="SIGKILL", script=str(ROOT / "launch/evaluate.py"))
-    program = program.replace(
-        "os.kill(os.getpid(), signal.SIGKILL)",
-        "raise OSError(28, 'No space left on device', str(self._path))",
-    )
+    full = "raise OSError(28, 'No space left on device', str(self._path))"
+    program = strike(2, full, after=GRADED_BATCH, script="launch/evaluate.py")
     args = (CONFIG, f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")
     out = command(*args, cwd=tmp_path, program=program)
     assert out.returncode == 1

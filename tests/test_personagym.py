@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from chat_templates import FAMILIES, write_tokenizer
 from judge_server import BENCHMARK, HANG, TASKS, chat_server, grade, judge_at
-from runs import ROOT, load_config
+from runs import GRADED_BATCH, ROOT, load_config, strike
 
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.evaluation.graded_rows import GradedRows
@@ -222,19 +222,6 @@ def test_judges_score_finished_answers_without_the_model(
     assert summary["persona_score"] == 4.0 and summary["answers"] == 10
 
 
-STRIKE = f"""
-import os, runpy, signal, sys
-from permix_jax.evaluation.graded_rows import GradedRows
-append = GradedRows.append
-def striking_append(self, rows):
-    append(self, rows)
-    os.kill(os.getpid(), signal.SIGKILL)
-GradedRows.append = striking_append
-sys.argv[0] = {SCRIPT!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_kill_9_while_answering_and_judging_and_the_same_command_again(
     config, files, answered, tmp_path
 ):
@@ -249,7 +236,8 @@ def test_kill_9_while_answering_and_judging_and_the_same_command_again(
         write_lines(tmp_path / "judges.jsonl", [judge_at(server.url)._asdict()])
         judges = f"--config.personagym.judges={tmp_path / 'judges.jsonl'}"
         args = [*flags(files)[1:], f"--out={out}", judges]
-        struck = command(*args, cwd=tmp_path, program=STRIKE)
+        program = strike(1, "SIGKILL", after=GRADED_BATCH, script="launch/personagym.py")
+        struck = command(*args, cwd=tmp_path, program=program)
         assert struck.returncode == -signal.SIGKILL, struck.stderr
         assert (out / "answers.jsonl").read_bytes().count(b"\n") == 4
         child = subprocess.Popen(arguments(*args), cwd=tmp_path, stderr=subprocess.DEVNULL)

@@ -19,9 +19,14 @@ from permix_jax.models.params import abstract_params, split_trained, with_shardi
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning.costs import matmul_flops
 from permix_jax.rollout.sampler import sample
-from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import spec
-from permix_jax.training.programs import GrpoPrograms, batch_shapes, grpo_programs
+from permix_jax.training.programs import (
+    GrpoPrograms,
+    batch_shapes,
+    grpo_programs,
+    prompts_are_shared,
+    rollout_sampling,
+)
 from permix_jax.training.sft import SFTBatch
 from permix_jax.training.state import TrainState
 
@@ -128,16 +133,15 @@ def _rehearsal(config: ConfigDict, array: Callable) -> tuple[SFTBatch, ...]:
 
 def distinct_prompts(config: ConfigDict) -> int:
     """How many prompts a step has: one a problem, or one a rollout where personas differ in it."""
-    shared = config.personas.level == "problem" or config.personas.share == 0
-    return config.train.problems_per_step * (1 if shared else config.rollout.group_size)
+    each = 1 if prompts_are_shared(config) else config.rollout.group_size
+    return config.train.problems_per_step * each
 
 
 def compile_programs(
     config: ConfigDict, model: Decoder, mesh: Mesh
 ) -> tuple[Arguments, dict[str, Compiled]]:
     """Compiles what a step runs, in its order: rollout, score (where there is a KL), update."""
-    r = config.rollout
-    sampling = Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p, r.halvings)
+    sampling = rollout_sampling(config)
     programs = grpo_programs(config, model, mesh)
     x = abstract_arguments(config, model, programs, mesh)
     with jax.set_mesh(mesh):
@@ -150,7 +154,7 @@ def compile_programs(
         update = x.state, x.batch, x.packing, x.frozen, *x.rehearsal
         traced["update"] = lambda: programs.update.trace(*update)
         # Of decoding, and of micro-batches.
-        trips = {"rollout": r.max_new_tokens}
+        trips = {"rollout": config.rollout.max_new_tokens}
         parts = x.packing.tokens.shape[0]
         return x, {
             name: _compile(name, trace, trips.get(name, parts)) for name, trace in traced.items()

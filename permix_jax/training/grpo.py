@@ -9,8 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.distributed import is_main
-from permix_jax.files import write_rows
 from permix_jax.grpo.packing import padding_share
 from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
@@ -22,6 +20,7 @@ from permix_jax.rewards.terms import reward_terms
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import replicate, to_host
 from permix_jax.tasks.problem import Task
+from permix_jax.training.log import write_completions
 from permix_jax.training.loop import fit
 from permix_jax.training.programs import grpo_programs, pack_batch
 from permix_jax.training.rehearsal import build_rehearsal
@@ -105,8 +104,7 @@ def train_grpo(
         if rehearsed:
             row["tokens/rehearsal"] = int(rehearsed[0].completion_mask.sum())
             row["tokens/generated"] += row["tokens/rehearsal"]
-        if is_main() and (step % t.log_completions_every == 0 or step == t.steps):
-            write_rows(workdir / "completions" / f"{step}.jsonl", rollouts.records)
+        write_completions(config, workdir, step, rollouts.records)
         return state, row
 
     return fit(

@@ -1,9 +1,10 @@
 """What a run writes beside its checkpoints: metrics as JSON lines and for TensorBoard."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from permix_jax.distributed import is_main
@@ -40,6 +41,15 @@ class MetricsLog:
         if self._file is not None:
             self._file.close()
             self._board.close()
+
+
+def write_completions(
+    config: ConfigDict, workdir: Path, step: int, records: Sequence[Mapping]
+) -> None:
+    """Writes `completions/<step>.jsonl` if it is a step for it."""
+    t = config.train
+    if is_main() and (step % t.log_completions_every == 0 or step == t.steps):
+        write_rows(workdir / "completions" / f"{step}.jsonl", records)
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -15,6 +15,7 @@ from permix_jax.grpo.loss import LossConfig
 from permix_jax.grpo.packing import Packing, Shape, pack, packed_shapes
 from permix_jax.models.params import without_lora
 from permix_jax.models.transformer import Decoder
+from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import to_host
 from permix_jax.training.sft import SFTBatch, sft_gradients
 from permix_jax.training.state import TrainState, make_optimizer, make_step, state_shardings
@@ -131,6 +132,17 @@ def _parts(config: ConfigDict, batch: SFTBatch) -> int:
     width = batch.prompt_tokens.shape[1] + batch.completion_tokens.shape[1]
     fits = lambda parts: each // parts * width <= config.train.micro_batch_tokens  # noqa: E731
     return next(filter(fits, (n for n in range(1, each) if each % n == 0)), each)
+
+
+def rollout_sampling(config: ConfigDict) -> Sampling:
+    """How the run draws its rollouts."""
+    r = config.rollout
+    return Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p, r.halvings)
+
+
+def prompts_are_shared(config: ConfigDict) -> bool:
+    """Whether a problem's rollouts answer one prompt: none of them has a persona of its own."""
+    return config.personas.level == "problem" or config.personas.share == 0
 
 
 def _optimizer(config: ConfigDict, updates: int):

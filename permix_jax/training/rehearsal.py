@@ -23,9 +23,9 @@ from permix_jax.personas.prompts import fit_budget, render_all
 from permix_jax.randomness import generator, key
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import sample
-from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import shard_rows
 from permix_jax.tasks.problem import Problem, Task
+from permix_jax.training.programs import rollout_sampling
 from permix_jax.training.sft import SFTBatch
 
 
@@ -44,18 +44,18 @@ class Rehearsal:
 
     def batch(self, base: dict, step: int) -> SFTBatch:
         """Answers of the base with parameters `base` to the prompts of `step`, on the mesh."""
-        c, r = self.config, self.config.rollout
+        c = self.config
         rng = generator(c.seed, "rehearsal", step)
         pairs = [
             (self.personas[rng.integers(len(self.personas))], self.prompts[i].prompt)
             for i in rng.integers(len(self.prompts), size=c.rehearsal.rows)
         ]
         ids = render_all(self.policy.tokenizer, pairs)
-        prompts = right_pad(ids, bucket(max(map(len, ids)), r.max_prompt_tokens))
+        prompts = right_pad(ids, bucket(max(map(len, ids)), c.rollout.max_prompt_tokens))
         step_key = key(c.seed, "rehearsal", step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(pairs)))
         placed = shard_rows((*prompts, keys), self.mesh)
-        sampling = Sampling(r.max_new_tokens, r.temperature, halvings=r.halvings)
+        sampling = rollout_sampling(c)
         answers = sample(self.policy.model, base, *placed, sampling, self.policy.end_tokens)
         return SFTBatch(*placed[:2], answers.tokens, answers.mask)
 

@@ -26,10 +26,10 @@ from permix_jax.rewards.terms import Completion, Term, total_reward
 from permix_jax.rewards.verifier import Verifier, join_grades
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
-from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.tasks.problem import Problem, Task
+from permix_jax.training.programs import prompts_are_shared, rollout_sampling
 
 
 class Sampled(NamedTuple):
@@ -157,7 +157,7 @@ class RolloutWorker:
 
     def _prompts(self, problems, personas) -> tuple[np.ndarray, np.ndarray]:
         """Distinct prompts [U, P]: one a problem, or one a rollout where personas differ in it."""
-        shared = self.config.personas.level == "problem" or self.config.personas.share == 0
+        shared = prompts_are_shared(self.config)
         pairs = [
             (persona, problem.prompt)
             for problem, row in zip(problems, personas, strict=True)
@@ -171,7 +171,7 @@ class RolloutWorker:
         """The step's completions in `rollout.micro_batches` parts, each still being computed."""
         r = self.config.rollout
         rows = self.config.train.problems_per_step * r.group_size
-        sampling = Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p, r.halvings)
+        sampling = rollout_sampling(self.config)
         step_key = key(self.config.seed, "rollout", step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(rows))
 

@@ -13,8 +13,6 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.distributed import is_main
-from permix_jax.files import write_rows
 from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
 from permix_jax.personas.mixture import build_mixture
@@ -23,6 +21,7 @@ from permix_jax.rewards.terms import reward_terms
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.problem import Demonstration, Task
+from permix_jax.training.log import write_completions
 from permix_jax.training.loop import Row, fit
 from permix_jax.training.programs import supervised_programs
 from permix_jax.training.rollouts import RolloutWorker
@@ -93,9 +92,7 @@ def train_distill(
             )
             if keep
         ]
-        due = step % config.train.log_completions_every == 0 or step == config.train.steps
-        if due and is_main():
-            write_rows(workdir / "completions" / f"{step}.jsonl", rollouts.records)
+        write_completions(config, workdir, step, rollouts.records)
         known = rollouts.correct[~np.isnan(rollouts.correct)]
         row = {
             "teacher/accuracy": float(known.mean()) if known.size else 0.0,

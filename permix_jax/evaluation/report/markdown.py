@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from permix_jax.evaluation.report.completions import outcome
 from permix_jax.evaluation.tables import as_text, escape_markdown, markdown_table
 
 _PAIRS_SHOWN = 8  # of the browser's, of each kind
@@ -47,8 +48,8 @@ def _completions(browser: Mapping) -> list[str]:
 
 
 def _marks(kind: Mapping, answer: Mapping) -> list[str]:
-    outcome = answer["in_style" if kind["name"] == "role_play" else "correct"]
-    marks = [] if outcome is None else [kind["outcomes"][0 if outcome else 1]]
+    found = outcome(kind["name"], answer)
+    marks = [] if found is None else [kind["outcomes"][0 if found else 1]]
     return marks + (["truncated"] if answer["truncated"] else [])
 
 
