@@ -6,20 +6,9 @@ Compiles rollout, scoring and update of the config for the topology, on any mach
 they take of a chip's memory and of its time. Takes minutes. Needs: pip install -e '.[plan]'
 """
 
-import os
+from permix_jax.planning.environment import compile_for_tpu
 
-# Before JAX is imported: compile for TPUs, and look for none here.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-for name, value in {
-    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-}.items():
-    os.environ.setdefault(name, value)
+compile_for_tpu()  # before JAX is imported
 
 from absl import flags  # noqa: E402
 

@@ -19,8 +19,9 @@ from permix_jax.planning.programs import (
     Arguments,
     Compiled,
     bytes_per_chip,
-    compile_programs,
+    compile_program,
     distinct_prompts,
+    step_programs,
 )
 from permix_jax.policies import build_policy, lora_config
 
@@ -85,18 +86,42 @@ def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
       ValueError, FileNotFoundError: bad input, in one line.
       ImportError: without the `libtpu` package.
     """
+    model, mesh = _model_on(config, topology, cache)
+    # JAX cannot read back what it caches of a program for devices that are not there.
+    jax.config.update("jax_enable_compilation_cache", False)
+    with jax.set_mesh(mesh):
+        arguments, programs = step_programs(config, model, mesh)
+        uses = {
+            name: use_of(name, compile_program(name, program), arguments, model.config, config)
+            for name, program in programs.items()
+        }
+    return Plan(topology, chip_of(topology), mesh.size, uses)
+
+
+def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, float]:
+    """The least seconds of each program of a step, which is traced and not compiled.
+
+    As `Plan.seconds`, but for the HBM traffic of score and update, which only compiled programs
+    tell. Takes seconds, and says nothing of memory. Raises as `make_plan`.
+    """
+    model, mesh = _model_on(config, topology, cache)
+    with jax.set_mesh(mesh):
+        arguments, programs = step_programs(config, model, mesh)
+        found = {}
+        for name, program in programs.items():
+            traced = Compiled(program.flops(), 0, 0, None, None)
+            use = use_of(name, traced, arguments, model.config, config)
+            found[name] = max(use.seconds(chip_of(topology)).values())
+    return found
+
+
+def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
+    """The policy's decoder, and the mesh of the topology's chips."""
     require_valid(config)
     mesh = topology_mesh(topology, **config.mesh)
     model = _model(config, cache, mesh)
     require_model_fits(model.config, config)
-    # JAX cannot read back what it caches of a program for devices that are not there.
-    jax.config.update("jax_enable_compilation_cache", False)
-    arguments, programs = compile_programs(config, model, mesh)
-    uses = {
-        name: use_of(name, compiled, arguments, model.config, config)
-        for name, compiled in programs.items()
-    }
-    return Plan(topology, chip_of(topology), mesh.size, uses)
+    return model, mesh
 
 
 def _model(config: ConfigDict, cache: Path, mesh: Mesh) -> Decoder:

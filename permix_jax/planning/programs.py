@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -137,33 +138,43 @@ def distinct_prompts(config: ConfigDict) -> int:
     return config.train.problems_per_step * each
 
 
-def compile_programs(
+class Program(NamedTuple):
+    """`trace` gives the traced program; `trips`, how often its while loops go round."""
+
+    trace: Callable[[], jax.stages.Traced]
+    trips: int
+
+    def flops(self) -> int:
+        """Of all matmuls, on all chips together."""
+        return matmul_flops(self.trace().jaxpr, self.trips)
+
+
+def step_programs(
     config: ConfigDict, model: Decoder, mesh: Mesh
-) -> tuple[Arguments, dict[str, Compiled]]:
-    """Compiles what a step runs, in its order: rollout, score (where there is a KL), update."""
+) -> tuple[Arguments, dict[str, Program]]:
+    """What a step runs, in its order: rollout, score (where there is a KL), update.
+
+    They are traced and compiled within `jax.set_mesh(mesh)`.
+    """
     sampling = rollout_sampling(config)
     programs = grpo_programs(config, model, mesh)
     x = abstract_arguments(config, model, programs, mesh)
-    with jax.set_mesh(mesh):
-        # The end tokens are not those of the model: which they are costs nothing.
-        traced = {
-            "rollout": lambda: sample.trace(model, x.params, *x.prompts, x.keys, sampling, (0,))
-        }
-        if config.grpo.kl_weight:
-            traced["score"] = lambda: programs.score.trace(x.base, x.batch, x.packing)
-        update = x.state, x.batch, x.packing, x.frozen, *x.rehearsal
-        traced["update"] = lambda: programs.update.trace(*update)
-        # Of decoding, and of micro-batches.
-        trips = {"rollout": config.rollout.max_new_tokens}
-        parts = x.packing.tokens.shape[0]
-        return x, {
-            name: _compile(name, trace, trips.get(name, parts)) for name, trace in traced.items()
-        }
+    parts = x.packing.tokens.shape[0]
+
+    # The end tokens are not those of the model: which they are costs nothing.
+    rollout = partial(sample.trace, model, x.params, *x.prompts, x.keys, sampling, (0,))
+    found = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
+    if config.grpo.kl_weight:
+        score = partial(programs.score.trace, x.base, x.batch, x.packing)
+        found["score"] = Program(score, parts)
+    update = partial(programs.update.trace, x.state, x.batch, x.packing, x.frozen, *x.rehearsal)
+    return x, found | {"update": Program(update, parts)}
 
 
-def _compile(name: str, trace: Callable[[], jax.stages.Traced], loop_trips: int) -> Compiled:
-    begin, traced = time.monotonic(), trace()
-    flops = matmul_flops(traced.jaxpr, loop_trips)
+def compile_program(name: str, program: Program) -> Compiled:
+    """What the compiler says of it; a program that does not fit is no error."""
+    begin, traced = time.monotonic(), program.trace()
+    flops = matmul_flops(traced.jaxpr, program.trips)
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:

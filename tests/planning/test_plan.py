@@ -10,7 +10,7 @@ import pytest
 from runs import ROOT, load_config
 
 from permix_jax.planning import chips
-from permix_jax.planning.plan import Plan, Use, make_plan, resident_bytes, use_of
+from permix_jax.planning.plan import Plan, Use, least_seconds, make_plan, resident_bytes, use_of
 from permix_jax.planning.programs import (
     Compiled,
     abstract_arguments,
@@ -109,6 +109,21 @@ def test_xlas_refusal_tells_how_much_it_needs():
     message = "RESOURCE_EXHAUSTED: ... (20.50G) exceeds available HBM (15.75G). HLO module: x"
     assert needed_bytes(message) == 20.5 * GIB
     assert needed_bytes("INVALID_ARGUMENT: something else") is None
+
+
+def test_twice_the_data_on_twice_the_chips_takes_as_long(tmp_path, monkeypatch):
+    """Without weights to gather, each chip has the same work; half the chips have twice of it."""
+
+    def planned(chip_count: int, problems: int):
+        monkeypatch.setattr(chips, "topology_devices", lambda _: jax.devices()[:chip_count])
+        fields = {"mesh__data": chip_count, "train__problems_per_step": problems}
+        return least_seconds(load_config("permix.py", "tiny", **fields), "v5e:2x2", tmp_path)
+
+    four = planned(4, 16)
+    assert list(four) == ["rollout", "score", "update"]
+    assert four == planned(2, 8)
+    two = planned(2, 16)
+    assert all(two[name] > four[name] for name in four)
 
 
 # ---- advice ----------------------------------------------------------------------------------
