@@ -20,50 +20,41 @@ def uninterrupted(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(60, id="in SFT, between checkpoints"),
-        pytest.param(125, id="in GRPO, while a checkpoint may be in flight"),
-    ],
-)
-def test_kill_9_and_the_same_command_again(uninterrupted, tmp_path, row):
-    env = {"PERMIX_CACHE": str(tmp_path / "cache")}
-    args = (CONFIG, f"--workdir={tmp_path / 'run'}")
-    killed = train(*args, cwd=tmp_path, env=env, program=strike(row, "SIGKILL"))
-    assert killed.returncode == -signal.SIGKILL
-    again = train(*args, cwd=tmp_path, env=env)
-    assert again.returncode == 0, again.stderr
-    assert_same_run(tmp_path / "run", uninterrupted)
+def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
+    """Each start goes on from where the one before was struck; rows count from its own first."""
+    folder, env = tmp_path / "run", {"PERMIX_CACHE": str(tmp_path / "cache")}
 
+    def start(program=""):
+        args = (CONFIG, f"--workdir={folder}")
+        return train(*args, cwd=tmp_path, env=env, program=program)
 
-def test_stop_request_saves_and_ends_cleanly(uninterrupted, tmp_path):
-    env = {"PERMIX_CACHE": str(tmp_path / "cache")}
-    args = (CONFIG, f"--workdir={tmp_path / 'run'}")
-    stopped = train(*args, cwd=tmp_path, env=env, program=strike(123, "SIGTERM"))
+    # Killed in SFT, between its checkpoints 40 and 80.
+    assert start(strike(60, "SIGKILL")).returncode == -signal.SIGKILL
+    # Killed in GRPO after step 5, when checkpoint 4 may still be in flight.
+    assert start(strike(80 + 5, "SIGKILL")).returncode == -signal.SIGKILL
+    done = [row["step"] for row in metrics(folder)]
+    assert done == [1, 2, 3, 4, 5]
+
+    # Asked to stop after step 5: saved, though it is no step of checkpoint_every.
+    after = 5 - max(
+        int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()
+    )
+    stopped = start(strike(after, "SIGTERM"))
     assert stopped.returncode == 0, stopped.stderr
     assert "is saved, and the same command goes on" in stopped.stdout
-    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2, 3]
-    assert (tmp_path / "run/checkpoints/3").is_dir()  # not a step of checkpoint_every
-    again = train(*args, cwd=tmp_path, env=env)
-    assert again.returncode == 0, again.stderr
-    assert metrics(tmp_path / "run") == metrics(uninterrupted)
+    assert [row["step"] for row in metrics(folder)] == done
+    assert (folder / "checkpoints/5").is_dir()
 
-
-def test_corrupt_newest_checkpoint_falls_back_and_says_so(uninterrupted, tmp_path):
-    env = {"PERMIX_CACHE": str(tmp_path / "cache")}
-    args = (CONFIG, f"--workdir={tmp_path / 'run'}")
-    stopped = train(*args, cwd=tmp_path, env=env, program=strike(124, "SIGTERM"))
-    assert stopped.returncode == 0, stopped.stderr
-    for file in (tmp_path / "run/checkpoints/4/params").rglob("*"):
+    # The newest checkpoint is corrupt: the one before is taken, and it is said.
+    for file in (folder / "checkpoints/5/params").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    again = train(*args, cwd=tmp_path, env=env)
+    again = start()
     assert again.returncode == 0, again.stderr
-    assert "checkpoints/4 is unreadable" in again.stderr
-    assert "corrupt-4" in again.stderr
-    assert (tmp_path / "run/checkpoints/corrupt-4").is_dir()
-    assert_same_run(tmp_path / "run", uninterrupted)
+    assert "checkpoints/5 is unreadable" in again.stderr
+    assert "corrupt-5" in again.stderr
+    assert (folder / "checkpoints/corrupt-5").is_dir()
+    assert_same_run(folder, uninterrupted)
 
 
 def test_evaluation_rows_are_valid_json(uninterrupted):
