@@ -51,6 +51,7 @@ def test_killed_and_started_again(tmp_path, monkeypatch):
     deadline = time.monotonic() + SECONDS
     while not any(out.glob("*/metrics.jsonl")) and killed.poll() is None:
         assert time.monotonic() < deadline
+        time.sleep(0.1)  # the runs need the processor
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
