@@ -1,0 +1,93 @@
+"""The notebooks run from start to end, shrunk; what is committed of them is fit to be read."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from execute import execute, parameters_at
+from runs import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Notebook -> the parameters that a test of it sets; FOLDER, where it writes, is set for all.
+SHRUNK = {
+    "quickstart": {},
+}
+_SECONDS_A_CELL = 300
+_MOST_BYTES = 400_000
+_MACHINE_PATH = re.compile(r"/(work|tmp|home|root|content|Users)/")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where all notebooks work: analysis looks at what quickstart has made."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+@pytest.fixture
+def outside(folder, monkeypatch):
+    """Nothing is written at home or in the checkout."""
+    for name in ("PERMIX_CACHE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(folder / name.lower()))
+
+
+def _entries() -> set[Path]:
+    return {*ROOT.iterdir(), *(ROOT / "notebooks").iterdir()} - {ROOT / ".pytest_cache"}
+
+
+def _images(notebook) -> list[int]:
+    """How many figures each code cell shows."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [sum("image/png" in out.get("data", {}) for out in cell.outputs) for cell in cells]
+
+
+@each_notebook
+def test_runs_from_start_to_end(path, folder, outside):
+    committed, before = nbformat.read(path, as_version=4), _entries()
+    parameters = committed.cells[parameters_at(committed)].source
+    overrides = {"FOLDER": str(folder / "runs"), **SHRUNK[path.stem]}
+    unknown = [name for name in overrides if not re.search(rf"^{name} = ", parameters, re.M)]
+    assert unknown == []
+    executed = execute(path, overrides, _SECONDS_A_CELL)
+    assert _entries() - before <= {ROOT / "notebooks" / "__pycache__"}
+    executed.cells.pop(parameters_at(executed) + 1)
+    assert _images(executed) == _images(committed)
+
+
+@each_notebook
+def test_is_committed_with_outputs(path):
+    assert path.stat().st_size < _MOST_BYTES
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert {output.output_type for output in outputs} <= {
+        "stream",
+        "display_data",
+        "execute_result",
+    }
+    assert "stderr" not in [output.get("name") for output in outputs]
+    texts = [output.get("text", "") for output in outputs]
+    texts += [
+        str(content)
+        for output in outputs
+        for kind, content in output.get("data", {}).items()
+        if kind != "image/png"
+    ]
+    assert any(texts)
+    assert [text for text in texts if _MACHINE_PATH.search(text)] == []
+
+
+@each_notebook
+def test_begins_as_all_do(path):
+    first, of_this = (nbformat.read(file, as_version=4) for file in (NOTEBOOKS[0], path))
+    title, setup = of_this.cells[:2]
+    assert title.cell_type == "markdown" and title.source.startswith("# ")
+    badge = re.search(r"colab\.research\.google\.com/github/(.+?)/blob/main/(\S+?)\)", title.source)
+    assert badge[2] == f"notebooks/{path.name}"
+    assert f"https://github.com/{badge[1]}" in setup.source
+    assert setup.source == first.cells[1].source
+    assert parameters_at(of_this) > 1
