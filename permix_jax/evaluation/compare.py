@@ -1,4 +1,4 @@
-"""Finished runs side by side: methods over seeds, and PerMix-RLVR against plain RLVR."""
+"""Finished runs side by side: methods over seeds, PerMix-RLVR against plain RLVR, two runs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from permix_jax.config import flat_fields
-from permix_jax.evaluation.paired import over_seeds
-from permix_jax.evaluation.run_figures import MEASURES, Figures, Run
+from permix_jax.evaluation.paired import Graded, compare_policies, over_seeds
+from permix_jax.evaluation.run_figures import MEASURES, STABILITY, Figures, Run, read_answers
+from permix_jax.evaluation.stability import pss_formula
+from permix_jax.evaluation.statistics import percentile_interval
 from permix_jax.evaluation.tables import text_table
+from permix_jax.randomness import generator
 
 # Of PerMix-RLVR over RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.
 PAPER = {"PSS": 0.212, "role-play": 0.114}
+_RESAMPLES = 1000
 _LEGEND = (
     "mean ± half-width of the 95 % interval over seeds, and over problems where seeds share them;",
     "differences are paired by seed; KL: KL(policy || base), nats a response, by sampling (k3);",
@@ -72,6 +76,55 @@ def comparison_table(comparison: Mapping) -> str:
         rows.append(["  the paper", "", *published])
     header = ("method", "seeds", *MEASURES)
     return "\n".join([text_table(header, rows), *_LEGEND, *comparison["notes"]])
+
+
+def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
+    """Two trained policies on the same items: `difference` and its interval by measure.
+
+    The intervals (`difference_ci95`) are over the items, paired, and of these two policies alone:
+    another seed would train others. Of MEASURES the KL is left out, and what one does not have.
+
+    Raises ValueError where the two were not asked the same.
+    """
+    rows = [run.evaluations[-1].rows() for run in (ours, theirs)]
+    apart = compare_answers(*rows, ours.config.get("eval", {}))
+    if apart is None or ours.trained.items != theirs.trained.items:
+        raise ValueError(
+            f"{ours.workdir} and {theirs.workdir} were not asked the same problems under the same "
+            "personas; compare them over seeds with launch/compare.py"
+        )
+    result = {measure: apart[key] for measure, key in STABILITY.items()}
+    for measure in [name for name in MEASURES if name not in (*STABILITY, "KL")]:
+        (x, rx), (y, ry) = (
+            (run.trained.values[measure], run.trained.resampled[measure]) for run in (ours, theirs)
+        )
+        if np.isfinite(rx - ry).any():
+            interval = percentile_interval(rx - ry)
+            result[measure] = {"difference": x - y, "difference_ci95": interval}
+    return result
+
+
+def compare_answers(
+    ours: Sequence[Mapping], theirs: Sequence[Mapping], settings: Mapping
+) -> dict | None:
+    """`figures` of `compare_policies` of the problems; None if the two were not asked the same.
+
+    Args:
+      ours, theirs: rows of completions.jsonl.
+      settings: with the fields `pss` and `resamples` of the config's `eval`, where it has them.
+    """
+    a, b = (read_answers(rows).get("problems") for rows in (ours, theirs))
+    if a is None or b is None or a[:2] != b[:2]:
+        return None
+    if a.personas[0] is not None or a.correct.shape != b.correct.shape:
+        return None
+    return compare_policies(
+        *(Graded(answers.correct[1:], answers.correct[0]) for answers in (a, b)),
+        a.personas[1:],
+        generator(0, "report"),
+        settings.get("resamples", _RESAMPLES),
+        pss_formula(settings.get("pss", "min_over_max")),
+    )["figures"]
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, Figures]:

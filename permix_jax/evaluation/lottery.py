@@ -1,6 +1,38 @@
 """The persona lottery: what accuracy to expect of the best, or worst, of k personas drawn."""
 
 import numpy as np
+from scipy.special import ndtri
+
+from permix_jax.evaluation.statistics import means_covariance, pooled_means, wilson_limits
+
+
+def lottery(correct: np.ndarray) -> dict:
+    """Expected best and worst accuracy of k = 1..n personas, with bands that hold for all k.
+
+    An expected extreme grows with each of the accuracies. So where Wilson limits hold for all
+    personas at once (Bonferroni: each at 1 - 0.05 / n), it lies between that of the lower and that
+    of the upper limits. The bands hold the true values in 95 % of the cases or more: they are wide
+    where the personas' errors would cancel, as in the mean at k = 1.
+
+    Args:
+      correct: [persona, problem, sample], 1 right, 0 wrong, NaN unscorable.
+
+    Returns:
+      Lists over k: `k`, `expected_best`, `expected_worst` and each with `_ci95`.
+    """
+    n, problems, _ = correct.shape
+    accuracy = pooled_means(correct, np.ones((1, problems)))[0]
+    answers = (~np.isnan(correct)).sum(axis=(1, 2))
+    variance, factor = np.diag(means_covariance(correct)), float(ndtri(1 - 0.025 / n))
+    limits = np.stack(wilson_limits(accuracy, variance, problems, answers, factor))
+    result: dict = {"k": list(range(1, n + 1))}
+    for name, expected in {
+        "expected_best": expected_best,
+        "expected_worst": expected_worst,
+    }.items():
+        result[name] = expected(accuracy).tolist()
+        result[f"{name}_ci95"] = expected(limits).T.tolist()
+    return result
 
 
 def expected_best(accuracy: np.ndarray) -> np.ndarray:

@@ -13,14 +13,14 @@ from permix_jax.evaluation.stability import figures, gather_means, pss_formula
 from permix_jax.evaluation.statistics import bootstrap_weights, pooled_means
 from permix_jax.randomness import generator
 
-_STABILITY = {
+STABILITY = {  # measure -> its key in stability.json
     "PSS": "pss",
     "worst": "accuracy_worst",
     "mean": "accuracy_mean",
     "plain": "accuracy_no_persona",
 }
 _FIDELITY = {"role-play": "role_play", "arithmetic": "arithmetic"}
-MEASURES = (*_STABILITY, *_FIDELITY, "KL")
+MEASURES = (*STABILITY, *_FIDELITY, "KL")
 _RESAMPLES = 1000
 
 
@@ -80,7 +80,7 @@ def read_run(workdir: Path) -> Run:
 
 def _figures(evaluation: Evaluation, pss: str) -> Figures:
     unknown = np.full(_RESAMPLES, np.nan)
-    values = {name: _number(evaluation.stability[key]) for name, key in _STABILITY.items()}
+    values = {name: _number(evaluation.stability[key]) for name, key in STABILITY.items()}
     by_task = (evaluation.fidelity or {}).get("by_task", {})
     values |= {name: by_task.get(task, {}).get("fidelity") for name, task in _FIDELITY.items()}
     kl = evaluation.folder / "kl.json"
@@ -92,8 +92,8 @@ def _figures(evaluation: Evaluation, pss: str) -> Figures:
     if "problems" in answers:
         asked = answers["problems"]
         drawn = _resampled_stability(Graded(asked.correct[1:], asked.correct[0]), pss)
-        resampled |= {name: drawn[key] for name, key in _STABILITY.items()}
-        items |= dict.fromkeys(_STABILITY, (asked.personas, asked.problems))
+        resampled |= {name: drawn[key] for name, key in STABILITY.items()}
+        items |= dict.fromkeys(STABILITY, (asked.personas, asked.problems))
     for name, (task, kind) in {
         "role-play": ("role_play", "role_play"),
         "arithmetic": ("problems", "problems"),

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from permix_jax.evaluation.fidelity import fidelity
-from permix_jax.evaluation.lottery import expected_best, expected_worst
+from permix_jax.evaluation.lottery import lottery
 from permix_jax.evaluation.paired import persona_effects
 from permix_jax.evaluation.stability import pss_formula, stability
 from permix_jax.personas.persona import Persona
@@ -72,13 +72,8 @@ def _stability(
     """
     rng = generator(settings.seed, "bootstrap")
     result = stability(correct, ids, plain, rng, settings.resamples, pss_formula(settings.pss))
-    accuracy = np.array([entry["accuracy"] for entry in result["per_persona"]])
     return result | {
-        "lottery": {
-            "k": list(range(1, len(ids) + 1)),
-            "expected_best": expected_best(accuracy).tolist(),
-            "expected_worst": expected_worst(accuracy).tolist(),
-        },
+        "lottery": lottery(correct),
         "persona_effects": persona_effects(correct, plain, ids),
     }
 

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -18,16 +19,45 @@ from permix_jax.evaluation.tables import number_of
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#111111", "#e69f00", "#56b4e9", "#999999")
 _MARKERS = "osD^vPX*"
 _INK, _RULE = "#333333", "#cccccc"
+_LABEL = 30  # characters in a line of a label
 _PAGE = {colour: f"var(--s{i})" for i, colour in enumerate(COLOURS)}
 _PAGE |= {_INK: "currentColor", _RULE: "var(--rule)"}
 
 
-def figure_of(chart: Mapping, names: Sequence[str]) -> Figure:
-    """The figure of a chart (see `content`); `names` in the order of their colours."""
-    draw = {"lines": _lines, "points": _points, "ranking": _ranking}[chart["type"]]
+def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
+    """Charts (see `content`) side by side; `names` in the order of their colours."""
+    draw = {"lines": _lines, "points": _points, "ranking": _ranking}
+    widths, heights = zip(*map(_inches, charts), strict=True)
     # Names are plain text: a dollar sign in one must not start a formula.
     with matplotlib.rc_context({"text.parse_math": False}):
-        return draw(chart, names)
+        figure = Figure(figsize=(sum(widths), max(heights)), layout="constrained")
+        for axes, chart in zip(
+            figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True
+        ):
+            _tidy(axes)
+            draw[chart["type"]](axes, chart, names)
+        _add_legend(figure)
+    return figure
+
+
+def _inches(chart: Mapping) -> tuple[float, float]:
+    """Width and height."""
+    if chart["type"] == "ranking":
+        return 6.4, 1.2 + 0.42 * len(chart["rows"])
+    if chart["type"] == "points":
+        return 5.0, 3.6
+    return (5.0, 3.0) if chart["y"] else (3.6, 1.9)
+
+
+def _add_legend(figure: Figure) -> None:
+    """Under the axes, where it hides nothing; none of a single name."""
+    entries = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if len(entries) > 1:
+        place = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+        figure.legend(entries.values(), entries, **place, fontsize=9, labelcolor=_INK)
 
 
 def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
@@ -36,7 +66,7 @@ def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
     buffer = io.StringIO()
     # Text stays text; the salt makes the ids of one page differ, and equal runs byte-equal.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
-        figure_of(chart, names).savefig(buffer, format="svg", transparent=True)
+        figure_of([chart], names).savefig(buffer, format="svg", transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -70,53 +100,45 @@ def _style(name: str, names: Sequence[str]) -> dict:
     return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKERS[place % len(_MARKERS)]}
 
 
-def _lines(chart: Mapping, names: Sequence[str]) -> Figure:
-    small = chart["series"][0].get("smooth", False)
-    axes = _axes(*((3.6, 1.9) if small else (5.0, 3.0)))
+def _lines(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
     for series in chart["series"]:
         x, y = np.array(series["x"], float), np.array(series["y"], float)
         style = _style(series["name"], names)
         if series.get("smooth"):
-            _draw_smooth(axes, x, y, style["color"])
+            _draw_smooth(axes, x, y, style["color"], series["name"])
             continue
         axes.plot(x, y, label=series["name"], markersize=4, **style)
         low, high = (np.array(series[side], float) for side in ("low", "high"))
         axes.fill_between(x, low, high, alpha=0.15, color=style["color"], lw=0)
-    if not any(value < 0 for series in chart["series"] for value in series["y"]):
+    if chart["zero"] and all(value >= 0 for series in chart["series"] for value in series["y"]):
         axes.set_ylim(bottom=0)
     axes.set_xlabel(chart["x"])
-    if not small:
-        axes.set_ylabel(chart["y"])
-    if len(chart["series"]) > 1:
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
-    return axes.figure
+    axes.set_ylabel(textwrap.fill(chart["y"], _LABEL))
 
 
-def _draw_smooth(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+def _draw_smooth(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, name: str) -> None:
     """The values, faint, under their running mean over a twentieth of them."""
     window = max(1, len(y) // 20)
     if window > 1:
         axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
     marker = "o" if len(y) < 20 else None
-    axes.plot(x, _running_mean(y, window), color=colour, linewidth=1.6, marker=marker, markersize=3)
+    mean, style = _running_mean(y, window), {"marker": marker, "markersize": 3}
+    axes.plot(x, mean, color=colour, linewidth=1.6, label=name, **style)
 
 
-def _points(chart: Mapping, names: Sequence[str]) -> Figure:
-    axes = _axes(5.0, 3.6)
+def _points(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
     for series in chart["series"]:
         style = _style(series["name"], names)
         (x, dx), (y, dy) = (_with_arms(series[axis]) for axis in "xy")
-        axes.scatter(*zip(*series["each"], strict=True), s=12, alpha=0.4, color=style["color"])
+        if series["each"]:
+            axes.scatter(*zip(*series["each"], strict=True), s=12, alpha=0.4, color=style["color"])
         axes.errorbar(x, y, dy, dx, label=series["name"], capsize=3, linestyle="", **style)
     axes.set_xlabel(chart["x"])
-    axes.set_ylabel(chart["y"])
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
-    return axes.figure
+    axes.set_ylabel(textwrap.fill(chart["y"], _LABEL))
 
 
-def _ranking(chart: Mapping, names: Sequence[str]) -> Figure:
+def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
     rows = chart["rows"][::-1]
-    axes = _axes(6.4, 1.2 + 0.42 * len(rows))
     shown = [column["name"] for column in chart["columns"][1:]]
     offsets = np.linspace(0.28, -0.28, len(shown)) if len(shown) > 1 else [0.0]
     for i, (name, offset) in enumerate(zip(shown, offsets, strict=True), start=1):
@@ -128,8 +150,8 @@ def _ranking(chart: Mapping, names: Sequence[str]) -> Figure:
         axes.plot([], [], linestyle="", label=name, **style)
     axes.set_yticks(range(len(rows)), [number_of(row[0])[:40] for row in rows])
     axes.set_xlabel(chart["axis"])
-    axes.figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    return axes.figure
+    if chart.get("zero"):
+        axes.axvline(0, color=_INK, linewidth=0.8)
 
 
 def _with_arms(cell: Mapping) -> tuple[float, np.ndarray | None]:
@@ -153,8 +175,7 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, box, "same") / np.convolve(np.ones_like(values), box, "same")
 
 
-def _axes(width: float, height: float) -> Axes:
-    axes = Figure(figsize=(width, height), layout="constrained").subplots()
+def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_RULE)
     axes.tick_params(color=_RULE, labelcolor=_INK, labelsize=9, length=0)
@@ -162,4 +183,3 @@ def _axes(width: float, height: float) -> Axes:
         axis.label.set(color=_INK, fontsize=9)
     axes.grid(color=_RULE, linewidth=0.5)
     axes.set_axisbelow(True)
-    return axes

@@ -59,7 +59,7 @@ def write_comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Pa
     for part in report["sections"]:
         for block in part["blocks"]:
             if "file" in block:
-                figure_of(block, report["names"]).savefig(folder / block["file"], dpi=_DPI)
+                figure_of([block], report["names"]).savefig(folder / block["file"], dpi=_DPI)
     write_report(report, folder)
 
 

@@ -76,6 +76,47 @@ def changes_section(policies: Mapping[str, Sequence[Mapping]]) -> dict:
     return section("changes", "What changed", note, tables if len(names) > 1 else [])
 
 
+def answers_table(
+    policies: Mapping[str, Sequence[Mapping]],
+    kind: str = "problems",
+    personas: Sequence[str | None] = (),
+    questions: int = 1,
+) -> dict:
+    """The answers of policies to the same prompts: a row for each persona, a column a policy.
+
+    Questions that the first policy gets right under some personas only (role-play: answers in
+    style) come first.
+
+    Args:
+      policies: name -> rows of completions.jsonl.
+      kind: problems or role_play.
+      personas: whose answers are shown; none: everybody's.
+      questions: how many; first samples of answers come first.
+
+    Raises ValueError where there is no answer to show.
+    """
+    first, rows = next(iter(policies)), []
+    of_kind = [item for item in _questions(policies).items() if item[0][0] == kind]
+    of_kind.sort(key=lambda item: (item[0][2], not _flips(kind, item[1], first)))
+    for _, by_persona in of_kind[:questions]:
+        for persona, answers in by_persona.items():
+            if persona in personas or not personas:
+                cells = [_marked(kind, answers.get(name)) for name in policies]
+                prompt = next(iter(answers.values()))["prompt"]
+                rows.append([prompt, "no persona" if persona is None else persona, *cells])
+    if not rows:
+        raise ValueError(f"no answers of the kind {kind!r} by {personas or 'anybody'}")
+    return table({"prompt": "", "persona": ""} | dict.fromkeys(policies, ""), rows)
+
+
+def _marked(kind: str, row: Mapping | None) -> str | None:
+    """A completion and in brackets what it is worth, if that is known."""
+    known = outcome(kind, row)
+    if row is None or known is None:
+        return row and row["completion"]
+    return f"{row['completion']} ({_words(kind)[1 - known]})"
+
+
 # (outcome before, after) -> what became of an answer
 _CHANGES = {(1, 0): "regressed", (0, 1): "improved", (1, 1): "kept", (0, 0): "never"}
 
@@ -132,18 +173,20 @@ def _regressed(kind: str, by_persona: Mapping, names: Sequence[str]) -> bool:
 def _question(key: tuple, by_persona: Mapping, names: Sequence[str]) -> dict:
     kind, problem, sample = key
     row = next(row for rows in by_persona.values() for row in rows.values())
-    outcomes = [
-        {outcome(kind, rows.get(name)) for p, rows in by_persona.items() if p is not None}
-        for name in names
-    ]
     return {
         "kind": kind,
         "problem": problem,
         "sample": sample,
         "prompt": row["prompt"],
         "answer": row["answer"],
-        "flips": [{0, 1} <= found for found in outcomes],
+        "flips": [_flips(kind, by_persona, name) for name in names],
     }
+
+
+def _flips(kind: str, by_persona: Mapping, policy: str) -> bool:
+    """Whether the persona decides what the policy's answer is worth."""
+    asked = [rows for persona, rows in by_persona.items() if persona is not None]
+    return {0, 1} <= {outcome(kind, rows.get(policy)) for rows in asked}
 
 
 def _answer(row: Mapping | None) -> dict | None:

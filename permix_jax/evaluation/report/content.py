@@ -5,14 +5,25 @@ the order of their colours), `sections` and `completions` (see `completions.brow
 has `id`, `title`, `note`, `collapsed` and `blocks`: tables (`tables.table`) and the charts below.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from permix_jax.config import flat_fields
+from permix_jax.evaluation.results import Evaluation
 from permix_jax.evaluation.tables import estimate, link, number_of, table
 
 Cells = Sequence[dict | None]
+CURVES = {  # metric of metrics.jsonl -> what it is
+    "reward": "reward",
+    "kl": "KL to the base policy, nats per token",
+    "entropy": "entropy, nats per token",
+    "completions/mean_length": "mean length, tokens",
+    "completions/clipped_ratio": "truncated share",
+    "loss": "loss",
+    "grad_norm": "gradient norm",
+}
 
 
 def section(
@@ -41,11 +52,14 @@ def ranking(names: Sequence[str], axis: str, rows: Mapping[str | None, Cells], k
     return table(columns, ranked) | {"type": "ranking", "axis": axis}
 
 
-def lines(title: str, x: str, y: str, series: Sequence[dict]) -> dict:
-    """A chart of lines. A series has `name`, `x`, `y` and, where it has a 95 % interval, `low` and
-    `high` (None where not); `smooth` draws its running mean over it."""
+def lines(title: str, x: str, y: str, series: Sequence[dict], zero: bool = True) -> dict:
+    """A chart of lines, small where `y`, its label, is empty; `zero`: its axis begins there.
+
+    A series has `name`, `x`, `y` and, where it has a 95 % interval, `low` and `high` (None where
+    not); `smooth` draws its running mean over it.
+    """
     kept = [one for one in series if one["x"]]
-    return {"type": "lines", "title": title, "x": x, "y": y, "series": kept}
+    return {"type": "lines", "title": title, "x": x, "y": y, "series": kept, "zero": zero}
 
 
 def over_steps(name: str, by_step: Mapping[int, dict | None]) -> dict:
@@ -59,6 +73,68 @@ def over_steps(name: str, by_step: Mapping[int, dict | None]) -> dict:
         "low": [low for low, _ in limits],
         "high": [high for _, high in limits],
     }
+
+
+def curve(name: str, metrics: Sequence[Mapping], key: str) -> dict:
+    """A series of `lines`: a metric over the training steps, where it is finite.
+
+    `metrics`: rows of metrics.jsonl.
+    """
+    values = {row["step"]: row.get(key) for row in metrics}
+    known = {step: x for step, x in values.items() if x is not None and math.isfinite(x)}
+    return {"name": name, "x": list(known), "y": list(known.values()), "smooth": True}
+
+
+def pss_chart(runs: Mapping[str, Sequence[Evaluation]]) -> dict:
+    """The stability score over the training steps. `runs`: name -> its evaluations."""
+    series = [
+        over_steps(name, {e.step: estimate(e.stability, "pss") for e in evaluations})
+        for name, evaluations in runs.items()
+    ]
+    return lines("PSS", "training step", "PSS", series)
+
+
+def role_play_chart(runs: Mapping[str, Sequence[Evaluation]]) -> dict:
+    """Role-play fidelity over the training steps, likewise."""
+    series = [
+        over_steps(name, {e.step: role_play(e) for e in evaluations})
+        for name, evaluations in runs.items()
+    ]
+    return lines("Role-play fidelity", "training step", "role-play fidelity", series, zero=False)
+
+
+def role_play(evaluation: Evaluation) -> dict | None:
+    """The estimate of the share of responses in the persona's style, in conversation."""
+    by_task = (evaluation.fidelity or {}).get("by_task", {})
+    return estimate(by_task.get("role_play", {}), "fidelity")
+
+
+def lottery_chart(stabilities: Mapping[str, Mapping]) -> dict:
+    """Expected best and worst accuracy of k personas drawn: two lines a policy, from its mean on.
+
+    `stabilities`: policy -> content of stability.json.
+    """
+    series = []
+    for name, stability in stabilities.items():
+        lottery = stability.get("lottery", {})
+        for key in ("expected_best", "expected_worst"):
+            values = lottery.get(key, [])
+            limits = lottery.get(f"{key}_ci95", [None] * len(values))
+            pairs = enumerate(zip(values, limits, strict=True), start=1)
+            cells = {k: {"value": value, "ci95": ci95} for k, (value, ci95) in pairs}
+            series.append(over_steps(name, cells))
+    title = "Expected accuracy of the best and of the worst of k personas"
+    return lines(title, "k, personas drawn", "expected accuracy of the best and the worst", series)
+
+
+def differences(name: str, by_measure: Mapping[str, Mapping]) -> dict:
+    """A chart of differences with their intervals, a line at 0. `name`: of what less what.
+
+    `by_measure`: measure -> `difference` and `difference_ci95`.
+    """
+    rows = [[measure, estimate(entry, "difference")] for measure, entry in by_measure.items()]
+    chart = table({"measure": "", name: "+.3f"}, rows)
+    return chart | {"type": "ranking", "axis": name, "zero": True}
 
 
 def points(title: str, x: str, y: str, series: Sequence[dict]) -> dict:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from permix_jax.evaluation.compare import compare_answers
 from permix_jax.evaluation.overview import (
     LEGEND,
     effects_table,
@@ -15,32 +16,22 @@ from permix_jax.evaluation.overview import (
     stability_table,
     tasks_of,
 )
-from permix_jax.evaluation.paired import Graded, compare_policies
 from permix_jax.evaluation.report.completions import browser_of, changes_section
 from permix_jax.evaluation.report.content import (
+    CURVES,
     accuracy_section,
     config_section,
+    curve,
     fidelity_section,
     lines,
-    over_steps,
+    lottery_chart,
+    pss_chart,
     section,
 )
 from permix_jax.evaluation.report.write import write_report
 from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json, read_jsonl
-from permix_jax.evaluation.run_figures import read_answers
-from permix_jax.evaluation.stability import pss_formula
 from permix_jax.evaluation.tables import estimate, table
-from permix_jax.randomness import generator
 
-CURVES = {
-    "reward": "reward",
-    "kl": "KL to the base policy, nats per token",
-    "entropy": "entropy, nats per token",
-    "completions/mean_length": "mean length, tokens",
-    "completions/clipped_ratio": "truncated share",
-    "loss": "loss",
-    "grad_norm": "gradient norm",
-}
 _MEASURES = {
     "pss": ("Persona stability (PSS)", "worst / best accuracy, unless eval.pss says otherwise"),
     "accuracy_mean": ("Accuracy, mean", "over the personas"),
@@ -55,7 +46,6 @@ _RESULTS = (
     "On held-out problems. In brackets: 95 % intervals over the problems, paired across personas "
     "and policies. With few problems, PSS near 1 is measured too low."
 )
-_RESAMPLES = 1000
 
 
 def write_run_report(workdir: Path) -> None:
@@ -132,8 +122,12 @@ def sections_of(
         section(
             "lottery",
             "Persona lottery",
-            "What a persona drawn by chance does to accuracy.",
-            [lottery_table(stabilities), effects_table(stabilities)],
+            "What a persona drawn by chance does to accuracy. The bands hold for all k at once.",
+            [
+                lottery_chart(stabilities),
+                lottery_table(stabilities),
+                effects_table(stabilities),
+            ],
         ),
     ]
 
@@ -147,7 +141,10 @@ def _base_and_trained(evaluations: Sequence[Evaluation]) -> dict[str, Evaluation
 
 def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping) -> dict:
     columns = {"measure": ""} | dict.fromkeys(policies, ".3f")
-    apart = _apart(rows, config.get("eval", {})) if len(policies) == 2 else None
+    apart = None
+    if len(policies) == 2:
+        theirs, ours = rows.values()
+        apart = compare_answers(ours, theirs, config.get("eval", {}))
     if apart:
         before, after = policies
         columns[f"{after} - {before}"] = "+.3f"
@@ -164,23 +161,6 @@ def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping)
             unknown = [None] if apart else []
             lines_.append([label, *cells, *unknown, "responses in the persona's style"])
     return table(columns | {"what it is": ""}, lines_)
-
-
-def _apart(rows: Mapping[str, Sequence[Mapping]], settings: Mapping) -> dict | None:
-    """`figures` of `compare_policies`; None if the two were not asked the same."""
-    before, after = [read_answers(of).get("problems") for of in rows.values()]
-    if before is None or after is None or before[:2] != after[:2]:
-        return None
-    if before.personas[0] is not None or before.correct.shape != after.correct.shape:
-        return None
-    graded = [Graded(answers.correct[1:], answers.correct[0]) for answers in (after, before)]
-    return compare_policies(
-        *graded,
-        before.personas[1:],
-        generator(0, "report"),
-        settings.get("resamples", _RESAMPLES),
-        pss_formula(settings.get("pss", "min_over_max")),
-    )["figures"]
 
 
 def headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
@@ -217,8 +197,7 @@ def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
     }
     rows = [[e.step, *(estimate(e.stability, key) for key in shown)] for e in evaluations]
     columns = {"step": "d"} | dict.fromkeys(shown.values(), ".3f")
-    pss = over_steps("PSS", {e.step: estimate(e.stability, "pss") for e in evaluations})
-    blocks = [lines("PSS", "training step", "PSS", [pss]), table(columns, rows)]
+    blocks = [pss_chart({"PSS": evaluations}), table(columns, rows)]
     note = "Evaluations during training; the band is the 95 % interval."
     return section("steps", "Stability over steps", note, blocks if len(evaluations) > 1 else [])
 
@@ -228,21 +207,15 @@ def _training(metrics: Sequence[Mapping]) -> dict:
     charts, parts = [], np.array_split(np.arange(len(metrics)), min(10, len(metrics)) or 1)
     columns, means = {"steps": ""}, [[_span(metrics, part)] for part in parts if part.size]
     for key, caption in CURVES.items():
-        values = np.array([row.get(key) for row in metrics], float)
-        finite = np.isfinite(values)
-        if not finite.any():
+        series = curve(caption, metrics, key)
+        if not series["x"]:
             continue
-        series = {
-            "name": caption,
-            "x": [row["step"] for row, known in zip(metrics, finite, strict=True) if known],
-            "y": values[finite].tolist(),
-            "smooth": True,
-        }
-        charts.append(lines(caption, "training step", caption, [series]))
+        charts.append(lines(caption, "training step", "", [series]))
         columns[caption] = ".3g"
+        known = dict(zip(series["x"], series["y"], strict=True))
         for row, part in zip(means, parts, strict=True):
-            known = values[part][finite[part]]
-            row.append(float(known.mean()) if known.size else None)
+            values = [known[step] for i in part if (step := metrics[i]["step"]) in known]
+            row.append(float(np.mean(values)) if values else None)
     note = "Faint: every step. Solid: running mean over a twentieth of the steps."
     blocks = [*charts, table(columns, means, "Means over parts of the run")] if charts else []
     return section("training", "Training", note, blocks)
