@@ -11,7 +11,8 @@ from runs import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Notebook -> the parameters that a test of it sets; FOLDER, where it writes, is set for all.
 SHRUNK = {
-    "quickstart": {},
+    "analysis": {"PRESET": ":tiny", "STEPS": 6, "EVAL_EVERY": 3},
+    "quickstart": {"PRESET": ":tiny", "STEPS": 6, "EVAL_EVERY": 3},
 }
 _SECONDS_A_CELL = 300
 _MOST_BYTES = 400_000

@@ -82,25 +82,27 @@ def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
     """Two trained policies on the same items: `difference` and its interval by measure.
 
     The intervals (`difference_ci95`) are over the items, paired, and of these two policies alone:
-    another seed would train others. Of MEASURES the KL is left out, and what one does not have.
+    another seed would train others. Of MEASURES the KL is left out, and fidelity where the two
+    were not asked for it alike.
 
     Raises ValueError where the two were not asked the same.
     """
     rows = [run.evaluations[-1].rows() for run in (ours, theirs)]
     apart = compare_answers(*rows, ours.config.get("eval", {}))
-    if apart is None or ours.trained.items != theirs.trained.items:
+    if apart is None:
         raise ValueError(
             f"{ours.workdir} and {theirs.workdir} were not asked the same problems under the same "
             "personas; compare them over seeds with launch/compare.py"
         )
     result = {measure: apart[key] for measure, key in STABILITY.items()}
+    a, b = ours.trained, theirs.trained
     for measure in [name for name in MEASURES if name not in (*STABILITY, "KL")]:
-        (x, rx), (y, ry) = (
-            (run.trained.values[measure], run.trained.resampled[measure]) for run in (ours, theirs)
-        )
-        if np.isfinite(rx - ry).any():
-            interval = percentile_interval(rx - ry)
-            result[measure] = {"difference": x - y, "difference_ci95": interval}
+        resampled = a.resampled[measure] - b.resampled[measure]
+        if a.items[measure] == b.items[measure] and np.isfinite(resampled).any():
+            result[measure] = {
+                "difference": a.values[measure] - b.values[measure],
+                "difference_ci95": percentile_interval(resampled),
+            }
     return result
 
 

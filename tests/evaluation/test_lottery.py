@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permix_jax.evaluation.lottery import expected_best, expected_worst
+from permix_jax.evaluation.lottery import expected_best, expected_worst, lottery
+from permix_jax.evaluation.statistics import wilson_limits
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -40,3 +41,42 @@ def test_ends_and_order():
     np.testing.assert_allclose(best[:, -1], accuracy.max(axis=1))
     np.testing.assert_allclose(worst[:, -1], accuracy.min(axis=1))
     assert (np.diff(best) >= 0).all() and (np.diff(worst) <= 0).all()
+
+
+def test_the_band_of_one_persona_is_wilsons():
+    correct = np.array([1.0, 1, 1, 0, 1, 0, 1, 1]).reshape(1, 8, 1)
+    found = lottery(correct)
+    low, high = wilson_limits(np.array([0.75]), np.array([0.75 * 0.25 / 8]), 8, np.array([8]))
+    assert found["k"] == [1] and found["expected_best"] == found["expected_worst"] == [0.75]
+    np.testing.assert_allclose(found["expected_best_ci95"], [[low[0], high[0]]])
+    assert found["expected_worst_ci95"] == found["expected_best_ci95"]
+
+
+def test_bands_hold_the_estimates_and_end_at_the_limits_of_the_extremes():
+    correct = (
+        np.random.default_rng(2).random((4, 50, 2)) < [[[0.3]], [[0.5]], [[0.6]], [[0.9]]]
+    ) * 1.0
+    found = lottery(correct)
+    for name in ("expected_best", "expected_worst"):
+        low, high = np.transpose(found[f"{name}_ci95"])
+        assert (low < found[name]).all() and (found[name] < high).all()
+    alone = lottery(correct[3:])["expected_best_ci95"][0]
+    low, high = found["expected_best_ci95"][3]
+    assert low < alone[0] and alone[1] < high  # four at once are wider than one
+
+
+def test_bands_hold_the_truth_for_all_k_at_once():
+    truth, rng = np.array([0.5, 0.5, 0.52, 0.55]), np.random.default_rng(3)
+    missed = 0
+    for _ in range(200):
+        found = lottery((rng.random((4, 100, 1)) < truth[:, None, None]) * 1.0)
+        held = [
+            (low <= expected) & (expected <= high)
+            for name, expected in (
+                ("expected_best", expected_best(truth)),
+                ("expected_worst", expected_worst(truth)),
+            )
+            for low, high in [np.transpose(found[f"{name}_ci95"])]
+        ]
+        missed += not np.all(held)
+    assert missed <= 20  # of 200; 10 are meant, and 20 have a chance below 0.2 %

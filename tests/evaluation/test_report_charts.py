@@ -5,8 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permix_jax.evaluation.report.charts import COLOURS, range_of, svg_of, ticks_within
-from permix_jax.evaluation.report.content import lines, points, ranking
+from permix_jax.evaluation.report.charts import (
+    COLOURS,
+    figure_of,
+    range_of,
+    svg_of,
+    ticks_within,
+)
+from permix_jax.evaluation.report.content import differences, lines, points, ranking
 from permix_jax.evaluation.report.html import Axis
 
 
@@ -79,3 +85,28 @@ def test_points_without_interval():
     each = [(0.5, 0.6)]
     series = {"name": "base", "x": cell(0.5), "y": cell(0.6, 0.7, 0.8), "each": each}
     assert "var(--s0)" in svg(points("Robustness", "PSS", "fidelity", [series]))
+
+
+def test_charts_side_by_side_share_a_legend_and_long_labels_are_broken():
+    curves = [{"name": name, "x": [1, 2], "y": [0, 1], "smooth": True} for name in ("a", "b")]
+    label = "KL to the base policy, nats per token"
+    figure = figure_of(
+        [lines("r", "step", "reward", curves), lines("k", "step", label, curves)], "ab"
+    )
+    first, second = figure.axes
+    assert first.get_ylabel() == "reward" and second.get_ylabel().replace("\n", " ") == label
+    assert max(map(len, second.get_ylabel().split("\n"))) <= 30
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert first.get_legend() is None
+
+
+def test_differences_are_drawn_in_their_order_about_a_line_at_0():
+    entries = {
+        name: {"difference": x, "difference_ci95": [x - 0.1, x + 0.1]}
+        for name, x in (("PSS", 0.02), ("mean", 0.3))
+    }
+    figure = figure_of([differences("ours - theirs", entries)], ["", "ours - theirs"])
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["mean", "PSS"]
+    assert axes.get_xlabel() == "ours - theirs" and figure.legends == []
+    assert [0, 0] in [list(line.get_xdata()) for line in axes.lines]

@@ -1,4 +1,6 @@
-from permix_jax.evaluation.report.completions import browser_of, changes_section
+import pytest
+
+from permix_jax.evaluation.report.completions import answers_table, browser_of, changes_section
 
 PEOPLE = (None, "poet", "pirate")
 
@@ -87,3 +89,30 @@ def test_changes_are_counted_by_persona_over_all_rows():
     }
     assert table["rows"][1][0]["href"] == "#completions?kind=problems&persona=%2Bpoet"
     assert table["rows"][0][0]["href"] == "#completions?kind=problems&persona=-"
+
+
+def test_a_table_of_answers_begins_where_the_persona_decides():
+    policies = {"base": BEFORE, "trained": AFTER}
+    made = answers_table(policies)
+    assert [column["name"] for column in made["columns"]] == ["prompt", "persona", *policies]
+    assert made["rows"] == [
+        ["p2", "no persona", "7", "7 (right)"],
+        ["p2", "poet", "7 (right)", "7 (right)"],
+        ["p2", "pirate", "7 (wrong)", "7 (wrong)"],
+    ]
+    of_one = answers_table(policies, personas=["pirate"], questions=2)["rows"]
+    assert of_one == [
+        ["p2", "pirate", "7 (wrong)", "7 (wrong)"],
+        ["p0", "pirate", "7 (wrong)", "7 (right)"],
+    ]
+    with pytest.raises(ValueError, match="no answers of the kind 'role_play' under any persona"):
+        answers_table(policies, "role_play")
+    with pytest.raises(ValueError, match="no answers of the kind 'problems' under nobody"):
+        answers_table(policies, personas=["nobody"])
+
+
+def test_a_policy_that_was_not_asked_has_an_empty_cell():
+    assert answers_table({"base": BEFORE, "other": BEFORE[:8]})["rows"][2][2:] == [
+        "7 (wrong)",
+        None,
+    ]

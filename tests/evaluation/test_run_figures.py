@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from synthetic_run import PERSONAS, write_run
 
-from permix_jax.evaluation.compare import compare_runs
-from permix_jax.evaluation.paired import Graded, compare_over_seeds
-from permix_jax.evaluation.run_figures import read_answers, read_run
+from permix_jax.evaluation.compare import compare_runs, compare_two
+from permix_jax.evaluation.paired import Graded, compare_over_seeds, compare_policies
+from permix_jax.evaluation.run_figures import MEASURES, read_answers, read_run
 from permix_jax.evaluation.stability import stability
 
 PROBLEMS = 120
@@ -84,3 +84,40 @@ def test_the_kl_is_a_measure_where_the_run_has_it(tmp_path):
     assert np.isnan(run.trained.values["KL"])
     (tmp_path / "eval/3/kl.json").write_text(json.dumps({"kl": 0.25}))
     assert read_run(tmp_path).trained.values["KL"] == 0.25
+
+
+def test_two_runs_are_apart_as_compare_policies_says(tmp_path):
+    rng = np.random.default_rng(4)
+    answers = [graded(rng, skill) for skill in (0.2, 1.5)]
+    runs = [
+        read_run(write_answers(tmp_path / name, of, 0, name=name, with_fidelity=False))
+        for name, of in zip(("permix", "rlvr"), answers, strict=True)
+    ]
+    found = compare_two(*runs)
+    assert list(found) == ["PSS", "worst", "mean", "plain"]
+    order = np.argsort(PERSONAS)  # as read_answers sorts them
+    sorted_ = [Graded(of.correct[order], of.plain) for of in answers]
+    said = compare_policies(*sorted_, PERSONAS, np.random.default_rng(0))["figures"]
+    assert found["mean"]["difference"] == pytest.approx(said["accuracy_mean"]["difference"])
+    ours, theirs = (
+        np.array(e["mean"]["difference_ci95"]) for e in (found, {"mean": said["accuracy_mean"]})
+    )
+    np.testing.assert_allclose(ours, theirs, atol=0.01)
+    assert found["PSS"]["difference"] == pytest.approx(said["pss"]["difference"])
+
+
+def test_a_run_is_not_apart_from_itself_in_fidelity_either(tmp_path):
+    run = read_run(write_run(tmp_path / "permix"))
+    assert list(compare_two(run, run)) == [measure for measure in MEASURES if measure != "KL"]
+    for entry in compare_two(run, run).values():
+        low, high = entry["difference_ci95"]
+        assert entry["difference"] == 0 and low <= 0 <= high
+
+
+def test_two_runs_that_were_asked_otherwise_are_refused(tmp_path):
+    answers = graded(np.random.default_rng(5), 1.0)
+    runs = [
+        read_run(write_answers(tmp_path / str(first), answers, first)) for first in (0, PROBLEMS)
+    ]
+    with pytest.raises(ValueError, match="were not asked the same problems"):
+        compare_two(*runs)

@@ -105,7 +105,8 @@ def answers_table(
                 prompt = next(iter(answers.values()))["prompt"]
                 rows.append([prompt, "no persona" if persona is None else persona, *cells])
     if not rows:
-        raise ValueError(f"no answers of the kind {kind!r} by {personas or 'anybody'}")
+        whom = ", ".join(map(str, personas)) or "any persona"
+        raise ValueError(f"no answers of the kind {kind!r} under {whom}; completions.jsonl has all")
     return table({"prompt": "", "persona": ""} | dict.fromkeys(policies, ""), rows)
 
 
