@@ -11,7 +11,7 @@ from IPython.display import DisplayHandle, Image, Markdown, Pretty, display
 from matplotlib.figure import Figure
 
 from permix_jax.evaluation.plots import training_curves
-from permix_jax.evaluation.tables import as_text, markdown_table
+from permix_jax.evaluation.tables import markdown_table
 from permix_jax.training.log import read_rows
 
 _DEVICES = "import jax; d = jax.devices(); print(d[0].platform, len(d), d[0].device_kind, sep='|')"
@@ -80,7 +80,7 @@ def show(figure: Figure) -> None:
 
 def show_table(table: Mapping) -> None:
     """Displays a table of `evaluation/tables.py`."""
-    display(Markdown(markdown_table(*as_text(table))))
+    display(Markdown(markdown_table(table)))
 
 
 def _follow(

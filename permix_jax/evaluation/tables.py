@@ -78,9 +78,10 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right; what Markdown reads is escaped."""
-    rule = [":--", *("--:" for _ in header[1:])]
+def markdown_table(table: Mapping) -> str:
+    """Text to the left, numbers to the right; what Markdown reads is escaped."""
+    header, rows = as_text(table)
+    rule = ["--:" if column["format"] else ":--" for column in table["columns"]]
     escaped = [[escape_markdown(cell) for cell in row] for row in (header, *rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (escaped[0], rule, *escaped[1:]))
 

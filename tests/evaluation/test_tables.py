@@ -42,7 +42,7 @@ def test_a_table_as_text():
 
 
 def test_markup_in_a_markdown_cell_is_escaped():
-    text = markdown_table(("name", "value"), [["a|b", "1"], ["<b>$x$\n*y*", "2"]])
+    text = markdown_table(table({"name": "", "value": "d"}, [["a|b", 1], ["<b>$x$\n*y*", 2]]))
     assert text.splitlines() == [
         "| name | value |",
         "| :-- | --: |",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from permix_jax.evaluation.report.completions import outcome
-from permix_jax.evaluation.tables import as_text, escape_markdown, markdown_table
+from permix_jax.evaluation.tables import escape_markdown, markdown_table
 
 _PAIRS_SHOWN = 8  # of the browser's, of each kind
 
@@ -17,7 +17,7 @@ def markdown_page(report: Mapping) -> str:
         for block in section["blocks"]:
             if "columns" in block:
                 title = block["title"] and f"### {escape_markdown(block['title'])}"
-                parts += [title, markdown_table(*as_text(block))]
+                parts += [title, markdown_table(block)]
     if report["completions"]:
         parts += _completions(report["completions"])
     return "\n\n".join(part for part in parts if part) + "\n"
