@@ -11,6 +11,8 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
+from permix_jax.fields import did_you_mean
+
 
 def get_config(preset: str = "") -> ConfigDict:
     """The embedded world, or with a preset, what that preset changes of it."""
@@ -169,7 +171,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.mesh.tensor = 1  # heads and MLP are cut over these devices
 
     if preset not in PRESETS:
-        raise ValueError(f"no preset {preset!r}; there are {sorted(filter(None, PRESETS))}")
+        near = did_you_mean(preset, PRESETS)
+        raise ValueError(f"no preset {preset!r}; use {', '.join(filter(None, PRESETS))}{near}")
     PRESETS[preset](c)
     return c.lock()
 

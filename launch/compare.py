@@ -1,26 +1,32 @@
-"""Compares finished runs: `python launch/compare.py runs/permix-* runs/rlvr-*`.
+"""Compares finished runs, of one seed or of several.
+
+  python launch/compare.py runs/permix runs/rlvr --out=runs/comparison
+  python launch/compare.py runs/reproduce/permix-s* runs/reproduce/rlvr-s*
 
 Prints a row for each method (mean over its seeds) and the paired difference permix - rlvr, and with
---out=DIR writes DIR/report.html.
+--out=DIR writes DIR/report.html and its plots.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from permix_jax.evaluation.report.comparison import compare
+from permix_jax.cli import Parser, fail
+from permix_jax.next_steps import after_comparison
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdir of a run")
-    parser.add_argument("--out", type=Path, help="folder for a report of it; default: none")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for a report; default: none")
     a = parser.parse_args(argv)
+
+    from permix_jax.evaluation.report.comparison import compare
+
     try:
         print(compare(a.workdirs, a.out))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"compare.py: {error}")
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    print(after_comparison(a.out, a.workdirs))
 
 
 if __name__ == "__main__":

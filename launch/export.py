@@ -1,36 +1,38 @@
-"""Writes the policy of a run as a Hugging Face folder.
+"""Writes the policy of a run as a Hugging Face folder, for transformers or, adapters, for peft.
 
-    python launch/export.py --workdir=runs/permix --out=DIR
+  python launch/export.py --workdir=runs/x --out=DIR
+  python launch/export.py --workdir=runs/x --out=DIR --adapter
 
-`transformers` loads DIR; with --adapter, `peft` does, on the base that its config names.
+Of the newest checkpoint, unless --step names another.
 """
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # weights go through host memory; no accelerator is needed
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
-from permix_jax.export import export
+from permix_jax.cli import Parser, fail
+from permix_jax.next_steps import after_export
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="workdir of a run")
-    add("--out", type=Path, required=True, help="folder to write; must not exist")
-    add("--step", type=int, help="checkpoint to take; default: the newest")
+    add("--workdir", type=Path, required=True, metavar="DIR", help="workdir of a run")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
+    add("--step", type=int, metavar="N", help="checkpoint to take; default: the newest")
     add("--dtype", choices=("float32", "bfloat16"), default="", help="default: the run's own")
     add("--adapter", action="store_true", help="LoRA adapters alone, as a PEFT folder")
     a = parser.parse_args(argv)
+
+    from permix_jax.export import export
+
     try:
         export(a.workdir, a.out, a.step, a.dtype, a.adapter)
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        sys.exit(f"export.py: {error}")
-    print(f"wrote {a.out}")
+    except (OSError, ValueError, ImportError) as error:
+        fail(str(error))
+    print(after_export(a.workdir, a.out, a.adapter))
 
 
 if __name__ == "__main__":

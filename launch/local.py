@@ -1,7 +1,7 @@
-r"""Runs a command of launch/ in several processes on this machine, each with a CPU device:
+r"""Runs a command of launch/ in several processes on this machine, each with a CPU device.
 
-    python launch/local.py --processes=2 launch/train.py \
-        --config=configs/permix.py --config.mesh.data=2
+  python launch/local.py --processes=2 launch/train.py \
+      --config=configs/permix.py --config.mesh.data=2
 
 They train one run together, as the hosts of a cluster would; docs/scale.md says how it is done
 there. The same command again goes on where the last one stopped.
@@ -15,12 +15,14 @@ import subprocess
 import sys
 import time
 
+from permix_jax.cli import Parser
+
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("--processes", type=int, required=True)
+    parser = Parser(__doc__)
+    parser.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="launch/train.py and its flags")
     args = parser.parse_args()
     if args.processes < 1 or not args.command:

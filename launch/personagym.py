@@ -1,10 +1,8 @@
 """PersonaGym for a checkpoint of a run, or for any Hugging Face model.
 
-    python launch/personagym.py --config=CONFIG --workdir=runs/x --out=DIR
-    python launch/personagym.py --config=CONFIG --model=DIR_OR_HUB_ID --out=DIR
-
-  --step=N    the checkpoint; default: the newest; 0: the base policy that the run started from
-  --out=DIR   where answers and figures are written
+  python launch/personagym.py --config=CONFIG --workdir=runs/x --out=DIR
+  python launch/personagym.py --config=CONFIG --workdir=runs/x --step=0 --out=DIR
+  python launch/personagym.py --config=CONFIG --model=DIR_OR_HUB_ID --out=DIR
 
 The policy answers, then a frozen reference measures its fidelity without a judge, then judges grade
 the answers, if personagym.judges names some. --config.personagym.* say how. The same command again
@@ -16,14 +14,17 @@ from pathlib import Path
 from absl import flags
 
 from permix_jax.cli import launch
-from permix_jax.personagym import personagym_of_model, personagym_of_run
 
-_STEP = flags.DEFINE_integer("step", None, "checkpoint; default: the newest", lower_bound=0)
-_MODEL = flags.DEFINE_string("model", None, "Hugging Face folder or hub id, instead of a run")
-_OUT = flags.DEFINE_string("out", None, "folder of answers and scores")
+_STEP = flags.DEFINE_integer(
+    "step", None, "N: checkpoint of the run; 0: its base; default: the newest", lower_bound=0
+)
+_MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: of Hugging Face, instead of a run")
+_OUT = flags.DEFINE_string("out", None, "DIR: of answers and scores; must be named")
 
 
 def main(config, workdir, name, preset) -> None:
+    from permix_jax.personagym import personagym_of_model, personagym_of_run
+
     if _OUT.value is None:
         raise ValueError("name --out=DIR, the folder to write answers and scores to")
     out = Path(_OUT.value)

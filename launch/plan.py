@@ -1,6 +1,7 @@
-"""Says whether a run fits a TPU slice, and how fast it could be there at best:
+"""Says whether a run fits a TPU slice, and how fast it could be there at best.
 
-    python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4
+  python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4
+  python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4 --config.lora.rank=16
 
 Compiles rollout, scoring and update of the config for the topology, on any machine, and prints what
 they take of a chip's memory and of its time. Takes minutes. Needs: pip install -e '.[plan]'
@@ -12,16 +13,23 @@ compile_for_tpu()  # before JAX is imported
 
 from absl import flags  # noqa: E402
 
-from permix_jax.cli import launch  # noqa: E402
-from permix_jax.planning.plan import make_plan  # noqa: E402
-from permix_jax.planning.report import plan_report  # noqa: E402
-from permix_jax.workdir import cache_folder  # noqa: E402
+from permix_jax.cli import config_arguments, launch  # noqa: E402
 
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "TPU topology, such as v5e:4x4 or v5p:2x2x2")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "v5e:4x4", "CHIP:SHAPE: TPU slice, such as v5e:4x4 or v5p:2x2x2"
+)
 
 
 def main(config, workdir, name, preset) -> None:
-    print(plan_report(make_plan(config, _TOPOLOGY.value, cache_folder()), config))
+    from permix_jax.next_steps import after_planning
+    from permix_jax.planning.plan import make_plan
+    from permix_jax.planning.report import plan_report
+    from permix_jax.workdir import cache_folder
+
+    plan = make_plan(config, _TOPOLOGY.value, cache_folder())
+    print(plan_report(plan, config))
+    if all(use.fits(plan.chip) for use in plan.programs.values()):
+        print(after_planning(config_arguments()))
 
 
 if __name__ == "__main__":

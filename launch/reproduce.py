@@ -1,29 +1,35 @@
-"""Makes the paper's comparison:
+"""Makes the paper's comparison: every method over seeds, one table.
 
-    python launch/reproduce.py --config=configs/reproduce.py [--out=DIR]
+  python launch/reproduce.py --config=configs/reproduce.py
+  python launch/reproduce.py --config=configs/reproduce.py --config.reproduce.ablation=kl
+  python launch/reproduce.py --config=configs/reproduce.py:tiny --config.reproduce.seeds=2
 
-Trains and evaluates every method over seeds, several runs side by side, and prints one table. DIR
-(default: runs/reproduce) gets a workdir for each run, comparison.txt, comparison.json, plots and
-report.html. The same command again goes on where the last one stopped, and keeps finished runs.
+Trains and evaluates every method, several runs side by side. --out gets a workdir for each run,
+comparison.txt, comparison.json, plots and report.html. The same command again goes on where the
+last one stopped, and keeps finished runs. docs/comparison.md says what the results mean.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from permix_jax.cli import launch
-from permix_jax.reproduction.reproduce import reproduce
-from permix_jax.training.stop import Stopped
+from permix_jax.cli import config_arguments, launch
 
-_OUT = flags.DEFINE_string("out", None, "default: runs/<config>-<preset>")
+_OUT = flags.DEFINE_string("out", None, "DIR: of the comparison; default: runs/<config>-<preset>")
 
 
 def main(config, workdir, name, preset) -> None:
+    from permix_jax.next_steps import after_reproduction
+    from permix_jax.reproduction.reproduce import reproduce
+    from permix_jax.training.stop import Stopped
+
     out = Path(_OUT.value) if _OUT.value else workdir
     try:
         print(reproduce(config, out, preset))
     except Stopped:
         print(f"stopped; {out} is saved, and the same command goes on from there")
+    else:
+        print(after_reproduction(out, config_arguments(), config.reproduce.ablation))
 
 
 if __name__ == "__main__":

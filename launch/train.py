@@ -1,19 +1,22 @@
-"""Trains a policy and evaluates it:  python launch/train.py --config=configs/permix.py
+"""Trains a policy and evaluates it and its base.
 
-  --config=FILE:PRESET   picks a preset of a config file
-  --config.a.b=value     sets a field; configs/permix.py explains them all
-  --workdir=DIR          where everything is written; default: runs/<config>-<preset>
+  python launch/train.py --config=configs/permix.py                 embedded world, minutes on a CPU
+  python launch/train.py --config=configs/rlvr.py                   the same without personas
+  python launch/train.py --config=configs/permix.py:smollm2_mawps   SmolLM2-135M on word problems
 
-The same command again goes on where the last one stopped.
+The same command again goes on where the last one stopped. It ends with a table, a report, and what
+to do next.
 """
 
-from permix_jax.cli import changed_fields, launch
-from permix_jax.experiment import run
+from permix_jax.cli import changed_fields, config_arguments, launch
 
 
 def main(config, workdir, name, preset) -> None:
+    from permix_jax.experiment import run
+    from permix_jax.next_steps import after_training
+
     print(run(config, workdir, name, preset, changed_fields()))
-    print(f"report: {workdir / 'report.html'}")
+    print(after_training(workdir, config_arguments()))
 
 
 if __name__ == "__main__":

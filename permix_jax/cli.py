@@ -1,12 +1,18 @@
-"""What the commands in launch/ share: the config flag, the workdir, errors in one line."""
+"""What the commands in launch/ share: flags and their help, the workdir, errors in one line.
 
-import difflib
+Help and mistakes are answered before JAX is imported: a command imports its job when it starts.
+"""
+
+import argparse
 import logging
 import os
+import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 # transformers says at import that it misses PyTorch, which nothing here asks of it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -15,16 +21,12 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from permix_jax.config import flat_fields
-from permix_jax.distributed import initialize, is_main
-from permix_jax.evaluation.personagym.judges import JudgeError
-from permix_jax.training.loop import NonFiniteError
-from permix_jax.training.stop import Stopped
+from permix_jax.fields import did_you_mean, flat_fields
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE or FILE:PRESET, such as configs/permix.py:tiny"
+    "config", None, "FILE:PRESET: of configs/; the preset may be left out"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "default: runs/<config>-<preset>")
+_WORKDIR = flags.DEFINE_string("workdir", None, "DIR: of the run; default: runs/<config>-<preset>")
 
 
 def launch(
@@ -33,6 +35,7 @@ def launch(
     """Runs `job(config, workdir, config name, preset)` with what the command line says.
 
     Bad input ends the process with one line and status 1; a requested stop, with status 0.
+    `--help` prints the docstring of the job's module and its flags.
 
     Args:
       several_processes: whether the job can be done by several together; adds the flags that say
@@ -41,11 +44,14 @@ def launch(
     if several_processes:
         _define_process_flags()
 
-    def main(argv: list[str]) -> None:
-        if argv[1:]:
-            _fail(f"{argv[1]!r} is not a flag; a field is set as --config.a.b=value")
+    def main(_argv: list[str]) -> None:
+        from permix_jax.distributed import initialize, is_main
+        from permix_jax.evaluation.personagym.judges import JudgeError
+        from permix_jax.training.loop import NonFiniteError
+        from permix_jax.training.stop import Stopped
+
         _quiet_logs()
-        file, _, preset = flags.FLAGS["config"].config_filename.partition(":")
+        file, preset = _file_and_preset(config_spec())
         name = Path(file).stem
         workdir = Path(_WORKDIR.value or Path("runs", f"{name}-{preset}" if preset else name))
         try:
@@ -58,71 +64,183 @@ def launch(
         except Stopped:
             print("stopped; what was done is saved, and the same command goes on from there")
         except (ValueError, OSError, ImportError, NonFiniteError, JudgeError) as error:
-            _fail(str(error))
+            fail(str(error))
 
-    app.run(main, flags_parser=_parse)
+    about = sys.modules[job.__module__].__doc__
+    app.run(main, flags_parser=lambda argv: _parse(argv, about))
+
+
+def config_spec() -> str:
+    """FILE or FILE:PRESET, as --config has it."""
+    return flags.FLAGS["config"].config_filename
+
+
+def config_arguments() -> list[str]:
+    """The arguments that make the config, --config first, to be used in another command."""
+    fields = flags.FLAGS["config"].override_values
+    changed = [f"--config.{name}={value}" for name, value in fields.items()]
+    return [f"--config={config_spec()}", *changed]
 
 
 def changed_fields() -> list[str]:
     """The fields of the config that the command line gives another value than the preset has."""
-    file, _, preset = flags.FLAGS["config"].config_filename.partition(":")
-    default = flat_fields(runpy.run_path(file)["get_config"](preset).to_dict())
+    default = flat_fields(_run_config_file(config_spec()).to_dict())
     chosen = flat_fields(_CONFIG.value.to_dict())
     return [field for field, value in chosen.items() if value != default.get(field)]
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command without a config: `about` and its options as help, mistakes in one line."""
+
+    def __init__(self, about: str):
+        shape = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=about, formatter_class=shape, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        named = [arg.partition("=")[0] for arg in sys.argv[1:] if arg.startswith("--")]
+        if wrong := [name for name in named if name not in known]:
+            message = f"{wrong[0]}: there is no such option{did_you_mean(wrong[0], known)}"
+        fail(f"{message} (--help says more)")
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the process with one line and status 1."""
+    sys.exit(f"error: {message}")
 
 
 _PROCESS_FLAGS = ("coordinator", "processes", "process", "distributed")
 
 
 def _define_process_flags() -> None:
-    several = "several processes, one a host or device, run the same command (docs/scale.md)"
-    flags.DEFINE_string("coordinator", None, f"HOST:PORT of process 0, where {several}")
-    flags.DEFINE_integer("processes", None, "how many they are", lower_bound=1)
-    flags.DEFINE_integer("process", None, "which of them this is", lower_bound=0)
-    flags.DEFINE_bool("distributed", False, "JAX is to find the others by itself: TPU slices")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT: of process 0 of several (docs/scale.md)")
+    flags.DEFINE_integer("processes", None, "N: how many they are", lower_bound=1)
+    flags.DEFINE_integer("process", None, "I: which of them this is, from 0", lower_bound=0)
+    flags.DEFINE_bool("distributed", False, "JAX is to find the others by itself (TPU slices)")
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """absl's parsing, after a check of the config that says more clearly what is wrong with it."""
-    if not any(flag.lstrip("-").startswith("help") for flag in argv[1:]):
-        _check_config(argv[1:])
-    return app.parse_flags_with_usage(argv)
+# ---- parsing -------------------------------------------------------------------------------------
 
 
-def _check_config(args: list[str]) -> None:
-    specs = [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
-    if not specs:
-        _fail("name a config: --config=configs/permix.py")
-    file, _, preset = specs[-1].partition(":")
-    if not Path(file).is_file():
-        there = sorted(str(path) for path in Path(file).parent.glob("*.py"))
-        _fail(f"--config: there is no file {file}{_nearest(file, there)}")
+def _parse(argv: list[str], about: str) -> list[str]:
+    """absl's parsing, after checks that say more clearly what is wrong."""
+    args = _joined(argv[1:])
+    if any(re.fullmatch("--?(help|h)", arg) for arg in args):
+        print(_help(about))
+        sys.exit(0)
+    if not any(re.match("--?help", arg) for arg in args):
+        _check(args)
     try:
-        config = runpy.run_path(file).get("get_config", _no_get_config)(preset)
-    except (ValueError, KeyError, AttributeError, SyntaxError) as error:
-        _fail(f"--config={specs[-1]}: {' '.join(str(error).split())}")
-    fields = list(_leaf_fields(config))
+        rest = flags.FLAGS([argv[0], *args])[1:]
+    except flags.Error as error:
+        fail(_about_value(" ".join(str(error).split())))
+    if rest:
+        fail(f"{rest[0]!r} is not a flag; a field is set as --config.a.b=value")
+    return [argv[0]]
+
+
+def _joined(args: Sequence[str]) -> list[str]:
+    """`-config X` and `--config X` as `--config=X`."""
+    joined: list[str] = []
     for arg in args:
-        field = arg.partition("=")[0].removeprefix("--config.")
-        if arg.startswith("--config.") and field not in fields:
-            _fail(f"--config.{field}: the config has no such field{_nearest(field, fields)}")
+        if joined and re.fullmatch("--?config", joined[-1]):
+            joined[-1] = f"--config={arg}"
+        else:
+            joined.append(re.sub("^-config=", "--config=", arg))
+    return joined
+
+
+def _check(args: Sequence[str]) -> None:
+    specs = [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
+    fields = list(flat_fields(_run_config_file(specs[-1]).to_dict())) if specs else []
+    for arg in args:
+        if found := re.match(r"--?([a-zA-Z_][\w.]*)", arg):
+            _check_flag(found[1], fields)
+    if not specs:
+        files = [arg for arg in args if not arg.startswith("-") and ".py" in arg]
+        file = files[0] if files else "configs/permix.py"
+        fail(f"name a config: --config={file} (--help says more)")
+
+
+def _check_flag(name: str, fields: Sequence[str]) -> None:
+    field = re.sub(r"^(no)?config\.", "", name)
+    if field != name:
+        if fields and field not in fields:
+            fail(f"--{name}: the config has no such field{did_you_mean(field, fields)}")
+    elif not {name, name.removeprefix("no")} & set(flags.FLAGS):
+        known = ["config", *_own_flags(), *(f"config.{field}" for field in fields)]
+        near = did_you_mean(f"--{name}", [f"--{flag}" for flag in known])
+        fail(f"--{name}: there is no such flag{near} (--help says more)")
+
+
+def _run_config_file(spec: str) -> ConfigDict:
+    """The config of FILE:PRESET; ends the process where there is none."""
+    file, preset = _file_and_preset(spec)
+    if not Path(file).is_file():
+        folders = {Path(file).parent, Path("configs")}
+        there = sorted(str(path) for folder in folders for path in folder.glob("*.py"))
+        fail(f"--config: there is no file {file or repr(file)}{did_you_mean(file, there)}")
+    try:
+        return runpy.run_path(file).get("get_config", _no_get_config)(preset)
+    except (ValueError, KeyError, AttributeError, NameError, SyntaxError) as error:
+        fail(f"--config={spec}: {' '.join(str(error).split())}")
+
+
+def _file_and_preset(spec: str) -> tuple[str, str]:
+    file, _, preset = spec.partition(":")
+    return file, preset
 
 
 def _no_get_config(_preset: str):
     raise ValueError("the file defines no get_config(preset); see configs/permix.py")
 
 
-def _leaf_fields(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaf_fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
+def _about_value(message: str) -> str:
+    """absl's message, in other words where a field of the config got a value of another type."""
+    found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
+    if not found:
+        return message
+    field, value = found.groups()
+    spec = next(arg.partition("=")[2] for arg in _joined(sys.argv) if arg.startswith("--config="))
+    default = flat_fields(_run_config_file(spec).to_dict())[field]
+    return f"{field} is {value!r}; use a value of type {type(default).__name__}, such as {default}"
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+# ---- help ----------------------------------------------------------------------------------------
+
+
+def _help(about: str) -> str:
+    rows = [_help_row(flags.FLAGS[name]) for name in ("config", *_own_flags())]
+    rows.insert(1, ("--config.SECTION.FIELD=VALUE", "sets a field; docs/config.md has them all"))
+    rows += [("--helpfull", "the flags of libraries, too")]
+    width = max(len(flag) for flag, _ in rows)
+    lines = [f"  {flag:{width}}  {text}".rstrip() for flag, text in rows]
+    return "\n".join([about.strip(), "", "Flags:", *lines, *_presets()])
+
+
+def _own_flags() -> list[str]:
+    """Those of the command and of this module but --config."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    own = [flag.name for name in (sys.argv[0], __name__) for flag in modules.get(name, [])]
+    return [name for name in own if name != "config" and not name.startswith("config.")]
+
+
+def _help_row(flag: flags.Flag) -> tuple[str, str]:
+    """The help of a flag with a value begins with what stands for the value."""
+    if flag.boolean:
+        return f"--{flag.name}", flag.help
+    value, _, text = flag.help.partition(": ")
+    default = "" if flag.default is None else f"; default: {flag.default}"
+    return f"--{flag.name}={value}", text + default
+
+
+def _presets() -> list[str]:
+    file = Path(sys.argv[0]).absolute().parent.parent / "configs" / "permix.py"
+    if not file.is_file():
+        return []
+    names = filter(None, runpy.run_path(str(file))["PRESETS"])
+    wrapped = textwrap.fill(", ".join(names), width=90)
+    return ["", "Presets of configs/permix.py and its neighbours:", textwrap.indent(wrapped, "  ")]
 
 
 def _quiet_logs() -> None:
@@ -134,7 +252,3 @@ def _quiet_logs() -> None:
     logger.addHandler(notes)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-def _fail(message: str) -> None:
-    sys.exit(f"error: {message}")

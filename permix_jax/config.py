@@ -1,11 +1,13 @@
 """What a config must satisfy, checked before anything is built."""
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from permix_jax.evaluation.stability import PSS
+from permix_jax.fields import did_you_mean
 from permix_jax.grpo.advantages import GROUPS, SCALES
 from permix_jax.grpo.loss import AGGREGATIONS, KL_ESTIMATORS
 from permix_jax.models.config import LORA_TARGETS, REMAT, ModelConfig
@@ -24,7 +26,8 @@ def require_valid(config: ConfigDict) -> None:
     for field, (holds, remedy) in _RULES.items():
         value = _get(config, field)
         if not holds(value):
-            raise ValueError(f"{field} is {value!r}; {remedy}")
+            words = re.findall(r"[\w.]+", remedy) if isinstance(value, str) else []
+            raise ValueError(f"{field} is {value!r}; {remedy}{did_you_mean(str(value), words)}")
     for field, remedy in _between_fields(config):
         raise ValueError(f"{field} is {_get(config, field)!r}; {remedy}")
 
@@ -59,29 +62,6 @@ def require_mesh_fits(model: ModelConfig, config: ConfigDict) -> None:
                 raise ValueError(
                     f"{field} is {_get(config, field)}; it must divide the model's {name} of {size}"
                 )
-
-
-def differing_fields(mine: dict, theirs: dict, prefix: str = "") -> list[str]:
-    """'field: mine instead of theirs' for every field in which two resolved configs differ."""
-    found = []
-    for name in sorted({*mine, *theirs}):
-        a, b, field = mine.get(name, "(absent)"), theirs.get(name, "(absent)"), prefix + name
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differing_fields(a, b, field + ".")
-        elif a != b:
-            found.append(f"{field}: {a!r} instead of {b!r}")
-    return found
-
-
-def flat_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted field -> value of a resolved config."""
-    fields = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            fields |= flat_fields(value, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = value
-    return fields
 
 
 def _get(config: ConfigDict, field: str) -> Any:

@@ -25,7 +25,6 @@ from permix_jax.build import (
 from permix_jax.checkpoints import newest_step
 from permix_jax.compilation import compiled_programs
 from permix_jax.config import (
-    differing_fields,
     require_mesh_fits,
     require_model_fits,
     require_valid,
@@ -36,6 +35,7 @@ from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
 from permix_jax.evaluation.results import read_json
 from permix_jax.evaluation.without_judge import measure_without_judge
+from permix_jax.fields import differing_fields
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.policies import build_policy, load_base_params, load_trained_params
@@ -129,7 +129,7 @@ def base_name(config: ConfigDict, base: Path) -> str:
 def evaluate_run(
     config: ConfigDict, workdir: Path, step: int | None = None, out: Path | None = None
 ) -> str:
-    """Evaluates a checkpoint of a run, 0 being its base and None its newest; returns the table.
+    """Evaluates a checkpoint of a run, 0 being its base and None its newest; returns what to print.
 
     The config says how; which policy it is has to be what the run's own config says, and so must
     the problems be that were held out of its training.
@@ -240,7 +240,8 @@ def _evaluate(config: ConfigDict, subject: Subject) -> str:
             evaluator = Evaluator(config, task, mesh, verifier, stop.check)
             evaluator.evaluate(policy, load_params, subject.of, subject.folder, subject.label)
             evaluator.measure_without_judge(*reference, subject.base, [subject.folder])
-    return on_main(partial(write_evaluation_report, subject.folder))
+    table = on_main(partial(write_evaluation_report, subject.folder))
+    return f"{table}\nreport: {subject.folder / 'report.html'}"
 
 
 def named_model(config: ConfigDict, source: str, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from permix_jax.config import differing_fields
+from permix_jax.fields import differing_fields
 from permix_jax.files import read_json, write_json
 
 _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from permix_jax.config import differing_fields, require_model_fits, require_valid
+from permix_jax.config import require_model_fits, require_valid
+from permix_jax.fields import differing_fields
 from permix_jax.models.config import ModelConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"

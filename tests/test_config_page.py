@@ -3,8 +3,8 @@
 from ml_collections import ConfigDict
 from runs import ROOT, load_config
 
-from permix_jax.config import flat_fields
 from permix_jax.config_page import config_page
+from permix_jax.fields import flat_fields
 
 
 def test_the_page_is_current():

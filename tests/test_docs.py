@@ -5,7 +5,7 @@ import re
 import pytest
 from runs import ROOT, load_config
 
-from permix_jax.config import flat_fields
+from permix_jax.fields import flat_fields
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIELDS = set(flat_fields(load_config("reproduce.py", "").to_dict()))

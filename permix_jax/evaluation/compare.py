@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from permix_jax.config import flat_fields
 from permix_jax.evaluation.paired import Graded, compare_policies, over_seeds
 from permix_jax.evaluation.run_figures import MEASURES, STABILITY, Figures, Run, read_answers
 from permix_jax.evaluation.stability import pss_formula
 from permix_jax.evaluation.statistics import percentile_interval
 from permix_jax.evaluation.tables import text_table
+from permix_jax.fields import flat_fields
 from permix_jax.randomness import generator
 
 # Of PerMix-RLVR over RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from permix_jax.config import differing_fields
 from permix_jax.distributed import is_main
+from permix_jax.fields import differing_fields
 from permix_jax.files import append, read_json, write_json
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from permix_jax.config import require_valid
+from permix_jax.fields import did_you_mean
 
 Changes = Mapping[str, Any]
 
@@ -90,9 +91,14 @@ def _changes(r: ConfigDict) -> dict[str, Changes]:
         if r.ablation not in ABLATIONS:
             raise ValueError(
                 f"reproduce.ablation is {r.ablation!r}; use one of none, {', '.join(ABLATIONS)}"
+                f"{did_you_mean(r.ablation, ABLATIONS)}"
             )
         return {name: METHODS[name] for name in ("rlvr", "permix")} | ABLATIONS[r.ablation]
     names = [name.strip() for name in r.methods.split(",") if name.strip()]
     if not names or set(names) - METHODS.keys():
-        raise ValueError(f"reproduce.methods is {r.methods!r}; use some of {','.join(METHODS)}")
+        wrong = " ".join(set(names) - METHODS.keys())
+        raise ValueError(
+            f"reproduce.methods is {r.methods!r}; use some of {','.join(METHODS)}"
+            f"{did_you_mean(wrong, METHODS)}"
+        )
     return {name: METHODS[name] for name in names}

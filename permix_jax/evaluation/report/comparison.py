@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-from permix_jax.config import flat_fields
 from permix_jax.evaluation.compare import compare_runs, comparison_table
 from permix_jax.evaluation.report.charts import figure_of
 from permix_jax.evaluation.report.completions import browser_of
@@ -26,6 +25,7 @@ from permix_jax.evaluation.results import Evaluation
 from permix_jax.evaluation.run_figures import MEASURES, Figures, Run, read_run
 from permix_jax.evaluation.statistics import t_interval
 from permix_jax.evaluation.tables import link, table
+from permix_jax.fields import flat_fields
 
 _SEEDS = "Means over seeds; in brackets, or as bars and bands, 95 % intervals over seeds"
 _DPI = 200

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from permix_jax.config import flat_fields
 from permix_jax.evaluation.results import Evaluation
 from permix_jax.evaluation.tables import estimate, link, number_of, table
+from permix_jax.fields import flat_fields
 
 Cells = Sequence[dict | None]
 CURVES = {  # metric of metrics.jsonl -> what it is

@@ -1,0 +1,37 @@
+"""Fields of a config by their dotted names, and what a wrong name was meant to be."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def flat_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted field -> value of a resolved config."""
+    fields = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            fields |= flat_fields(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = value
+    return fields
+
+
+def differing_fields(mine: dict, theirs: dict, prefix: str = "") -> list[str]:
+    """'field: mine instead of theirs' for every field in which two resolved configs differ."""
+    found = []
+    for name in sorted({*mine, *theirs}):
+        a, b, field = mine.get(name, "(absent)"), theirs.get(name, "(absent)"), prefix + name
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differing_fields(a, b, field + ".")
+        elif a != b:
+            found.append(f"{field}: {a!r} instead of {b!r}")
+    return found
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a wrong name: "; did you mean ...?", or "" if none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
+    near = [other for other, ratio in zip(near, close, strict=True) if ratio > close[0] - 0.1]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
