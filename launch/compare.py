@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(compare(a.workdirs, a.out))
     except (OSError, ValueError) as error:
         fail(str(error))
-    print(after_comparison(a.out, a.workdirs))
+    print(after_comparison(a.out))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,9 @@ def after_evaluation(folder: Path, config: Sequence[str], workdir: Path) -> str:
     return _next([_command("evaluate", *config, f"--workdir={workdir}", *base)])
 
 
-def after_comparison(folder: Path | None, workdirs: Sequence[Path]) -> str:
+def after_comparison(folder: Path | None) -> str:
     """The report, or how to get one."""
-    if folder is not None:
-        return _ending(folder)
-    out = f"--out={workdirs[0].parent / 'comparison'}"
-    return _next([_command("compare", *map(str, workdirs), out)])
+    return _ending(folder) if folder else "for a report of it, with plots: --out=DIR"
 
 
 def after_reproduction(folder: Path, config: Sequence[str], ablation: str) -> str:

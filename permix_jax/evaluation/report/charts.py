@@ -43,7 +43,7 @@ def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
 def _inches(chart: Mapping) -> tuple[float, float]:
     """Width and height."""
     if chart["type"] == "ranking":
-        return 6.4, 1.2 + 0.42 * len(chart["rows"])
+        return 6.4, 0.9 + (0.16 + 0.12 * (len(chart["columns"]) - 1)) * len(chart["rows"])
     if chart["type"] == "points":
         return 5.0, 3.6
     return (5.0, 3.0) if chart["y"] else (3.6, 1.9)
@@ -138,20 +138,39 @@ def _points(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
 
 
 def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
-    rows = chart["rows"][::-1]
+    """A line for each persona; of several policies, each is named beside its uppermost estimate."""
+    rows, labels = chart["rows"][::-1], chart.get("labels", {})
     shown = [column["name"] for column in chart["columns"][1:]]
-    offsets = np.linspace(0.28, -0.28, len(shown)) if len(shown) > 1 else [0.0]
+    low, high = range_of(chart)
+    axes.set(xlim=(low, high), ylim=(-0.6, len(rows) - 0.4))
+    offsets = np.linspace(0.3, -0.3, len(shown)) if len(shown) > 1 else [0.0]
     for i, (name, offset) in enumerate(zip(shown, offsets, strict=True), start=1):
         style = _style(name, names)
-        for line, row in enumerate(rows):
-            if row[i] is not None:
-                x, arms = _with_arms(row[i])
-                axes.errorbar(x, line + offset, xerr=arms, markersize=4, **style)
-        axes.plot([], [], linestyle="", label=name, **style)
+        known = {line + offset: row[i] for line, row in enumerate(rows) if row[i] is not None}
+        for y, cell in known.items():
+            x, arms = _with_arms(cell)
+            axes.errorbar(x, y, xerr=arms, markersize=4, **style)
+        if known and len(shown) > 1:
+            y = max(known)
+            ends = [known[y]["value"], *limits(known[y])]
+            left = known[y]["value"] > (low + high) / 2  # there is more room
+            point = (min(ends) if left else max(ends), y)
+            _label(axes, labels.get(name, name), point, left, style["color"])
     axes.set_yticks(range(len(rows)), [number_of(row[0])[:40] for row in rows])
     axes.set_xlabel(chart["axis"])
+    axes.grid(axis="y", visible=False)
+    for line in range(len(rows) - 1):
+        axes.axhline(line + 0.5, color=_RULE, linewidth=0.5)
     if chart.get("zero"):
         axes.axvline(0, color=_INK, linewidth=0.8)
+
+
+def _label(axes: Axes, text: str, point: tuple[float, float], left: bool, colour: str) -> None:
+    """Beside the point, in its colour."""
+    place = {"xytext": (-5 if left else 5, 0), "textcoords": "offset points"}
+    place |= {"ha": "right" if left else "left", "va": "center"}
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.annotate(text, point, fontsize=9, fontweight="bold", color=colour, bbox=paper, **place)
 
 
 def _with_arms(cell: Mapping) -> tuple[float, np.ndarray | None]:

@@ -202,10 +202,23 @@ def _personas(methods: Mapping) -> dict:
         persona: [_over_seeds(by_method.get(name, ())) for name in methods]
         for persona, by_method in found.items()
     }
-    chart = ranking(list(methods), "accuracy", rows, "problems")
-    chart["file"] = "accuracy_by_persona.png"
+    seeds = max(len(seeds) for seeds in methods.values())
+    axis = "accuracy on held-out problems, by persona"
+    if seeds > 1:
+        axis += f" (mean and 95 % interval over {seeds} seeds)"
+    chart = ranking(list(methods), axis, rows, "problems")
+    chart |= {"file": "accuracy_by_persona.png", "labels": _labels(methods)}
     note = f"{_SEEDS}. The highest accuracy of {next(iter(methods))} on top."
     return section("personas", "Accuracy by persona", note, [chart])
+
+
+def _labels(methods: Mapping[str, Mapping[int, _Seed]]) -> dict[str, str]:
+    """Method -> its name and PSS."""
+    means = {
+        name: np.mean([seed.figures.values["PSS"] for seed in seeds.values()])
+        for name, seeds in methods.items()
+    }
+    return {name: f"{name}: PSS {mean:.2f}" for name, mean in means.items()}
 
 
 def _runs(runs: Sequence[Run], folder: Path) -> dict:
