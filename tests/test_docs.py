@@ -1,15 +1,41 @@
-"""README and docs: their links lead somewhere, and the fields and files they name are there."""
+"""README and docs: links lead somewhere, fields and files are there, commands can be typed."""
 
+import configparser
 import re
+import shlex
 
 import pytest
+from commands import parsed
 from runs import ROOT, load_config
 
+from permix_jax.config import require_valid
 from permix_jax.fields import flat_fields
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIELDS = set(flat_fields(load_config("reproduce.py", "").to_dict()))
 SECTIONS = {field.partition(".")[0] for field in FIELDS if "." in field}
+
+ANY_FIELD = "launch/reproduce.py --config=configs/reproduce.py --config.task.name=problems"
+
+
+def commands_of(text: str) -> list[str]:
+    """The commands of launch/ and benchmarks/, and fields that stand without one as ANY_FIELD's;
+    what a reader fills in is filled in."""
+    text = re.sub(r" \\\n\s+", " ", text)
+    found = re.findall(r"python ((?:launch|benchmarks)/\w+\.py[^`\n\"]*)", text)
+    fields = re.findall(r"(?:^(?: {4})?|`)(--config\.\w+\.\w+=[^`\n]*)", text, re.MULTILINE)
+    found += [f"{ANY_FIELD} {each}" for each in fields]
+    commands = []
+    for command in found:
+        command = re.split(r"  |\t| #|;|&&|\)", command)[0]
+        command = re.sub(r"[\[\]]| \.\.\.$|(?<=DIR) \.\.\.", "", command)
+        command = re.sub("--config=(CONFIG|\\.\\.\\.)", "--config=configs/permix.py", command)
+        command = re.sub(r"=[NI]\b", "=1", command.replace(":PRESET", ":tiny"))
+        commands.append(shlex.join(shlex.split(command)))
+    return commands
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page.read_text("utf-8"))})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -33,6 +59,31 @@ def test_named_fields_and_files_exist(page):
     assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_taken(command):
+    """By the parser and the rules of the config; the jobs have tests of their own."""
+    if config := parsed(command):
+        require_valid(config)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_else_is_typed_is_there(page):
+    text = page.read_text("utf-8")
+    extras = set(re.findall(r"pip install -e '\.\[(\w+)\]'", text))
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert extras <= set(setup["options.extras_require"])
+    modules = re.findall(r"python -m (permix_jax[\w.]*)", text)
+    assert all((ROOT / (name.replace(".", "/") + ".py")).is_file() for name in modules)
+    tests = re.findall(r"\btests/[\w/]+\.\w+", text)
+    assert all((ROOT / name).is_file() for name in tests)
+    others = re.findall(r"^    (python (?!launch/|benchmarks/|-m ).*)", text, re.MULTILINE)
+    assert others == []
+    if page.name != "scale.md":  # whose table says which machines they are for
+        assert not re.search(r"gcloud|srun|--distributed", text)
+
+
 def test_pages_are_looked_at():
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     assert text.count("](") > 40 and text.count("--config.") > 20
+    assert len(COMMANDS) > 40 and any(command.startswith("benchmarks/") for command in COMMANDS)

@@ -1,27 +1,111 @@
-"""launch/train.py as a user meets it: every mistake is answered by one line."""
+"""The commands of launch/ as a user meets them: help, and every mistake answered by one line."""
+
+import subprocess
+import sys
 
 import pytest
+from commands import answer, parsed
 from runs import ROOT, train
 
-PERMIX = str(ROOT / "configs/permix.py")
+SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.py"))
+TRAIN = "launch/train.py"
+PERMIX = "configs/permix.py"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_says_what_a_command_does_and_takes(name):
+    said = answer(f"launch/{name} --help", help_wanted=True)
+    assert said.count(f"  python launch/{name} ") >= (1 if name == "local.py" else 2)
+    assert max(map(len, said.splitlines())) <= 110
+    assert "--pdb" not in said  # nor the other flags of libraries
+    if "--config=FILE:PRESET" in said:
+        assert "smollm2_mawps" in said and "--workdir=DIR" in said
+
+
+def test_flags_are_listed_with_their_defaults():
+    said = answer("launch/plan.py --help", help_wanted=True)
+    row = next(line for line in said.splitlines() if line.startswith("  --topology="))
+    assert "--topology=CHIP:SHAPE " in row and row.endswith("default: v5e:4x4")
+
+
+def test_help_and_mistakes_need_no_jax():
+    program = "import sys, permix_jax.cli, permix_jax.next_steps; print('jax' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "name a config: --config=configs/permix.py"),
-        ([f"--config={PERMIX}x"], f"there is no file {PERMIX}x; did you mean"),
-        ([f"--config={PERMIX}:tinny"], "no preset 'tinny'"),
+        ("", "name a config: --config=configs/permix.py (--help says more)"),
+        (f"{PERMIX}:tiny", f"name a config: --config={PERMIX}:tiny (--help says more)"),
+        (f"--config={PERMIX}x", f"there is no file {PERMIX}x; did you mean {PERMIX}?"),
+        ("--config=permix.py", f"there is no file permix.py; did you mean {PERMIX}?"),
+        ("--config=README.md", "--config=README.md: "),
+        (f"--config={PERMIX}:tinny", "no preset 'tinny'; use tiny, "),
+        (f"--config={PERMIX}:tinny", "; did you mean tiny?"),
+        (f"--config {PERMIX}:tinny", "; did you mean tiny?"),
+        ("--config=configs/rlvr.py:qwen3_8", "did you mean qwen3_8b"),
+        (f"--confg={PERMIX}", "--confg: there is no such flag; did you mean --config?"),
+        (f"--config={PERMIX} --wrkdir=x", "did you mean --workdir?"),
+        (f"--config={PERMIX} --train.steps=3", "did you mean --config.train.steps?"),
         (
-            [f"--config={PERMIX}:tiny", "--config.trian.steps=3"],
+            f"--config={PERMIX} --config.trian.steps=3",
             "--config.trian.steps: the config has no such field; did you mean train.steps",
         ),
-        ([f"--config={PERMIX}:tiny", "--config.rollout.group_size=1"], "rollout.group_size is 1"),
+        (f"--config={PERMIX} --config.group_sise=3", "did you mean rollout.group_size?"),
         (
-            [f"--config={PERMIX}:smollm2_mawps", "--config.data.folder=nowhere"],
+            f"--config={PERMIX} --config.train.steps=abc",
+            "train.steps is 'abc'; use a value of type int, such as 150",
+        ),
+        (f"--config={PERMIX} --config.model.thinking=maybe", "of type bool, such as False"),
+        (f"--config={PERMIX} --processes=many", "--processes=many"),
+        (f"--config={PERMIX} --workdir", "Missing value for flag --workdir"),
+        (f"--config={PERMIX} stray", "'stray' is not a flag"),
+    ],
+)
+def test_mistakes_are_answered_by_one_line(args, message):
+    said = answer(f"{TRAIN} {args}")
+    assert said.startswith("error: ") and message in said
+    assert said.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("launch/compare.py", "the following arguments are required: DIR (--help says more)"),
+        ("launch/compare.py a b --ot=c", "--ot: there is no such option; did you mean --out?"),
+        ("launch/export.py --workdr=a --out=b", "did you mean --workdir?"),
+        ("launch/export.py --workdir=a --out=b --dtype=float", "choose from 'float32', 'bfloat16'"),
+        ("launch/local.py launch/train.py", "required: --processes"),
+    ],
+)
+def test_mistakes_of_commands_without_a_config(command, message):
+    said = answer(command)
+    assert message in said and said.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        f"--config {PERMIX}:tiny --config.train.steps 3",
+        f"-config={PERMIX}:tiny -config.train.steps=3",
+        f"--config={PERMIX}:tiny --noconfig.model.thinking --config.train.steps=3",
+    ],
+)
+def test_what_absl_takes_is_taken(args):
+    config = parsed(f"{TRAIN} {args}")
+    assert (config.train.steps, config.model.embed_dim, config.model.thinking) == (3, 32, False)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([f"--config={ROOT / PERMIX}:tiny", "--config.rollout.group_size=1"], "group_size is 1"),
+        (
+            [f"--config={ROOT / PERMIX}:smollm2_mawps", "--config.data.folder=nowhere"],
             "data.folder is 'nowhere'",
         ),
-        ([f"--config={PERMIX}:tiny", "stray"], "'stray' is not a flag"),
     ],
 )
 def test_mistakes_end_in_one_clear_line(tmp_path, args, message):

@@ -1,0 +1,75 @@
+"""Commands as a user types them, read in this process: their help, mistakes and configs."""
+
+import argparse
+import contextlib
+import io
+import os
+import runpy
+import shlex
+import sys
+from unittest import mock
+
+from absl import flags
+from runs import ROOT
+
+from permix_jax import cli
+
+
+def answer(command: str, *, help_wanted: bool = False) -> str:
+    """What a command of launch/ says at once, to a mistake or to --help, before its job begins."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            parsed(command)
+        except SystemExit as ended:
+            if help_wanted:
+                assert ended.code in (None, 0), ended.code
+                return out.getvalue()
+            return ended.code
+    raise AssertionError(f"{command} was taken")
+
+
+def parsed(command: str):
+    """The config of `launch/X.py ...` or `benchmarks/X.py ...`, None where it takes none; paths
+    are from the repository's root.
+
+    Raises SystemExit with what the command says, if it refuses its arguments.
+    """
+    script, *args = shlex.split(command)
+    before, path = set(flags.FLAGS), list(sys.path)
+    taken = mock.Mock(side_effect=_Taken)
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse(parser, argv=None, namespace=None):
+        parse_args(parser, argv, namespace)
+        raise _Taken
+
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", [script, *args]),
+        mock.patch.object(
+            cli.app, "run", lambda _main, flags_parser: taken(flags_parser(sys.argv))
+        ),
+        mock.patch.object(argparse.ArgumentParser, "parse_args", parse),
+        contextlib.chdir(ROOT),
+    ):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except _Taken:
+            return flags.FLAGS["config"].value
+        finally:
+            _forget_flags(before)
+            sys.path[:] = path
+    raise AssertionError(f"{script} parses nothing")
+
+
+class _Taken(Exception):
+    """The arguments are good; the job would begin."""
+
+
+def _forget_flags(before: set[str]) -> None:
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    for name in ("config", "workdir"):
+        flags.FLAGS[name].unparse()
+    flags.FLAGS.unparse_flags()
