@@ -246,6 +246,9 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
         remedy = "with personas.level = rollout such groups mostly hold one rollout, which has no "
         remedy += "baseline: use problem, or at most half as many personas.count as "
         yield "grpo.advantage_group", remedy + "rollout.group_size"
+    if c.task.name == "problems" and not c.model.source:
+        remedy = "task.name = problems takes a model that reads: name a Hugging Face id or folder"
+        yield "model.source", remedy
     if c.task.name == "latent_style" and c.personas.file:
         yield "personas.file", "the embedded world has its own personas: leave it empty"
     if c.task.name == "latent_style" and c.personas.placement != "system":

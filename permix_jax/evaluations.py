@@ -207,7 +207,7 @@ def subject_of_run(
       FileNotFoundError, ValueError: no run, no such checkpoint, or the run of another policy.
     """
     record = read_json(workdir / "config.json")
-    _require_same_policy(config, record["config"], workdir, parts)
+    _require_same_policy(config, record, workdir, parts)
     if step != 0:
         step = newest_step(workdir / "checkpoints", step)
     base, of_base = Path(record["base"]), config.copy_and_resolve_references()
@@ -264,7 +264,7 @@ def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
 
 
 def _require_same_policy(
-    config: ConfigDict, theirs: dict, workdir: Path, parts: Sequence[str]
+    config: ConfigDict, record: dict, workdir: Path, parts: Sequence[str]
 ) -> None:
     """Raises ValueError, with the differing fields, unless the config is of the run's policy."""
 
@@ -276,8 +276,9 @@ def _require_same_policy(
             kept["data"] = whole["data"]
         return kept
 
-    if fields := differing_fields(deciding(config.to_dict()), deciding(theirs)):
+    if fields := differing_fields(deciding(config.to_dict()), deciding(record["config"])):
+        made = f"{record['name']}.py" + (f":{record['preset']}" if record.get("preset") else "")
         raise ValueError(
-            f"{workdir} is a run of another policy or world ({'; '.join(fields)}); set these "
-            "fields as the run has them"
+            f"{workdir} is a run of another policy or world, made with {made} "
+            f"({'; '.join(fields)}); set these fields as the run has them"
         )

@@ -1,5 +1,6 @@
 """The main job, from a config to a report: base policy, GRPO, evaluation of both."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ from permix_jax.training.stop import StopRequest
 from permix_jax.training.supervised import train_distill, train_sft
 from permix_jax.workdir import cache_folder, claim_workdir
 
+_LOG = logging.getLogger(__name__)
+
 
 def run(
     config: ConfigDict, workdir: Path, name: str, preset: str = "", changed: Sequence[str] = ()
@@ -63,6 +66,8 @@ def run(
         require_shared(workdir, "--workdir")
         require_shared(cache, "PERMIX_CACHE")
         on_main(partial(claim_workdir, workdir, config, name, preset, base, changed))
+        devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        _LOG.info("%s; everything is written to %s; the first steps compile", devices, workdir)
 
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             train_and_evaluate(

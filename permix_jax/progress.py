@@ -22,7 +22,8 @@ class Progress:
         self._bar, self._silent = None, not is_main()
         if sys.stderr.isatty() and not self._silent:
             self._bar = tqdm(desc=label, total=total, initial=initial, dynamic_ncols=True)
-        self._begin = self._last_line = time.monotonic()
+        self._begin, self._timed_from = None, initial
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -34,6 +35,8 @@ class Progress:
     def advance(self, units: int = 1, **figures: float) -> None:
         """Counts `units` more and shows the figures of the moment."""
         self._count += units
+        if self._begin is None:  # the first unit compiles, and says nothing of the others
+            self._begin, self._timed_from = time.monotonic(), self._count
         shown = {name: f"{value:.4g}" for name, value in figures.items()}
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
@@ -46,6 +49,9 @@ class Progress:
             print(self._line(now - self._begin, shown), file=sys.stderr, flush=True)
 
     def _line(self, elapsed: float, shown: dict[str, str]) -> str:
-        left = elapsed / (self._count - self._first) * (self._total - self._count)
         figures = "".join(f"  {name} {value}" for name, value in shown.items())
-        return f"{self._label} {self._count}/{self._total}{figures}  {left:.0f} s left"
+        line = f"{self._label} {self._count}/{self._total}{figures}"
+        timed = self._count - self._timed_from
+        if not timed:
+            return line
+        return f"{line}  {elapsed / timed * (self._total - self._count):.0f} s left"

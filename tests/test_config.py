@@ -38,6 +38,9 @@ def config_with(**fields):
 
 def test_the_evaluation_config_is_valid_and_reads_math500():
     config = get_config(file="eval_math500.py")
+    with pytest.raises(ValueError, match="model.source is ''; task.name = problems takes a model"):
+        require_valid(config)
+    config.model.source = "org/model"
     require_valid(config)
     assert config.is_locked and config.data.test == "math500"
     with pytest.raises(ValueError, match="this config has none"):

@@ -15,7 +15,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 FIELDS = set(flat_fields(load_config("reproduce.py", "").to_dict()))
 SECTIONS = {field.partition(".")[0] for field in FIELDS if "." in field}
 
-ANY_FIELD = "launch/reproduce.py --config=configs/reproduce.py --config.task.name=problems"
+ANY_FIELD = (
+    "launch/reproduce.py --config=configs/reproduce.py --config.task.name=problems"
+    " --config.model.source=x"
+)
 
 
 def commands_of(text: str) -> list[str]:
@@ -23,7 +26,7 @@ def commands_of(text: str) -> list[str]:
     what a reader fills in is filled in."""
     text = re.sub(r" \\\n\s+", " ", text)
     found = re.findall(r"python ((?:launch|benchmarks)/\w+\.py[^`\n\"]*)", text)
-    fields = re.findall(r"(?:^(?: {4})?|`)(--config\.\w+\.\w+=[^`\n]*)", text, re.MULTILINE)
+    fields = re.findall(r"(?:^(?: {4})?|`)(--config\.\w+\.\w+=[^`\s][^`\n]*)", text, re.MULTILINE)
     found += [f"{ANY_FIELD} {each}" for each in fields]
     commands = []
     for command in found:
@@ -62,7 +65,7 @@ def test_named_fields_and_files_exist(page):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_taken(command):
     """By the parser and the rules of the config; the jobs have tests of their own."""
-    if config := parsed(command):
+    if (config := parsed(command)) and "--model=" not in command:
         require_valid(config)
 
 
