@@ -54,6 +54,18 @@ def test_personas_without_a_figure_rank_last_and_no_persona_first():
     assert [row[0]["text"] for row in chart["rows"]] == ["no persona", "c", "b", "a"]
 
 
+def test_a_ranking_names_each_policy_once_beside_its_uppermost_estimate():
+    rows = {None: [cell(0.2), None], "poet": [cell(0.1, 0.0, 0.3), cell(0.9, 0.8, 1.0)]}
+    chart = ranking(["base", "$trained$"], "accuracy", rows, "problems")
+    chart["labels"] = {"base": "base: PSS 0.5"}
+    axes = figure_of([chart], ["base", "$trained$"]).axes[0]
+    found = {text.get_text(): (text.xy[0], text.get_ha()) for text in axes.texts}
+    assert found == {"base: PSS 0.5": (0.2, "left"), "$trained$": (0.8, "right")}
+    heights = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert heights["base: PSS 0.5"] == pytest.approx(1.3)
+    assert heights["$trained$"] == pytest.approx(-0.3)
+
+
 def test_lines_take_the_colours_of_the_page_and_bear_intervals_that_are_missing():
     series = [
         {"name": "trained", "x": [0, 1], "y": [0.1, 0.3], "low": [0.0, None], "high": [0.2, None]},
