@@ -154,7 +154,7 @@ def test_the_command_writes_the_folder_and_says_so(folder, tmp_path):
     }
     again = subprocess.run([*command, "--out=out"], cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 1
-    assert again.stderr.splitlines()[-1] == "export.py: out is there already; name a new folder"
+    assert again.stderr.splitlines()[-1] == "error: out is there already; name a new folder"
 
 
 @pytest.mark.parametrize(
