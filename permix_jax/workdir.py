@@ -80,9 +80,10 @@ def require_same_config(workdir: Path, config: dict, option: str) -> None:
 def _require_same_method(workdir: Path, method: dict) -> None:
     theirs = read_json(workdir / "config.json", "name the workdir of a run").get("method", {})
     if parts := differing_fields(method, theirs, "method."):
+        named = "; ".join(parts).replace("'(absent)'", "ours")
         raise ValueError(
-            f"{workdir} belongs to a run with other functions ({'; '.join(parts)}); name another "
-            "workdir, or pass the method that it had"
+            f"{workdir} belongs to a run with other functions ({named}); name another workdir, or "
+            "pass the method that it had"
         )
 
 

@@ -12,6 +12,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Notebook -> the parameters that a test of it sets; FOLDER, where it writes, is set for all.
 SHRUNK = {
     "analysis": {"PRESET": ":tiny", "STEPS": 6, "EVAL_EVERY": 3},
+    "extend": {"PRESET": "tiny", "STEPS": 2},
     "quickstart": {"PRESET": ":tiny", "STEPS": 6, "EVAL_EVERY": 3},
 }
 _SECONDS_A_CELL = 300

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from runs import assert_same_run, crash_after, load_config, metrics
 
 from permix_jax.experiment import run
 from permix_jax.export import export
@@ -25,6 +24,7 @@ from permix_jax.training.method import (
     require_used,
 )
 from permix_jax.workdir import cache_folder, claim_workdir
+from runs import assert_same_run, crash_after, load_config, metrics
 
 FIELDS = {"personas__level": "rollout", "personas__share": 1.0, "train__steps": 3}
 
@@ -83,7 +83,9 @@ def test_a_killed_run_goes_on_with_the_same_functions_alone(finished, tmp_path):
     config = load_config("permix.py", "tiny", **FIELDS)
     with crash_after(2, having="reward"):
         run(config, tmp_path / "run", "permix", method=OWN)
-    with pytest.raises(ValueError, match=r"other functions \(method.advantages: '\(absent\)' inst"):
+    with pytest.raises(
+        ValueError, match=r"other functions \(method.advantages: ours instead of 'test"
+    ):
         run(config, tmp_path / "run", "permix", method=OWN._replace(advantages=group_advantages))
     with pytest.raises(ValueError, match=r"method.assign: .*; method.terms: .*; name another work"):
         run(config, tmp_path / "run", "permix")
