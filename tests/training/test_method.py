@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from runs import assert_same_run, crash_after, load_config, metrics
 
 from permix_jax.experiment import run
 from permix_jax.export import export
@@ -24,7 +25,6 @@ from permix_jax.training.method import (
     require_used,
 )
 from permix_jax.workdir import cache_folder, claim_workdir
-from runs import assert_same_run, crash_after, load_config, metrics
 
 FIELDS = {"personas__level": "rollout", "personas__share": 1.0, "train__steps": 3}
 
