@@ -33,6 +33,7 @@ from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Task
 from permix_jax.training.base import base_folder, prepare_base
 from permix_jax.training.grpo import train_grpo
+from permix_jax.training.method import PERMIX, Method, describe, require_used
 from permix_jax.training.stop import StopRequest
 from permix_jax.training.supervised import train_distill, train_sft
 from permix_jax.workdir import cache_folder, claim_workdir
@@ -41,11 +42,18 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(
-    config: ConfigDict, workdir: Path, name: str, preset: str = "", changed: Sequence[str] = ()
+    config: ConfigDict,
+    workdir: Path,
+    name: str,
+    preset: str = "",
+    changed: Sequence[str] = (),
+    method: Method = PERMIX,
 ) -> str:
     """Does the whole job in `workdir`, or goes on with it, and returns the table to print.
 
-    `changed`: the fields that have another value than in the preset; the report marks them.
+    Args:
+      changed: the fields that have another value than in the preset; the report marks them.
+      method: your own mixing, reward terms or advantages; the workdir is refused to another one.
 
     Raises:
       ValueError, FileNotFoundError: bad input, in one line.
@@ -53,6 +61,7 @@ def run(
       Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
     """
     require_valid(config)
+    require_used(method, config)
     cache = cache_folder()
     mesh = make_mesh(**config.mesh)
 
@@ -65,13 +74,14 @@ def run(
         base = base_folder(config, task, policy, cache)
         require_shared(workdir, "--workdir")
         require_shared(cache, "PERMIX_CACHE")
-        on_main(partial(claim_workdir, workdir, config, name, preset, base, changed))
+        claim = partial(claim_workdir, workdir, config, name, preset, base, changed)
+        on_main(partial(claim, describe(method)))
         devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         _LOG.info("%s; everything is written to %s; the first steps compile", devices, workdir)
 
         with StopRequest() as stop, build_verifier(config, task) as verifier:
             train_and_evaluate(
-                config, task, policy, initial_params, mesh, base, verifier, workdir, stop
+                config, task, policy, initial_params, mesh, base, verifier, workdir, stop, method
             )
 
     return on_main(partial(_report, workdir, count))
@@ -95,6 +105,7 @@ def train_and_evaluate(
     verifier: Verifier,
     workdir: Path,
     stop: StopRequest,
+    method: Method,
 ) -> None:
     """The phases of a run; each is skipped, or gone on with, where its result is there already."""
 
@@ -120,12 +131,12 @@ def train_and_evaluate(
     # ---- GRPO on persona-mixed rollouts, or a baseline in its place ----------------------------
     phase = (mesh, verifier, workdir, stop, after_step)
     if config.train.method == "grpo":
-        train_grpo(config, task, policy, load_base, *phase)
+        train_grpo(config, task, policy, load_base, *phase, method)
     elif config.train.method == "sft":
         train_sft(config, task, policy, load_base, mesh, workdir, stop, after_step)
     else:
         load_teacher = partial(teacher_of, config, base_policy, load_base, mesh)
-        train_distill(config, task, policy, load_base, load_teacher, *phase)
+        train_distill(config, task, policy, load_base, load_teacher, *phase, method)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
     before = evaluate_at(0, base_policy, load_base, "the base policy")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from permix_jax.evaluation.overview import summary_table
 from permix_jax.evaluation.results import read_evaluations
+from permix_jax.fields import flat_fields
 
 
 def model_card(record: dict, workdir: Path, step: int) -> str:
@@ -28,6 +29,7 @@ def model_card(record: dict, workdir: Path, step: int) -> str:
             f"{c['rollout']['group_size']} rollouts, at temperature {c['rollout']['temperature']}, "
             f"learning rate {c['train']['learning_rate']}, KL weight {c['grpo']['kl_weight']}.",
             f"- Trained: {_trained(c)}.",
+            *_own_functions(record.get("method", {})),
             f"- Made by permix_jax {record['versions']['permix_jax']} ({record['git']}), "
             f"`python launch/train.py --config={name}`, on {record['device']}; "
             "permix_config.json has every field.",
@@ -64,6 +66,12 @@ def _method(c: dict) -> str:
         "Trained by PerMix-RLVR (arXiv 2604.08986): GRPO with verifiable rewards, a persona in "
         f"{c['personas']['share']:.0%} of the prompts, one for each {c['personas']['level']}."
     )
+
+
+def _own_functions(method: dict) -> list[str]:
+    parts = flat_fields(method).items()
+    named = "; ".join(f"{part}: `{function}`" for part, function in parts)
+    return [f"- Functions of the run's own in place of the package's: {named}."] if parts else []
 
 
 def _base(c: dict) -> str:

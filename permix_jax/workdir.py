@@ -4,8 +4,9 @@ import importlib.metadata
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -34,23 +35,26 @@ def claim_workdir(
     preset: str,
     base: Path,
     changed: Sequence[str] = (),
+    method: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes config.json, or checks that the one there is of the same config.
+    """Writes config.json, or checks that the one there is of the same config and method.
 
     `base` is the folder of the base policy, with the log of its SFT; `changed`, the fields that
-    have another value than in the preset.
+    have another value than in the preset; `method`, what `training.method.describe` says of it.
 
-    Raises ValueError, with the differing fields, for the workdir of another config.
+    Raises ValueError, with what differs, for the workdir of another config or method.
     """
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     if path.exists():
         require_same_config(workdir, resolved, "--workdir")
+        _require_same_method(workdir, dict(method or {}))
         return
     record = {
         "name": name,
         "preset": preset,
         "config": resolved,
         "changed": list(changed),
+        "method": dict(method or {}),
         "base": str(base),
         "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         "git": _git_revision(),
@@ -70,6 +74,16 @@ def require_same_config(workdir: Path, config: dict, option: str) -> None:
         raise ValueError(
             f"{workdir} belongs to a run with another config ({'; '.join(fields)}); name "
             f"another {option}, or set these fields as they were"
+        )
+
+
+def _require_same_method(workdir: Path, method: dict) -> None:
+    theirs = read_json(workdir / "config.json", "name the workdir of a run").get("method", {})
+    if parts := differing_fields(method, theirs, "method."):
+        named = "; ".join(parts).replace("'(absent)'", "ours")
+        raise ValueError(
+            f"{workdir} belongs to a run with other functions ({named}); name another workdir, or "
+            "pass the method that it had"
         )
 
 

@@ -52,7 +52,7 @@ method, calls = owner.{method}, 0
 def striking(self, *args):
     global calls
     method(self, *args)
-    calls += 1
+    calls += bool({counted})
     if calls == {call} and {args} <= set(sys.argv):
         {deed}
 owner.{method} = striking
@@ -65,10 +65,16 @@ GRADED_BATCH = "permix_jax.evaluation.graded_rows:GradedRows.append"
 
 
 def strike(
-    call: int, deed: str, *args: str, after: str = METRICS_ROW, script: str = "launch/train.py"
+    call: int,
+    deed: str,
+    *args: str,
+    after: str = METRICS_ROW,
+    counted: str = "True",
+    script: str = "launch/train.py",
 ) -> str:
     """A program that runs as `script` does and, if it has these arguments, does `deed`, a signal's
-    name or a statement, right after that call of the method `after` has returned."""
+    name or a statement, right after that call of the method `after` has returned; of the calls,
+    those with `args` are counted for which the expression `counted` holds."""
     module, _, name = after.partition(":")
     owner, _, method = name.partition(".")
     return _STRIKE.format(
@@ -76,6 +82,7 @@ def strike(
         owner=owner,
         method=method,
         call=call,
+        counted=counted,
         args=set(args) or "set()",
         deed=f"os.kill(os.getpid(), signal.{deed})" if deed.startswith("SIG") else deed,
         script=str(ROOT / script),

@@ -6,13 +6,47 @@ from pathlib import Path
 import nbformat
 import pytest
 from execute import execute, parameters_at
+from random_model import write_model
 from runs import ROOT
 
+from permix_jax.files import write_rows
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Notebook -> the parameters that a test of it sets; FOLDER, where it writes, is set for all.
+
+
+def _tiny_model(folder: Path) -> dict:
+    """A random model, and sums in the place of GSM8K."""
+    write_model(folder / "model")
+    rows = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(40)]
+    write_rows(folder / "sums.jsonl", rows)
+    fields = {
+        "model.source": folder / "model",
+        "data.train": folder / "sums.jsonl",
+        "data.test": "",
+        "task.num_test": 4,
+        "sft.steps": 0,
+        "lora.rank": 2,
+        "train.steps": 2,
+        "train.problems_per_step": 2,
+        "rollout.group_size": 4,
+        "rollout.max_prompt_tokens": 512,
+        "rollout.max_new_tokens": 8,
+        "eval.batch_size": 16,
+        "eval.kl_responses": 0,
+        "eval.judge_free_candidates": 2,
+        "eval.judge_free_questions": 2,
+    }
+    fields = {name: str(x) if isinstance(x, Path) else x for name, x in fields.items()}
+    return {"PRESET": "smollm2_mawps", "FIELDS": fields, "ANSWER_TOKENS": 8}
+
+
+# Notebook -> the parameters that a test of it sets, or what makes them in a folder. FOLDER, where
+# the notebook writes, is set for all.
 SHRUNK = {
     "analysis": {"PRESET": ":tiny", "STEPS": 6, "EVAL_EVERY": 3},
+    "extend": {"PRESET": "tiny", "STEPS": 2},
     "quickstart": {"PRESET": ":tiny", "STEPS": 6, "EVAL_EVERY": 3},
+    "real_model": _tiny_model,
 }
 _SECONDS_A_CELL = 300
 _MOST_BYTES = 400_000
@@ -48,7 +82,9 @@ def _images(notebook) -> list[int]:
 def test_runs_from_start_to_end(path, folder, outside):
     committed, before = nbformat.read(path, as_version=4), _entries()
     parameters = committed.cells[parameters_at(committed)].source
-    overrides = {"FOLDER": str(folder / "runs"), **SHRUNK[path.stem]}
+    shrunk = SHRUNK[path.stem]
+    shrunk = shrunk(folder) if callable(shrunk) else shrunk
+    overrides = {"FOLDER": str(folder / "runs"), **shrunk}
     unknown = [name for name in overrides if not re.search(rf"^{name} = ", parameters, re.M)]
     assert unknown == []
     executed = execute(path, overrides, _SECONDS_A_CELL)

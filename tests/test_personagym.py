@@ -10,19 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from chat_templates import FAMILIES, write_tokenizer
 from judge_server import BENCHMARK, HANG, TASKS, chat_server, grade, judge_at
+from random_model import write_model
 from runs import GRADED_BATCH, ROOT, load_config, strike
 
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.evaluation.graded_rows import GradedRows
-from permix_jax.models.config import ModelConfig
-from permix_jax.models.huggingface import config_to_hf, params_to_hf
-from permix_jax.models.params import create_params
-from permix_jax.models.transformer import Decoder
-from permix_jax.models.weights import write_weights
 from permix_jax.personagym import personagym_of_model, personagym_of_run
-from permix_jax.randomness import key
 from permix_jax.training.stop import Stopped
 
 PERSONAS = ("A pirate", "A nun")
@@ -33,25 +27,14 @@ def write_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_model(folder, mesh, seed, size):
-    decoder = Decoder(ModelConfig(size, 16, 1, 2, 1, 8, 24, max_context=CONTEXT))
-    (folder / "config.json").write_text(json.dumps(config_to_hf(decoder.config)))
-    params = create_params(decoder, key(seed, "init"), mesh)
-    write_weights(folder, params_to_hf(decoder.config, params))
-    return params
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, mesh):
     """A random model, a run that "trained" it to other weights, and a benchmark of two questions
     for each of two personas' five tasks."""
     folder = tmp_path_factory.mktemp("personagym")
-    for name in ("model", "trained", "benchmark"):
-        (folder / name).mkdir()
+    (folder / "benchmark").mkdir()
     for seed, name in enumerate(("model", "trained")):
-        params = write_model(
-            folder / name, mesh, seed, write_tokenizer(folder / name, FAMILIES["smollm2"])
-        )
+        params = write_model(folder / name, seed, CONTEXT)
     config = load_config("permix.py", "tiny", model__source=str(folder / "model"), sft__steps=0)
     record = {"config": json.loads(config.to_json()), "base": str(folder / "base")}
     checkpoints = Checkpoints(folder / "run/checkpoints")

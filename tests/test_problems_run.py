@@ -4,17 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from chat_templates import FAMILIES, write_tokenizer
+from random_model import write_model
 from runs import assert_same_run, crash_after, load_config, metrics
 
-import permix_jax.experiment
 from permix_jax.experiment import run
-from permix_jax.models.config import ModelConfig
-from permix_jax.models.huggingface import config_to_hf, params_to_hf
-from permix_jax.models.params import create_params
-from permix_jax.models.transformer import Decoder
-from permix_jax.models.weights import write_weights
-from permix_jax.randomness import key
 from permix_jax.tasks.problem import Undecided
 
 PERSONAS = [
@@ -58,13 +51,7 @@ def files(tmp_path_factory):
     """A folder of a random model, and the fields that name it, the problems and the personas."""
     folder = tmp_path_factory.mktemp("problems")
     model = folder / "model"
-    model.mkdir()
-    size = write_tokenizer(model, FAMILIES["smollm2"])
-    decoder = Decoder(ModelConfig(size, 16, 1, 2, 1, 8, 24))
-    (model / "config.json").write_text(json.dumps(config_to_hf(decoder.config)))
-    mesh = permix_jax.experiment.make_mesh(1, 1, 1)
-    params = create_params(decoder, key(0, "init"), mesh)
-    write_weights(model, params_to_hf(decoder.config, params))
+    write_model(model)
     rows = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(12)]
     (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "personas.jsonl").write_text("\n".join(map(json.dumps, PERSONAS)))

@@ -31,11 +31,12 @@ def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
     # Killed in SFT, between its checkpoints 40 and 80.
     assert start(strike(60, "SIGKILL")).returncode == -signal.SIGKILL
     # Killed in GRPO after step 5, when checkpoint 4 may still be in flight.
-    assert start(strike(80 + 5, "SIGKILL")).returncode == -signal.SIGKILL
+    fifth = strike(5, "SIGKILL", counted="'reward' in args[0]")
+    assert start(fifth).returncode == -signal.SIGKILL
     done = [row["step"] for row in metrics(folder)]
     assert done == [1, 2, 3, 4, 5]
 
-    # Asked to stop after step 5: saved, though it is no step of checkpoint_every.
+    # Asked to stop after step 5: saved, though checkpoint_every is 2. Checkpoint 4 may be lost.
     after = 5 - max(
         int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()
     )

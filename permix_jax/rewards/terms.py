@@ -68,10 +68,19 @@ def total_reward(
     """The weighted sums, f32 [N], NaN where the gold answer cannot be read; and the terms' means.
 
     The means are over the completions that can be graded; where there is none, none are given.
+
+    Raises:
+      ValueError: a term is not finite for a completion that can be graded.
     """
     values = np.array([[term.value(c) for term in terms] for c in completions], np.float64)
     values = values.reshape(len(completions), len(terms))
     unknown = np.isnan([c.correct for c in completions])
+    for term, column in zip(terms, values[~unknown].T, strict=True):
+        if not np.isfinite(column).all():
+            raise ValueError(
+                f"reward term {term.name!r} gave {column[~np.isfinite(column)][0]}; return a "
+                "finite number for every completion"
+            )
     rewards = values @ np.array([term.weight for term in terms])
     rewards[unknown] = np.nan
     if unknown.all():

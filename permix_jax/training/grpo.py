@@ -14,17 +14,16 @@ from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
 from permix_jax.personas.adaptive import initial
 from permix_jax.personas.adaptive import update as update_accuracies
-from permix_jax.personas.mixture import build_mixture
 from permix_jax.randomness import key
-from permix_jax.rewards.terms import reward_terms
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import replicate, to_host
 from permix_jax.tasks.problem import Task
 from permix_jax.training.log import write_completions
 from permix_jax.training.loop import fit
+from permix_jax.training.method import PERMIX, Method
 from permix_jax.training.programs import grpo_programs, pack_batch
 from permix_jax.training.rehearsal import build_rehearsal
-from permix_jax.training.rollouts import RolloutWorker
+from permix_jax.training.rollouts import build_worker
 from permix_jax.training.state import TrainState, create_state
 from permix_jax.training.stop import StopRequest
 
@@ -45,6 +44,7 @@ def train_grpo(
     workdir: Path,
     stop: StopRequest,
     after_step: Callable[[dict, int], None],
+    method: Method = PERMIX,
 ) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
@@ -54,18 +54,16 @@ def train_grpo(
     """
     t, g = config.train, config.grpo
     programs = grpo_programs(config, policy.model, mesh)
-    terms = reward_terms(config.rewards, config.rewards.overlong_tokens)
-    mixture = build_mixture(task.personas, config.personas)
-    worker = RolloutWorker(config, task, policy, mesh, mixture, verifier, terms)
+    worker = build_worker(config, task, policy, mesh, verifier, method)
     rehearsal = build_rehearsal(config, task, policy, mesh)
 
     base = load_base()
     trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
     reference = base if g.kl_weight or rehearsal else None
     state = create_state(trained, programs.optimizer, programs.shardings)
-    adapts = mixture.weights == "adaptive"
+    adapts = worker.mixture.weights == "adaptive"
     if adapts:
-        state = state.replace(accuracies=replicate(initial(len(mixture.personas)), mesh))
+        state = state.replace(accuracies=replicate(initial(len(worker.mixture.personas)), mesh))
     del base, trained  # the state has its own copy
 
     def update(state: TrainState, step: int):

@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.distributed import gather, own_part
-from permix_jax.grpo.advantages import group_advantages, group_ids, share_without_spread
+from permix_jax.grpo.advantages import group_ids, share_without_spread
 from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.models.policy import Policy
 from permix_jax.personas import adaptive
 from permix_jax.personas.adaptive import AdaptiveState
-from permix_jax.personas.mixture import Mixture, adaptive_weights, assign
+from permix_jax.personas.mixture import Mixture, adaptive_weights, build_mixture
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.randomness import key
@@ -29,6 +29,7 @@ from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.tasks.problem import Problem, Task
+from permix_jax.training.method import Method, all_terms, as_advantages, require_assigned
 from permix_jax.training.programs import prompts_are_shared, rollout_sampling
 
 
@@ -70,6 +71,7 @@ class RolloutWorker:
     mixture: Mixture
     verifier: Verifier
     terms: Sequence[Term]
+    method: Method
 
     def sample(self, params, step: int, accuracies: AdaptiveState) -> Sampled:
         """Rollouts of `step`, on their way through the verifier.
@@ -78,14 +80,9 @@ class RolloutWorker:
         """
         c, begin = self.config, time.monotonic()
         problems = problems_of_step(self.task.train, c.seed, step, c.train.problems_per_step)
-        personas = assign(
-            self.mixture,
-            c.seed,
-            step,
-            c.train.problems_per_step,
-            c.rollout.group_size,
-            state=accuracies,
-        )
+        shape = c.train.problems_per_step, c.rollout.group_size
+        personas = self.method.assign(self.mixture, c.seed, step, *shape, state=accuracies)
+        require_assigned(personas, self.mixture, *shape, prompts_are_shared(c))
         each = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
         prompts = self._prompts(problems, personas)
 
@@ -139,7 +136,8 @@ class RolloutWorker:
         ]
         rewards, means = total_reward(self.terms, completions)
         groups = group_ids(c.grpo.advantage_group, *to_host((batch.problem, batch.persona)))
-        advantages = group_advantages(rewards, groups, c.grpo.advantage_scale)
+        advantages = self.method.advantages(rewards, groups, c.grpo.advantage_scale)
+        advantages = as_advantages(advantages, len(rewards))
         batch = batch.replace(
             **shard_rows({"rewards": rewards, "advantages": advantages}, self.mesh)
         )
@@ -188,6 +186,14 @@ class RolloutWorker:
         problem = [i for i, row in enumerate(personas) for _ in row]
         persona = [number[p.id] if p else -1 for row in personas for p in row]
         return np.array(problem, np.int32), np.array(persona, np.int32)
+
+
+def build_worker(
+    config: ConfigDict, task: Task, policy: Policy, mesh: Mesh, verifier: Verifier, method: Method
+) -> RolloutWorker:
+    """The worker of a run: personas and rewards as its config and its method say."""
+    mixture, terms = build_mixture(task.personas, config.personas), all_terms(method, config)
+    return RolloutWorker(config, task, policy, mesh, mixture, verifier, terms, method)
 
 
 def _reward_metrics(rewards: np.ndarray, groups: np.ndarray) -> dict[str, float]:

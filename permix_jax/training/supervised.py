@@ -15,16 +15,15 @@ from ml_collections import ConfigDict
 
 from permix_jax.models.params import join, start_training
 from permix_jax.models.policy import Policy
-from permix_jax.personas.mixture import build_mixture
 from permix_jax.randomness import generator, key
-from permix_jax.rewards.terms import reward_terms
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import shard_rows, to_host
 from permix_jax.tasks.problem import Demonstration, Task
 from permix_jax.training.log import write_completions
 from permix_jax.training.loop import Row, fit
+from permix_jax.training.method import PERMIX, Method
 from permix_jax.training.programs import supervised_programs
-from permix_jax.training.rollouts import RolloutWorker
+from permix_jax.training.rollouts import build_worker
 from permix_jax.training.sft import SFTBatch, make_sft_batch
 from permix_jax.training.state import TrainState, create_state
 from permix_jax.training.stop import StopRequest
@@ -67,6 +66,7 @@ def train_distill(
     workdir: Path,
     stop: StopRequest,
     after_step: Callable[[dict, int], None],
+    method: Method = PERMIX,
 ) -> TrainState:
     """Sequence-level distillation: cross-entropy on a frozen teacher's verified responses.
 
@@ -77,9 +77,7 @@ def train_distill(
     `load_teacher` gives the teacher's policy and parameters; else as `train_grpo`.
     """
     teacher, teacher_params = load_teacher()
-    terms = reward_terms(config.rewards, config.rewards.overlong_tokens)
-    mixture = build_mixture(task.personas, config.personas)
-    worker = RolloutWorker(config, task, teacher, mesh, mixture, verifier, terms)
+    worker = build_worker(config, task, teacher, mesh, verifier, method)
 
     def responses(step: int) -> tuple[list[Demonstration], Row]:
         sampled = worker.sample(teacher_params, step, {})

@@ -69,3 +69,12 @@ def test_a_term_of_ones_own_is_a_function():
     shorter = Term("brevity", 0.1, lambda c: -c.tokens / c.max_tokens)
     rewards, _ = total_reward([Term("correctness", 1.0, correctness), shorter], [completion()])
     np.testing.assert_allclose(rewards, [0.995])
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_term_that_gives_no_number_is_refused_by_name(value):
+    terms = [Term("mine", 1.0, lambda completion: value)]
+    with pytest.raises(ValueError, match="reward term 'mine' gave (nan|inf); return a finite num"):
+        total_reward(terms, [completion()])
+    rewards, means = total_reward(terms, [completion(correct=float("nan"))])  # not to be graded
+    assert np.isnan(rewards).all() and not means
