@@ -74,7 +74,7 @@ def steps_with_slots(ends: Sequence[int], slots: int) -> int:
 
 
 def _step_seconds(model, params, setting: Setting, rows: int, repeats: int) -> float:
-    """Of one decode step of rows that each have a prompt of their own, on average over the limit."""
+    """Of a decode step of rows that each have a prompt of their own, on average over the limit."""
     alone = replace(setting, prompts=rows, samples=1)
     whole = _seconds(model, params, alone, repeats)
     return (whole - _seconds(model, params, alone, repeats, limit=1)) / (setting.limit - 1)
