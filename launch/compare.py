@@ -18,12 +18,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdir of a run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for a report; default: none")
+    parser.add_argument(
+        "--competence", action="store_true", help="also how fidelity moved by the base's accuracy"
+    )
     a = parser.parse_args(argv)
 
+    from permix_jax.evaluation.competence import competence_table
     from permix_jax.evaluation.report.comparison import compare
+    from permix_jax.evaluation.run_figures import read_run
 
     try:
         print(compare(a.workdirs, a.out))
+        if a.competence:
+            print(f"\n{competence_table([read_run(workdir) for workdir in a.workdirs])}")
     except (OSError, ValueError) as error:
         fail(str(error))
     print(after_comparison(a.out))
