@@ -11,13 +11,15 @@ import argparse
 import logging
 import runpy
 import sys
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from permix_jax.planning.environment import compile_for_tpu
 
 compile_for_tpu()  # before JAX is imported
 
-from permix_jax.evaluation.tables import markdown_table  # noqa: E402
+from permix_jax.evaluation.tables import markdown_table, table  # noqa: E402
 from permix_jax.planning.plan import least_seconds  # noqa: E402
 from permix_jax.workdir import cache_folder  # noqa: E402
 
@@ -35,13 +37,13 @@ def main() -> None:
     logging.disable(logging.WARNING)
 
     first, rows = next(iter(SLICES)), []
+    seconds = cache(partial(_seconds, args))  # the smallest slice is the start of both
     problems = _config(args, first).train.problems_per_step
-    for chips, shape in SLICES.items():
-        strong = _seconds(args, chips, problems)
-        weak = _seconds(args, chips, problems * chips // first)
+    for chips in SLICES:
+        strong, more = seconds(chips, problems), problems * chips // first
+        rows.append((chips, strong, more, sum(seconds(chips, more).values())))
         print(f"{chips} chips", file=sys.stderr)
-        rows.append((chips, shape, strong, problems * chips // first, sum(weak.values())))
-    print(_table(rows))
+    print(markdown_table(scaling_table(rows)))
 
 
 def _config(args: argparse.Namespace, chips: int, problems: int = 0):
@@ -57,19 +59,26 @@ def _seconds(args: argparse.Namespace, chips: int, problems: int) -> dict[str, f
     return least_seconds(_config(args, chips, problems), topology, cache_folder())
 
 
-def _table(rows) -> str:
-    first, _, strong, _, weak = rows[0]
-    one, each = sum(strong.values()), weak
-    header = ["chips", "slice", *strong, "step, s", "of ideal", "weak: problems", "step, s",
-              "of ideal"]  # fmt: skip
-    cells = []
-    for chips, shape, seconds, problems, weak in rows:
-        step = sum(seconds.values())
-        cells.append([
-            str(chips), shape, *(f"{x:.2f}" for x in seconds.values()), f"{step:.2f}",
-            f"{one * first / chips / step:.2f}", str(problems), f"{weak:.2f}", f"{each / weak:.2f}",
-        ])  # fmt: skip
-    return markdown_table(header, cells)
+def scaling_table(rows: Sequence[tuple[int, Mapping[str, float], int, float]]) -> dict:
+    """A table (`tables.table`) of rows of chips, the seconds of each program at the first problems
+    a step, the problems of weak scaling, and the seconds of its step."""
+    fewest, programs, _, weakest = rows[0]
+    columns = {
+        "chips": "d",
+        "slice": "",
+        **dict.fromkeys(programs, ".2f"),
+        "strong: step, s": ".2f",
+        "of ideal": ".2f",
+        "weak: problems": "d",
+        "step, s": ".2f",
+        "of ideal, weak": ".2f",
+    }
+    ideal = sum(programs.values()) * fewest
+    return table(columns, [
+        [chips, SLICES[chips], *strong.values(), sum(strong.values()),
+         ideal / chips / sum(strong.values()), problems, weak, weakest / weak]
+        for chips, strong, problems, weak in rows
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
