@@ -23,14 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     a = parser.parse_args(argv)
 
-    from permix_jax.evaluation.competence import competence_table
     from permix_jax.evaluation.report.comparison import compare
-    from permix_jax.evaluation.run_figures import read_run
 
     try:
-        print(compare(a.workdirs, a.out))
-        if a.competence:
-            print(f"\n{competence_table([read_run(workdir) for workdir in a.workdirs])}")
+        print(compare(a.workdirs, a.out, a.competence))
     except (OSError, ValueError) as error:
         fail(str(error))
     print(after_comparison(a.out))

@@ -1,14 +1,12 @@
 """One question to the base and the trained policy of a run, under any persona, side by side."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 from markupsafe import Markup, escape
-from ml_collections import ConfigDict
 
 from permix_jax.checkpoints import newest_step
 from permix_jax.evaluation.generate import Answer, answers_of, generate
@@ -17,8 +15,9 @@ from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render, render_text
-from permix_jax.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.policies import load_trained_params, policy_and_base
 from permix_jax.randomness import key
+from permix_jax.rollout.padding import power_of_two
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import make_mesh
 from permix_jax.workdir import cache_folder, use_compilation_cache
@@ -76,7 +75,7 @@ class Chat:
         if isinstance(persona, str):
             persona = Persona("chat", "chat", persona, "chat", "heldout", self.placement)
         prompt = _prompt(self.base[0], persona, message, max_new_tokens)
-        longest = max(_SHORTEST, 1 << (len(prompt) - 1).bit_length())
+        longest = max(_SHORTEST, power_of_two(len(prompt)))
         sampling = Sampling(max_new_tokens, temperature)
 
         def answer(policy: Policy, params: dict) -> Answer:
@@ -101,17 +100,15 @@ def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> 
     """
     workdir = Path(workdir)
     record = read_json(workdir / "config.json")
-    config = ConfigDict(record["config"])
     step = newest_step(workdir / "checkpoints", step)
     use_compilation_cache()
     mesh = make_mesh(1, 1, tensor)
     with jax.set_mesh(mesh):
-        policy, initial_params = build_policy(config, cache_folder(), mesh)
-        load_base = partial(load_base_params, config, policy, initial_params)
-        base = load_base(Path(record["base"]), mesh)
+        policy, load_base = policy_and_base(record, cache_folder(), mesh)
+        base = load_base()
         trained = load_trained_params(policy, lambda: base, workdir, step, mesh)
     before = policy._replace(model=without_lora(policy.model))
-    return Chat(config.personas.placement, (before, base), (policy, trained), mesh)
+    return Chat(record["config"]["personas"]["placement"], (before, base), (policy, trained), mesh)
 
 
 def _prompt(

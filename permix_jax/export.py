@@ -1,7 +1,6 @@
 """A trained policy as a folder that `transformers` (or, for adapters, `peft`) loads."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,7 +18,7 @@ from permix_jax.models.huggingface import config_to_hf, params_to_hf, weights
 from permix_jax.models.params import merge_adapters
 from permix_jax.models.policy import Policy
 from permix_jax.models.weights import write_weights
-from permix_jax.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.policies import load_trained_params, policy_and_base
 from permix_jax.sharding import make_mesh
 from permix_jax.workdir import cache_folder
 
@@ -50,9 +49,7 @@ def export(
 
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        policy, initial_params = build_policy(config, cache_folder(), mesh)
-        base = Path(record["base"])
-        load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
+        policy, load_base = policy_and_base(record, cache_folder(), mesh)
         out.mkdir(parents=True, exist_ok=True)
         if adapter:
             base_name = config.model.source

@@ -2,8 +2,9 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from permix_jax.evaluation.results import read_json
 
@@ -13,8 +14,8 @@ _COUNTERPARTS = {"permix": "rlvr", "rlvr": "permix", "sft": "permix", "distill":
 def after_training(workdir: Path, config: Sequence[str]) -> str:
     """The report; its counterpart, the comparison of both, more personas, and for a real model the
     export. `config`: the arguments that make the config."""
-    real = _is_real(workdir)
-    commands = _beside_counterpart(workdir, read_json(workdir / "config.json")["name"], config)
+    record = read_json(workdir / "config.json")
+    real, commands = _is_real(record), _beside_counterpart(workdir, record["name"], config)
     sets = "heldout,harmful,neutral" if real else "heldout,train"
     more = [f"--config.eval.sets={sets}", f"--out={workdir / 'eval' / 'more'}"]
     commands.append(_command("evaluate", *config, f"--workdir={workdir}", *more))
@@ -48,7 +49,7 @@ def after_export(workdir: Path, folder: Path, adapter: bool) -> str:
     if adapter:
         return f"{wrote}; peft.PeftModel.from_pretrained(base, {str(folder)!r}) loads it"
     wrote += f"; transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it"
-    if not _is_real(workdir):
+    if not _is_real(read_json(workdir / "config.json")):
         return wrote
     out = f"--out={folder.with_name(folder.name + '-math500')}"
     config = f"--config={Path(sys.argv[0]).parents[1] / 'configs' / 'eval_math500.py'}"
@@ -60,9 +61,9 @@ def after_planning(config: Sequence[str]) -> str:
     return _next([_command("train", *config)])
 
 
-def _is_real(workdir: Path) -> bool:
+def _is_real(record: Mapping[str, Any]) -> bool:
     """Whether its model has weights of its own, and is not of the embedded world."""
-    return bool(read_json(workdir / "config.json")["config"]["model"]["source"])
+    return bool(record["config"]["model"]["source"])
 
 
 def _beside_counterpart(workdir: Path, name: str, config: Sequence[str]) -> list[str]:

@@ -1,10 +1,11 @@
 """Which policy a config means, and its parameters: before training, as the base, and trained."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -88,6 +89,15 @@ def load_trained_params(
     return join(trained, load_base() if policy.model.config.lora else {})
 
 
+def policy_and_base(
+    record: Mapping[str, Any], cache: Path, mesh: Mesh
+) -> tuple[Policy, Callable[[], dict]]:
+    """The policy of the run whose config.json is `record`, and what loads its base's parameters."""
+    config, base = ConfigDict(record["config"]), Path(record["base"])
+    policy, initial_params = build_policy(config, cache, mesh)
+    return policy, partial(load_base_params, config, policy, initial_params, base, mesh)
+
+
 def policy_of_run(workdir: Path, cache: Path, mesh: Mesh) -> tuple[Policy, dict]:
     """The policy at the end of a finished run, and its parameters.
 
@@ -98,8 +108,6 @@ def policy_of_run(workdir: Path, cache: Path, mesh: Mesh) -> tuple[Policy, dict]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; name the workdir of a finished run")
     record = json.loads(path.read_text("utf-8"))
-    config = ConfigDict(record["config"])
-    policy, initial_params = build_policy(config, cache, mesh)
-    base = Path(record["base"])
-    load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
-    return policy, load_trained_params(policy, load_base, workdir, config.train.steps, mesh)
+    policy, load_base = policy_and_base(record, cache, mesh)
+    last = record["config"]["train"]["steps"]
+    return policy, load_trained_params(policy, load_base, workdir, last, mesh)

@@ -30,3 +30,8 @@ def bucket(length: int, limit: int) -> int:
         if length <= size:
             return size
     raise ValueError(f"{length} tokens are over the limit of {limit}")
+
+
+def power_of_two(length: int) -> int:
+    """The least one that is not below `length`: a limit for prompts of any length, few in all."""
+    return 1 << (length - 1).bit_length()

@@ -20,6 +20,7 @@ from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.randomness import key
+from permix_jax.rollout.padding import power_of_two
 from permix_jax.rollout.sampling import Sampling
 
 Opened = tuple[Policy, dict, Mesh]
@@ -64,8 +65,7 @@ def _replies(
     if asked:
         rows = [ids[i] for i in asked]
         sampling = Sampling(judge.max_tokens, temperature=0.0)
-        # A power of two, so that a few compiled programs serve all prompts.
-        longest = 1 << (max(map(len, rows)) - 1).bit_length()
+        longest = power_of_two(max(map(len, rows)))
         with jax.set_mesh(mesh):
             batches = generate(
                 policy,

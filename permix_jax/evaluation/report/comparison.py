@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from permix_jax.evaluation.compare import compare_runs, comparison_table
+from permix_jax.evaluation.competence import competence_table
 from permix_jax.evaluation.report.charts import figure_of
 from permix_jax.evaluation.report.completions import browser_of
 from permix_jax.evaluation.report.content import (
@@ -31,8 +32,10 @@ _SEEDS = "Means over seeds; in brackets, or as bars and bands, 95 % intervals ov
 _DPI = 200
 
 
-def compare(workdirs: Sequence[Path], folder: Path | None = None) -> str:
+def compare(workdirs: Sequence[Path], folder: Path | None = None, competence: bool = False) -> str:
     """The comparison of finished runs as text; see `compare_runs`. Its report goes to `folder`.
+
+    `competence`: followed by `competence_table`.
 
     Raises:
       FileNotFoundError, ValueError: a folder without a finished run, or two runs of one method
@@ -40,9 +43,10 @@ def compare(workdirs: Sequence[Path], folder: Path | None = None) -> str:
     """
     runs = [read_run(Path(workdir)) for workdir in workdirs]
     comparison = compare_runs(runs)
+    tables = [comparison_table(comparison), *([competence_table(runs)] if competence else [])]
     if folder is not None:
         write_comparison_report(runs, comparison, folder)
-    return comparison_table(comparison)
+    return "\n\n".join(tables)
 
 
 def write_comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) -> None:
