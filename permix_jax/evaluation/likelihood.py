@@ -168,8 +168,8 @@ def _score_batch(
 def token_logprobs(
     model: Decoder, params, *arrays: jax.Array, temperature: float, chunk_tokens: int
 ) -> jax.Array:
-    """`completion_logprobs` compiled, without the entropies: f32 [B, T]."""
-    return completion_logprobs(model, params, *arrays, temperature, chunk_tokens).logprobs
+    """`completion_logprobs` compiled: f32 [B, T]."""
+    return completion_logprobs(model, params, *arrays, temperature, chunk_tokens)
 
 
 def _rounded(length: int) -> int:

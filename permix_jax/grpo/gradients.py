@@ -7,8 +7,8 @@ from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.grpo.loss import LossConfig, loss_tokens, token_losses
 from permix_jax.grpo.micro_batches import accumulate, micro_batch
 from permix_jax.grpo.packing import Packing
-from permix_jax.models.lm_head import TokenStatistics
-from permix_jax.models.logprobs import packed_logprobs
+from permix_jax.models.lm_head import head_logprobs, head_loss
+from permix_jax.models.logprobs import head_weight, packed_states
 from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
 
@@ -20,32 +20,28 @@ def score(
     packing: Packing,
     temperature: float,
     chunk_tokens: int,
-) -> TokenStatistics:
-    """Log-probs and entropy [N, T] of the batch's completions under `params`; 0 outside them."""
-    shape = batch.completion_tokens.shape
-    zeros = jnp.zeros(batch.completion_tokens.size, jnp.float32)
+) -> jax.Array:
+    """Log-probs f32 [N, T] of the batch's completions under `params`; 0 outside them."""
+    found = jnp.zeros(batch.completion_tokens.size, jnp.float32)
+    head = head_weight(model, params)
 
     def one_part(i, found):
         part = micro_batch(packing, i)
-        statistics = _score_part(model, params, batch, part, temperature, chunk_tokens)
-        write = lambda all_, new: all_.at[part.targets].set(new, mode="drop")  # noqa: E731
-        return TokenStatistics(*map(write, found, statistics))
+        scored = _states_and_targets(model, params, batch, part)
+        logprobs = head_logprobs(scored[0], head, *scored[1:], temperature, chunk_tokens)
+        return found.at[part.targets].set(logprobs, mode="drop")
 
-    found = jax.lax.fori_loop(0, packing.count, one_part, TokenStatistics(zeros, zeros))
-    return TokenStatistics(*(x.reshape(shape) for x in found))
+    found = jax.lax.fori_loop(0, packing.count, one_part, found)
+    return found.reshape(batch.completion_tokens.shape)
 
 
-def _score_part(
-    model: Decoder, params, batch: RolloutBatch, part: Packing, temperature, chunk_tokens
-) -> TokenStatistics:
-    """Of the completion tokens in one micro-batch, [R, L]."""
+def _states_and_targets(model: Decoder, params, batch: RolloutBatch, part: Packing):
+    """Of one micro-batch: states [R, L, E], the tokens that they predict [R, L], and which are."""
     completions = batch.completion_tokens.reshape(-1)
     tokens = jnp.concatenate([batch.prompt_tokens.reshape(-1), completions])[part.tokens]
     real = part.targets < completions.size
     targets = completions[jnp.where(real, part.targets, 0)]
-    return packed_logprobs(
-        model, params, tokens, part.tree, targets, real, part.states, temperature, chunk_tokens
-    )
+    return packed_states(model, params, tokens, part.tree, part.states), targets, real
 
 
 def grpo_gradients(
@@ -70,15 +66,21 @@ def grpo_gradients(
     """
     tokens = jax.tree.map(jnp.ravel, loss_tokens(batch, loss))
 
+    def token_loss(logprobs, tokens):
+        return weighted(tokens.weights, token_losses(logprobs, tokens, loss)[0])
+
     def part_loss(params, part):
         # A slot that holds no target looks up nothing: weight 0, and not kept.
         mine = jax.tree.map(lambda x: x.at[part.targets].get(mode="fill", fill_value=0), tokens)
         everything = join(params, frozen or {})
-        statistics = _score_part(model, everything, batch, part, temperature, chunk_tokens)
-        losses, metrics = token_losses(statistics.logprobs, mine, loss)
+        hidden, *targets = _states_and_targets(model, everything, batch, part)
+        head = head_weight(model, everything)
+        total, statistics = head_loss(
+            token_loss, temperature, chunk_tokens, hidden, head, *targets, mine
+        )
+        _, metrics = token_losses(statistics.logprobs, mine, loss)
         metrics["entropy"] = statistics.entropy
-        total = weighted_sum(mine.weights, losses)
-        means = {name: weighted_sum(mine.shares, x) for name, x in metrics.items()}
+        means = {name: weighted(mine.shares, x).sum() for name, x in metrics.items()}
         largest = jnp.where(mine.kept, metrics["sampling/logp_difference"], 0).max()
         return total, {"loss": total, **means, "sampling/logp_difference_max": largest}
 
@@ -86,6 +88,6 @@ def grpo_gradients(
     return accumulate(gradients_of, params, packing, packing.count)
 
 
-def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """Sum of weights * values that ignores, in value and gradient, whatever has weight 0."""
-    return (weights * jnp.where(weights > 0, values, 0)).sum()
+def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """weights * values, but 0, in value and gradient, wherever the weight is 0."""
+    return weights * jnp.where(weights > 0, values, 0)

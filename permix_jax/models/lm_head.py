@@ -1,9 +1,11 @@
-"""The LM head over many tokens, without their logits: a chunk of tokens at a time, both ways.
+"""The LM head over many tokens, without their logits: a chunk of tokens at a time.
 
-The forward pass keeps one number a token, the log of the sum of exponentials. The backward pass
-makes each chunk's logits once more, and adds up the gradient of the head in f32, in place.
+Where a loss is trained on, its gradient is computed with it, while a chunk's logits are there: they
+are made once, and what is kept is the gradient of the states, and that of the head, summed in f32
+in place. (Liger Kernel: Hsu et al. 2024, arXiv 2410.10989.)
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -26,95 +28,124 @@ def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
     return jnp.einsum("...e,ve->...v", hidden, head, preferred_element_type=jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def head_statistics(
+def head_logprobs(
     hidden: jax.Array,
     weight: jax.Array,
     targets: jax.Array,
     mask: jax.Array,
     temperature: float,
     chunk_tokens: int,
-) -> TokenStatistics:
-    """Log-probs and entropy of targets [B, T] given states [B, T, E] and a head [V, E].
+) -> jax.Array:
+    """Log-probs f32 [B, T] of targets [B, T], given states [B, T, E] and a head [V, E].
 
     Chunks are cut along T, so that the rows stay where the mesh has them, and hold about
     `chunk_tokens` tokens; one without a token in the bool mask [B, T] is skipped. Meaningless
     where the mask is False.
-
-    Differentiable in hidden and weight, by the log-probs: the entropy is a metric and has no
-    gradient. Where the weight is not differentiated, no gradient of it is made.
     """
-    return _statistics(hidden, weight, targets, mask, temperature, chunk_tokens)[0]
-
-
-def _statistics(hidden, weight, targets, mask, temperature, chunk_tokens):
-    """The statistics, and each token's normaliser: log sum exp of its logits, f32 [B, T]."""
     head = _gathered(weight, hidden.dtype)
 
-    def one_chunk(chunk):
-        states, tokens, _ = chunk
-        scaled = _scaled_logits(states, head, temperature)
-        largest = scaled.max(axis=-1, keepdims=True)
-        exponentials = jnp.exp(scaled - largest)
-        total = exponentials.sum(axis=-1)
-        normaliser = largest[..., 0] + jnp.log(total)
-        entropy = normaliser - (exponentials * scaled).sum(axis=-1) / total
-        # A sum with one term, for a lookup would gather a vocabulary that is cut over the mesh.
-        chosen = jnp.where(_is_target(scaled, tokens), scaled, 0).sum(axis=-1)
-        return TokenStatistics(chosen - normaliser, entropy), normaliser
-
-    def skip(chunk):
-        nothing = jnp.zeros(chunk[1].shape, jnp.float32)
-        return TokenStatistics(nothing, nothing), nothing
+    def one_chunk(states, targets, _):
+        return _logprobs(_scaled_logits(states, head, temperature), targets)[0]
 
     def step(_, chunk):
-        return None, jax.lax.cond(chunk[2].any(), one_chunk, skip, chunk)
+        skip = lambda states, targets, _: jnp.zeros(targets.shape, jnp.float32)  # noqa: E731
+        return None, jax.lax.cond(chunk[2].any(), one_chunk, skip, *chunk)
 
     _, found = jax.lax.scan(step, None, _cut((hidden, targets, mask), chunk_tokens))
     return _join(found, hidden.shape[1])
 
 
-def _forward(hidden, weight, targets, mask, temperature, chunk_tokens):
-    arrays = hidden.value, weight.value, targets.value, mask.value
-    statistics, normaliser = _statistics(*arrays, temperature, chunk_tokens)
-    # What is kept of a trained weight and of a frozen one differs in structure, which is static.
-    return statistics, (*arrays, normaliser, () if weight.perturbed else None)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def head_loss(
+    token_loss: Callable,
+    temperature: float,
+    chunk_tokens: int,
+    hidden: jax.Array,
+    weight: jax.Array,
+    targets: jax.Array,
+    mask: jax.Array,
+    tokens,
+) -> tuple[jax.Array, TokenStatistics]:
+    """The sum of a loss over the tokens of the mask, and their statistics.
+
+    Args:
+      token_loss: (log-probs f32 [...], tokens) -> losses f32 [...], token by token.
+      tokens: what it has to know of each; a pytree of arrays [B, T].
+      The others are as for `head_logprobs`.
+
+    Differentiable in hidden and weight, by the loss: the statistics are metrics and have no
+    gradient. Where the weight is not differentiated, no gradient of it is made.
+    """
+    return _run(token_loss, temperature, chunk_tokens, hidden, weight, targets, mask, tokens)[0]
 
 
-def _backward(temperature, chunk_tokens, kept, cotangents):
-    hidden, weight, targets, mask, normaliser, trained = kept
-    if isinstance(cotangents.logprobs, SymbolicZero):
-        return None, None, None, None
+def _run(token_loss, temperature, chunk_tokens, hidden, weight, *of_tokens, trained=False):
+    """((loss, statistics), (gradient of hidden, of the weight or None))."""
     head = _gathered(weight, hidden.dtype)
 
-    def one_chunk(weight_gradient, chunk):
-        states, tokens, _, normaliser, slope = chunk
+    def one_chunk(sums, chunk):
+        states, targets, mask, tokens = chunk
         scaled = _scaled_logits(states, head, temperature)
-        gradient = _is_target(scaled, tokens) - jnp.exp(scaled - normaliser[..., None])
-        gradient = (gradient * (slope / temperature)[..., None]).astype(hidden.dtype)
-        state_gradient = jnp.einsum("btv,ve->bte", gradient, head)
-        if trained is not None:
+        logprobs, normaliser = _logprobs(scaled, targets)
+        total = lambda logprobs: jnp.where(mask, token_loss(logprobs, tokens), 0).sum()  # noqa: E731
+        loss, slopes = jax.value_and_grad(total)(logprobs)
+        slopes = jnp.where(mask, slopes, 0)[..., None]
+
+        # Of the log-prob: by logits it is [target] - p, by the state that times the head.
+        by_logit = _is_target(scaled, targets) - jnp.exp(scaled - normaliser[..., None])
+        by_logit = by_logit.astype(hidden.dtype)
+        by_state = jnp.einsum("btv,ve->bte", by_logit, head, preferred_element_type=jnp.float32)
+        by_state /= temperature
+        # Its product with the state is the target's logit less the mean one: no pass over V.
+        entropy = (states.astype(jnp.float32) * by_state).sum(axis=-1) - logprobs
+        loss_sum, weight_gradient = sums
+        if trained:
+            slope_states = (states * slopes / temperature).astype(hidden.dtype)
             weight_gradient += jnp.einsum(
-                "bte,btv->ev", states, gradient, preferred_element_type=jnp.float32
+                "bte,btv->ev", slope_states, by_logit, preferred_element_type=jnp.float32
             )
-        return weight_gradient, state_gradient
+        found = TokenStatistics(logprobs, entropy), (by_state * slopes).astype(hidden.dtype)
+        return (loss_sum + loss, weight_gradient), found
 
-    def skip(weight_gradient, chunk):
-        return weight_gradient, jnp.zeros_like(chunk[0])
+    def skip(sums, chunk):
+        nothing = jnp.zeros(chunk[1].shape, jnp.float32)
+        return sums, (TokenStatistics(nothing, nothing), jnp.zeros_like(chunk[0]))
 
-    def step(weight_gradient, chunk):
-        return jax.lax.cond(chunk[2].any(), one_chunk, skip, weight_gradient, chunk)
+    def step(sums, chunk):
+        return jax.lax.cond(chunk[2].any(), one_chunk, skip, sums, chunk)
 
-    chunks = _cut((hidden, targets, mask, normaliser, cotangents.logprobs), chunk_tokens)
     # Transposed: what has a vocabulary for every token is not to be.
-    start = None if trained is None else jnp.zeros(weight.shape[::-1], jnp.float32)
-    weight_gradient, state_gradients = jax.lax.scan(step, start, chunks)
-    if trained is not None:
-        weight_gradient = weight_gradient.T.astype(weight.dtype)
-    return _join(state_gradients, hidden.shape[1]), weight_gradient, None, None
+    start = jnp.float32(0), jnp.zeros(weight.shape[::-1], jnp.float32) if trained else None
+    chunks = _cut((hidden, *of_tokens), chunk_tokens)
+    (loss, by_weight), found = jax.lax.scan(step, start, chunks)
+    statistics, by_hidden = _join(found, hidden.shape[1])
+    by_weight = by_weight.T.astype(weight.dtype) if trained else None
+    return (loss, statistics), (by_hidden, by_weight)
 
 
-head_statistics.defvjp(_forward, _backward, symbolic_zeros=True)
+def _forward(token_loss, temperature, chunk_tokens, *arguments):
+    arrays = jax.tree.map(lambda x: x.value, arguments)
+    trained = arguments[1].perturbed
+    return _run(token_loss, temperature, chunk_tokens, *arrays, trained=trained)
+
+
+def _backward(token_loss, temperature, chunk_tokens, gradients, cotangents):
+    if isinstance(cotangents[0], SymbolicZero):
+        return (None,) * 5
+    scaled = lambda x: (x * cotangents[0]).astype(x.dtype)  # noqa: E731
+    return *jax.tree.map(scaled, gradients), None, None, None
+
+
+head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probs of the targets, and log sum exp of each token's logits [B, T, V]; f32 [B, T]."""
+    largest = scaled.max(axis=-1, keepdims=True)
+    normaliser = largest[..., 0] + jnp.log(jnp.exp(scaled - largest).sum(axis=-1))
+    # A sum with one term, for a lookup would gather a vocabulary that is cut over the mesh.
+    chosen = jnp.where(_is_target(scaled, targets), scaled, 0).sum(axis=-1)
+    return chosen - normaliser, normaliser
 
 
 def _gathered(weight: jax.Array, dtype) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Log-probabilities of completions under a policy, without a [B, T, V] array.
+"""Hidden states that predict completions, and from them log-probs, without a [B, T, V] array.
 
 The prompt goes through the decoder once for all the completions that share it; the LM head goes
 over the completions in chunks (`lm_head.py`).
@@ -7,7 +7,7 @@ over the completions in chunks (`lm_head.py`).
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import TokenStatistics, head_statistics
+from permix_jax.models.lm_head import head_logprobs
 from permix_jax.models.transformer import Decoder
 from permix_jax.models.tree_attention import TokenTree
 
@@ -21,18 +21,36 @@ def completion_logprobs(
     completion_mask: jax.Array,
     temperature: float,
     chunk_tokens: int,
-) -> TokenStatistics:
-    """Scores completions after right-padded prompts.
+) -> jax.Array:
+    """Scores completions after right-padded prompts, for arrays as `completion_states` takes them.
+
+    Args:
+      temperature: divides the logits, as it did when the completions were sampled.
+      chunk_tokens: about how many tokens' logits exist at once.
+
+    Returns:
+      Log-probs f32 [B, T]; meaningless where the mask is False.
+    """
+    completions = completion_tokens, completion_mask
+    hidden = completion_states(model, params, prompt_tokens, prompt_mask, *completions)
+    head = head_weight(model, params)
+    return head_logprobs(hidden, head, *completions, temperature, chunk_tokens)
+
+
+def completion_states(
+    model: Decoder,
+    params,
+    prompt_tokens: jax.Array,
+    prompt_mask: jax.Array,
+    completion_tokens: jax.Array,
+    completion_mask: jax.Array,
+) -> jax.Array:
+    """The states [B, T, E] that predict each completion token.
 
     Args:
       prompt_tokens, prompt_mask: [U, P]; the mask is True on a non-empty prefix of each row.
       completion_tokens, completion_mask: [B, T], U dividing B; completion b follows prompt
         b // (B / U).
-      temperature: divides the logits, as it did when the completions were sampled.
-      chunk_tokens: about how many tokens' logits exist at once.
-
-    Returns:
-      Statistics [B, T]; meaningless where the mask is False.
     """
     U, (B, T) = prompt_tokens.shape[0], completion_tokens.shape
     last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
@@ -43,42 +61,25 @@ def completion_logprobs(
     inputs, mask = completion_tokens[:, :-1], completion_mask[:, :-1]
     positions = per_row(lengths)[:, None] + jnp.arange(T - 1)
     hidden, _ = model.apply({"params": params}, inputs, positions, mask, prefix)
-    hidden = jnp.concatenate([per_row(last)[:, None], hidden], axis=1)
-    head = _head(model, params)
-    scored = completion_tokens, completion_mask
-    return head_statistics(hidden, head, *scored, temperature, chunk_tokens)
+    return jnp.concatenate([per_row(last)[:, None], hidden], axis=1)
 
 
-def packed_logprobs(
-    model: Decoder,
-    params,
-    tokens: jax.Array,
-    tree: TokenTree,
-    targets: jax.Array,
-    mask: jax.Array,
-    states: jax.Array,
-    temperature: float,
-    chunk_tokens: int,
-) -> TokenStatistics:
-    """Scores tokens of packed rows.
+def packed_states(
+    model: Decoder, params, tokens: jax.Array, tree: TokenTree, states: jax.Array
+) -> jax.Array:
+    """The states [B, X, E] that predict the targets of packed rows.
 
     Args:
       tokens: int32 [B, L], prompts and completions, where the tree says.
-      targets, mask: [B, X], the tokens to score; the mask is True on a prefix of each row.
       states: int32 [B, X], where in its row the state stands that predicts each target.
-      temperature, chunk_tokens: as in `completion_logprobs`.
-
-    Returns:
-      Statistics [B, X]; meaningless where the mask is False.
     """
     real = tree.sequence >= 0
     hidden, _ = model.apply({"params": params}, tokens, tree.positions, real, tree=tree)
-    hidden = jnp.take_along_axis(hidden, states[..., None], axis=1)
-    head = _head(model, params)
-    return head_statistics(hidden, head, targets, mask, temperature, chunk_tokens)
+    return jnp.take_along_axis(hidden, states[..., None], axis=1)
 
 
-def _head(model: Decoder, params) -> jax.Array:
+def head_weight(model: Decoder, params) -> jax.Array:
+    """The LM head [V, E]."""
     return params["embedding" if model.config.tie_embeddings else "head"]
 
 

@@ -76,10 +76,10 @@ def train_grpo(
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
         scores = {}
         if g.kl_weight:
-            scores["reference_logprobs"] = programs.score(reference, *work).logprobs
+            scores["reference_logprobs"] = programs.score(reference, *work)
         if g.importance_cap and g.epochs > 1:
             policy_now = join(state.params, frozen)
-            scores["trainer_logprobs"] = programs.score_policy(policy_now, *work).logprobs
+            scores["trainer_logprobs"] = programs.score_policy(policy_now, *work)
         rehearsed = [rehearsal.batch(reference, step)] if rehearsal else []
         rollouts = worker.grade(sampled)
         batch = rollouts.batch.replace(**scores)

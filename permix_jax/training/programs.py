@@ -28,7 +28,7 @@ class GrpoPrograms(NamedTuple):
     shardings: NamedShardings of the TrainState.
     update: (state, batch, packing, frozen, rehearsal) -> (state, metrics), the state donated; the
       last argument, an SFTBatch, is left out where `rehearsal.weight` is 0.
-    score: (base parameters, batch, packing) -> TokenStatistics of the reference [N, T].
+    score: (base parameters, batch, packing) -> log-probs f32 [N, T] under the reference.
     score_policy: the same of the policy's parameters, adapters included.
     """
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from permix_jax.grpo.micro_batches import accumulate, split_rows
-from permix_jax.models.logprobs import completion_logprobs
+from permix_jax.models.lm_head import head_loss
+from permix_jax.models.logprobs import completion_states, head_weight
 from permix_jax.models.params import join
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
@@ -62,19 +63,18 @@ def sft_gradients(
 
     def part_loss(params, part):
         batch, shares = part
-        statistics = completion_logprobs(
-            model,
-            join(params, frozen or {}),
-            batch.prompt_tokens,
-            batch.prompt_mask,
-            batch.completion_tokens,
-            batch.completion_mask,
-            temperature,
-            chunk_tokens,
+        everything = join(params, frozen or {})
+        completions = batch.completion_tokens, batch.completion_mask
+        hidden = completion_states(
+            model, everything, batch.prompt_tokens, batch.prompt_mask, *completions
         )
-        mean = lambda x: jnp.where(batch.completion_mask, shares * x, 0).sum()  # noqa: E731
-        loss = -mean(statistics.logprobs)
-        return loss, {"loss": loss, "entropy": mean(statistics.entropy)}
+        negative = lambda logprobs, shares: -shares * logprobs  # noqa: E731
+        head = head_weight(model, everything)
+        loss, statistics = head_loss(
+            negative, temperature, chunk_tokens, hidden, head, *completions, shares
+        )
+        entropy = jnp.where(batch.completion_mask, shares * statistics.entropy, 0).sum()
+        return loss, {"loss": loss, "entropy": entropy}
 
     gradients_of = jax.grad(part_loss, has_aux=True)
     return accumulate(gradients_of, params, split_rows((batch, shares), parts), parts)

@@ -13,7 +13,7 @@ from grpo_batches import (
     token_batch,
 )
 
-from permix_jax.grpo.gradients import grpo_gradients, score, weighted_sum
+from permix_jax.grpo.gradients import grpo_gradients, score, weighted
 from permix_jax.grpo.loss import AGGREGATIONS, token_weights
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
@@ -130,7 +130,7 @@ def test_garbage_in_the_policys_own_logprobs_reaches_no_gradient():
     kept = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0]], bool)
 
     def loss(logprobs):
-        return weighted_sum(token_weights(batch, config), losses_of(logprobs, batch, config)[0])
+        return weighted(token_weights(batch, config), losses_of(logprobs, batch, config)[0]).sum()
 
     clean = jax.grad(loss)(jnp.where(kept, -0.1, 0.0))
     assert (np.asarray(clean) != 0).tolist() == kept.tolist()
@@ -146,7 +146,7 @@ def test_every_token_up_to_and_with_the_end_token_is_trained():
 
     def loss(logprobs):
         config = loss_config()
-        return weighted_sum(token_weights(batch, config), losses_of(logprobs, batch, config)[0])
+        return weighted(token_weights(batch, config), losses_of(logprobs, batch, config)[0]).sum()
 
     gradient = jax.grad(loss)(jnp.zeros((3, 4)))
     # -ratio A / tokens with ratio 1 and 6 tokens; the last one of each row is the end token.

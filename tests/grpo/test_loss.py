@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from grpo_batches import loss_config, losses_of, token_batch
 
-from permix_jax.grpo.gradients import weighted_sum
+from permix_jax.grpo.gradients import weighted
 from permix_jax.grpo.loss import AGGREGATIONS, kl_term, token_weights
 
 RATIOS = jnp.array([0.5, 0.9, 1.1, 1.5])
@@ -121,7 +121,7 @@ def test_aggregations_by_hand(aggregation, every, ended):
     batch = token_batch(LENGTHS, 4, truncated=[False, True, False])
     for mask_truncated, expected in ((False, every), (True, ended)):
         config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
-        total = weighted_sum(token_weights(batch, config), LOSSES)
+        total = weighted(token_weights(batch, config), LOSSES).sum()
         assert float(total) == pytest.approx(expected)
 
 
@@ -141,7 +141,7 @@ def test_a_batch_of_nothing_but_truncated_rollouts_weighs_nothing(aggregation):
 
 def test_a_sum_ignores_what_has_weight_zero_in_value_and_gradient():
     weights, values = jnp.array([0.5, 0, 0, 0.25]), jnp.array([2, jnp.nan, jnp.inf, 4])
-    value, gradient = jax.value_and_grad(lambda values: weighted_sum(weights, values))(values)
+    value, gradient = jax.value_and_grad(lambda values: weighted(weights, values).sum())(values)
     assert float(value) == 2
     assert gradient.tolist() == [0.5, 0, 0, 0.25]
 
