@@ -285,7 +285,7 @@ def _linear(
     weight = _weight(
         module, name, (*inputs.values(), *outputs.values()), (*inputs, *outputs), fan_in
     )
-    y = jnp.tensordot(x, weight.astype(c.dtype), sum_over)
+    y = _product(x, weight.astype(c.dtype), sum_over)
     if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
         # Initialised as PEFT does, and kept in f32: what is trained is small, and steps are too.
         shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)
@@ -294,6 +294,26 @@ def _linear(
         b = _adapter(module, f"{name}_lora_b", shape, axes, 0.0)
         y += jnp.tensordot(jnp.tensordot(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
     return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x, weight, sum_over):
+    return jnp.tensordot(x, weight, sum_over)
+
+
+def _product_forward(x, weight, sum_over):
+    return jnp.tensordot(x, weight, sum_over), (x, weight)
+
+
+def _product_backward(sum_over, kept, slope):
+    x, weight = kept
+    lead = x.ndim - sum_over
+    by_x = jnp.tensordot(slope, weight, (tuple(range(lead, slope.ndim)), tuple(range(sum_over, weight.ndim))))
+    by_weight = jnp.tensordot(x, slope, (tuple(range(lead)), tuple(range(lead))))
+    return by_x, by_weight
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> jax.Array:
