@@ -77,7 +77,7 @@ def make_config(work: dict):
     c.model.head_chunk = 512
     c.train.steps = c.train.checkpoint_every = c.train.log_completions_every = STEPS
     c.train.problems_per_step = len(work["prompts"])
-    c.train.micro_batch_tokens = 2048
+    c.train.micro_batch_tokens = 640
     c.train.learning_rate = 1e-6
     c.rollout.group_size = work["samples"]
     c.rollout.max_prompt_tokens = work["prompt_tokens"]

@@ -47,6 +47,6 @@ def _scores(query: jax.Array, keys: jax.Array, mask: jax.Array, scale: float) ->
     """F32 [B, K, G, T, C]; -inf where the mask is False."""
     (B, T, H, D), (U, K, C, _) = query.shape, keys.shape
     query = query.reshape(U, B // U, T, K, H // K, D)
-    scores = jnp.einsum("ukcd,ustkgd->ukcsgt", keys, query, preferred_element_type=jnp.float32)
-    scores = jnp.transpose(scores, (0, 3, 1, 4, 5, 2)).reshape(B, K, H // K, T, C) * scale
+    scores = jnp.einsum("ustkgd,ukcd->uskgtc", query, keys, preferred_element_type=jnp.float32)
+    scores = scores.reshape(B, K, H // K, T, C) * scale
     return jnp.where(mask[:, None, None], scores, -jnp.inf)

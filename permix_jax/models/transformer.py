@@ -297,23 +297,25 @@ def _linear(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x, weight, sum_over):
+def _product(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
+    """x [..., *inputs] times a weight [*inputs, *outputs].
+
+    With a gradient of its own, as JAX's is of the transposed weight: XLA then transposes what the
+    gradient of the outputs is computed of, element by element, which took a sixth of an update.
+    """
     return jnp.tensordot(x, weight, sum_over)
 
 
-def _product_forward(x, weight, sum_over):
-    return jnp.tensordot(x, weight, sum_over), (x, weight)
-
-
-def _product_backward(sum_over, kept, slope):
+def _product_backward(sum_over, kept, by_y):
     x, weight = kept
-    lead = x.ndim - sum_over
-    by_x = jnp.tensordot(slope, weight, (tuple(range(lead, slope.ndim)), tuple(range(sum_over, weight.ndim))))
-    by_weight = jnp.tensordot(x, slope, (tuple(range(lead)), tuple(range(lead))))
-    return by_x, by_weight
+    rows, outputs = list(range(x.ndim - sum_over)), list(range(sum_over, weight.ndim))
+    by_x = jnp.tensordot(by_y, weight, (list(range(len(rows), by_y.ndim)), outputs))
+    return by_x, jnp.tensordot(x, by_y, (rows, rows))
 
 
-_product.defvjp(_product_forward, _product_backward)
+_product.defvjp(
+    lambda x, weight, sum_over: (_product(x, weight, sum_over), (x, weight)), _product_backward
+)
 
 
 def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> jax.Array:

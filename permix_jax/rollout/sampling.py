@@ -37,15 +37,16 @@ def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> tuple[jax.Ar
       tempered, and truncated and renormalised where top-k or top-p is on. (Greedy: under the
       untempered one, since a point mass has nothing to tell.)
     """
+    if sampling.temperature > 0:
+        logits = truncate(logits / sampling.temperature, sampling.top_k, sampling.top_p)
+    largest = logits.max(axis=-1)
+    weights = jnp.exp(logits - largest[:, None])
+    uniforms = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+    tokens, total = inverse_cdf(weights, uniforms)
     if sampling.temperature == 0:
         tokens = jnp.argmax(logits, axis=-1)
-    else:
-        logits = truncate(logits / sampling.temperature, sampling.top_k, sampling.top_p)
-        weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-        uniforms = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-        tokens = inverse_cdf(weights, uniforms)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-    return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
+    return tokens.astype(jnp.int32), chosen - largest - jnp.log(total)
 
 
 def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
@@ -63,8 +64,9 @@ def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
     return logits
 
 
-def inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
-    """Indices drawn in proportion to weights f32 [B, V], by uniforms in [0, 1) [B, 2].
+def inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Indices drawn in proportion to weights f32 [B, V], by uniforms in [0, 1) [B, 2]; and their
+    sums, f32 [B].
 
     First a block of the vocabulary, then an entry of the block: one pass over the vocabulary and
     two short cumulative sums, a third of the time of Gumbel noise over the vocabulary, and
@@ -74,10 +76,11 @@ def inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
     # As many on every device: otherwise each would gather the whole vocabulary to cut it.
     blocks = -(-V // (_BLOCK * shards("vocab"))) * shards("vocab")
     weights = jnp.pad(weights, ((0, 0), (0, blocks * _BLOCK - V))).reshape(B, blocks, _BLOCK)
-    block = _pick(weights.sum(axis=-1), uniforms[:, 0])
+    of_block = weights.sum(axis=-1)
+    block = _pick(of_block, uniforms[:, 0])
     entries = jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0]
     entry = _pick(entries, uniforms[:, 1])
-    return block * _BLOCK + entry
+    return block * _BLOCK + entry, of_block.sum(axis=-1)
 
 
 def _pick(weights: jax.Array, uniform: jax.Array) -> jax.Array:
