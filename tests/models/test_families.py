@@ -275,7 +275,7 @@ def test_completions_after_a_shared_prompt_score_as_whole_sequences_do(pair):
     completions = rng.integers(VOCAB, size=(2 * S, T))
     mask = np.arange(T) < np.array([T, 13, 3, 17])[:, None]
     score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
-    ours = score(model, params, prompts, prompt_mask, completions, mask, 1.0, 16).logprobs
+    ours = score(model, params, prompts, prompt_mask, completions, mask, 1.0, 16)
     for b, (completion, kept) in enumerate(zip(completions, mask, strict=True)):
         prompt = prompts[b // S][prompt_mask[b // S]]
         whole = np.concatenate([prompt, completion[kept]])[None]

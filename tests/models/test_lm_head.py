@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from permix_jax.models.lm_head import head_statistics
+from permix_jax.models.lm_head import head_logprobs, head_loss
 from permix_jax.planning.costs import matmul_flops
 from permix_jax.sharding import make_mesh, spec
 
 B, T, E, V = 4, 6, 16, 48
-STATISTICS = partial(jax.jit, static_argnums=(4, 5))(head_statistics)
 
 
 def arrays(B=B, T=T, E=E, V=V, dtype="float32"):
@@ -31,10 +30,22 @@ def whole(hidden, head, targets, temperature):
     return chosen, -(jnp.exp(every) * every).sum(axis=-1)
 
 
-def gradients(statistics_of, slopes, *args):
-    """Of sum(slopes * log-probs), with respect to hidden and head."""
-    loss = lambda hidden, head: (slopes * statistics_of(hidden, head, *args)[0]).sum()  # noqa: E731
-    return jax.jit(jax.grad(loss, (0, 1)))
+@partial(jax.jit, static_argnums=(5, 6))
+def chunked(hidden, head, targets, mask, slopes, temperature, chunk_tokens):
+    """((loss, statistics), gradients by hidden and head) of sum(slopes * log-probs)."""
+
+    def loss(hidden, head):
+        return head_loss(
+            jnp.multiply, temperature, chunk_tokens, hidden, head, targets, mask, slopes
+        )
+
+    return jax.value_and_grad(loss, (0, 1), has_aux=True)(hidden, head)
+
+
+@partial(jax.jit, static_argnums=(4,))
+def whole_gradients(hidden, head, targets, slopes, temperature):
+    loss = lambda hidden, head: (slopes * whole(hidden, head, targets, temperature)[0]).sum()  # noqa: E731
+    return jax.grad(loss, (0, 1))(hidden, head)
 
 
 def assert_close(got, wanted, tolerance):
@@ -48,28 +59,62 @@ def assert_close(got, wanted, tolerance):
 @pytest.mark.parametrize("temperature", [0.6, 1.7])
 def test_values_and_gradients_are_those_of_whole_logits(chunk_tokens, temperature):
     hidden, head, targets, slopes = arrays()
-    statistics = STATISTICS(hidden, head, targets, targets >= 0, temperature, chunk_tokens)
-    for got, wanted in zip(statistics, whole(hidden, head, targets, temperature), strict=True):
-        assert got.dtype == jnp.float32
-        assert_close(got, wanted, 1e-5)
-    args = targets, targets >= 0, temperature, chunk_tokens
-    got = gradients(head_statistics, slopes, *args)(hidden, head)
-    wanted = gradients(whole, slopes, targets, temperature)(hidden, head)
-    for mine, theirs in zip(got, wanted, strict=True):
+    mask, setting = targets >= 0, (temperature, chunk_tokens)
+    wanted = whole(hidden, head, targets, temperature)
+    (loss, statistics), got = chunked(hidden, head, targets, mask, slopes, *setting)
+    assert_close(loss, (slopes * wanted[0]).sum(), 1e-5)
+    for mine, theirs in zip(statistics, wanted, strict=True):
+        assert mine.dtype == jnp.float32
+        assert_close(mine, theirs, 1e-5)
+    assert_close(head_logprobs(hidden, head, targets, mask, *setting), wanted[0], 1e-5)
+    for mine, theirs in zip(
+        got, whole_gradients(hidden, head, targets, slopes, temperature), strict=True
+    ):
         assert_close(mine, theirs, 1e-5)
 
 
 def test_chunks_without_a_token_are_skipped_and_the_others_are_not():
     hidden, head, targets, slopes = arrays()
     mask = np.arange(T) < np.array([[3], [1], [0], [2]])  # of chunks of 2, 2 and 2, two hold some
-    statistics = STATISTICS(hidden, head, targets, mask, 0.8, 8)
-    for got, wanted in zip(statistics, whole(hidden, head, targets, 0.8), strict=True):
-        assert_close(got[mask], wanted[mask], 1e-5)
-        assert not got[:, 4:].any()
-    got = gradients(head_statistics, slopes * mask, targets, mask, 0.8, 8)(hidden, head)
+    (_, statistics), got = chunked(hidden, head, targets, mask, slopes, 0.8, 8)
+    logprobs = head_logprobs(hidden, head, targets, mask, 0.8, 8)
+    wanted = whole(hidden, head, targets, 0.8)
+    for mine, theirs in zip((*statistics, logprobs), (*wanted, wanted[0]), strict=True):
+        assert_close(mine[mask], theirs[mask], 1e-5)
+        assert not mine[:, 4:].any()
     for mine, theirs in zip(
-        got, gradients(whole, slopes * mask, targets, 0.8)(hidden, head), strict=True
+        got, whole_gradients(hidden, head, targets, slopes * mask, 0.8), strict=True
     ):
+        assert_close(mine, theirs, 1e-5)
+
+
+def test_what_is_outside_the_mask_may_be_anything():
+    hidden, head, targets, slopes = arrays()
+    mask = np.arange(T) < np.array([[3], [1], [6], [2]])
+    (loss, _), gradients = chunked(hidden, head, targets, mask, slopes, 0.8, 8)
+    slopes = np.where(mask, slopes, np.inf)
+    (same, _), others = chunked(hidden, head, targets, mask, slopes, 0.8, 8)
+    assert np.isfinite(loss) and loss == same
+    for mine, theirs in zip(gradients, others, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_gradient_is_that_of_any_loss_times_its_cotangent():
+    hidden, head, targets, old = arrays()
+
+    def clipped(logprobs, old):
+        return -jnp.minimum(jnp.exp(logprobs - old), 1.2)
+
+    def by_chunks(hidden, head):
+        total, _ = head_loss(clipped, 0.8, 8, hidden, head, targets, targets >= 0, old - 4)
+        return jnp.sin(total)
+
+    def at_once(hidden, head):
+        return jnp.sin(clipped(whole(hidden, head, targets, 0.8)[0], old - 4).sum())
+
+    got, wanted = (jax.jit(jax.grad(f, (0, 1)))(hidden, head) for f in (by_chunks, at_once))
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert np.abs(theirs).max() > 1e-2
         assert_close(mine, theirs, 1e-5)
 
 
@@ -77,11 +122,11 @@ def test_bf16_states_are_summed_in_f32():
     """Each chunk rounds its logits' gradient to bf16; the sum over 512 chunks does not round."""
     hidden, head, targets, slopes = arrays(B=1, T=512, dtype="bfloat16")
     rounded = head.astype(jnp.bfloat16).astype(jnp.float32)
-    statistics = STATISTICS(hidden, head, targets, targets >= 0, 0.8, 1)
-    for got, wanted in zip(statistics, whole(hidden, rounded, targets, 0.8), strict=True):
-        assert_close(got, wanted, 1e-5)
-    got = gradients(head_statistics, slopes, targets, targets >= 0, 0.8, 1)(hidden, head)
-    wanted = gradients(whole, slopes, targets, 0.8)(hidden, rounded)
+    (_, statistics), got = chunked(hidden, head, targets, targets >= 0, slopes, 0.8, 1)
+    logprobs, entropy = whole(hidden, rounded, targets, 0.8)
+    assert_close(statistics.logprobs, logprobs, 1e-5)
+    assert_close(statistics.entropy, entropy, 2**-9)  # of the gradient by logits, in bf16
+    wanted = whole_gradients(hidden, rounded, targets, slopes, 0.8)
     assert [x.dtype for x in got] == [jnp.bfloat16, jnp.float32]
     assert_close(got[0], wanted[0], 2**-7)
     # A sum in bf16 would be off by a percent.
@@ -89,30 +134,31 @@ def test_bf16_states_are_summed_in_f32():
 
 
 def test_entropy_is_a_metric_without_gradient():
-    hidden, head, targets, _ = arrays()
+    hidden, head, targets, slopes = arrays()
 
     def total(hidden, head):
-        return head_statistics(hidden, head, targets, targets >= 0, 1.0, 8).entropy.sum()
+        arguments = hidden, head, targets, targets >= 0, slopes
+        return head_loss(jnp.multiply, 1.0, 8, *arguments)[1].entropy.sum()
 
     for gradient in jax.jit(jax.grad(total, (0, 1)))(hidden, head):
         assert not gradient.any()
 
 
 def test_uniform_logits_have_the_closed_form():
-    hidden, head, targets, _ = arrays()
-    statistics = STATISTICS(jnp.zeros_like(hidden), head, targets, targets >= 0, 1.0, 4)
+    hidden, head, targets, slopes = arrays()
+    mask = targets >= 0
+    (_, statistics), _ = chunked(jnp.zeros_like(hidden), head, targets, mask, slopes, 1.0, 4)
     np.testing.assert_allclose(statistics.logprobs, np.full((B, T), -np.log(V)), rtol=1e-6)
     np.testing.assert_allclose(statistics.entropy, np.full((B, T), np.log(V)), rtol=1e-6)
 
 
 def test_a_frozen_head_costs_no_gradient_of_it():
-    """Matmuls: logits forward, logits again, the states' gradient, and the head's if trained."""
+    """Matmuls: the logits, once, the states' gradient, and the head's if it is trained."""
     hidden, head, targets, slopes = arrays(T=8)
 
     def loss(hidden, head):
-        return (
-            slopes * head_statistics(hidden, head, targets, targets >= 0, 1.0, 8).logprobs
-        ).sum()
+        arguments = hidden, head, targets, targets >= 0, slopes
+        return head_loss(jnp.multiply, 1.0, 8, *arguments)[0]
 
     one = 2 * hidden.size * V
 
@@ -120,8 +166,8 @@ def test_a_frozen_head_costs_no_gradient_of_it():
         jaxpr = jax.make_jaxpr(jax.grad(loss, arguments))(hidden, head)
         return matmul_flops(jaxpr, loop_trips=1) / one
 
-    assert matmuls((0, 1)) == 4
-    assert matmuls(0) == 3
+    assert matmuls((0, 1)) == 3
+    assert matmuls(0) == 2
 
 
 def test_memory_grows_with_tokens_by_what_does_not_hold_the_vocabulary():
@@ -129,8 +175,8 @@ def test_memory_grows_with_tokens_by_what_does_not_hold_the_vocabulary():
 
     def temporaries(tokens: int, vocab: int) -> int:
         hidden, head, targets, slopes = arrays(B=1, T=tokens, V=vocab)
-        run = gradients(head_statistics, slopes, targets, targets >= 0, 1.0, 16)
-        return run.lower(hidden, head).compile().memory_analysis().temp_size_in_bytes
+        arguments = hidden, head, targets, targets >= 0, slopes, 1.0, 16
+        return chunked.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
     tokens = 256, 512, 1024
     few, many = ([temporaries(n, vocab) for n in tokens] for vocab in (512, 4096))
@@ -143,17 +189,13 @@ def test_memory_grows_with_tokens_by_what_does_not_hold_the_vocabulary():
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)], ids=str)
 def test_the_vocabulary_stays_cut_over_the_mesh(shape):
     hidden, head, targets, slopes = arrays(B=8, T=8)
-    wanted = gradients(whole, slopes, targets, 0.8)(hidden, head)
+    wanted = whole_gradients(hidden, head, targets, slopes, 0.8)
     mesh = make_mesh(*shape)
     place = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, spec(*axes)))  # noqa: E731
     rows = [place(x, "batch") for x in (hidden, targets, slopes)]
 
     def run(hidden, head, targets, slopes):
-        def loss(hidden, head):
-            statistics = head_statistics(hidden, head, targets, targets >= 0, 0.8, 16)
-            return (slopes * statistics.logprobs).sum()
-
-        return jax.grad(loss, (0, 1))(hidden, head)
+        return chunked(hidden, head, targets, targets >= 0, slopes, 0.8, 16)[1]
 
     with jax.set_mesh(mesh):
         out = NamedSharding(mesh, spec("batch")), NamedSharding(mesh, PartitionSpec("tensor"))

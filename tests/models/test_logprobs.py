@@ -11,7 +11,13 @@ from flax import linen as nn
 from jaxprs import array_shapes
 
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.logprobs import completion_logprobs, prefill
+from permix_jax.models.lm_head import head_loss
+from permix_jax.models.logprobs import (
+    completion_logprobs,
+    completion_states,
+    head_weight,
+    prefill,
+)
 from permix_jax.models.params import init_params
 from permix_jax.models.transformer import Decoder
 
@@ -35,13 +41,28 @@ def make_batch(U=U, S=S, P=P, T=T, vocab=48):
 BATCH = make_batch()
 
 
+def token_weights(batch):
+    """Those of the loss that is differentiated: they differ from token to token."""
+    mask = batch[3]
+    return jnp.cos(jnp.arange(mask.size)).reshape(mask.shape)
+
+
 @partial(jax.jit, static_argnames=("model", "temperature", "chunk_tokens"))
 def chunked(model, params, batch, temperature=1.0, chunk_tokens=8):
-    return completion_logprobs(model, params, *batch, temperature, chunk_tokens)
+    """(loss, statistics [B, T])."""
+    hidden, head = completion_states(model, params, *batch), head_weight(model, params)
+    tokens = *batch[2:], token_weights(batch)
+    return head_loss(jnp.multiply, temperature, chunk_tokens, hidden, head, *tokens)
 
 
 @partial(jax.jit, static_argnames=("model", "temperature"))
 def naive(model, params, batch, temperature=1.0):
+    """As `chunked`."""
+    statistics = naive_statistics(model, params, batch, temperature)
+    return (token_weights(batch) * batch[3] * statistics[0]).sum(), statistics
+
+
+def naive_statistics(model, params, batch, temperature):
     """(log-probs, entropy) [B, T] from one sequence a row and its whole logits."""
     prompts, prompt_mask, completions, completion_mask = batch
     (B, length), P = completions.shape, prompts.shape[1]
@@ -62,37 +83,30 @@ def naive(model, params, batch, temperature=1.0):
     return chosen, -(jnp.exp(every) * every).sum(axis=-1)
 
 
-def weighted_loss(statistics, batch):
-    """A loss whose weights differ from token to token."""
-    mask = batch[3]
-    return (jnp.cos(jnp.arange(mask.size)).reshape(mask.shape) * mask * statistics[0]).sum()
-
-
 def assert_close(actual, wanted, tolerance=1e-5):
     np.testing.assert_allclose(actual, wanted, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
 def test_values_are_those_of_log_softmax(model, params, temperature):
-    statistics = chunked(model, params, BATCH, temperature)
-    logprobs, entropy = naive(model, params, BATCH, temperature)
+    loss, statistics = chunked(model, params, BATCH, temperature)
+    wanted, (logprobs, entropy) = naive(model, params, BATCH, temperature)
     mask = BATCH[3]
+    assert_close(loss, wanted)
+    score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
+    assert_close(score(model, params, *BATCH, temperature, 8)[mask], logprobs[mask])
     assert statistics.logprobs.shape == statistics.entropy.shape == mask.shape
     assert statistics.logprobs.dtype == statistics.entropy.dtype == jnp.float32
     assert_close(statistics.logprobs[mask], logprobs[mask])
     assert_close(statistics.entropy[mask], entropy[mask])
 
 
-def values_and_gradients(statistics_of, *args, **kwargs):
-    """(statistics, gradients) of `weighted_loss` of statistics_of(model, params, batch, ...)."""
+def values_and_gradients(loss_of, **kwargs):
+    """(statistics, gradients) of loss_of(model, params, batch, ...)."""
 
     @partial(jax.jit, static_argnums=0)
     def run(model, params, batch):
-        def loss(params):
-            statistics = statistics_of(model, params, batch, *args, **kwargs)
-            return weighted_loss(statistics, batch), statistics
-
-        gradients, statistics = jax.grad(loss, has_aux=True)(params)
+        gradients, statistics = jax.grad(loss_of, 1, has_aux=True)(model, params, batch, **kwargs)
         return statistics, gradients
 
     return run
@@ -149,8 +163,8 @@ def test_one_completion_token(model, params):
 def test_what_lies_outside_the_masks_changes_nothing_inside(model, params):
     prompts, prompt_mask, completions, mask = BATCH
     junk = np.where(prompt_mask, prompts, 47), prompt_mask, np.where(mask, completions, 47), mask
-    statistics = chunked(model, params, BATCH)
-    other = chunked(model, params, junk)
+    _, statistics = chunked(model, params, BATCH)
+    _, other = chunked(model, params, junk)
     np.testing.assert_array_equal(other.logprobs[mask], statistics.logprobs[mask])
     np.testing.assert_array_equal(other.entropy[mask], statistics.entropy[mask])
 
@@ -174,10 +188,10 @@ def test_the_vocabulary_is_never_materialised_over_the_sequence():
     whole = rows * length * vocab
 
     def by_chunks(params):
-        return weighted_loss(completion_logprobs(model, params, *batch, 0.9, chunk_tokens), batch)
+        return chunked(model, params, batch, 0.9, chunk_tokens)[0]
 
     def at_once(params):
-        return weighted_loss(naive(model, params, batch, 0.9), batch)
+        return naive(model, params, batch, 0.9)[0]
 
     largest, memory = {}, {}
     for loss in (by_chunks, at_once):

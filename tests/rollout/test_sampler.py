@@ -74,11 +74,11 @@ def test_greedy_is_the_argmax_of_full_forward_passes(tiny_model, tiny_params, ru
 
 def test_behaviour_logprobs_are_those_of_the_trainer(tiny_model, tiny_params, completions):
     score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
-    statistics = score(
+    logprobs = score(
         tiny_model, tiny_params, PROMPTS, MASK, completions.tokens, completions.mask, 0.8, 16
     )
     mask = completions.mask
-    np.testing.assert_allclose(completions.logprobs[mask], statistics.logprobs[mask], atol=1e-5)
+    np.testing.assert_allclose(completions.logprobs[mask], logprobs[mask], atol=1e-5)
     assert not completions.logprobs[~mask].any()
     assert completions.logprobs.dtype == np.float32
 
