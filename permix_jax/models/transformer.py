@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
@@ -22,7 +23,7 @@ from permix_jax.models.lm_head import logits
 from permix_jax.models.tree_attention import TokenTree, attend_tree
 from permix_jax.sharding import constrain
 
-_KEPT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+_KEPT = {"full": None, "dots": jax.checkpoint_policies.save_only_these_names("linear")}
 
 
 class Segment(NamedTuple):
@@ -285,7 +286,7 @@ def _linear(
     weight = _weight(
         module, name, (*inputs.values(), *outputs.values()), (*inputs, *outputs), fan_in
     )
-    y = _product(x, weight.astype(c.dtype), sum_over)
+    y = checkpoint_name(_product(x, weight.astype(c.dtype), sum_over), "linear")
     if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
         # Initialised as PEFT does, and kept in f32: what is trained is small, and steps are too.
         shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)

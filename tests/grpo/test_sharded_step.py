@@ -23,7 +23,7 @@ scored = jax.jit(partial(score, MODEL), static_argnums=(3, 4))
 
 
 def logprobs(params, batch):
-    return np.asarray(scored(params, batch, packing_of(batch), 1.0, 64).logprobs)
+    return np.asarray(scored(params, batch, packing_of(batch), 1.0, 64))
 
 
 def updates(batch, mesh_shape, epochs=2):

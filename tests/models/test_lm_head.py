@@ -125,12 +125,15 @@ def test_bf16_states_are_summed_in_f32():
     (_, statistics), got = chunked(hidden, head, targets, targets >= 0, slopes, 0.8, 1)
     logprobs, entropy = whole(hidden, rounded, targets, 0.8)
     assert_close(statistics.logprobs, logprobs, 1e-5)
-    assert_close(statistics.entropy, entropy, 2**-9)  # of the gradient by logits, in bf16
+    # The gradient by logits, at most 2 in all, is rounded to bf16 before it meets the logits.
+    largest = np.abs(np.asarray(hidden, np.float32) @ rounded.T / 0.8).max(axis=-1)
+    error = np.asarray(statistics.entropy - entropy)
+    assert (np.abs(error) < 2 * 2**-9 * largest).all() and np.abs(error.mean()) < 1e-3
     wanted = whole_gradients(hidden, rounded, targets, slopes, 0.8)
     assert [x.dtype for x in got] == [jnp.bfloat16, jnp.float32]
     assert_close(got[0], wanted[0], 2**-7)
-    # A sum in bf16 would be off by a percent.
-    assert np.linalg.norm(got[1] - wanted[1]) < 2e-3 * np.linalg.norm(wanted[1])
+    # Both factors of the product are rounded; a sum in bf16 would be off by a percent.
+    assert np.linalg.norm(got[1] - wanted[1]) < 3e-3 * np.linalg.norm(wanted[1])
 
 
 def test_entropy_is_a_metric_without_gradient():

@@ -293,3 +293,23 @@ def test_an_empty_cache_has_a_slot_per_token_and_nothing_valid(tiny_model):
 def test_impossible_shapes_are_refused(tiny_model, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(tiny_model.config, **change)
+
+
+def test_what_remat_makes_again_is_not_kept(tiny_model):
+    """Bytes of activations that a further layer's forward pass keeps for its backward pass."""
+    B, T, E = 3, 7, tiny_model.config.embed_dim
+    tokens = np.ones((B, T), np.int32)
+
+    def kept(remat, layers):
+        model = Decoder(dataclasses.replace(tiny_model.config, num_layers=layers, remat=remat))
+        arguments = tokens, np.tile(np.arange(T), (B, 1)), tokens > 0
+        forward = lambda params: model.apply({"params": params}, *arguments)[0]  # noqa: E731
+        params = jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
+        backward = jax.eval_shape(lambda params: jax.vjp(forward, params)[1], params)
+        return sum(
+            x.size * x.dtype.itemsize for x in jax.tree.leaves(backward) if x.shape[:1] == (B,)
+        )
+
+    none, dots, full = (kept(remat, 3) - kept(remat, 2) for remat in ("none", "dots", "full"))
+    assert full == B * T * E * 4, "a layer's input, and nothing else"
+    assert full < dots < none

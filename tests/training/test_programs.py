@@ -12,7 +12,6 @@ from permix_jax.grpo.batch import RolloutBatch
 from permix_jax.models.config import Lora
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
-from permix_jax.planning.programs import abstract_arguments
 from permix_jax.training.programs import grpo_programs, pack_batch, policy_gradients
 from permix_jax.training.state import TrainState
 
@@ -81,17 +80,3 @@ def test_under_lora_no_gradient_of_the_head_is_made(tiny_model, mesh, batch):
 
     assert makes_one(tiny_model)
     assert not makes_one(Decoder(replace(tiny_model.config, lora=Lora(2, 4.0))))
-
-
-def test_what_the_backward_pass_makes_again_is_not_in_memory(tiny_model, mesh):
-    """Bytes of temporaries, as the compiler plans them, of an update on 1152 tokens."""
-    config = load_config("permix.py", "tiny", train__micro_batch_tokens=1152)
-
-    def temporaries(remat):
-        model = Decoder(replace(tiny_model.config, num_layers=4, mlp_dim=256, remat=remat))
-        programs = grpo_programs(config, model, mesh)
-        x = abstract_arguments(config, model, programs, mesh)
-        compiled = programs.update.lower(x.state, x.batch, x.packing, x.frozen).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    assert temporaries("full") < 0.8 * temporaries("none")
