@@ -41,10 +41,11 @@ def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> tuple[jax.Ar
         logits = truncate(logits / sampling.temperature, sampling.top_k, sampling.top_p)
     largest = logits.max(axis=-1)
     weights = jnp.exp(logits - largest[:, None])
-    uniforms = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-    tokens, total = inverse_cdf(weights, uniforms)
     if sampling.temperature == 0:
-        tokens = jnp.argmax(logits, axis=-1)
+        tokens, total = jnp.argmax(logits, axis=-1), weights.sum(axis=-1)
+    else:
+        uniforms = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+        tokens, total = inverse_cdf(weights, uniforms)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return tokens.astype(jnp.int32), chosen - largest - jnp.log(total)
 
