@@ -82,7 +82,7 @@ def make_config(work: dict):
     c.rollout.group_size = work["samples"]
     c.rollout.max_prompt_tokens = work["prompt_tokens"]
     c.rollout.max_new_tokens = work["limit"]
-    c.rollout.halvings = 2
+    c.rollout.halvings = 3
     c.personas.share = 1.0 if work["personas"] else 0.0
     c.grpo.kl_weight = 0.0
     return c.lock()
