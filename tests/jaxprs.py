@@ -13,6 +13,12 @@ def primitives(function, *args) -> set[str]:
     return {eqn.primitive.name for eqn in _equations(jax.make_jaxpr(function)(*args).jaxpr)}
 
 
+def product_shapes(function, *args) -> set[tuple[int, ...]]:
+    """The shapes of what all matmuls in the jaxpr of function(*args) give, as `array_shapes`."""
+    equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)
+    return {eqn.outvars[0].aval.shape for eqn in equations if eqn.primitive.name == "dot_general"}
+
+
 def _equations(jaxpr):
     for eqn in jaxpr.eqns:
         yield eqn

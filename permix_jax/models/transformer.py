@@ -307,16 +307,21 @@ def _product(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
     return jnp.tensordot(x, weight, sum_over)
 
 
+def _product_forward(x, weight, sum_over):
+    # A frozen weight, such as under an adapter, has no gradient to compute.
+    kept = (x.value if weight.perturbed else None, weight.value)
+    return _product(x.value, weight.value, sum_over), kept
+
+
 def _product_backward(sum_over, kept, by_y):
     x, weight = kept
-    rows, outputs = list(range(x.ndim - sum_over)), list(range(sum_over, weight.ndim))
+    outputs = list(range(sum_over, weight.ndim))
+    rows = list(range(by_y.ndim - len(outputs)))
     by_x = jnp.tensordot(by_y, weight, (list(range(len(rows), by_y.ndim)), outputs))
-    return by_x, jnp.tensordot(x, by_y, (rows, rows))
+    return by_x, None if x is None else jnp.tensordot(x, by_y, (rows, rows))
 
 
-_product.defvjp(
-    lambda x, weight, sum_over: (_product(x, weight, sum_over), (x, weight)), _product_backward
-)
+_product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
 
 
 def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> jax.Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jaxprs import product_shapes
 
 from permix_jax.models.config import LORA_TARGETS, Lora
 from permix_jax.models.params import (
@@ -118,6 +119,20 @@ def test_gradients_of_adapters_follow_from_those_of_the_merged_weights(model, pa
         for end, expected in (("a", scale * gradient @ b.T), ("b", scale * a.T @ gradient)):
             found = by_adapter[f"{path}_lora_{end}"].reshape(expected.shape)
             np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_no_gradient_of_a_frozen_weight_is_computed(model, params, remat):
+    model = Decoder(replace(model.config, remat=remat))
+    adapters, base = split_trained(model, params)
+
+    def loss(adapters, base):
+        params = join(adapters, base)
+        return model.apply({"params": params}, TOKENS, POSITIONS, TOKENS >= 0)[0].sum()
+
+    weights = {leaf.shape for leaf in jax.tree.leaves(base["layers_0"]) if leaf.ndim > 1}
+    assert product_shapes(jax.grad(loss, argnums=1), adapters, base) > weights
+    assert not product_shapes(jax.grad(loss), adapters, base) & weights
 
 
 @pytest.mark.parametrize(
