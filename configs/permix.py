@@ -28,7 +28,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.data = ConfigDict()  # of task.name = problems
     c.data.train = "gsm8k,mawps"  # data sets, or JSONL files of prompt and answer; with commas
-    c.data.test = "svamp"  # one such; "": task.num_test problems of data.train are held out
+    c.data.test = "svamp"  # a data set or JSONL file; "": task.num_test of data.train are held out
     c.data.folder = ""  # a local folder with the files of the data sets; "": they are downloaded
     c.data.answer_format = "boxed"  # what prompts ask for: boxed or hashes ("#### N")
     c.data.max_steps = 0  # GSM8K: solutions of at most so many calculations; 0: any
@@ -54,7 +54,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.lora = ConfigDict()  # GRPO trains low-rank adapters on the frozen base, not all weights
     c.lora.rank = 0  # 0: train all weights
     c.lora.alpha = 32.0  # adapters are scaled by alpha / rank
-    c.lora.targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"  # layers with one
+    c.lora.targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"  # of these layers
     c.lora.base_dtype = "bfloat16"  # in which the frozen base, also the reference, is kept
 
     c.sft = ConfigDict()  # makes the base policy, once; cached
@@ -101,7 +101,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rewards.last_number = False  # without a box or ####, the last number is the answer
     c.rewards.workers = 2  # processes for answers that take algebra to compare
     c.rewards.item_seconds = 5.0  # such an answer scores 0 if it takes longer
-    c.rewards.batch_seconds = 60.0  # so do all that are left of a batch after this time
+    c.rewards.batch_seconds = 60.0  # for a batch; answers still open after it score 0
 
     c.personas = ConfigDict()
     c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax; not for latent_style
@@ -115,10 +115,10 @@ def get_config(preset: str = "") -> ConfigDict:
     c.personas.harmful_share = 0.0  # of the problems with a persona: one of split harmful_train
     c.personas.curriculum_steps = 0  # both shares grow from 0 over so many steps; 0: at once
     c.personas.adaptive_floor = 0.25  # adaptive: lowest weight over the highest
-    c.personas.adaptive_decay = 0.9  # adaptive: of the running accuracy, each time it is seen
+    c.personas.adaptive_decay = 0.9  # adaptive: weight of the past in the running accuracy
 
     c.grpo = ConfigDict()
-    c.grpo.advantage_group = "problem"  # share a baseline: problem or problem_persona
+    c.grpo.advantage_group = "problem"  # rollouts of one baseline: problem or problem_persona
     c.grpo.advantage_scale = "group"  # advantages over the std of: group, batch or none
     c.grpo.aggregation = "dapo"  # of token losses: grpo, dapo or dr_grpo
     c.grpo.clip_low = 0.2  # ratios below 1 - clip_low are clipped
@@ -138,8 +138,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rehearsal.prompts = ""  # JSONL with a field prompt; "": the task's conversation, or our list
 
     c.eval = ConfigDict()
-    c.eval.every = 0  # training steps between evaluations; 0: base and final policy only
-    c.eval.pss = "min_over_max"  # of accuracies; or mean_over_plain, one_minus_range
+    c.eval.every = 0  # steps between evaluations; 0: base and final policy only
+    c.eval.pss = "min_over_max"  # its formula; or mean_over_plain, one_minus_range
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
     c.eval.sets = "heldout"  # personas asked, with commas: heldout, harmful, neutral, train

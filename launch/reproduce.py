@@ -33,4 +33,4 @@ def main(config, workdir, name, preset) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, of_a_run=False)

@@ -4,8 +4,8 @@
   python launch/train.py --config=configs/rlvr.py                   the same without personas
   python launch/train.py --config=configs/permix.py:smollm2_mawps   SmolLM2-135M on word problems
 
-The same command again goes on where the last one stopped. It ends with a table, a report, and what
-to do next.
+The same command again goes on where the last one stopped; another config needs another --workdir.
+It ends with a table, a report, and what to do next.
 """
 
 from permix_jax.cli import changed_fields, config_arguments, launch

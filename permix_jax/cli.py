@@ -26,11 +26,12 @@ from permix_jax.fields import did_you_mean, flat_fields
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE:PRESET: of configs/; the preset may be left out"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "DIR: of the run; default: runs/<config>-<preset>")
 
 
 def launch(
-    job: Callable[[ConfigDict, Path, str, str], None], several_processes: bool = False
+    job: Callable[[ConfigDict, Path, str, str], None],
+    several_processes: bool = False,
+    of_a_run: bool = True,
 ) -> None:
     """Runs `job(config, workdir, config name, preset)` with what the command line says.
 
@@ -40,7 +41,10 @@ def launch(
     Args:
       several_processes: whether the job can be done by several together; adds the flags that say
         how they find each other.
+      of_a_run: whether `workdir` is for the user to choose; adds the flag.
     """
+    if of_a_run:
+        flags.DEFINE_string("workdir", None, "DIR: of the run; default: runs/<config>-<preset>")
     if several_processes:
         _define_process_flags()
 
@@ -53,7 +57,8 @@ def launch(
         _quiet_logs()
         file, preset = _file_and_preset(config_spec())
         name = Path(file).stem
-        workdir = Path(_WORKDIR.value or Path("runs", f"{name}-{preset}" if preset else name))
+        chosen = flags.FLAGS["workdir"].value if of_a_run else None
+        workdir = Path(chosen or Path("runs", f"{name}-{preset}" if preset else name))
         try:
             if several_processes:
                 initialize(*(flags.FLAGS[name].value for name in _PROCESS_FLAGS))
@@ -240,7 +245,8 @@ def _presets() -> list[str]:
         return []
     names = filter(None, runpy.run_path(str(file))["PRESETS"])
     wrapped = textwrap.fill(", ".join(names), width=90)
-    return ["", "Presets of configs/permix.py and its neighbours:", textwrap.indent(wrapped, "  ")]
+    title = "Presets (of permix.py, rlvr.py, sft.py, distill.py, reproduce.py):"
+    return ["", title, textwrap.indent(wrapped, "  ")]
 
 
 def _quiet_logs() -> None:

@@ -70,6 +70,5 @@ class _Taken(Exception):
 def _forget_flags(before: set[str]) -> None:
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
-    for name in ("config", "workdir"):
-        flags.FLAGS[name].unparse()
+    flags.FLAGS["config"].unparse()
     flags.FLAGS.unparse_flags()
