@@ -68,7 +68,7 @@ def packed_shapes(
     """
     (U, P), (N, T) = prompts, completions
     block = _SHORTEST
-    while block < _LONGEST and 2 * block <= (P + T) / 6:
+    while block < _LONGEST and 2 * block <= (P + T) / 4:
         block *= 2
     up = lambda n: -(-n // block)  # noqa: E731
     least, most = up(P + T), up(-(-U // rows) * (P + N // U * T))

@@ -11,12 +11,13 @@ def attend(
 ) -> jax.Array:
     """Softmax attention over the union of several segments of keys.
 
-    The einsums' orders are such that a CPU reads keys and values as they lie; others make it copy
-    a cache at every token of a decode.
+    Keys lie as the second factor of a product with the queries, and the einsums have the order in
+    which XLA computes them: other ones take a CPU several times as long, or make it copy a cache
+    at every token of a decode.
 
     Args:
       query: [B, T, H, D].
-      segments: (keys [U, K, C, D], values [U, K, C, D], mask bool [B, T, C]) with U dividing
+      segments: (keys [U, K, D, C], values [U, K, C, D], mask bool [B, T, C]) with U dividing
         B and K dividing H. Row b of the query reads row b // (B / U) of the segment, which is
         never copied per row.
       scale: multiplies the scores.
@@ -45,8 +46,8 @@ def attend(
 
 def _scores(query: jax.Array, keys: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
     """F32 [B, K, G, T, C]; -inf where the mask is False."""
-    (B, T, H, D), (U, K, C, _) = query.shape, keys.shape
-    query = query.reshape(U, B // U, T, K, H // K, D)
-    scores = jnp.einsum("ustkgd,ukcd->uskgtc", query, keys, preferred_element_type=jnp.float32)
-    scores = scores.reshape(B, K, H // K, T, C) * scale
+    (B, T, H, D), (U, K, _, C) = query.shape, keys.shape
+    query = jnp.moveaxis(query.reshape(U, B // U, T, K, H // K, D), (3, 1, 4, 2), (1, 2, 3, 4))
+    scores = jnp.einsum("uksgtd,ukdc->uksgtc", query, keys, preferred_element_type=jnp.float32)
+    scores = jnp.moveaxis(scores, 1, 2).reshape(B, K, H // K, T, C) * scale
     return jnp.where(mask[:, None, None], scores, -jnp.inf)

@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
+from permix_jax.models.operations import ACTIVATIONS, gated, normed, product
 from permix_jax.models.tree_attention import TokenTree, attend_tree
 from permix_jax.sharding import constrain
 
@@ -29,7 +30,7 @@ _KEPT = {"full": None, "dots": jax.checkpoint_policies.save_only_these_names("li
 class Segment(NamedTuple):
     """A stretch of keys and values that attention can read.
 
-    layers: per layer (keys, values), each [rows, K, C, D], keys with RoPE applied.
+    layers: per layer keys [rows, K, D, C], RoPE applied, and values [rows, K, C, D].
     positions: int32 [rows, C], where the keys stand in their row's text.
     valid: bool [rows, C]; False for padding and for slots not written yet.
     """
@@ -55,9 +56,11 @@ class Segment(NamedTuple):
 
 def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     """A cache of `length` unwritten slots for each of `rows` rows."""
-    shape = (rows, config.num_kv_heads, length, config.head_dim)
-    zeros = lambda: constrain(jnp.zeros(shape, config.dtype), "batch", "kv_heads", None, None)  # noqa: E731
-    layers = tuple((zeros(), zeros()) for _ in range(config.num_layers))
+    K, D = config.num_kv_heads, config.head_dim
+    zeros = lambda *shape: constrain(  # noqa: E731
+        jnp.zeros((rows, K, *shape), config.dtype), "batch", "kv_heads", None, None
+    )
+    layers = tuple((zeros(D, length), zeros(length, D)) for _ in range(config.num_layers))
     return Segment(layers, jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, length), bool))
 
 
@@ -205,14 +208,14 @@ class Attention(nn.Module):
             query = RMSNorm(c, name="query_norm")(query)
             key = RMSNorm(c, name="key_norm")(key)
         query, key = apply_rope(query, view.cos, view.sin), apply_rope(key, view.cos, view.sin)
-        key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
+        key, value = jnp.moveaxis(key, 1, 3), jnp.swapaxes(value, 1, 2)
         if cache is not None:
-            key = jax.lax.dynamic_update_slice(cache[0], key, (0, 0, index, 0))
+            key = jax.lax.dynamic_update_slice(cache[0], key, (0, 0, 0, index))
             value = jax.lax.dynamic_update_slice(cache[1], value, (0, 0, index, 0))
 
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
         if view.tree is not None:
-            out = attend_tree(query, key, value, view.tree, view.window, scale)
+            out = attend_tree(query, jnp.swapaxes(key, 2, 3), value, view.tree, view.window, scale)
         else:
             segments = [(key, value, view.own_mask)]
             if prefix is not None:
@@ -228,10 +231,9 @@ class MLP(nn.Module):
     def __call__(self, x):
         c = self.config
         embed, hidden = {"embed": c.embed_dim}, {"mlp": c.mlp_dim}
-        activation = nn.silu if c.activation == "silu" else partial(nn.gelu, approximate=True)
-        gated = activation(_linear(self, "gate", x, embed, hidden))
-        gated = constrain(gated * _linear(self, "up", x, embed, hidden), "batch", None, "mlp")
-        return _linear(self, "down", gated, hidden, embed)
+        gate, up = (_linear(self, name, x, embed, hidden) for name in ("gate", "up"))
+        between = gated(gate, up, ACTIVATIONS[c.activation])
+        return _linear(self, "down", constrain(between, "batch", None, "mlp"), hidden, embed)
 
 
 class RMSNorm(nn.Module):
@@ -244,15 +246,17 @@ class RMSNorm(nn.Module):
         one = nn.initializers.constant(1 - c.norm_offset)
         init = nn.with_logical_partitioning(one, ("norm",))
         scale = self.param("scale", init, (x.shape[-1],), c.param_dtype)
-        x32 = x.astype(jnp.float32)
-        normed = x32 * jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + c.norm_eps)
-        return (normed * (scale.astype(jnp.float32) + c.norm_offset)).astype(c.dtype)
+        scale = scale.astype(jnp.float32) + c.norm_offset
+        return normed(x.astype(jnp.float32), scale, c.norm_eps).astype(c.dtype)
 
 
 def rope_angles(positions: jax.Array, head_dim: int, rope: Rope) -> tuple[jax.Array, jax.Array]:
     """cos and sin, f32 [B, T, D/2]: in bf16 positions beyond 256 would collapse onto each other."""
     angle = positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, rope)
-    return jnp.cos(angle), jnp.sin(angle)
+    # In a loop: as they stand, XLA would make them anew on a CPU, for each head of every layer.
+    either = lambda is_sin: jnp.where(is_sin, jnp.sin(angle), jnp.cos(angle))  # noqa: E731
+    cos, sin = jax.lax.map(either, jnp.array([False, True]))
+    return cos, sin
 
 
 def rope_frequencies(head_dim: int, rope: Rope) -> jax.Array:
@@ -286,7 +290,7 @@ def _linear(
     weight = _weight(
         module, name, (*inputs.values(), *outputs.values()), (*inputs, *outputs), fan_in
     )
-    y = checkpoint_name(_product(x, weight.astype(c.dtype), sum_over), "linear")
+    y = checkpoint_name(product(x, weight.astype(c.dtype), sum_over), "linear")
     if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
         # Initialised as PEFT does, and kept in f32: what is trained is small, and steps are too.
         shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)
@@ -295,33 +299,6 @@ def _linear(
         b = _adapter(module, f"{name}_lora_b", shape, axes, 0.0)
         y += jnp.tensordot(jnp.tensordot(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
     return y
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
-    """x [..., *inputs] times a weight [*inputs, *outputs].
-
-    With a gradient of its own, as JAX's is of the transposed weight: XLA then transposes what the
-    gradient of the outputs is computed of, element by element, which took a sixth of an update.
-    """
-    return jnp.tensordot(x, weight, sum_over)
-
-
-def _product_forward(x, weight, sum_over):
-    # A frozen weight, such as under an adapter, has no gradient to compute.
-    kept = (x.value if weight.perturbed else None, weight.value)
-    return _product(x.value, weight.value, sum_over), kept
-
-
-def _product_backward(sum_over, kept, by_y):
-    x, weight = kept
-    outputs = list(range(sum_over, weight.ndim))
-    rows = list(range(by_y.ndim - len(outputs)))
-    by_x = jnp.tensordot(by_y, weight, (list(range(len(rows), by_y.ndim)), outputs))
-    return by_x, None if x is None else jnp.tensordot(x, by_y, (rows, rows))
-
-
-_product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
 
 
 def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> jax.Array:

@@ -52,15 +52,19 @@ def attend_tree(
 
 
 def _attend_tree(query, keys, values, tree, window, scale):
-    """The output [B, T, H, D], and its parts' common denominator: log sum exp of the scores."""
-    queries, keys, values = _query_blocks(query, keys, tree), *_key_blocks(tree, keys, values)
+    """The output [B, T, H, D]; and what it was made of, as the backward pass takes it: blocks of
+    queries, keys and values, and the weights' common denominator, log sum exp of the scores."""
+    queries = _query_blocks(query, keys.shape[1], tree)
+    key_blocks, value_blocks = _key_blocks(tree, keys), _key_blocks(tree, values)
 
     def read(state, index):
         maximum, total, out = state
-        scores = _scores(queries, _at(keys, index), tree, index, window, scale)
+        scores = _scores(queries, _at(key_blocks, index), tree, index, window, scale)
         higher = jnp.maximum(maximum, scores.max(axis=-1))
         weights, rescale = jnp.exp(scores - higher[..., None]), jnp.exp(maximum - higher)
-        part = _einsum("bnkgqc,bnkcd->bnkgqd", weights.astype(query.dtype), _at(values, index))
+        part = _einsum(
+            "bnkgqc,bnkcd->bnkgqd", weights.astype(query.dtype), _at(value_blocks, index)
+        )
         total = total * rescale + weights.sum(axis=-1)
         return higher, total, out * rescale[..., None] + part
 
@@ -68,37 +72,38 @@ def _attend_tree(query, keys, values, tree, window, scale):
     start = of_query + _MASKED, of_query, jnp.zeros(queries.shape, jnp.float32)
     maximum, total, out = _over_blocks(read, start, tree)
     out = jnp.moveaxis(out / total[..., None], 4, 2).reshape(query.shape)
-    return out.astype(query.dtype), maximum + jnp.log(total)
+    return out.astype(query.dtype), (queries, key_blocks, value_blocks, maximum + jnp.log(total))
 
 
 def _forward(query, keys, values, tree, window, scale):
-    out, normaliser = _attend_tree(query, keys, values, tree, window, scale)
-    return out, (query, keys, values, tree, window, out, normaliser)
+    out, blocks = _attend_tree(query, keys, values, tree, window, scale)
+    return out, (tree, window, out, *blocks)
 
 
 def _backward(scale, kept, gradient):
-    query, keys, values, tree, window, out, normaliser = kept
-    queries, outs, slopes = (_query_blocks(x, keys, tree) for x in (query, out, gradient))
-    key_blocks, value_blocks = _key_blocks(tree, keys, values)
+    tree, window, out, queries, key_blocks, value_blocks, normaliser = kept
+    K, dtype = key_blocks.shape[2], queries.dtype
+    slopes = _query_blocks(gradient, K, tree)
     # Of the softmax: the mean of a query's slopes, under its weights.
-    mean = _einsum("bnkgqd,bnkgqd->bnkgq", slopes, outs)
+    mean = _query_blocks(_einsum("bthd,bthd->bth", gradient, out), K, tree)
 
     def read(sums, index):
         key, value = _at(key_blocks, index), _at(value_blocks, index)
         scores = _scores(queries, key, tree, index, window, scale)
         weights = jnp.exp(scores - normaliser[..., None])
         by_weight = _einsum("bnkgqd,bnkcd->bnkgqc", slopes, value)
-        by_score = (weights * (by_weight - mean[..., None]) * scale).astype(query.dtype)
+        by_score = (weights * (by_weight - mean[..., None]) * scale).astype(dtype)
         by_query = _einsum("bnkgqc,bnkcd->bnkgqd", by_score, key)
         by_key = _einsum("bnkgqc,bnkgqd->bnkcd", by_score, queries)
-        by_value = _einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(query.dtype), slopes)
+        by_value = _einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(dtype), slopes)
         return sums[0] + by_query, _add(sums[1], index, by_key), _add(sums[2], index, by_value)
 
     zeros = lambda x: jnp.zeros(x.shape, jnp.float32)  # noqa: E731
     start = zeros(queries), zeros(key_blocks), zeros(value_blocks)
     by_query, by_keys, by_values = _over_blocks(read, start, tree)
-    by_query = jnp.moveaxis(by_query, 4, 2).reshape(query.shape).astype(query.dtype)
-    whole = lambda x: jnp.swapaxes(x, 1, 2).reshape(keys.shape).astype(keys.dtype)  # noqa: E731
+    by_query = jnp.moveaxis(by_query, 4, 2).reshape(gradient.shape).astype(dtype)
+    (B, T, _, D) = gradient.shape
+    whole = lambda x: jnp.swapaxes(x, 1, 2).reshape(B, K, T, D).astype(dtype)  # noqa: E731
     return by_query, whole(by_keys), whole(by_values), None, None
 
 
@@ -131,16 +136,16 @@ def _scores(queries, keys, tree: TokenTree, index, window: int, scale: float) ->
     return jnp.where(seen[:, :, None, None], scores, _MASKED)
 
 
-def _query_blocks(x: jax.Array, keys: jax.Array, tree: TokenTree) -> jax.Array:
-    """[B, T, H, D] as [B, n, K, G, q, D]."""
-    (B, _, H, D), n, K = x.shape, tree.blocks.shape[1], keys.shape[1]
-    return jnp.moveaxis(x.reshape(B, n, -1, K, H // K, D), 2, 4)
+def _query_blocks(x: jax.Array, K: int, tree: TokenTree) -> jax.Array:
+    """[B, T, H, ...] as [B, n, K, G, q, ...]."""
+    (B, _, H, *rest), n = x.shape, tree.blocks.shape[1]
+    return jnp.moveaxis(x.reshape(B, n, -1, K, H // K, *rest), 2, 4)
 
 
-def _key_blocks(tree: TokenTree, *arrays: jax.Array) -> list[jax.Array]:
+def _key_blocks(tree: TokenTree, x: jax.Array) -> jax.Array:
     """[B, K, T, D] as [B, n, K, c, D]."""
-    (B, K, _, D), n = arrays[0].shape, tree.blocks.shape[1]
-    return [jnp.swapaxes(x.reshape(B, K, n, -1, D), 1, 2) for x in arrays]
+    (B, K, _, D), n = x.shape, tree.blocks.shape[1]
+    return jnp.swapaxes(x.reshape(B, K, n, -1, D), 1, 2)
 
 
 def _at(blocks: jax.Array, index: jax.Array) -> jax.Array:

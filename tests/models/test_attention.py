@@ -15,15 +15,15 @@ def test_attention_is_that_of_numpy():
     for owners, slots in ((prefixes, 5), (rows, 3)):
         mask = rng.random((rows, queries, slots)) < 0.6
         mask[..., 0] = True
-        shape = owners, kv_heads, slots, size
-        segments.append((normal(*shape), normal(*shape), mask))
+        keys = normal(owners, kv_heads, size, slots)
+        segments.append((keys, normal(owners, kv_heads, slots, size), mask))
 
     wanted, scale = np.zeros_like(query), 0.7
     for b, t, h in np.ndindex(rows, queries, heads):
         keys, values = [], []
         for k, v, mask in segments:
             owner = b // (rows // len(k))
-            keys.append(k[owner, h // (heads // kv_heads), mask[b, t]])
+            keys.append(k[owner, h // (heads // kv_heads)][:, mask[b, t]].T)
             values.append(v[owner, h // (heads // kv_heads), mask[b, t]])
         weights = np.exp(np.concatenate(keys) @ query[b, t, h] * scale)
         wanted[b, t, h] = weights / weights.sum() @ np.concatenate(values)

@@ -46,10 +46,15 @@ def params(mesh):
 
 
 @pytest.fixture(scope="module")
-def loop(params):
+def program(params):
     tokens, keys = np.ones((U, P), np.int32), jax.random.split(jax.random.key(0), U * S)
     lowered = sample.lower(Decoder(SHAPE), params, tokens, tokens > 0, keys, Sampling(T), (5,))
-    return made_in_loops(lowered.compile().as_text())
+    return lowered.compile().as_text()
+
+
+@pytest.fixture(scope="module")
+def loop(program):
+    return made_in_loops(program)
 
 
 def test_no_weight_is_copied(loop, params):
@@ -69,6 +74,11 @@ def test_caches_are_written_in_place(loop):
 
 def test_plain_sampling_does_not_sort(loop):
     assert not [name for name, _ in loop if "sort" in name]
+
+
+def test_rotations_are_made_once_for_all_heads_and_layers(program):
+    """In prefill and in the loop, where fusions would otherwise repeat them."""
+    assert len(re.findall(r" cosine\(", program)) == len(re.findall(r" sine\(", program)) == 2
 
 
 def test_a_copy_of_a_weight_would_be_seen():
