@@ -102,12 +102,12 @@ def compare(setting: Setting, pythons: Mapping[str, str], repeats: int) -> dict:
         name: f"{IMPLEMENTATIONS[name].title} {next(iter(found['versions'].values()))}"
         for name, found in measured.items()
     }
-    print(f"matmul {machine.flops / 1e9:.0f} GFLOP/s, copy {machine.bandwidth / 1e9:.1f} GB/s")
+    print(f"matmul {machine.flops / 1e9:.0f} GFLOP/s, reading {machine.bandwidth / 1e9:.1f} GB/s")
     print(table(titles, summaries, shares), flush=True)
     return {
         "setting": asdict(setting),
         "matmul_flops": machine.flops,
-        "copy_bandwidth": machine.bandwidth,
+        "read_bandwidth": machine.bandwidth,
         "least_seconds": least,
         "measured": measured,
         "summary": {
