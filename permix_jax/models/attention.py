@@ -47,7 +47,7 @@ def attend(
 def _scores(query: jax.Array, keys: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
     """F32 [B, K, G, T, C]; -inf where the mask is False."""
     (B, T, H, D), (U, K, _, C) = query.shape, keys.shape
-    query = jnp.moveaxis(query.reshape(U, B // U, T, K, H // K, D), (3, 1, 4, 2), (1, 2, 3, 4))
+    query = jnp.einsum("ustkgd->uksgtd", query.reshape(U, B // U, T, K, H // K, D))
     scores = jnp.einsum("uksgtd,ukdc->uksgtc", query, keys, preferred_element_type=jnp.float32)
     scores = jnp.moveaxis(scores, 1, 2).reshape(B, K, H // K, T, C) * scale
     return jnp.where(mask[:, None, None], scores, -jnp.inf)

@@ -55,7 +55,7 @@ def _attend_tree(query, keys, values, tree, window, scale):
     """The output [B, T, H, D]; and what it was made of, as the backward pass takes it: blocks of
     queries, keys and values, and the weights' common denominator, log sum exp of the scores."""
     queries = _query_blocks(query, keys.shape[1], tree)
-    key_blocks, value_blocks = _key_blocks(tree, keys), _key_blocks(tree, values)
+    key_blocks, value_blocks = _key_blocks(keys, tree), _key_blocks(values, tree)
 
     def read(state, index):
         maximum, total, out = state
@@ -142,7 +142,7 @@ def _query_blocks(x: jax.Array, K: int, tree: TokenTree) -> jax.Array:
     return jnp.moveaxis(x.reshape(B, n, -1, K, H // K, *rest), 2, 4)
 
 
-def _key_blocks(tree: TokenTree, x: jax.Array) -> jax.Array:
+def _key_blocks(x: jax.Array, tree: TokenTree) -> jax.Array:
     """[B, K, T, D] as [B, n, K, c, D]."""
     (B, K, _, D), n = x.shape, tree.blocks.shape[1]
     return jnp.swapaxes(x.reshape(B, K, n, -1, D), 1, 2)
