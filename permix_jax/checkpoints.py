@@ -1,24 +1,38 @@
 """Orbax checkpoints: saved asynchronously by a trainer, read by trainers and evaluators alike.
 
-Layout: `<directory>/<step>/params` and, while training may still go on, `<step>/optimizer`.
+Layout: `<directory>/<step>/params`, `<step>/checksums`, a record of the arrays (`checksums.py`),
+and while training may still go on `<step>/optimizer`.
 """
 
 import itertools
+import json
 import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from permix_jax.distributed import any_process, on_main
+from permix_jax.checksums import checksums, opened, path_name, sealed, shapes
+from permix_jax.damage import find_damage
+from permix_jax.distributed import any_process, gather, on_main
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 
 logger = logging.getLogger(__name__)
+
+Saved = dict[str, dict[str, list]]  # item -> path of an array -> [shape, dtype, checksum]
+
+
+class DamagedError(ValueError):
+    """The files of a checkpoint are not what was saved."""
+
+
+class MisfitError(ValueError):
+    """A checkpoint is whole, but of another model, optimiser or kind."""
 
 
 class Checkpoints:
@@ -33,7 +47,7 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(max_to_keep=self._keep),
-            item_names=("params", "optimizer"),
+            item_names=("params", "optimizer", "checksums"),
         )
 
     def latest_step(self) -> int | None:
@@ -47,60 +61,131 @@ class Checkpoints:
         items = {"params": params}
         if optimizer is not None:
             items["optimizer"] = optimizer
+        sums = {name: checksums(item) for name, item in items.items()}
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        saves["checksums"] = ocp.args.JsonSave(sealed({"orbax": ocp.__version__, "items": sums}))
         self._manager.save(step, args=ocp.args.Composite(**saves))
 
     def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """The newest readable checkpoint's items, laid out as `abstract` says.
+        """The newest undamaged checkpoint's items, laid out as `abstract` says.
 
-        A checkpoint that cannot be read is set aside as `corrupt-<step>`, with a warning, and the
-        one before it is tried.
+        A damaged checkpoint is renamed to `corrupt-<step>`, with a warning, and the one before it
+        is tried. Nothing is renamed for any other reason.
 
         Args:
           abstract: item name -> pytree of ShapeDtypeStructs with shardings.
 
         Returns:
-          (step, items), or None where there is no checkpoint.
+          (step, items), or None where no checkpoint was ever saved here.
+
+        Raises:
+          DamagedError: every checkpoint is damaged, now or since an earlier start.
+          MisfitError, or whatever else keeps the newest undamaged checkpoint from being restored.
         """
         while (step := self.latest_step()) is not None:
-            found, trouble = None, ""
             try:
-                found = self.restore_step(step, abstract)
-            except Exception as error:  # whatever a broken file makes Orbax raise
-                trouble = _first_line(error)
-            if not any_process(bool(trouble)):
-                return step, found
-            aside = self._set_aside_name(step)
-            logger.warning(
-                "checkpoint %s is unreadable (%s); set aside as %s, falling back to the one before "
-                "it",
-                self.directory / str(step),
-                trouble,
-                aside.name,
+                return step, self.read(step, abstract)
+            except DamagedError as error:
+                self._set_aside(step, error)
+        if aside := sorted(path.name for path in self.directory.glob("corrupt-*")):
+            raise DamagedError(
+                f"{self.directory}: every checkpoint is damaged ({', '.join(aside)}); put back a "
+                "copy of one under its step as name, or move the folder away to begin anew"
             )
-            self._manager.close()
-            on_main(partial((self.directory / str(step)).rename, aside))
-            self._manager = self._open()
         return None
 
-    def _set_aside_name(self, step: int) -> Path:
-        """`corrupt-<step>`, or `corrupt-<step>-2` and so on where a step broke before."""
-        names = (f"corrupt-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
-        return next(path for name in names if not (path := self.directory / name).exists())
+    def read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """The items of one checkpoint that `abstract` names, verified. Together.
 
-    def restore_step(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-        """The items of one checkpoint that `abstract` names; raises what Orbax raises."""
-        restores = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
+        Raises:
+          DamagedError: its files are provably not what was saved.
+          MisfitError: its arrays are not those of `abstract`; the message names one.
+          Whatever else happened, as it is.
+        """
+        place, items, error = self.directory / str(step), {}, None
+        self.wait()
+        try:
+            items = self._restore(step, abstract)
+        except Exception as raised:  # judged below, by all processes together
+            error = raised
+        if not any_process(error is not None):
+            return items
+        known = isinstance(error, DamagedError | MisfitError)
+        kinds = dict(gather((type(error), str(error)) if known else (None, "")))
+        if not kinds.keys() - {None}:
+            logger.warning("%s cannot be restored; looking for damaged files", place)
+            if damage := on_main(partial(self._find_damage, step)):
+                kinds[DamagedError] = damage
+        if DamagedError in kinds:
+            raise DamagedError(f"{place}: damaged ({kinds[DamagedError]})") from error
+        if MisfitError in kinds:
+            raise MisfitError(f"{place}: {kinds[MisfitError]}") from error
+        raise error or RuntimeError(f"{place}: another process could not restore it")
+
+    def _find_damage(self, step: int) -> str:
+        """What is wrong with the files; "" where nothing is found, or they cannot be looked at."""
+        try:
+            record = self._record(step) or {}
+            same = record.get("orbax") == ocp.__version__
+            return find_damage(self.directory / str(step), record.get("items"), same)
+        except Exception as error:
+            logger.warning("%s: no damage can be proven (%s)", self.directory / str(step), error)
+            return ""
+
+    def _restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        saved = (self._record(step) or {}).get("items")
+        as_saved = {}
+        for name, item in abstract.items():
+            here = self._shapes(step, name, saved)
+            _require_fit(name, here, shapes(item))
+            as_saved[name] = jax.tree_util.tree_map_with_path(
+                lambda path, x, here=here: x.update(dtype=here[path_name(path)][1]), item
+            )
+        restores = {name: ocp.args.StandardRestore(item) for name, item in as_saved.items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**restores))
-        return {name: restored[name] for name in abstract}
+        items = {name: restored[name] for name in abstract}
+        for name, item in items.items() if saved else ():
+            facts = checksums(item)
+            if wrong := [path for path in facts if facts[path] != saved[name][path]]:
+                raise DamagedError(f"{name}/{wrong[0]} has another checksum than when it was saved")
+        return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), items, abstract)
 
-    def shapes(self, step: int) -> dict[str, tuple[int, ...]] | None:
-        """Path -> shape of the saved parameters; None where the checkpoint has none."""
-        place = self.directory / str(step) / "params"
-        if not place.is_dir():
+    def _set_aside(self, step: int, error: DamagedError) -> None:
+        """Renames a checkpoint to `corrupt-<step>`, or `corrupt-<step>-2` where there is one."""
+        names = (f"corrupt-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+        aside = next(path for n in names if not (path := self.directory / n).exists())
+        logger.warning("%s; set aside as %s, the one before it is tried", error, aside.name)
+        self._manager.close()
+        on_main(partial((self.directory / str(step)).rename, aside))
+        self._manager = self._open()
+
+    def _record(self, step: int) -> dict[str, Any] | None:
+        """What `save` wrote beside the arrays: `items` with their checksums, Orbax's version.
+
+        None where an earlier version of permix_jax saved the checkpoint, without a record. Raises
+        DamagedError where the record is missing or is not as it was written.
+        """
+        folder = self.directory / str(step)
+        file, listed = folder / "checksums/metadata", folder / "_CHECKPOINT_METADATA"
+        if not file.exists():
+            if listed.exists() and b'"checksums"' in listed.read_bytes():
+                raise DamagedError("the record of checksums is missing")
             return None
-        tree = ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree
-        return {path: tuple(x.shape) for path, x in flatten_dict(tree, sep="/").items()}
+        try:
+            return opened(json.loads(file.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise DamagedError("the record of checksums is not as it was written") from error
+
+    def _shapes(
+        self, step: int, name: str, saved: Saved | None
+    ) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Path -> (shape, dtype) of the arrays of an item; empty where it was not saved."""
+        if saved is not None:
+            return {path: (tuple(x[0]), x[1]) for path, x in saved.get(name, {}).items()}
+        place = self.directory / str(step) / name
+        if not place.is_dir():
+            return {}
+        return shapes(ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree)
 
     def wait(self) -> None:
         """Returns when all saves are on disk."""
@@ -135,39 +220,40 @@ def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = 
 
     Raises:
       FileNotFoundError: there is no checkpoint.
-      ValueError: it holds no parameters, those of another model, or is damaged.
+      DamagedError, MisfitError: see `Checkpoints.read`.
     """
     step = newest_step(directory, step)
     abstract, _ = split_trained(model, abstract_params(model, mesh))
-    checkpoints, place = Checkpoints(directory), Path(directory) / str(step)
+    checkpoints = Checkpoints(directory)
     try:
-        if trouble := _misfit(checkpoints.shapes(step), abstract):
-            raise ValueError(f"{place}: {trouble}")
-        return checkpoints.restore_step(step, {"params": abstract})["params"]
-    except ValueError as error:
-        if str(error).startswith(str(place)):
-            raise
-        raise ValueError(f"{place}: damaged ({_first_line(error)})") from error
-    except Exception as error:  # whatever a broken file makes Orbax raise
-        raise ValueError(f"{place}: damaged ({_first_line(error)})") from error
+        return checkpoints.read(step, {"params": abstract})["params"]
     finally:
         checkpoints.close()
 
 
-def _misfit(saved: dict[str, tuple[int, ...]] | None, abstract: dict) -> str:
-    """What keeps saved parameters, path -> shape, from being those of a model; "" if nothing."""
-    if saved is None:
-        return "the checkpoint holds no parameters; name one that launch/train.py saved"
-    wanted = {path: x.shape for path, x in flatten_dict(abstract, sep="/").items()}
-    remedy = "it is of another architecture; give the config of its run"
+_REMEDY = {
+    "params": "it is of another architecture; give the config of its run",
+    "optimizer": "another version of the optimiser or of permix_jax saved it; go on with that "
+    "version, or name another workdir",
+}
+
+
+def _require_fit(name: str, saved: dict[str, tuple], wanted: dict[str, tuple]) -> None:
+    """Raises MisfitError, naming an array, where the saved shapes are not those wanted.
+
+    Both are path -> (shape, dtype); dtypes may differ.
+    """
+    if not saved:
+        whole = {"params": "no parameters", "optimizer": "no state of an optimiser"}[name]
+        raise MisfitError(f"the checkpoint holds {whole}; name one that launch/train.py saved")
+    theirs = {"params": "the config's policy", "optimizer": "this run's optimiser"}[name]
+    kind = {"params": "parameter", "optimizer": "array"}[name]
     for path in sorted({*saved, *wanted}):
         if path not in saved or path not in wanted:
-            where = "the config's policy" if path in saved else "the checkpoint"
-            return f"{where} has no parameter {path}; {remedy}"
-        if saved[path] != wanted[path]:
-            return f"{path} has shape {saved[path]}, in the config {wanted[path]}; {remedy}"
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            where = theirs if path in saved else "the checkpoint"
+            raise MisfitError(f"{where} has no {kind} {path}; {_REMEDY[name]}")
+        if saved[path][0] != wanted[path][0]:
+            raise MisfitError(
+                f"{path} has shape {saved[path][0]}, in the config {wanted[path][0]}; "
+                f"{_REMEDY[name]}"
+            )

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from permix_jax.checkpoints import Checkpoints, load_params
+from permix_jax.checkpoints import Checkpoints, DamagedError, MisfitError, load_params
 from permix_jax.models.params import abstract_params, with_shardings
 from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import make_mesh
@@ -139,8 +139,7 @@ def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(
 
     assert step == 2
     np.testing.assert_array_equal(items["params"]["embedding"], tiny_params["embedding"] * 2)
-    [record] = [r for r in caplog.records if r.name == "permix_jax.checkpoints"]
-    message = record.getMessage()
+    message = [r for r in caplog.records if r.name == "permix_jax.checkpoints"][-1].getMessage()
     assert str(three / "3") in message and "corrupt-3" in message and "\n" not in message
     # Nothing else is lost, the broken one included, and training goes on over it.
     assert broken <= {p.relative_to(three / "corrupt-3") for p in three.glob("corrupt-3/**/*")}
@@ -151,14 +150,16 @@ def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(
     checkpoints.close()
 
 
-def test_every_broken_checkpoint_is_set_aside(three, tiny_model, mesh, caplog):
+def test_where_every_checkpoint_is_damaged_nothing_begins_anew(three, tiny_model, mesh):
     for step in "123":
         spoil(three / step, "emptied")
-    checkpoints = Checkpoints(three)
-    assert checkpoints.restore({"params": abstract_params(tiny_model, mesh)}) is None
-    checkpoints.close()
+    shapes = {"params": abstract_params(tiny_model, mesh)}
+    for _ in range(2):  # also the next start, which finds no checkpoint but those set aside
+        checkpoints = Checkpoints(three)
+        with pytest.raises(DamagedError, match=f"{three}: every checkpoint is damaged .*corrupt-1"):
+            checkpoints.restore(shapes)
+        checkpoints.close()
     assert {p.name for p in three.iterdir()} == {"corrupt-1", "corrupt-2", "corrupt-3"}
-    assert len([r for r in caplog.records if r.name == "permix_jax.checkpoints"]) == 3
 
 
 def test_a_step_that_breaks_twice_is_set_aside_twice(three, tiny_model, tiny_params, mesh):
@@ -172,21 +173,95 @@ def test_a_step_that_breaks_twice_is_set_aside_twice(three, tiny_model, tiny_par
     assert {p.name for p in three.iterdir()} == {"1", "2", "3", "corrupt-3", "corrupt-3-2"}
 
 
-def test_an_error_without_a_message_is_named_by_its_type(
-    three, tiny_model, mesh, caplog, monkeypatch
+@pytest.mark.parametrize(
+    "error", [RuntimeError("RESOURCE_EXHAUSTED"), PermissionError(13, "denied"), KeyError("x")]
+)
+def test_an_error_that_is_not_damage_is_raised_and_renames_nothing(
+    three, tiny_model, mesh, monkeypatch, error
 ):
     checkpoints = Checkpoints(three)
-    read = checkpoints.restore_step
-
-    def fails_on_the_newest(step, abstract):
-        if step == 3:
-            raise AssertionError
-        return read(step, abstract)
-
-    monkeypatch.setattr(checkpoints, "restore_step", fails_on_the_newest)
-    assert checkpoints.restore({"params": abstract_params(tiny_model, mesh)})[0] == 2
+    monkeypatch.setattr(checkpoints._manager, "restore", _raises(error))
+    with pytest.raises(type(error)) as raised:
+        checkpoints.restore({"params": abstract_params(tiny_model, mesh)})
     checkpoints.close()
-    assert "unreadable (AssertionError)" in caplog.text
+    assert raised.value is error
+    assert {p.name for p in three.iterdir()} == {"1", "2", "3"}
+
+
+def _raises(error):
+    def restore(*_, **__):
+        raise error
+
+    return restore
+
+
+def test_one_more_array_in_the_optimiser_is_named_and_renames_nothing(
+    tmp_path, tiny_params, optimizer_state
+):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, tiny_params, optimizer_state)
+    more = {**optimizer_state, "opt_state": (*optimizer_state["opt_state"], {"new": jnp.zeros(2)})}
+    shapes = {"params": abstract(tiny_params), "optimizer": abstract(more)}
+    with pytest.raises(MisfitError, match="/3: the checkpoint has no array opt_state/2/new;"):
+        checkpoints.restore(shapes)
+    checkpoints.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"1", "2", "3"}
+
+
+def flip(file, position: int, bit: int = 2) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1 << bit
+    file.write_bytes(content)
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_a_flipped_bit_is_found_by_resume_and_by_load_params(
+    three, tiny_model, tiny_params, mesh, caplog
+):
+    file = largest_file(three / "3/params")
+    flip(file, file.stat().st_size // 2)
+    with pytest.raises(DamagedError, match=r"/3: damaged \("):
+        load_params(three, tiny_model, mesh)
+    checkpoints = Checkpoints(three)
+    step, items = checkpoints.restore({"params": abstract_params(tiny_model, mesh)})
+    checkpoints.close()
+    assert step == 2
+    assert_equal(items["params"], jax.tree.map(lambda x: x * 2, tiny_params))
+    assert (three / "corrupt-3").is_dir()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_flipped_bit_anywhere_is_never_restored(tmp_path, mesh):
+    """Whatever file it is in, the arrays come back as they were, or damage is reported."""
+    params = {"w": jax.random.normal(jax.random.key(0), (16, 24)), "b": jnp.arange(7.0)}
+    checkpoints = Checkpoints(tmp_path / "good")
+    checkpoints.save(1, params)
+    checkpoints.close()
+    rng, outcomes = np.random.default_rng(0), []
+    for number, file in enumerate(sorted(p for p in (tmp_path / "good").rglob("*") if p.is_file())):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "good", copy)
+        size = file.stat().st_size
+        flip(copy / file.relative_to(tmp_path / "good"), rng.integers(size), rng.integers(8))
+        checkpoints = Checkpoints(copy)
+        try:
+            assert_equal(checkpoints.read(1, {"params": abstract(params)})["params"], params)
+            outcomes.append("restored")
+        except DamagedError:
+            outcomes.append("damaged")
+        checkpoints.close()
+    assert {"restored", "damaged"} == set(outcomes)
+
+
+def test_a_checkpoint_of_before_checksums_is_restored(three, tiny_model, tiny_params, mesh):
+    shutil.rmtree(three / "3/checksums")
+    listed = three / "3/_CHECKPOINT_METADATA"
+    listed.write_text(listed.read_text().replace("checksums", "other"))
+    assert_equal(load_params(three, tiny_model, mesh), jax.tree.map(lambda x: x * 3, tiny_params))
 
 
 def test_a_save_that_was_killed_half_way_is_no_checkpoint(three, tiny_params):
@@ -224,6 +299,8 @@ def test_a_checkpoint_without_parameters_is_refused(tmp_path, tiny_model, tiny_p
     checkpoints.save(1, tiny_params, {"step": jnp.int32(1)})
     checkpoints.close()
     shutil.rmtree(tmp_path / "1/params")
+    shutil.rmtree(tmp_path / "1/checksums")
+    (tmp_path / "1/_CHECKPOINT_METADATA").unlink()
     with pytest.raises(ValueError, match="/1: the checkpoint holds no parameters; name one that"):
         load_params(tmp_path, tiny_model, mesh)
 
