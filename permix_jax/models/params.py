@@ -56,16 +56,16 @@ def without_lora(model: Decoder) -> Decoder:
     return Decoder(replace(model.config, lora=None))
 
 
-def start_training(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> tuple[dict, dict]:
-    """(trained, frozen) parameters of a policy that starts as `base`: `base` itself and {}, or with
-    LoRA fresh adapters (which change nothing yet) and `base`."""
+def initial_trained(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> dict:
+    """The trained parameters of a policy that starts as `base`: `base` itself, or with LoRA fresh
+    adapters, which change nothing yet."""
     if model.config.lora is None:
-        return base, {}
+        return base
     init = jax.jit(
         lambda key: split_trained(model, nn.unbox(init_params(model, key)))[0],
         out_shardings=split_trained(model, param_shardings(model, mesh))[0],
     )
-    return init(key), base
+    return init(key)
 
 
 def gathered(model: Decoder, params: dict) -> dict:
@@ -80,6 +80,11 @@ def gathered(model: Decoder, params: dict) -> dict:
         return constrain(x if x.ndim == 1 else x.astype(model.config.dtype), *axes)
 
     return jax.tree.map(one, params, boxed_shapes(model))
+
+
+def abstract_like(tree):
+    """ShapeDtypeStructs with the shardings of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def with_shardings(shapes, shardings):

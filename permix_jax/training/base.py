@@ -22,7 +22,13 @@ from permix_jax.sharding import shard_rows
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
 from permix_jax.training.sft import make_sft_batch, sft_gradients
-from permix_jax.training.state import create_state, make_optimizer, make_step, state_shardings
+from permix_jax.training.state import (
+    abstract_state,
+    create_state,
+    make_optimizer,
+    make_step,
+    state_shardings,
+)
 from permix_jax.training.stop import StopRequest
 
 # What the base depends on beside its config: a change of this code makes a new base.
@@ -114,7 +120,8 @@ def _train_base(
     fit(
         "SFT of the base policy",
         folder,
-        create_state(initial_params(policy.model), optimizer, shardings),
+        abstract_state(policy.model, optimizer, mesh),
+        lambda: create_state(initial_params(policy.model), optimizer, shardings),
         update,
         steps=s.steps,
         checkpoint_every=s.checkpoint_every,

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.grpo.packing import padding_share
-from permix_jax.models.params import join, start_training
+from permix_jax.models.params import abstract_like, initial_trained, join
 from permix_jax.models.policy import Policy
 from permix_jax.personas.adaptive import initial
 from permix_jax.personas.adaptive import update as update_accuracies
@@ -24,7 +24,7 @@ from permix_jax.training.method import PERMIX, Method
 from permix_jax.training.programs import grpo_programs, pack_batch
 from permix_jax.training.rehearsal import build_rehearsal
 from permix_jax.training.rollouts import build_worker
-from permix_jax.training.state import TrainState, create_state
+from permix_jax.training.state import TrainState, abstract_state, create_state
 from permix_jax.training.stop import StopRequest
 
 _SHOWN = {
@@ -57,14 +57,19 @@ def train_grpo(
     worker = build_worker(config, task, policy, mesh, verifier, method)
     rehearsal = build_rehearsal(config, task, policy, mesh)
 
-    base = load_base()
-    trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
-    reference = base if g.kl_weight or rehearsal else None
-    state = create_state(trained, programs.optimizer, programs.shardings)
+    lora = policy.model.config.lora
+    base = load_base() if lora or g.kl_weight or rehearsal else None
+    frozen = base if lora else {}
     adapts = worker.mixture.weights == "adaptive"
-    if adapts:
-        state = state.replace(accuracies=replicate(initial(len(worker.mixture.personas)), mesh))
-    del base, trained  # the state has its own copy
+    unseen = replicate(initial(len(worker.mixture.personas)), mesh) if adapts else {}
+    abstract = abstract_state(policy.model, programs.optimizer, mesh)
+    abstract = abstract.replace(accuracies=abstract_like(unseen))
+
+    def create() -> TrainState:
+        start = load_base() if base is None else base
+        trained = initial_trained(policy.model, start, key(config.seed, "adapters"), mesh)
+        state = create_state(trained, programs.optimizer, programs.shardings)
+        return state.replace(accuracies=unseen)
 
     def update(state: TrainState, step: int):
         accuracies = jax.tree.map(np.asarray, state.accuracies)
@@ -76,11 +81,11 @@ def train_grpo(
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
         scores = {}
         if g.kl_weight:
-            scores["reference_logprobs"] = programs.score(reference, *work)
+            scores["reference_logprobs"] = programs.score(base, *work)
         if g.importance_cap and g.epochs > 1:
             policy_now = join(state.params, frozen)
             scores["trainer_logprobs"] = programs.score_policy(policy_now, *work)
-        rehearsed = [rehearsal.batch(reference, step)] if rehearsal else []
+        rehearsed = [rehearsal.batch(base, step)] if rehearsal else []
         rollouts = worker.grade(sampled)
         batch = rollouts.batch.replace(**scores)
         state = state.replace(accuracies={})  # the host's business, not the jitted step's
@@ -108,7 +113,8 @@ def train_grpo(
     return fit(
         f"GRPO {Path(workdir).name}",
         workdir,
-        state,
+        abstract,
+        create,
         update,
         steps=t.steps,
         checkpoint_every=t.checkpoint_every,

@@ -5,10 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import jax
-
 from permix_jax.checkpoints import Checkpoints
-from permix_jax.models.params import with_shardings
 from permix_jax.progress import Progress
 from permix_jax.training.log import MetricsLog
 from permix_jax.training.state import TrainState
@@ -24,7 +21,8 @@ class NonFiniteError(RuntimeError):
 def fit(
     label: str,
     folder: Path,
-    state: TrainState,
+    abstract: TrainState,
+    create: Callable[[], TrainState],
     update: Callable[[TrainState, int], tuple[TrainState, Row]],
     *,
     steps: int,
@@ -34,14 +32,16 @@ def fit(
     stop: StopRequest,
     after_step: Callable[[TrainState, int], None] = lambda state, step: None,
 ) -> TrainState:
-    """Trains to `steps`, going on from the newest readable checkpoint in `folder`, if any.
+    """Trains to `steps`, going on from the newest undamaged checkpoint in `folder`, if any.
 
     A step is a pure function of (state, step), so a run that was killed and started again ends
     where the uninterrupted one does.
 
     Args:
       folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
-      state: the state at step 0; donated.
+      abstract: the state as ShapeDtypeStructs with shardings.
+      create: makes the state of step 0; called only where there is no checkpoint, so that a run
+        that goes on never holds two states.
       update: (state, step) -> (new state, metrics); must hold `loss` and `grad_norm`.
       shown: metrics on the progress bar, by the name they have there.
       after_step: called after each step's row is written, and again where a run goes on from that
@@ -49,10 +49,11 @@ def fit(
 
     Raises:
       NonFiniteError: naming the step; checkpoints are left as they were.
+      DamagedError, MisfitError: there are checkpoints, and the run cannot go on from them.
       Stopped: a stop was requested; the step in flight is finished and saved.
     """
     checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints)
-    state, done = _resume(checkpoints, state)
+    state, done = _resume(checkpoints, abstract, create)
     log = MetricsLog(folder, done)
     try:
         if done:
@@ -83,11 +84,12 @@ def fit(
     return state
 
 
-def _resume(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, int]:
-    abstract = with_shardings(jax.eval_shape(lambda: state), jax.tree.map(_sharding, state))
+def _resume(
+    checkpoints: Checkpoints, abstract: TrainState, create: Callable[[], TrainState]
+) -> tuple[TrainState, int]:
     found = checkpoints.restore({"params": abstract.params, "optimizer": _without_params(abstract)})
     if found is None:
-        return state, 0
+        return create(), 0
     step, items = found
     return TrainState(params=items["params"], **items["optimizer"]), step
 
@@ -95,10 +97,6 @@ def _resume(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, in
 def _without_params(state: TrainState) -> dict:
     kept = {"step": state.step, "opt_state": state.opt_state}
     return {**kept, "accuracies": state.accuracies} if state.accuracies else kept
-
-
-def _sharding(x: jax.Array):
-    return x.sharding
 
 
 def _require_finite(row: Row, step: int, checkpoints: Checkpoints) -> None:

@@ -8,7 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from permix_jax.models.params import boxed_shapes, split_trained
+from permix_jax.models.params import (
+    abstract_params,
+    boxed_shapes,
+    split_trained,
+    with_shardings,
+)
 from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import shardings_of
 
@@ -59,6 +64,17 @@ def state_shardings(model: Decoder, optimizer: optax.GradientTransformation, mes
         jax.ShapeDtypeStruct((), jnp.int32), boxed, jax.eval_shape(optimizer.init, boxed)
     )
     return shardings_of(state, mesh)
+
+
+def abstract_state(
+    model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """ShapeDtypeStructs of the whole TrainState, with their shardings: what a restore fills."""
+    params, _ = split_trained(model, abstract_params(model, mesh))
+    state = TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimizer.init, params)
+    )
+    return with_shardings(state, state_shardings(model, optimizer, mesh))
 
 
 def create_state(params, optimizer: optax.GradientTransformation, shardings) -> TrainState:

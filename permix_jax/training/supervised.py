@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.models.params import join, start_training
+from permix_jax.models.params import initial_trained, join
 from permix_jax.models.policy import Policy
 from permix_jax.randomness import generator, key
 from permix_jax.rewards.verifier import Verifier
@@ -25,7 +25,7 @@ from permix_jax.training.method import PERMIX, Method
 from permix_jax.training.programs import supervised_programs
 from permix_jax.training.rollouts import build_worker
 from permix_jax.training.sft import SFTBatch, make_sft_batch
-from permix_jax.training.state import TrainState, create_state
+from permix_jax.training.state import TrainState, abstract_state, create_state
 from permix_jax.training.stop import StopRequest
 
 
@@ -140,10 +140,13 @@ def _train(
     """The loop of both; `examples` gives what a step learns, at most `_responses`, and metrics."""
     t, r = config.train, config.rollout
     programs = supervised_programs(config, policy.model, mesh, temperature)
-    base = load_base()
-    trained, frozen = start_training(policy.model, base, key(config.seed, "adapters"), mesh)
-    state = create_state(trained, programs.optimizer, programs.shardings)
-    del base, trained  # the state has its own copy
+    frozen = load_base() if policy.model.config.lora else {}
+
+    def create() -> TrainState:
+        base = frozen or load_base()
+        trained = initial_trained(policy.model, base, key(config.seed, "adapters"), mesh)
+        return create_state(trained, programs.optimizer, programs.shardings)
+
     as_batch = partial(fixed_size_batch, policy, _responses(config))
 
     def update(state: TrainState, step: int):
@@ -162,7 +165,8 @@ def _train(
     return fit(
         f"{t.method} {Path(workdir).name}",
         workdir,
-        state,
+        abstract_state(policy.model, programs.optimizer, mesh),
+        create,
         update,
         steps=t.steps,
         checkpoint_every=t.checkpoint_every,

@@ -13,10 +13,10 @@ from permix_jax.models.config import LORA_TARGETS, Lora
 from permix_jax.models.params import (
     create_params,
     init_params,
+    initial_trained,
     join,
     merge_adapters,
     split_trained,
-    start_training,
     without_lora,
 )
 from permix_jax.models.transformer import Decoder
@@ -67,7 +67,7 @@ def test_each_targeted_layer_has_an_adapter_of_its_rank_in_f32(tiny_model):
 
 
 def test_fresh_adapters_change_nothing(model, tiny_model, tiny_params, mesh):
-    trained, frozen = start_training(model, tiny_params, jax.random.key(2), mesh)
+    trained, frozen = initial_trained(model, tiny_params, jax.random.key(2), mesh), tiny_params
     np.testing.assert_array_equal(
         logits(model, join(trained, frozen)), logits(tiny_model, tiny_params)
     )
@@ -75,7 +75,7 @@ def test_fresh_adapters_change_nothing(model, tiny_model, tiny_params, mesh):
 
 
 def test_the_base_is_shared_and_not_copied(model, tiny_params, mesh):
-    trained, frozen = start_training(model, tiny_params, jax.random.key(2), mesh)
+    trained, frozen = initial_trained(model, tiny_params, jax.random.key(2), mesh), tiny_params
     whole = flatten_dict(join(trained, frozen))
     base = flatten_dict(tiny_params)
     assert all(whole[path] is leaf for path, leaf in base.items())

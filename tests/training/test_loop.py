@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
+from permix_jax.checkpoints import Checkpoints, DamagedError
+from permix_jax.models.params import abstract_like
 from permix_jax.training.loop import fit
 from permix_jax.training.state import TrainState
 from permix_jax.training.stop import Stopped, StopRequest
@@ -13,12 +15,14 @@ def run(folder, after_step, steps=5):
         params = {"w": state.params["w"] + 1}
         return state.replace(step=state.step + 1, params=params), {"loss": 0.0, "grad_norm": 0.0}
 
-    state = TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
-    settings = {"checkpoint_every": 4, "keep_checkpoints": 2, "shown": {}}
+    def create():
+        return TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+
+    settings = {"checkpoint_every": 4, "keep_checkpoints": 2, "shown": {}, "stop": StopRequest()}
+    abstract = abstract_like(create())
     return fit(
-        "test", folder, state, update, steps=steps, stop=StopRequest(), after_step=after_step,
-        **settings,
-    )  # fmt: skip
+        "test", folder, abstract, create, update, steps=steps, after_step=after_step, **settings
+    )
 
 
 def test_a_stop_in_what_follows_a_step_keeps_the_step_and_takes_up_what_was_broken_off(tmp_path):
@@ -44,3 +48,30 @@ def test_a_finished_run_does_no_step_again(tmp_path):
     again = []
     state = run(tmp_path, lambda state, step: again.append(step))
     assert again == [5] and int(state.step) == 5
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_stops_and_keeps_its_metrics(tmp_path):
+    run(tmp_path, lambda state, step: None)
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+    for file in tmp_path.glob("checkpoints/*/params/**/*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(DamagedError, match="every checkpoint is damaged"):
+            run(tmp_path, lambda state, step: None)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_restore_without_memory_keeps_checkpoints_and_metrics(tmp_path, monkeypatch):
+    run(tmp_path, lambda state, step: None)
+
+    def restore(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_restore", restore)
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            run(tmp_path, lambda state, step: None)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+    assert int(run(tmp_path, lambda state, step: None).step) == 5
