@@ -19,6 +19,7 @@ _MAX_ANGLE = 1e6
 _CALLS = {
     "sin": math.sin, "cos": math.cos, "tan": math.tan, "arcsin": math.asin, "arccos": math.acos,
     "arctan": math.atan, "sinh": math.sinh, "cosh": math.cosh, "tanh": math.tanh, "ln": math.log,
+    "log": math.log10,  # as symbolic.py's parser reads it
     "exp": math.exp, "abs": abs,
     "cot": lambda x: 1 / math.tan(x), "sec": lambda x: 1 / math.cos(x),
     "csc": lambda x: 1 / math.sin(x),

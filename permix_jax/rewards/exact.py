@@ -21,9 +21,8 @@ def same_leaf(tokens: Tokens, gold: Tokens) -> Same:
         return same_expression(node, other)
     if has_words(gold) or has_words(tokens):
         return same_words(tokens, gold)
-    # What is no expression, nor a text like the gold one, equals no expression. Nothing can be
-    # said where it is the gold answer that is neither.
-    return False if other else None
+    # One of them is no expression: then they are compared as texts, and these differ.
+    return False
 
 
 def same_expression(node: Node, gold: Node) -> Same:
@@ -50,10 +49,10 @@ def same_relation(
         ):
             return True
     rest, gold_rest = difference(one), difference(two)
-    if rest is None or gold_rest is None:
-        return False if one.signs == two.signs and False in sides else None
     if one.signs != two.signs:
         return False
+    if rest is None or gold_rest is None:
+        return False if False in sides else None
     equation = one.signs[0] not in ("<", "\\le")
     ratio = proportional(rest, gold_rest, equation)
     if ratio is None:

@@ -6,6 +6,10 @@ Nothing is ever evaluated but numbers of bounded size, and only a short answer i
 
 A float is final. Undecided leaves the equality of two values to `symbolic.py`; its texts have
 neither units nor names any more.
+
+Every gold answer that states anything can be graded. What is no mathematics that this package
+reads (words of any language, long texts, unknown commands) is compared as text: equal is right,
+all else wrong.
 """
 
 import math
@@ -42,16 +46,18 @@ class Answer(NamedTuple):
 
 
 def grade_answer(completion: str, problem: Problem, last_number: bool = False) -> Grade:
-    """1.0: `completion` states the gold answer, 0.0: it does not; NaN: the gold answer is empty.
+    """1.0: `completion` states the gold answer, 0.0: it does not; NaN: there is no gold answer.
 
     Undecided where their equality takes algebra. `last_number`: a completion without a box or ####
     states the last number in it.
     """
-    gold = read_answer(problem.answer)
+    gold = _read(problem.answer)
     if gold is None:
         return math.nan
     text = extract_answer(completion, last_number)
-    answer = None if text is None else read_answer(text)
+    if text is None or len(text) > max(latex.MAX_ANSWER_CHARS, 2 * len(problem.answer)):
+        return 0.0
+    answer = _read(text)
     if answer is None:
         return 0.0
     verdict = compare(answer, gold, problem.prompt)
@@ -60,20 +66,18 @@ def grade_answer(completion: str, problem: Problem, last_number: bool = False) -
 
 def readable(gold: str) -> bool:
     """Whether a gold answer states anything that an answer can be compared with."""
-    return read_answer(gold) is not None
-
-
-def read_answer(text: str) -> Answer | None:
-    """None where nothing is stated, or what `latex.read` refuses."""
-    return None if len(text) > latex.MAX_ANSWER_CHARS else _read(text)
+    return _read(gold) is not None
 
 
 @lru_cache(8192)
 def _read(text: str) -> Answer | None:
-    text = _WRAPPING.sub("", text.strip())
-    while box := _BOX.fullmatch(text):
+    """None where nothing is stated. What `latex.read` refuses is one word, all of it."""
+    text = _WRAPPING.sub("", latex.plain(text).strip())
+    while len(text) <= latex.MAX_ANSWER_CHARS and (box := _BOX.fullmatch(text)):
         text = box[1].strip()
     whole = latex.read(text)
+    if whole is None:
+        return Answer(text, Leaf((latex.text_word(text),)), "")
     if not whole:
         return None
     value, unit, of_numbers = split_unit(text)

@@ -14,7 +14,7 @@ MAX_ANSWER_CHARS = 500
 MAX_DEPTH = 24
 
 _TOKEN = re.compile(
-    r"\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\\[A-Za-z]+|\\.|\s+|[A-Za-z]+|\*\*|.", re.DOTALL
+    r"\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\\[A-Za-z]+|\\.|\s+|[^\W\d_]+|\*\*|.", re.DOTALL
 )
 _SEPARATED = re.compile(r"(?<=[0-9])(?:\\[,!;:]|\{,\}|,\\!)(?=[0-9]{3}(?![0-9]))")
 _LISTED = re.compile(r"(?<=[0-9]),\s+(?=[0-9]{3}(?![0-9]))")
@@ -26,6 +26,14 @@ _PLAIN = str.maketrans({
     "\u00bd": "\\frac{1}{2}", "\u00a0": " ", "\u2019": "'", "\u03b8": "\\theta ",
     "\u03b1": "\\alpha ", "\u03b2": "\\beta ", "\u2220": "\\angle ",
 })  # fmt: skip
+_GREEK = {
+    "γ": "\\gamma", "δ": "\\delta", "ε": "\\varepsilon", "ζ": "\\zeta", "η": "\\eta",
+    "κ": "\\kappa", "λ": "\\lambda", "μ": "\\mu", "ν": "\\nu", "ξ": "\\xi", "ρ": "\\rho",
+    "σ": "\\sigma", "τ": "\\tau", "φ": "\\varphi", "χ": "\\chi", "ψ": "\\psi", "ω": "\\omega",
+    "Γ": "\\Gamma", "Δ": "\\Delta", "Θ": "\\Theta", "Λ": "\\Lambda", "Ξ": "\\Xi", "Π": "\\Pi",
+    "Σ": "\\Sigma", "Φ": "\\Phi", "Ψ": "\\Psi", "Ω": "\\Omega",
+}  # fmt: skip
+_KEPT = ("<super>", "<sub>", "<fraction>")  # m² is not m2
 _SPACES = {
     "\\,", "\\;", "\\:", "\\ ", "~", "\\quad", "\\qquad", "\\thinspace", "\\!", "\\hspace", "\\",
 }  # fmt: skip
@@ -60,6 +68,7 @@ _BARE_COMMANDS = {
 _SHORT_WORDS = {"or", "and", "to", "is", "are", "the", "was", "yes", "no", "odd", "not", "all"}
 _GROUPS_OF_THREE = re.compile(r"[-+]?[1-9][0-9]{0,2}(?: [0-9]{3})+")
 _MATRICES = {"pmatrix", "bmatrix", "Bmatrix", "matrix", "smallmatrix", "array"}
+_INFIX = {"\\choose": "\\binom", "\\over": "\\frac"}
 _ARGUMENTS = {"^": 1, "_": 1, "\\frac": 2, "\\binom": 2, "\\sqrt": 1, "\\overline": 1}
 _DIGITS = frozenset("0123456789")
 _DIGIT_LIST = sorted(_DIGITS)  # compares with groups too, which cannot be hashed
@@ -90,10 +99,26 @@ def _read(text: str) -> Tokens | None:
     return None if tree is None else tuple(_without_stop(_flatten(tree)))
 
 
+def plain(text: str) -> str:
+    """A text of any script in one spelling of its characters.
+
+    That is NFKC, but for raised and lowered ones and fractions, without format characters
+    (zero-width ones, directions).
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", "".join(map(_plain_char, text)))
+
+
+def text_word(text: str) -> str:
+    """The one word that a text is which `read` refuses: equal for texts that people read alike."""
+    return f"\\text{{{' '.join(plain(text).casefold().split())}}}"
+
+
 def form(tokens: Tokens) -> str:
-    """The text of `tokens`, equal for equal tokens only; words in lower case."""
+    """The text of `tokens`, equal for equal tokens only; words without their case."""
     return "".join(
-        token.lower() if is_word(token) else f"{token} " if token[1:].isalpha() else token
+        token.casefold() if is_word(token) else f"{token} " if token[1:].isalpha() else token
         for token in tokens
     ).strip(" ")
 
@@ -103,7 +128,15 @@ def is_word(token: str) -> bool:
 
 
 def word(token: str) -> str:
-    return token[6:-1].lower()
+    return token[6:-1].casefold()
+
+
+def _plain_char(char: str) -> str:
+    if unicodedata.category(char) == "Cf":
+        return ""
+    if unicodedata.decomposition(char).startswith(_KEPT):
+        return char
+    return unicodedata.normalize("NFKC", char)
 
 
 def _printable(char: str) -> bool:
@@ -144,6 +177,9 @@ def _lex(text: str) -> list[str]:
             tokens.append(token)
         elif token.isascii() and token.isalpha():
             tokens.extend(_letters(token, prose or bool(words_until)))
+            wraps = False
+        elif token.isalpha():
+            tokens.append(_GREEK.get(token) or f"\\text{{{token}}}")
             wraps = False
         elif token not in _DROPPED and token not in _BOXES:
             wraps = False
@@ -188,6 +224,10 @@ def _tree(tokens: list[str]) -> list | None:
 
 def _flatten(items: list) -> list[str]:
     """The tokens of a tree, with braces around arguments only."""
+    for infix, command in _INFIX.items():
+        if infix in items:
+            place = items.index(infix)
+            items = [command, items[:place], items[place + 1 :]]
     out: list[str] = []
     position = 0
     while position < len(items):

@@ -18,11 +18,17 @@ from pathlib import Path
 
 from permix_jax.tasks.problem import Undecided
 
-TIMEOUT, ERROR, UNREADABLE = "timeout", "error", "unreadable"
-Verdict = bool | str  # True, False, or one of the above
+# A pair took more than its own seconds or steps; the batch's time was over before that; a worker
+# failed.
+TIMEOUT, NO_TIME, ERROR = "timeout", "no time", "error"
+Verdict = bool | str  # True, False, or one of the above, which say that the verdict is unknown
+
+# Of `steps.py`, for one pair: about a second, where 60,000 are much. They end what would take too
+# long at the same place on every machine; the seconds are for what a step does not measure.
+MAX_STEPS = 1_000_000
 
 _COMMAND = (sys.executable, "-m", "permix_jax.rewards.worker")
-_VERDICTS = (True, False, ERROR, UNREADABLE)
+_VERDICTS = (True, False, TIMEOUT, ERROR)
 _START_SECONDS = 300  # for imports on a crowded machine
 _MAX_FAILED_STARTS = 3
 
@@ -31,7 +37,8 @@ class Pool:
     """`workers` processes. Close it, or use it as a context manager.
 
     Args:
-      item_seconds: after so long a worker is killed, and its item is a TIMEOUT.
+      item_seconds: after so long a worker is killed, and its item is a TIMEOUT; so is one that
+        takes more than MAX_STEPS.
       tasks_per_worker: a worker is replaced after so many items, for sympy's caches grow.
     """
 
@@ -49,15 +56,17 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
-    def grade(self, pairs: Sequence[Undecided], batch_seconds: float) -> list[Verdict]:
-        """One verdict a pair, in order. What is not done after `batch_seconds` is a TIMEOUT.
+    def grade(
+        self, pairs: Sequence[Undecided], batch_seconds: float, patience: int = 1
+    ) -> list[Verdict]:
+        """One verdict a pair, in order. What is not done after `batch_seconds` is NO_TIME.
 
-        The clock starts when a worker is ready. Raises RuntimeError if the workers cannot be
-        started, or the pool is closed.
+        The clock starts when a worker is ready. A pair gets `patience` times the seconds and the
+        steps. Raises RuntimeError if the workers cannot be started, or the pool is closed.
         """
         self._one_ready.wait()
         deadline = time.monotonic() + batch_seconds
-        tasks = [_Task(pair, deadline) for pair in pairs]
+        tasks = [_Task(pair, deadline, patience) for pair in pairs]
         for task in tasks:
             self._tasks.put(task)
         for task in tasks:
@@ -129,15 +138,20 @@ class Pool:
         """Grades one item; None where the worker has to be replaced."""
         now = time.monotonic()
         if now >= task.deadline:
-            task.finish(TIMEOUT)
+            task.finish(NO_TIME)
             return worker
         worker.served += 1
-        reply = worker.ask(task.pair, min(task.deadline, now + self._item_seconds))
+        own_deadline = now + self._item_seconds * task.patience
+        reply = worker.ask(task, min(task.deadline, own_deadline))
         verdict = reply.get("verdict") if isinstance(reply, dict) else None
         keep = verdict in _VERDICTS and worker.served < self._tasks_per_worker
         if not keep:
             self._stop(worker)
-        task.finish(verdict if verdict in _VERDICTS else reply if reply == TIMEOUT else ERROR)
+        if verdict not in _VERDICTS:
+            verdict = ERROR
+            if reply == TIMEOUT:
+                verdict = TIMEOUT if own_deadline <= task.deadline else NO_TIME
+        task.finish(verdict)
         return worker if keep else None
 
     def _start(self) -> "tuple[_Worker | None, str]":
@@ -183,8 +197,8 @@ class Pool:
 
 
 class _Task:
-    def __init__(self, pair: Undecided, deadline: float):
-        self.pair, self.deadline = pair, deadline
+    def __init__(self, pair: Undecided, deadline: float, patience: int):
+        self.pair, self.deadline, self.patience = pair, deadline, patience
         self.verdict: Verdict = ERROR
         self.done = threading.Event()
 
@@ -202,9 +216,9 @@ class _Worker:
         self._poll = select.poll()
         self._poll.register(process.stdout, select.POLLIN | select.POLLHUP)
 
-    def ask(self, pair: Undecided, deadline: float) -> dict | str:
+    def ask(self, task: _Task, deadline: float) -> dict | str:
         """Its reply, TIMEOUT, or ERROR where it has died."""
-        line = json.dumps({"answer": pair.answer, "gold": pair.gold}) + "\n"
+        line = json.dumps({**task.pair._asdict(), "steps": MAX_STEPS * task.patience}) + "\n"
         try:
             self.process.stdin.write(line.encode())
             self.process.stdin.flush()

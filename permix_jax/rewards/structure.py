@@ -138,6 +138,8 @@ def _enclosed(tokens: Tokens, depth: int) -> Tree | None:
     if not _closes_at_end(tokens):
         return None
     inner = tokens[1:-1]
+    if first == "\\{" and last == "\\}" and (tree := _set_builder(inner, depth)):
+        return tree
     if first in ("(", "[") and inner[:1] == ("\\begin{matrix}",):
         return _enclosed(inner, depth)
     parts, _ = _split(inner, lambda t: t in (",", ";"))
@@ -157,6 +159,18 @@ def _enclosed(tokens: Tokens, depth: int) -> Tree | None:
             if not isinstance(inside, Leaf):
                 return inside
     return None
+
+
+def _set_builder(inner: Tokens, depth: int) -> Tree | None:
+    r"""The interval {x : 1 < x < 2} as one; other conditions as they are written, after a bar."""
+    ends = 4 if inner[1:4] == ("\\in", "\\mathbb", "R") else 1
+    if not _is_variable(Leaf(inner[:1])) or inner[ends : ends + 1] not in (("|",), (":",)):
+        return None
+    condition = inner[ends + 1 :]
+    tree = as_interval(_parse(condition, depth + 1), inner[0])
+    if isinstance(tree, Pair) or (isinstance(tree, Many) and tree.kind == "union"):
+        return tree
+    return Leaf(("\\{", *inner[:ends], "|", *condition, "\\}"))
 
 
 def _closes_at_end(tokens: Tokens) -> bool:
@@ -225,10 +239,13 @@ def _relation(signs: tuple[str, ...], parts: tuple) -> Relation:
     return Relation(signs, parts)
 
 
-def as_interval(tree: Tree) -> Tree:
-    r"""x \in (1, 2), 1 < x < 2 and x > 1 as sets; every other tree as it is."""
+def as_interval(tree: Tree, letter: str = "") -> Tree:
+    r"""x \in (1, 2), 1 < x < 2 and x > 1 as sets; every other tree as it is.
+
+    `letter`: what x has to be called; "": any variable will do.
+    """
     if isinstance(tree, Many) and tree.kind == "list" and tree.mark:
-        parts = tuple(as_interval(part) for part in tree.parts)
+        parts = tuple(as_interval(part, letter) for part in tree.parts)
         if all(isinstance(part, Pair) for part in parts):
             return Many("union", parts)
     if not isinstance(tree, Relation):
@@ -239,19 +256,21 @@ def as_interval(tree: Tree) -> Tree:
         return tree
     infinite = Leaf(("\\infty",)), Leaf(("-", "\\infty"))
     closed = [sign == "\\le" for sign in tree.signs]
-    if len(tree.parts) == 3 and _is_variable(tree.parts[1]):
+    if len(tree.parts) == 3 and _is_variable(tree.parts[1], letter):
         low, _, high = tree.parts
         return Pair("[" if closed[0] else "(", "]" if closed[1] else ")", (low, high))
-    if len(tree.parts) == 2 and _is_variable(tree.parts[0]):
+    if len(tree.parts) == 2 and _is_variable(tree.parts[0], letter):
         return Pair("(", "]" if closed[0] else ")", (infinite[1], tree.parts[1]))
-    if len(tree.parts) == 2 and _is_variable(tree.parts[1]):
+    if len(tree.parts) == 2 and _is_variable(tree.parts[1], letter):
         return Pair("[" if closed[0] else "(", ")", (tree.parts[0], infinite[0]))
     return tree
 
 
-def _is_variable(tree: Tree) -> bool:
+def _is_variable(tree: Tree, letter: str = "") -> bool:
     if not isinstance(tree, Leaf) or len(tree.tokens) != 1 or tree.tokens[0] in ("e", "i"):
         return False
+    if letter:
+        return tree.tokens[0] == letter
     return tree.tokens[0].isalpha() or tree.tokens[0] in ("\\theta", "\\alpha", "\\lambda")
 
 

@@ -98,7 +98,8 @@ def clock(text: str) -> tuple[Fraction, str] | None:
 def without_words_around(tokens: Tokens) -> Tokens:
     """The value in "The answer is 5" or "7 apples"; `tokens` themselves where there is no such."""
     spoken = {word(token) for token in tokens if is_word(token)}
-    if not spoken or spoken & CHANGES_A_NUMBER:
+    # What a word of another language makes of a number is not known here: 5 万 is 50,000.
+    if not spoken or spoken & CHANGES_A_NUMBER or not all(map(str.isascii, spoken)):
         return tokens
     start, end = 0, len(tokens)
     while start < end and (is_word(tokens[start]) or (start and tokens[start] in (":", ","))):

@@ -172,12 +172,50 @@ def test_only_a_stated_answer_counts():
     assert grade_answer("#### ", problem("5")) == 0.0
 
 
-@pytest.mark.parametrize(
-    "gold", ["", "  ", "$", r"\text{ }", "5\x00", "9" * (MAX_ANSWER_CHARS + 1)]
-)
+@pytest.mark.parametrize("gold", ["", "  ", "$", r"\text{ }", "\u200b"])
 def test_a_gold_answer_that_states_nothing_scores_nan(gold):
     assert not readable(gold)
     assert math.isnan(grade_answer(r"\boxed{5}", problem(gold)))
+    assert math.isnan(grade_answer(rf"\boxed{{{gold}}}", problem(gold)))
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("да", ["Да", r"\text{да}", "д\u200bа", "да."], ["нет", "5", "", r"\ln 2"]),
+        ("第一象限", [r"\text{第一象限}", " 第一象限。"[:5]], ["第二象限", "第一", r"\frac12"]),
+        (r"\text{Évariste}", ["évariste", "E\u0301VARISTE"], ["Evariste", "5", "x"]),
+        ("Straße", ["STRASSE", "strasse"], ["Strase"]),
+        ("نعم", ["نعم"], ["لا", "1"]),
+        ("हाँ", ["हाँ"], ["नहीं", "2x"]),
+        ("是", ["是"], ["否", "x"]),
+        ("５", ["5", "5.0", "５"], ["6", "5個"]),
+        ("5万", ["5 万", "５万"], ["5", "50000"]),
+        ("5\u200b", ["5", "5\u200b", "10/2"], ["6", r"\ln 2"]),
+        ("5\x00", ["5\x00"], ["5", "6"]),
+        (r"\foo{3}", [r"\foo 3"], ["3", r"\ln 2", r"\foo{4}"]),
+        (r"\sum_{i=1}^n i", [r"\sum_{ i = 1 }^{n} i"], ["5", r"\frac{n(n+1)}{2}"]),
+        (r"1<x<\foo", [r"\foo > x > 1"], ["(1,5)", "x", "1<x<2", "x>1"]),
+        ("a long answer, " * 50, ["A  long answer, " * 50], ["a long answer", "5"]),
+        ("9" * (MAX_ANSWER_CHARS + 1), ["9" * (MAX_ANSWER_CHARS + 1)], ["9", "9" * 1200]),
+        ("{" * 30 + "5" + "}" * 30, ["{" * 30 + "5" + "}" * 30], ["5", "6"]),
+    ],
+)  # fmt: skip
+def test_every_gold_answer_that_states_anything_tells_right_from_wrong(gold, right, wrong):
+    assert readable(gold)
+    for answer in [gold, *right]:
+        assert equal(answer, gold), answer
+    for answer in wrong:
+        assert not equal(answer, gold), answer
+
+
+@pytest.mark.parametrize(
+    "answer", [r"{10 \choose 3}", r"10 \choose 3", r"\binom{10}{3}", r"{10 \choose 7}", "120"]
+)
+def test_choose_is_a_binomial_coefficient(answer):
+    assert equal(answer, r"{10 \choose 3}") and equal(r"{10 \choose 3}", answer)
+    assert equal(r"2{n+1 \choose 2}", r"2\binom{n+1}{2}") and not equal("121", r"{10 \choose 3}")
+    assert equal(r"{1 \over 2}", "0.5")
 
 
 def test_what_takes_algebra_is_left_undecided_without_units_and_names():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from permix_jax.rewards import pool as pool_module
-from permix_jax.rewards.pool import ERROR, TIMEOUT, UNREADABLE, Pool
+from permix_jax.rewards.pool import ERROR, NO_TIME, TIMEOUT, Pool
 from permix_jax.tasks.problem import Undecided
 
 PATIENCE = 60.0  # of the tests, never reached
@@ -102,7 +102,7 @@ def test_workers_are_recycled(obedient):
 
 def test_a_batch_has_a_deadline(obedient):
     with Pool(1, item_seconds=PATIENCE, tasks_per_worker=100) as pool:
-        assert pool.grade(pairs("yes", "hang", "yes"), 0.5) == [True, TIMEOUT, TIMEOUT]
+        assert pool.grade(pairs("yes", "hang", "yes"), 0.5) == [True, NO_TIME, NO_TIME]
         assert pool.grade(pairs("yes"), PATIENCE) == [True]
 
 
@@ -162,7 +162,6 @@ def test_real_workers_survive_nasty_expressions_within_their_deadlines():
     with Pool(2, item_seconds=2.0, tasks_per_worker=1000) as pool:
         verdicts = pool.grade([*nasty(), Undecided(r"\ln 2+\ln 3", r"\ln 6")], PATIENCE)
         assert set(verdicts[:-1]) <= {False, TIMEOUT, ERROR} and verdicts[-1] is True
-        assert pool.grade([Undecided(r"\ln 2", r"\foo")], PATIENCE) == [UNREADABLE]
 
 
 def start_worker():

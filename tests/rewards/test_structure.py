@@ -18,7 +18,7 @@ def same(one, other):
     ("text", "kind"),
     [
         ("5", Leaf), ("1,234", Leaf), ("12,345.6", Leaf), ("f(1,2)", Leaf), ("(x+1)(x-1)", Leaf),
-        (r"\{x : x > 1\}", Leaf), ("1,23", Many), ("0,123", Many), ("1, 234", Many),
+        (r"\{x : x > 1\}", Pair), ("1,23", Many), ("0,123", Many), ("1, 234", Many),
         (r"1 \text{ and } 2", Many), (r"\{1,2\}", Many), (r"\pm 2", Many), ("(1,2)", Pair),
         ("[1,2)", Pair), ("3:4:5", Pair), ("3:4", Leaf), ("x=5", Relation), ("1<x<2", Relation),
         (r"(1,2)\cup(3,4)", Many), (r"\begin{pmatrix}1\\2\end{pmatrix}", Many),
@@ -41,6 +41,10 @@ def test_greater_signs_are_turned_round():
         (r"(0,1)\cup(2,3)", r"(2,3)\cup(0,1)"), ("x>5", "5<x"), ("x>5", r"(5,\infty)"),
         (r"x\in[1,2]", r"1\le x\le 2"), (r"x<1 \text{ or } x>2", r"(-\infty,1)\cup(2,\infty)"),
         ("y=2x+1", "2x-y+1=0"), ("2y=4x+2", "y=2x+1"), ("xy=1", r"y=\frac1x"), ("x=5", "5=x"),
+        (r"\{x \mid x>2\}", r"(2,\infty)"), (r"\{t : t>2\}", "x>2"),
+        (r"\{x\in\mathbb{R} : 1\le x<a\}", "[1,a)"),
+        (r"\{x \mid x<1\text{ or }x>2\}", r"(-\infty,1)\cup(2,\infty)"),
+        (r"\{n : n\text{ is odd}\}", r"\{ n\mid\text{n is Odd}\}"),
         ("2x<4", "x<2"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
          r"\begin{bmatrix}1&2\\3&4\\\end{bmatrix}"),
         (r"2\begin{pmatrix}1\\x\end{pmatrix}", r"\begin{pmatrix}2\\2x\end{pmatrix}"),
@@ -64,6 +68,8 @@ def test_same(one, other):
         (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"), (r"\{(1,2)\}", r"\{(2,1)\}"),
         (r"\{1,\{2\}\}", r"\{1,2\}"), ("1:2", "2:1"), (r"(0,1)\cup(2,3)", "(0,3)"), ("1,2", "1.2"),
         (r"(0,1)\cup(2,3)", "(0,1),(2,3)"), (r"x\ne 2", "x=2"), ("-x<1", "x<-1"),
+        (r"\{x \mid x>2\}", "5"), (r"\{x \mid x>2\}", r"\{x \mid x\ge 2\}"),
+        (r"\{x\in\mathbb{Z} : 1<x<5\}", "(1,5)"), (r"\{a \mid a<x<b\}", "(a,b)"),
     ],
 )  # fmt: skip
 def test_unlike(one, other):

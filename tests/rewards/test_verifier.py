@@ -1,3 +1,4 @@
+import json
 import math
 import sys
 
@@ -6,22 +7,34 @@ import pytest
 
 from permix_jax.rewards import pool as pool_module
 from permix_jax.rewards.grade import grade_answer
+from permix_jax.rewards.pool import MAX_STEPS
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.tasks.problem import Problem, Undecided
 
 PATIENCE = 60.0
-# Says what its first pair of each kind of answer deserves; a second "once" is never right.
+# Right is what it is asked for the first time; "hard" takes more than a pair's steps at first.
 ONCE = """
 import json, sys, time
 print(json.dumps({"ready": True}), flush=True)
 seen = set()
 for line in sys.stdin:
-    answer = json.loads(line)["answer"]
+    pair = json.loads(line)
+    answer = pair["answer"]
     if answer == "hang":
         time.sleep(1000)
-    verdict = {"unreadable": "unreadable", "error": "error"}.get(answer, answer not in seen)
+    verdict = "error" if answer == "error" else answer not in seen
+    if answer == "hard" and pair["steps"] <= 1_000_000:
+        verdict = "timeout"
     seen.add(answer)
     print(json.dumps({"verdict": verdict}), flush=True)
+"""
+# Writes down what it is asked, and answers "timeout".
+NEVER = """
+import json, sys
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    open(sys.argv[1], "a").write(line)
+    print(json.dumps({"verdict": "timeout"}), flush=True)
 """
 
 
@@ -46,7 +59,7 @@ def once(monkeypatch):
 
 def test_the_real_thing():
     texts = [r"\boxed{5}", r"\boxed{6}", r"\boxed{\ln 2+\ln 3}", r"\boxed{\ln 5}", "", r"\boxed{1}"]
-    golds = problems("5", "5", r"\ln 6", r"\ln 6", "5", r"\foo")
+    golds = problems("5", "5", r"\ln 6", r"\ln 6", "5", "")
     with Verifier(grade_answer, workers=1) as verifier:
         grades = verifier.submit(texts, golds).result(PATIENCE)
     np.testing.assert_array_equal(grades.correct, np.float32([1, 0, 1, 0, 0, np.nan]))
@@ -55,7 +68,7 @@ def test_the_real_thing():
         "verifier/timeouts": 0.0,
         "verifier/errors": 0.0,
         "verifier/unparseable_gold": 1.0,
-        "verifier/symbolic_share": 2 / 6,  # ln 5 is refused by its estimate
+        "verifier/symbolic_share": 1 / 6,  # ln 5 is refused by its estimate
     }
 
 
@@ -76,15 +89,54 @@ def test_memory_is_bounded(once, monkeypatch):
     assert grade(once, "a").correct.tolist() == [0]  # forgotten, so asked a second time
 
 
-def test_failures_are_counted_and_score_nothing(once):
-    grades = grade(once, "hang", "error", "unreadable", "a", "hang", "")
-    np.testing.assert_array_equal(grades.correct, np.float32([0, 0, np.nan, 1, 0, np.nan]))
+def test_what_fails_is_unknown_and_counted(once):
+    grades = grade(once, "hang", "error", "hard", "a", "hang", "")
+    nan = np.nan
+    np.testing.assert_array_equal(grades.correct, np.float32([nan, nan, nan, 1, nan, nan]))
     assert grades.metrics == {
-        "verifier/timeouts": 2.0,
+        "verifier/timeouts": 3.0,
         "verifier/errors": 1.0,
-        "verifier/unparseable_gold": 2.0,
+        "verifier/unparseable_gold": 1.0,
         "verifier/symbolic_share": 5 / 6,
     }
+
+
+@pytest.fixture
+def never(monkeypatch, tmp_path):
+    """A verifier whose pairs all run out of steps, and what its worker was asked."""
+    log = tmp_path / "asked"
+    log.touch()
+    monkeypatch.setattr(pool_module, "_COMMAND", (sys.executable, "-c", NEVER, str(log)))
+    with Verifier(undecided, workers=1, batch_seconds=PATIENCE) as verifier:
+        yield verifier, lambda: [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_a_pair_that_ran_out_of_time_is_not_tried_again_but_with_more_patience(never):
+    verifier, asked = never
+    for _ in range(2):
+        grades = grade(verifier, "a")
+        assert np.isnan(grades.correct).all() and grades.metrics["verifier/timeouts"] == 1
+    once = {"answer": "a", "gold": "gold", "steps": MAX_STEPS}
+    assert asked() == [once]
+    for _ in range(2):  # with ten times the steps once
+        again = verifier.submit(["a"], problems("gold"), retry=True).result(PATIENCE)
+        assert np.isnan(again.correct).all() and again.metrics["verifier/timeouts"] == 1
+    assert asked() == [once, once | {"steps": 10 * MAX_STEPS}]
+
+
+def test_a_retry_decides_what_took_long_and_that_is_remembered(once):
+    assert np.isnan(grade(once, "hard").correct).all()
+    retried = once.submit(["hard", "a"], problems("gold", "gold"), retry=True).result(PATIENCE)
+    assert retried.correct.tolist() == [0, 1] and retried.metrics["verifier/timeouts"] == 0
+    assert grade(once, "hard").correct.tolist() == [0]
+
+
+def test_what_the_batch_had_no_time_for_is_unknown_and_tried_again(monkeypatch):
+    monkeypatch.setattr(pool_module, "_COMMAND", (sys.executable, "-c", ONCE))
+    with Verifier(undecided, workers=1, item_seconds=PATIENCE, batch_seconds=0.3) as verifier:
+        late = grade(verifier, "hang", "a")
+        assert np.isnan(late.correct).all() and late.metrics["verifier/timeouts"] == 2
+        assert grade(verifier, "a").correct.tolist() == [1]
 
 
 def test_what_the_rule_raises_the_future_raises():
