@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from permix_jax.evaluation.paired import Graded, compare_policies, over_seeds
+from permix_jax.evaluation.paired import compare_policies, over_seeds
 from permix_jax.evaluation.run_figures import MEASURES, STABILITY, Figures, Run, read_answers
 from permix_jax.evaluation.stability import pss_formula
 from permix_jax.evaluation.statistics import percentile_interval
@@ -121,7 +121,8 @@ def compare_answers(
     if a.personas[0] is not None or a.correct.shape != b.correct.shape:
         return None
     return compare_policies(
-        *(Graded(answers.correct[1:], answers.correct[0]) for answers in (a, b)),
+        a.graded(),
+        b.graded(),
         a.personas[1:],
         generator(0, "report"),
         settings.get("resamples", _RESAMPLES),

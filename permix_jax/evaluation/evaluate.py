@@ -79,7 +79,8 @@ def evaluate(
 
     Args:
       get_params: gives the policy's parameters; called if there is anything left to answer.
-      verifier: grades a batch of answers while the next is generated.
+      verifier: grades a batch of answers while the next is generated; tries those whose verdict
+        is unknown a second time.
       identity: what the folder's evaluation is of: policy and config fields, plain values.
       folder: such as `eval/<step>` of a workdir.
       label: what the progress bar says is being evaluated.
@@ -201,7 +202,8 @@ class _Grader:
         if self._prompts.kind == "problems":
             own = each[own_part(len(each))]
             texts = [answer.text for *_, answer in own]
-            grades = self._verifier.submit(texts, [problem for _, problem, *_ in own])
+            problems = [problem for _, problem, *_ in own]
+            grades = self._verifier.submit(texts, problems, retry=True)
         self._pending.append((each, grades))
 
     def _write(self) -> None:
@@ -260,7 +262,8 @@ def _row(
     answer: Answer,
     correct: float,
 ) -> dict:
-    """A row of `completions.jsonl`; `correct` is NaN where nothing can be graded."""
+    """A row of `completions.jsonl`; `correct` is NaN where the verdict is unknown, or there is
+    nothing to grade."""
     judged = persona is not None and task.in_style is not None
     return {
         "task": kind,

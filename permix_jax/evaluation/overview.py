@@ -38,6 +38,7 @@ def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
     return "\n".join(
         [
             text_table(header, rows),
+            *left_out_lines({name: stability for name, (stability, _) in evals.items()}),
             "mean, worst, best: accuracy over the personas; plain: accuracy without a persona;",
             "role-play, arithmetic: share of responses in the persona's style, by kind of prompt",
         ]
@@ -58,7 +59,18 @@ def overview(evaluation: Evaluation) -> str:
     first, *others = [
         f"{table['title']}\n{text_table(*as_text(table))}" for table in tables if table["rows"]
     ]
-    return "\n\n".join(["\n".join([first, *LEGEND]), *others])
+    note = left_out_lines({"": evaluation.stability})
+    return "\n\n".join(["\n".join([first, *LEGEND, *note]), *others])
+
+
+def left_out_lines(stabilities: Mapping[str, Mapping]) -> list[str]:
+    """A line for each policy, "" or a name, that has unknown verdicts; of its stability.json."""
+    return [
+        f"{policy}{': ' if policy else ''}{count} answers without a verdict; the problems with one "
+        f"({figures['problems_left_out']}) are left out for every persona"
+        for policy, figures in stabilities.items()
+        if (count := figures.get("unknown_verdicts", 0))
+    ]
 
 
 # ---- tables of one policy, named "", or of several: policy -> the content of its JSON file ------

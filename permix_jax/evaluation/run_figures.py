@@ -9,7 +9,12 @@ import numpy as np
 
 from permix_jax.evaluation.paired import Graded
 from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json
-from permix_jax.evaluation.stability import figures, gather_means, pss_formula
+from permix_jax.evaluation.stability import (
+    figures,
+    gather_means,
+    on_decided_problems,
+    pss_formula,
+)
 from permix_jax.evaluation.statistics import bootstrap_weights, pooled_means
 from permix_jax.randomness import generator
 
@@ -91,7 +96,7 @@ def _figures(evaluation: Evaluation, pss: str) -> Figures:
     answers = read_answers(evaluation.rows())
     if "problems" in answers:
         asked = answers["problems"]
-        drawn = _resampled_stability(Graded(asked.correct[1:], asked.correct[0]), pss)
+        drawn = _resampled_stability(asked.graded(), pss)
         resampled |= {name: drawn[key] for name, key in STABILITY.items()}
         items |= dict.fromkeys(STABILITY, (asked.personas, asked.problems))
     for name, (task, kind) in {
@@ -115,6 +120,11 @@ class Answers(NamedTuple):
     problems: tuple[str, ...]
     correct: np.ndarray
     in_style: np.ndarray
+
+    def graded(self) -> Graded:
+        """On the problems that `summarise` keeps; for answers that begin with the plain prompt."""
+        correct = on_decided_problems(self.correct)
+        return Graded(correct[1:], correct[0])
 
 
 def read_answers(rows: Sequence[Mapping]) -> dict[str, Answers]:

@@ -59,6 +59,16 @@ def pss_formula(name: str) -> Score:
     return PSS[name]
 
 
+def on_decided_problems(correct: np.ndarray) -> np.ndarray:
+    """`correct` [persona, problem, sample], NaN for all answers to a problem that has one NaN.
+
+    An answer whose verdict is unknown would otherwise be missing under one persona only, and the
+    accuracies of two personas would be over different problems.
+    """
+    undecided = np.isnan(correct).any(axis=(0, 2), keepdims=True)
+    return np.where(undecided, np.nan, correct)
+
+
 def flip_rate_any(correct: np.ndarray) -> float:
     """Share of problems right under one persona, wrong under another; [persona, problem, sample].
 

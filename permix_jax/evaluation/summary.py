@@ -9,7 +9,7 @@ import numpy as np
 from permix_jax.evaluation.fidelity import fidelity
 from permix_jax.evaluation.lottery import lottery
 from permix_jax.evaluation.paired import persona_effects
-from permix_jax.evaluation.stability import pss_formula, stability
+from permix_jax.evaluation.stability import on_decided_problems, pss_formula, stability
 from permix_jax.personas.persona import Persona
 from permix_jax.randomness import generator
 
@@ -32,14 +32,23 @@ def summarise(
     Each holds the figures of all personas together and, under `by_set`, the same of the personas
     of each set alone, with their own intervals.
 
+    A problem that has an answer whose verdict is unknown is left out of stability under every
+    persona, and under none. `unknown_verdicts` counts such answers, `problems_left_out` their
+    problems.
+
     Args:
       rows: of completions.jsonl, in the order in which they are written: problems, then role-play;
         by persona (problems: none first), then problem, then sample.
+
+    Raises:
+      ValueError: every problem has an answer whose verdict is unknown.
     """
     problems = [row for row in rows if row["task"] == "problems"]
     shape = (len(personas) + 1, -1, settings.samples)
-    correct = _column(problems, "correct").reshape(shape)
-    plain, correct = correct[0], correct[1:]
+    graded = _column(problems, "correct").reshape(shape)
+    unknown = _unknown_verdicts(graded)
+    plain, *correct = on_decided_problems(graded)
+    correct = np.array(correct)
     in_style = {}
     if played := [row for row in rows if row["task"] == "role_play"]:
         in_style["role_play"] = _column(played, "in_style").reshape(
@@ -56,11 +65,25 @@ def summarise(
         return results
 
     results = of(list(range(len(personas))))
+    results["stability"] |= unknown
     sets = dict.fromkeys(persona.split for persona in personas)
     by_set = {s: of([i for i, p in enumerate(personas) if p.split == s]) for s in sets}
     for name, result in results.items():
         result["by_set"] = {s: figures[name] for s, figures in by_set.items()}
     return results
+
+
+def _unknown_verdicts(graded: np.ndarray) -> dict[str, int]:
+    """How many there are in [persona, problem, sample]; raises ValueError as `summarise`."""
+    unknown = np.isnan(graded)
+    left_out = unknown.any(axis=(0, 2))
+    if left_out.all():
+        raise ValueError(
+            f"each of the {len(left_out)} problems has an answer whose verdict is unknown "
+            f"({unknown.sum()} of {unknown.size} answers); raise rewards.item_seconds and evaluate "
+            "into another folder"
+        )
+    return {"unknown_verdicts": int(unknown.sum()), "problems_left_out": int(left_out.sum())}
 
 
 def _stability(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 from dataclasses import replace
 
 import jax
@@ -13,9 +14,11 @@ from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
+from permix_jax.rewards import pool
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.latent_style import build_tokenizer, latent_style_task
+from permix_jax.tasks.problem import Undecided
 
 IDENTITY = {"policy": "untrained"}
 SETTINGS = {
@@ -49,7 +52,7 @@ def evaluate_world(world, folder, check_stop=lambda: None, identity=IDENTITY, **
     """Evaluates and returns the number of times that parameters were asked for."""
     task, policy, params, mesh = world
     loaded = []
-    with Verifier(task.grade, workers=0) as verifier:
+    with Verifier(task.grade, workers=int(task.symbolic)) as verifier:
         evaluate(
             task,
             policy,
@@ -195,3 +198,35 @@ def test_chosen_personas_are_the_first_of_each_set(world):
     message = "eval.sets names 'harmful', of which there are no personas; there are train, heldout"
     with pytest.raises(ValueError, match=message):
         chosen_personas(personas, "heldout,harmful", 0)
+
+
+# "first" takes more steps than even an evaluation gives; "second" those of a second try.
+SLOW = """
+import json, sys
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    pair = json.loads(line)
+    done = pair["gold"] == "second" and pair["steps"] > 1_000_000
+    print(json.dumps({"verdict": True if done else "timeout"}), flush=True)
+"""
+
+
+def test_what_runs_out_of_time_is_tried_again_and_what_stays_open_is_left_out(
+    world, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-c", SLOW))
+    task, *others = world
+    golds = {task.test[0].id: "first", task.test[1].id: "second"}
+
+    def grade(text, problem):
+        return Undecided(text, golds[problem.id]) if problem.id in golds else 0.0
+
+    world = (replace(task, grade=grade, symbolic=True), *others)
+    evaluate_world(world, tmp_path / "eval")
+    rows = [json.loads(line) for line in (tmp_path / "eval/completions.jsonl").open()]
+    correct = {row["problem"]: row["correct"] for row in rows if row["task"] == "problems"}
+    assert [correct[p.id] for p in task.test] == [None, 1, 0, 0, 0]
+    stability = json.loads((tmp_path / "eval/stability.json").read_text())
+    # Four prompts (no persona, three of them), two samples each.
+    assert stability["unknown_verdicts"] == 8 and stability["problems_left_out"] == 1
+    assert stability["accuracy_mean"] == stability["accuracy_no_persona"] == 0.25

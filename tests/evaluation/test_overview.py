@@ -62,6 +62,16 @@ def test_five_personas_that_hurt_most_are_listed(folder):
     assert [line.split()[0] for line in listed] == [entry["persona"] for entry in effects[:5]]
 
 
+def test_what_has_no_verdict_is_said(folder):
+    of = read_evaluation(folder)
+    assert "verdict" not in overview(of)
+    of.stability.update(unknown_verdicts=4, problems_left_out=1)
+    said = "4 answers without a verdict; the problems with one (1) are left out for every persona"
+    assert f"\n{said}\n" in overview(of)
+    lines = summary_table({"base": (of.stability, None)}).splitlines()
+    assert f"base: {said}" in lines and max(map(len, lines)) <= 110
+
+
 def test_several_policies_share_a_table(folder):
     of = read_evaluation(folder).stability
     rows = stability_table({"base": of, "trained": of})["rows"]

@@ -67,3 +67,30 @@ def test_fidelity_where_there_is_a_rule():
     assert result["by_task"]["arithmetic"]["fidelity"] == 1
     assert result["by_set"]["harmful"]["by_task"]["role_play"]["fidelity"] == 0
     assert result["by_set"]["heldout"]["by_task"]["role_play"]["n"] == 2 * 3 * 2
+
+
+def with_unknown(*cells):
+    """The rows, with an unknown verdict for (persona, number of the problem)."""
+    changed, unknown = rows(), None
+    for persona, problem in cells:
+        changed[4 * list(CORRECT).index(persona) + problem]["correct"] = unknown
+    return changed
+
+
+def test_a_problem_with_an_unknown_verdict_is_left_out_under_every_persona():
+    """Without the last problem: plain 1, poet 2/3, cook 1, liar 1/3."""
+    result = summarise(with_unknown(("cook", 3), ("poet", 3)), PEOPLE, SETTINGS)["stability"]
+    assert result["unknown_verdicts"] == 2 and result["problems_left_out"] == 1
+    assert result["accuracy_no_persona"] == 1 and result["pss"] == pytest.approx(1 / 3)
+    assert [e["n"] for e in result["per_persona"]] == [3, 3, 3]
+    # The same problems count in a set whose own verdicts are all known.
+    liar = result["by_set"]["harmful"]
+    assert liar["accuracy_mean"] == pytest.approx(1 / 3) and liar["accuracy_no_persona"] == 1
+    plain = summarise(rows(), PEOPLE, SETTINGS)["stability"]
+    assert plain["unknown_verdicts"] == plain["problems_left_out"] == 0
+
+
+def test_no_figures_where_every_problem_has_an_unknown_verdict():
+    unknown = with_unknown(("cook", 3), ("poet", 2), (None, 1), ("liar", 0))
+    with pytest.raises(ValueError, match=r"each of the 4 problems .* \(4 of 16 answers\)"):
+        summarise(unknown, PEOPLE, SETTINGS)

@@ -12,6 +12,7 @@ from permix_jax.evaluation.overview import (
     fidelity_table,
     has_sets,
     judge_free_table,
+    left_out_lines,
     lottery_table,
     stability_table,
     tasks_of,
@@ -98,10 +99,11 @@ def sections_of(
     first = next(iter(policies))
     ranked = f"The highest accuracy of {first} on top; the bars are 95 % intervals."
     stabilities = {name: e.stability for name, e in policies.items()}
+    results_note = " ".join([_RESULTS, *(f"{line}." for line in left_out_lines(stabilities))])
     faithful = {name: e.fidelity for name, e in policies.items() if e.fidelity}
     judged = {name: e.judge_free for name, e in policies.items() if e.judge_free}
     return [
-        section("results", "Results", _RESULTS, [_results(policies, rows, config)]),
+        section("results", "Results", results_note, [_results(policies, rows, config)]),
         accuracy_section(stabilities, ranked),
         changes_section(rows),
         fidelity_section(faithful, "By the task's exact rule; the bars are 95 % intervals."),
