@@ -100,8 +100,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rewards.overlong_tokens = 0  # length of that ramp
     c.rewards.last_number = False  # without a box or ####, the last number is the answer
     c.rewards.workers = 2  # processes for answers that take algebra to compare
-    c.rewards.item_seconds = 5.0  # such an answer scores 0 if it takes longer
-    c.rewards.batch_seconds = 60.0  # for a batch; answers still open after it score 0
+    c.rewards.item_seconds = 5.0  # an answer that takes longer has no verdict, and advantage 0
+    c.rewards.batch_seconds = 60.0  # for a batch; answers still open after it have no verdict
 
     c.personas = ConfigDict()
     c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax; not for latent_style

@@ -11,7 +11,7 @@ from permix_jax.tasks.problem import Problem
 
 class Completion(NamedTuple):
     """What a term sees: the text, how many tokens it took (its end token counts) and could have
-    taken, and the verifier's verdict: 1, 0, or NaN where the gold answer cannot be read."""
+    taken, and the verifier's verdict: 1, 0, or NaN where it is unknown."""
 
     text: str
     tokens: int
@@ -65,12 +65,12 @@ def reward_terms(weights: Mapping[str, float], overlong_tokens: int) -> list[Ter
 def total_reward(
     terms: Sequence[Term], completions: Sequence[Completion]
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """The weighted sums, f32 [N], NaN where the gold answer cannot be read; and the terms' means.
+    """The weighted sums, f32 [N], NaN where the verdict is unknown; and the terms' means.
 
-    The means are over the completions that can be graded; where there is none, none are given.
+    The means are over the completions that have a verdict; where there is none, none are given.
 
     Raises:
-      ValueError: a term is not finite for a completion that can be graded.
+      ValueError: a term is not finite for a completion that has a verdict.
     """
     values = np.array([[term.value(c) for term in terms] for c in completions], np.float64)
     values = values.reshape(len(completions), len(terms))

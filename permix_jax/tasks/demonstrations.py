@@ -17,6 +17,7 @@ INSTRUCTIONS = {
     "boxed": r"Reason step by step. End with the final answer in \boxed{}.",
     "hashes": "Work it out step by step. End with '#### ' and the number.",
 }
+_STATEMENTS = {"boxed": "The answer is $\\boxed{{{}}}$.", "hashes": "#### {}"}
 
 
 def demonstrator(
@@ -38,12 +39,16 @@ def demonstrator(
 def worked(problem: Problem, answer_format: str) -> str:
     """The worked solution, which ends in the answer as `answer_format` wants it."""
     solution = problem.meta["solution"].strip()
-    if answer_format == "hashes":
-        return f"{solution}\n#### {problem.answer}"
-    box = last_box(solution)
-    if box is not None and same_answer(problem, _stating(problem, box)):
-        return solution
-    return f"{solution}\nThe answer is $\\boxed{{{problem.answer}}}$."
+    if answer_format == "boxed":
+        box = last_box(solution)
+        if box is not None and same_answer(problem, _stating(problem, box)):
+            return solution
+    return f"{solution}\n{statement(problem.answer, answer_format)}"
+
+
+def statement(answer: str, answer_format: str) -> str:
+    """The line that states an answer as `answer_format` wants it."""
+    return _STATEMENTS[answer_format].format(answer.strip())
 
 
 def _stating(problem: Problem, answer: str) -> Problem:

@@ -27,7 +27,7 @@ class Undecided(NamedTuple):
     gold: str
 
 
-# 1.0 right, 0.0 wrong, NaN: the gold answer cannot be read, Undecided: algebra decides.
+# 1.0 right, 0.0 wrong, NaN: there is no gold answer, Undecided: algebra decides.
 Grade = float | Undecided
 
 

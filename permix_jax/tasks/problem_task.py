@@ -8,8 +8,8 @@ from pathlib import Path
 from permix_jax.personas.persona import Persona
 from permix_jax.randomness import generator
 from permix_jax.rewards.grade import grade_answer
-from permix_jax.tasks.datasets.load import load_problems
-from permix_jax.tasks.demonstrations import INSTRUCTIONS, demonstrator
+from permix_jax.tasks.datasets.load import load_problems, place
+from permix_jax.tasks.demonstrations import INSTRUCTIONS, demonstrator, statement
 from permix_jax.tasks.filters import filter_problems
 from permix_jax.tasks.overlap import without_doubles, without_overlap
 from permix_jax.tasks.problem import Problem, Task
@@ -72,6 +72,7 @@ def problem_task(
             f"task.num_test is {num_test}; {data.test or data.train} has {len(test)} problems "
             f"{'left ' if not data.test else ''}to test on, use 1 to {spare}"
         )
+    _say_unreadable([*train, *test] if data.test else test, data.answer_format)
     order = generator(seed, "problems/test").permutation(len(test))
     drawn = [test[index] for index in order[:num_test]]
     if not data.test:
@@ -89,6 +90,24 @@ def problem_task(
         demonstrate=demonstrator(personas, data.answer_format),
         symbolic=True,
     )
+
+
+def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:
+    """Logs how many gold answers, stated as the prompt asks for them, are not graded as right."""
+    unreadable = [
+        problem
+        for problem in problems
+        if not problem.answer.isdecimal()  # quickly, for these are most
+        and grade_answer(statement(problem.answer, answer_format), problem) != 1.0
+    ]
+    if unreadable:
+        first = unreadable[0]
+        logger.warning(
+            "%d of %d gold answers (%.2g %%) are graded as wrong themselves where a completion "
+            "states them as data.answer_format=%s; correct them or drop their rows, first %s: %r",
+            len(unreadable), len(problems), 100 * len(unreadable) / len(problems), answer_format,
+            place(first), first.answer[:40],
+        )  # fmt: skip
 
 
 def _training_problems(names: Sequence[str], data: DataSettings, cache: Path) -> list[Problem]:

@@ -24,7 +24,7 @@ class Method(NamedTuple):
         [num_problems][group_size] personas of `mixture.personas`, or None; as `mixture.assign`.
         With personas.level = problem, one persona for all rollouts of a problem.
       terms: of the reward, beside those that `config.rewards` gives a weight.
-      advantages: (rewards f32 [N], NaN where the gold answer cannot be read; groups int [N];
+      advantages: (rewards f32 [N], NaN where the verdict is unknown; groups int [N];
         grpo.advantage_scale) -> finite float [N]; as `group_advantages`.
     """
 

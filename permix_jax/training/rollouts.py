@@ -197,7 +197,7 @@ def build_worker(
 
 
 def _reward_metrics(rewards: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Means over the rollouts whose gold answer could be read; none where that is no rollout."""
+    """Means over the rollouts that have a verdict; none where that is no rollout."""
     known = ~np.isnan(rewards)
     rewards, groups = rewards[known], groups[known]
     if not known.any():

@@ -8,6 +8,7 @@ from small_data import jsonl
 
 from permix_jax.personas.persona import Persona, default_bank
 from permix_jax.rewards.grade import grade_answer
+from permix_jax.tasks import problem_task as problem_task_module
 from permix_jax.tasks.demonstrations import INSTRUCTIONS
 from permix_jax.tasks.problem_task import DataSettings, problem_task
 
@@ -70,6 +71,36 @@ def test_every_prompt_asks_for_the_answers_form_and_solutions_have_it(make, answ
         assert task.grade(shown.completion, by_prompt[shown.prompt]) == 1.0
         mark = r"\boxed{" if answer_format == "boxed" else "#### "
         assert mark in shown.completion.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("answer_format", "answer"), [("boxed", "x } y"), ("hashes", "1,\n2")])
+def test_gold_answers_that_are_not_read_back_are_counted_and_the_first_is_named(
+    tmp_path, caplog, answer_format, answer
+):
+    path = tmp_path / "own.jsonl"
+    golds = ["5", r"\frac{1}{2}", "да", answer, answer, "7"]
+    asked = [{"prompt": f"{i}?", "answer": gold} for i, gold in enumerate(golds)]
+    path.write_bytes(jsonl(asked[:2]) + b"\n" + jsonl(asked[2:]))
+    data = DataSettings(train=str(path), answer_format=answer_format)
+    problem_task(data, PERSONAS, 1, 0, tmp_path)
+    [said] = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert said == (
+        "2 of 6 gold answers (33 %) are graded as wrong themselves where a completion states them "
+        f"as data.answer_format={answer_format}; correct them or drop their rows, first {path}:5: "
+        f"{answer!r}"
+    )
+
+
+def test_gold_answers_that_are_read_back_are_not_spoken_of(make, caplog):
+    make()
+    make(answer_format="hashes")
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("name", ["math12k", "math500", "gsm8k", "aime24"])
+def test_every_real_gold_answer_is_read_back(real_problems, caplog, name):
+    problem_task_module._say_unreadable(real_problems(name), "boxed")
+    assert not caplog.records
 
 
 def many(folder):

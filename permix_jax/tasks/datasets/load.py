@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from permix_jax.json_lines import read_rows
 from permix_jax.tasks.datasets.catalogue import DATASETS
 from permix_jax.tasks.datasets.rows import read_problems, users_own
 from permix_jax.tasks.datasets.sources import local_path
@@ -46,6 +47,15 @@ def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
         )
     logger.info("%s: %d problems, sha256 %.12s", name, len(problems), content_digest(problems))
     return problems
+
+
+def place(problem: Problem) -> str:
+    """Where a problem stands: file:line of a user's own file, set and id of the named sets."""
+    if problem.source.endswith(_USERS_OWN):
+        for line, where, row in read_rows(Path(problem.source).expanduser()):
+            if str(row.get("id", line)) == problem.id:
+                return where
+    return f"{problem.source} {problem.id}"
 
 
 def content_digest(problems: Iterable[Problem]) -> str:

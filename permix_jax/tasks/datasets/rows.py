@@ -18,6 +18,7 @@ from fractions import Fraction
 from typing import Any
 
 from permix_jax.json_lines import parse_rows, text_field
+from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import readable
 from permix_jax.tasks.datasets.equations import only_equation
 from permix_jax.tasks.problem import Problem
@@ -26,6 +27,9 @@ Row = Mapping[str, Any]
 # (row, "file:line", line number) -> (id, question, answer, meta)
 Reader = Callable[[Row, str, int], tuple[str, str, str, dict[str, Any]]]
 
+_STATES = re.compile(r"####|\\(?:boxed|fbox)\b")
+_WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
+_MAX_WORDS = 5  # of an answer on several lines; more are a worked solution
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _PLAIN_NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 
@@ -104,6 +108,7 @@ def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str,
     """`prompt`, `answer` (text or a number) and, if it is there, `id`; all the rest is meta.
 
     Of the rest, what this project reads must be of its kind: "solution" text, "steps" a number.
+    An answer that is a worked solution is read as one, and is the "solution" where there is none.
     """
     answer = row.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
@@ -113,12 +118,35 @@ def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str,
     id = row.get("id", line)
     if isinstance(id, bool) or not isinstance(id, str | int):
         raise ValueError(f"{where}: field 'id' is {id!r}; it must be text or a whole number")
-    meta = {name: row[name] for name in row if name not in ("prompt", "answer", "id")}
-    if "solution" in meta:
+    answer, solution = _final_answer(answer.strip(), where)
+    meta = {"solution": solution} if solution else {}
+    meta |= {name: row[name] for name in row if name not in ("prompt", "answer", "id")}
+    if "solution" in row:
         text_field(row, "solution", where)
     if not isinstance(meta.get("steps", 0), int):
         raise ValueError(f"{where}: field 'steps' is {meta['steps']!r}; it must be a whole number")
-    return str(id), text_field(row, "prompt", where), answer.strip(), meta
+    return str(id), text_field(row, "prompt", where), answer, meta
+
+
+def _final_answer(text: str, where: str) -> tuple[str, str]:
+    """The answer that a text states as a completion would, and the work before it, if any."""
+    if not _STATES.search(text):
+        if "\n" in text and len(_WORD.findall(text)) > _MAX_WORDS:
+            raise ValueError(
+                f"{where}: field 'answer' begins with {text[:40]!r} and has several lines, none of "
+                "them marked as the answer; give the final answer alone, or end with '#### ' and "
+                "the answer"
+            )
+        return text, ""
+    answer = extract_answer(text)
+    if not answer or not answer.strip():
+        raise ValueError(
+            f"{where}: field 'answer' ends in {text[-40:]!r}, with nothing behind its '####' or in "
+            "its \\boxed{}; give the final answer alone, or end with '#### ' and the answer"
+        )
+    work = text.rpartition("####")[0] if text.endswith(f"#### {answer}") else text
+    work = _CALCULATION.sub("", work).strip()
+    return answer.strip(), "" if _STATES.match(work) else work
 
 
 def _type(row: Row) -> dict[str, Any]:

@@ -81,6 +81,28 @@ def test_users_rows_may_have_ids_numbers_and_fields_of_their_own():
     assert (third.id, third.answer, third.source) == ("7", "0.00001", "my.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "solution"),
+    [
+        (GSM8K[1]["answer"], "3,000", "2*3 = 6\n6*500 = 3,000"),
+        ("work\n#### 72", "72", "work"),
+        ("#### 72 ", "72", None),
+        (r"Then $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}", r"Then $x = \boxed{\frac{1}{2}}$."),
+        ("First \\boxed{1},\nat last \\fbox{2}", "2", "First \\boxed{1},\nat last \\fbox{2}"),
+        ("So \\boxed{7}.\n#### 7", "7", "So \\boxed{7}."),
+        (r"\boxed{(1,2)}", "(1,2)", None),
+        ("90\\text{ square\nunits}", "90\\text{ square\nunits}", None),
+        ("x = 2,\ny = 3", "x = 2,\ny = 3", None),
+        ("第一象限", "第一象限", None),
+    ],
+)  # fmt: skip
+def test_a_users_answer_that_is_a_worked_solution_is_read_as_one(text, answer, solution):
+    (problem,) = read(rows.users_own, [{"prompt": "What?", "answer": text}])
+    assert (problem.answer, problem.meta.get("solution")) == (answer, solution)
+    own = {"prompt": "What?", "answer": text, "solution": "Mine."}
+    assert read(rows.users_own, [own])[0].meta == {"solution": "Mine."}
+
+
 @given(st.integers() | st.floats(-1e20, 1e20))
 def test_users_numbers_keep_their_value(value):
     (problem,) = read(rows.users_own, [{"prompt": "What?", "answer": value}])
@@ -117,6 +139,14 @@ MAWPS_ROW = {"input": "a", "target": 1.0}
         (rows.users_own, {"answer": "1"}, "field 'prompt' is None; it must be text"),
         (rows.users_own, {"prompt": "a"}, "field 'answer' is None; it must be text or a number"),
         (rows.users_own, {"prompt": "a", "answer": ""}, "the answer '' states nothing"),
+        (rows.users_own, {"prompt": "a", "answer": "\u200b"}, "states nothing"),
+        (rows.users_own, {"prompt": "a", "answer": "work\n####"}, "with nothing behind its '####'"),
+        (rows.users_own, {"prompt": "a", "answer": r"so \boxed{5"}, "ends in 'so \\\\boxed{5'"),
+        (
+            rows.users_own,
+            {"prompt": "a", "answer": "She sold 48/2 = 24 clips in May.\nShe sold 48+24 = 72."},
+            "several lines, none of them marked as the answer; give the final answer alone",
+        ),
         (rows.users_own, {"prompt": "a", "answer": [1]}, "field 'answer' is [1]"),
         (rows.users_own, {"prompt": "a", "answer": 1, "id": 1.5}, "field 'id' is 1.5"),
         (rows.users_own, {"prompt": "a", "answer": 1, "solution": 2}, "field 'solution' is 2"),
