@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permix_jax.rewards.latex import MAX_ANSWER_CHARS, form, read
+from permix_jax.rewards.latex import MAX_ANSWER_CHARS, form, plain, read
 
 PIECES = [
     "\\frac", "\\sqrt[", "\\text{", "\\left(", "\\begin{array}{cc}", "\\end{array}", "^", "_", "**",
@@ -50,6 +50,15 @@ def test_unlike_answers_are_unlike(one, other):
 )  # fmt: skip
 def test_what_no_honest_answer_holds_is_refused(text):
     assert read(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [("５", "5"), ("（１，２）", "(1,2)"), ("e\u0301", "é"), ("\u200b\ufeffда\u202e", "да"),
+     ("m²", "m²"), ("½", "½"), ("𝑥", "x"), ("①", "1"), (r"\frac12", r"\frac12")],
+)  # fmt: skip
+def test_characters_have_one_spelling_and_raised_ones_stay(text, same):
+    assert plain(text) == same
 
 
 @settings(deadline=None)
