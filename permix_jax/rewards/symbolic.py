@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Rational
+from sympy import Basic, Expr, Rational
 from sympy.core.cache import clear_cache
 from sympy.core.evalf import PrecisionExhausted
 from sympy.core.random import seed
@@ -126,6 +126,8 @@ def _differ(one: Basic, two: Basic) -> bool:
     sympy bounds the error of its digits: it computes with up to 60 of them to be sure of 3. That
     takes milliseconds, where algebra may find no end. Letters stand for positive numbers.
     """
+    if not isinstance(one, Expr) or not isinstance(two, Expr):
+        return False
     difference = one - two
     letters = sorted(difference.free_symbols, key=str)
     point = {letter: Rational(618 + 97 * i, 1000) for i, letter in enumerate(letters)}

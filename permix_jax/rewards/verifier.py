@@ -123,7 +123,9 @@ class Verifier:
         self._remember(found)
         return {pair: verdict for pair, (verdict, _) in found.items()}
 
-    def _retried(self, found: dict[Undecided, tuple[Verdict, int]]):
+    def _retried(
+        self, found: dict[Undecided, tuple[Verdict, int]]
+    ) -> dict[Undecided, tuple[Verdict, int]]:
         """Those whose verdict is unknown, each graded alone, but for what was so already."""
         return {
             pair: (*self._pool.grade([pair], math.inf, RETRY_PATIENCE), RETRY_PATIENCE)

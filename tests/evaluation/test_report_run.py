@@ -112,6 +112,16 @@ def test_the_difference_is_paired_and_left_out_where_others_were_asked(tmp_path)
     assert columns == ["measure", "base", "trained", "what it is"]
 
 
+def test_answers_without_a_verdict_are_said(tmp_path):
+    workdir = write_run(tmp_path)
+    path = max(workdir.glob("eval/*/stability.json"), key=lambda p: int(p.parent.name))
+    known = json.loads(path.read_text())
+    assert "verdict" not in section(run_report(workdir), "results")["note"]
+    path.write_text(json.dumps(known | {"unknown_verdicts": 4, "problems_left_out": 1}))
+    said = "trained: 4 answers without a verdict; the problems with one (1) are left out for every"
+    assert said in section(run_report(workdir), "results")["note"]
+
+
 def test_what_a_model_wrote_stays_text(tmp_path):
     page, report, markdown = written(write_run(tmp_path, completion=ATTACK))
     assert len(page.scripts) == 2 and page.errors == []

@@ -144,7 +144,7 @@ def _final_answer(text: str, where: str) -> tuple[str, str]:
             f"{where}: field 'answer' ends in {text[-40:]!r}, with nothing behind its '####' or in "
             "its \\boxed{}; give the final answer alone, or end with '#### ' and the answer"
         )
-    work = text.rpartition("####")[0] if text.endswith(f"#### {answer}") else text
+    work = text.rpartition("####")[0] if "####" in text else text
     work = _CALCULATION.sub("", work).strip()
     return answer.strip(), "" if _STATES.match(work) else work
 

@@ -86,6 +86,7 @@ def test_users_rows_may_have_ids_numbers_and_fields_of_their_own():
     [
         (GSM8K[1]["answer"], "3,000", "2*3 = 6\n6*500 = 3,000"),
         ("work\n#### 72", "72", "work"),
+        ("work ####72", "72", "work"),
         ("#### 72 ", "72", None),
         (r"Then $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}", r"Then $x = \boxed{\frac{1}{2}}$."),
         ("First \\boxed{1},\nat last \\fbox{2}", "2", "First \\boxed{1},\nat last \\fbox{2}"),
