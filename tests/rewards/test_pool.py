@@ -176,8 +176,9 @@ def start_worker():
 def test_a_worker_ends_with_its_stdin_even_when_it_is_busy():
     with start_worker() as worker:
         assert json.loads(worker.stdout.readline()) == {"ready": True}
-        hard = r"(\sin x+\cos x+\tan x+\ln x)^{40}"
-        worker.stdin.write(json.dumps({"answer": hard, "gold": f"{hard}+\\sin(\\ln x)"}) + "\n")
+        inner = r"(\sin x+\cos x+\tan x+\ln x)^{4}"
+        hard = {"answer": rf"\sin^2({inner})", "gold": rf"1-\cos^2({inner})", "steps": 10**12}
+        worker.stdin.write(json.dumps(hard) + "\n")
         worker.stdin.close()
         assert worker.wait(PATIENCE) == 0
 
