@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from permix_jax.checkpoints import newest_step
 from permix_jax.evaluation.generate import Answer, answers_of, generate
 from permix_jax.evaluation.results import read_json
+from permix_jax.json_lines import require_encodable
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
@@ -69,8 +70,8 @@ class Chat:
           seed: of the draws, the same for both.
 
         Raises:
-          ValueError: an empty message or persona, words that the tokenizer lacks, or a prompt that
-            with `max_new_tokens` outgrows the model's context.
+          ValueError: an empty message or persona, one that UTF-8 cannot hold, words that the
+            tokenizer lacks, or a prompt that with `max_new_tokens` outgrows the model's context.
         """
         if isinstance(persona, str):
             persona = Persona("chat", "chat", persona, "chat", "heldout", self.placement)
@@ -118,6 +119,7 @@ def _prompt(
     for name, text in ("persona", persona and persona.system_prompt), ("message", message):
         if text is not None and not text.strip():
             raise ValueError(f"{name} is empty; write one" + " or None" * (name == "persona"))
+        require_encodable(text, f"the {name}")
     tokens, tokenizer = render(policy.tokenizer, persona, message), policy.tokenizer
     if tokenizer.unk_token_id in tokens:
         words = dict.fromkeys(render_text(tokenizer, persona, message).split())

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def write_text(path: Path, text: str) -> None:
     """UTF-8; makes the folder if need be. Raises OSError that names the file, as `append`."""
@@ -43,14 +45,40 @@ def write_json(path: Path, record: Any) -> None:
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
+def require_file(path: Path, remedy: str) -> None:
+    """Raises FileNotFoundError with the remedy; ValueError where only a pointer to it is there."""
+    if not path.is_file():
+        what = "a folder, not a file" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}; {remedy}")
+    with path.open("rb") as file:
+        refuse_lfs_pointer(file.read(len(_LFS_POINTER)), str(path))
+
+
+def refuse_lfs_pointer(content: bytes, name: str) -> None:
+    """Raises ValueError where the beginning of a file says that Git LFS has yet to fetch it."""
+    if content.startswith(_LFS_POINTER):
+        raise ValueError(
+            f"{name}: a Git LFS pointer in place of the file; run 'git lfs pull' in its folder"
+        )
+
+
 def read_json(path: Path, remedy: str) -> Any:
     """Raises FileNotFoundError with the remedy, ValueError with the line where it is not JSON."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {remedy}")
+    require_file(path, remedy)
     try:
         return json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON in UTF-8 ({error})") from None
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """As `read_json`; ValueError too where the file holds anything but a JSON object."""
+    content = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object but {type(content).__name__}; {remedy}")
+    return content
 
 
 def write_rows(path: Path, rows: Iterable[Mapping]) -> None:

@@ -68,6 +68,10 @@ def test_what_cannot_be_asked_is_refused(chat, tmp_path, workdir):
         chat.ask(None, " ")
     with pytest.raises(ValueError, match="persona is empty; write one or None"):
         chat.ask("", SUM)
+    with pytest.raises(ValueError, match=r"^the message holds '\\ud83d', one half of a surrogate"):
+        chat.ask(None, "what is \ud83d ?")
+    with pytest.raises(ValueError, match=r"^the persona holds '\\udc00', one half of a surrogate"):
+        chat.ask("you are \udc00", SUM)
     with pytest.raises(FileNotFoundError, match="name the workdir of a run"):
         open_chat(tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint 7; there are"):

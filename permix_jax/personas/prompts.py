@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from permix_jax.json_lines import require_encodable
 from permix_jax.personas.persona import Persona
 from permix_jax.tasks.problem import Problem
 
@@ -19,7 +20,12 @@ def chat_messages(persona: Persona | None, prompt: str) -> list[dict[str, str]]:
     """The conversation before the answer, in the form that chat templates take.
 
     A persona placed in the user turn stands before the problem, with a blank line between them.
+
+    Raises ValueError for a text that no tokenizer takes: one that UTF-8 cannot hold.
     """
+    require_encodable(prompt, "the prompt")
+    if persona is not None:
+        require_encodable(persona.system_prompt, f"the text of persona {persona.id!r}")
     if persona is not None and persona.placement == "user":
         return [{"role": "user", "content": f"{persona.system_prompt}\n\n{prompt}"}]
     user = {"role": "user", "content": prompt}

@@ -220,6 +220,12 @@ def test_a_reply_without_text_is_empty_and_one_cut_off_is_marked(cache):
     assert list(replies.values()) == [Reply(""), Reply("so far", truncated=True)]
 
 
+def test_half_a_surrogate_pair_in_a_reply_becomes_a_question_mark(cache):
+    with chat_server(lambda *_: "cut off \ud83d: 4") as server:
+        replies = put(judge_at(server.url), cache, PROMPTS[:1])
+    assert list(replies.values()) == [Reply("cut off ?: 4")]
+
+
 def test_what_is_under_way_when_a_judge_fails_is_kept(cache):
     """The second of two requests fails first; the first is answered after that, and counts."""
     failed = []

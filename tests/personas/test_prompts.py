@@ -45,6 +45,14 @@ def test_a_persona_is_the_system_message():
     assert chat_messages(None, "add 1 2") == [{"role": "user", "content": "add 1 2"}]
 
 
+def test_half_a_surrogate_pair_never_reaches_the_tokenizer(tokenizer):
+    half = r"holds '\\ud83d', one half of a surrogate pair; write the whole character, or leave it"
+    with pytest.raises(ValueError, match=f"^the prompt {half} out$"):
+        render(tokenizer, PIRATE, "add \ud83d")
+    with pytest.raises(ValueError, match=f"^the text of persona 'pirate' {half} out$"):
+        render_text(tokenizer, replace(PIRATE, system_prompt="\ud83d"), "add")
+
+
 def test_a_persona_may_stand_in_the_users_turn(tokenizer):
     told = replace(PIRATE, placement="user")
     assert chat_messages(told, "add 1 2") == [

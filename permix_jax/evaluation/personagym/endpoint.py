@@ -95,6 +95,8 @@ class Endpoint:
                 raise TypeError
         except (AttributeError, IndexError, TypeError):
             raise _NoCompletion(f"what came is no chat completion: {completion!r}") from None
+        # JSON can spell half of a surrogate pair, which no later prompt or file can hold.
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return Reply(text, truncated=choice.finish_reason == "length")
 
     def _after(self, error: Exception, attempt: int) -> str:
