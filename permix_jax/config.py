@@ -118,6 +118,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.mlp_dim": _at_least(1),
     "model.head_chunk": _at_least(1),
     "model.remat": _one_of(*REMAT),
+    "model.ignore_fields": (
+        (lambda v: v == "" or all(re.fullmatch(r"[\w.]+", name) for name in v.split(","))),
+        "use names of fields of the model's config.json, with commas and no spaces",
+    ),
     "lora.rank": _at_least(0),
     "lora.alpha": _above(0),
     "lora.targets": (

@@ -46,7 +46,7 @@ from permix_jax.training.stop import StopRequest
 from permix_jax.workdir import cache_folder
 
 # What computes a policy, but does not decide which one it is.
-_HOW = {"dtype", "param_dtype", "base_dtype", "remat", "head_chunk"}
+_HOW = {"dtype", "param_dtype", "base_dtype", "remat", "head_chunk", "ignore_fields"}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from permix_jax.models.config import ModelConfig
 from permix_jax.models.huggingface import config_to_hf, params_to_hf, weights
 from permix_jax.models.params import merge_adapters
 from permix_jax.models.policy import Policy
+from permix_jax.models.pretrained import is_plain
 from permix_jax.models.weights import write_weights
 from permix_jax.policies import load_trained_params, policy_and_base
 from permix_jax.sharding import make_mesh
@@ -53,7 +54,7 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
         if adapter:
             base_name = config.model.source
-            if config.sft.steps or not base_name or base_name.startswith("pypi:"):
+            if config.sft.steps or not base_name or not is_plain(base_name, cache_folder()):
                 base_name = str(out / "base")
                 _write_model(policy, load_base(), dtype, out / "base")
             trained = load_params(workdir / "checkpoints", policy.model, mesh, step)

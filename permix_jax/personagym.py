@@ -162,7 +162,7 @@ def _questions(config: ConfigDict, questions: list[Question]) -> list[Question]:
 def _identity(config: ConfigDict) -> dict[str, Any]:
     """The fields of the config that answers depend on, beside the questions."""
     parts = {
-        "model": set(config.model) - {"head_chunk", "remat"},
+        "model": set(config.model) - {"head_chunk", "remat", "ignore_fields"},
         "lora": set(config.lora),
         "personagym": {"temperature", "top_p", "max_new_tokens", "batch_size"},
     }

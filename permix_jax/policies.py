@@ -14,9 +14,8 @@ from permix_jax.checkpoints import load_params
 from permix_jax.models.config import Lora, ModelConfig
 from permix_jax.models.params import create_params, join, without_lora
 from permix_jax.models.policy import Policy
-from permix_jax.models.pretrained import open_pretrained
+from permix_jax.models.pretrained import load_pretrained, open_pretrained
 from permix_jax.models.transformer import Decoder
-from permix_jax.models.weights import load_weights
 from permix_jax.randomness import key
 from permix_jax.tasks.latent_style import build_tokenizer
 
@@ -33,12 +32,14 @@ def build_policy(
     if lora:
         param_dtype = config.lora.base_dtype
     if m.source:
+        # Runs made before the field was there have configs without it.
+        ignore = [name for name in m.get("ignore_fields", "").split(",") if name]
         found = open_pretrained(
-            m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking
+            m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking, ignore
         )
         shape = replace(found.config, lora=lora)
         policy = Policy(Decoder(shape), found.tokenizer, found.end_tokens)
-        return policy, lambda model: load_weights(found.folder, model, mesh)
+        return policy, lambda model: load_pretrained(found, model, mesh)
     tokenizer = build_tokenizer()
     shape = ModelConfig(
         vocab_size=len(tokenizer),

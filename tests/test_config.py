@@ -33,6 +33,16 @@ def config_with(**fields):
     return config
 
 
+@pytest.mark.parametrize(("names", "holds"), [("", True), ("a,_b.c", True), ("a, b", False)])
+def test_ignored_fields_are_names_with_commas(names, holds):
+    config = config_with(**{"model.ignore_fields": names})
+    if holds:
+        require_valid(config)
+    else:
+        with pytest.raises(ValueError, match="^model.ignore_fields is 'a, b'; use names of fields"):
+            require_valid(config)
+
+
 # ---- the config files -----------------------------------------------------------------------
 
 

@@ -47,11 +47,11 @@ def test_a_whole_surrogate_pair_and_a_zero_character_are_text():
         (rb'{"\ud83d": 1}', rf"x.jsonl:1: field '\\ud83d' holds '\\ud83d', {HALF}"),
         (
             b'{"a": "\xff"}',
-            r"x.jsonl:1: not a JSON object: the text is not UTF-8 \(invalid .*\); save the .* as UTF-8",
+            r"x.jsonl:1: not a JSON object: the text is not UTF-8 \(invalid .*\); save .* as UTF-8",
         ),
         (
             b'{"a": "\xed\xa0\xbd"}',
-            r"x.jsonl:1: not a JSON object: the text is not UTF-8 \(invalid .*\); save the .* as UTF-8",
+            r"x.jsonl:1: not a JSON object: the text is not UTF-8 \(invalid .*\); save .* as UTF-8",
         ),
         ('{"a": 1}'.encode("utf-16"), "x.jsonl: the text is in UTF-16, .* as UTF-8"),
         ('{"a": 1}'.encode("utf-16-be"), "x.jsonl: the text is in UTF-16, .* as UTF-8"),

@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from permix_jax.files import require_file
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.huggingface import config_from_hf, weights
 from permix_jax.models.weights import write_weights
@@ -68,12 +69,15 @@ def convert_gguf(path: Path, folder: Path):
 
     Raises:
       ImportError: the `gguf` package is not installed.
-      ValueError: the file holds something other than a Llama model with a byte-level tokenizer.
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged, one part of several, or holds something other than a Llama
+        model with a byte-level tokenizer in types of numbers that the package reads.
     """
     require_gguf()
-    reader = gguf.GGUFReader(path)
-    metadata = _Metadata((name, field.contents()) for name, field in reader.fields.items())
+    require_file(path, "name a GGUF file")
+    reader, metadata = _read(path)
     _check(metadata)
+    _check_types(reader)
     hf_config = _hf_config(metadata, tied="output.weight" not in {t.name for t in reader.tensors})
     config = config_from_hf(hf_config)
 
@@ -86,7 +90,36 @@ def convert_gguf(path: Path, folder: Path):
         write_weights(folder, _tensors(reader, config, progress), _SHARD_BYTES)
 
 
+def _read(path: Path) -> tuple[Any, _Metadata]:
+    try:
+        reader = gguf.GGUFReader(path)
+        fields = [(name, field.contents()) for name, field in reader.fields.items()]
+    except (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError) as error:
+        # The reader trusts the file: what a damaged one raises depends on where the damage is.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: not a whole GGUF file ({reason}); fetch it again") from None
+    return reader, _Metadata(fields)
+
+
+def _check_types(reader) -> None:
+    """Raises ValueError for a tensor of a type that cannot be de-quantised; reads a row of each."""
+    for tensor in {t.tensor_type: t for t in reader.tensors}.values():
+        row = tensor.data[:1] if tensor.data.ndim > 1 else tensor.data
+        try:
+            gguf.dequantize(row, tensor.tensor_type)
+        except NotImplementedError:
+            raise ValueError(
+                f"GGUF: tensor {tensor.name} is of type {tensor.tensor_type.name}, which is not "
+                "read; use a file of F16, Q8_0 or Q4_K, or the model's Hugging Face folder"
+            ) from None
+
+
 def _check(metadata: _Metadata):
+    if (parts := metadata.get("split.count", 1)) > 1:
+        raise ValueError(
+            f"GGUF: split.count = {parts}: the file is one part of the model; join the parts "
+            "(llama-gguf-split --merge)"
+        )
     for key, value in _REQUIRED.items():
         if metadata.get(key, False) != value:
             raise ValueError(

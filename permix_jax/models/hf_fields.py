@@ -5,12 +5,12 @@ A field that may change what the model computes and is not known here is refused
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 
 LLAMA, QWEN, GEMMA = "LlamaForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM"
 LAYER_TYPES = ("full_attention", "sliding_attention")
@@ -47,6 +47,7 @@ _REQUIRED = {
     "attention_bias": (None, False),
     "partial_rotary_factor": (None, 1.0),
     "quantization_config": (None,),
+    "transformers_weights": (None,),
 }
 FAMILIES = {
     LLAMA: _Family(
@@ -89,22 +90,26 @@ FAMILIES = {
             "text_config vision_config tie_word_embeddings mm_tokens_per_image boi_token_index "
             "eoi_token_index image_token_index boi_token_id eoi_token_id image_token_id".split()
         ),
-        {"quantization_config": (None,)},
+        {"quantization_config": (None,), "transformers_weights": (None,)},
     ),
 }
 # Fields that leave what any of them computes as it is.
 _NEUTRAL = frozenset(
-    # what the model is, and what wrote the file
-    "architectures model_type torch_dtype dtype transformers_version transformers.js_config "
-    "_name_or_path _attn_implementation_autoset is_llama_config unsloth_fixed unsloth_version "
-    # training and caches
-    "initializer_range attention_dropout use_cache cache_implementation "
-    # tokens, and defaults of generation
-    "bos_token_id eos_token_id pad_token_id do_sample max_length temperature top_k top_p "
-    # what transformers returns, and how it gets there
+    # what the model is called, and what wrote or trained it
+    "architectures model_type name_or_path _name_or_path _model_name_or_path model_name "
+    "_commit_hash finetuning_task torch_dtype dtype use_bfloat16 xla_device torchscript "
+    "transformers_version transformers.js_config is_llama_config is_decoder tf_legacy_loss "
+    "unsloth_fixed unsloth_version initializer_range attention_dropout gradient_checkpointing "
+    "neftune_noise_alpha "
+    # how transformers computes the same, and what it returns
+    "attn_implementation _attn_implementation _attn_implementation_internal "
+    "_attn_implementation_autoset _experts_implementation _flash_attn_2_enabled "
     "return_dict output_hidden_states output_attentions chunk_size_feed_forward id2label label2id "
-    "num_labels problem_type".split()
-)
+    "num_labels problem_type "
+    # tokenizers and prompts
+    "tokenizer_class prefix task_specific_params unk_token_id sep_token_id cls_token_id "
+    "mask_token_id".split()
+) | frozenset(vars(GenerationConfig()))  # which transformers does not read from config.json
 # The types of RoPE, each with what its parameters hold beside the type and theta.
 _ROPE_TYPES = {
     "default": frozenset(),
@@ -115,13 +120,25 @@ _ROPE_TYPES = {
 }
 
 
-def read_fields(hf: Mapping[str, Any]) -> tuple[str, PreTrainedConfig]:
+def read_fields(
+    hf: Mapping[str, Any], ignore: Collection[str] = ()
+) -> tuple[str, PreTrainedConfig]:
     """The architecture of a config.json's text model, and its fields in transformers' newest form.
 
+    Args:
+      ignore: names of fields that are not known here and are to be passed over.
+
     Raises:
-      ValueError: one line that names a field that is missing, not known, or not supported.
+      ValueError: one line that names a field that is missing, not known, or not supported; or one
+        of `ignore` that decides what is computed.
     """
-    architecture, fields = _text_model(hf)
+    for field in ignore:
+        if any(field in family.read | family.required.keys() for family in FAMILIES.values()):
+            raise ValueError(
+                f"model.ignore_fields names {field}, which decides what the model computes; "
+                "name fields that change nothing"
+            )
+    architecture, fields = _text_model(hf, frozenset(ignore))
     given = copy.deepcopy(
         {name: fields[name] for name in FAMILIES[architecture].read if name in fields}
     )
@@ -151,12 +168,12 @@ def refuse(field: str, value: Any, kind: str):
     )
 
 
-def _text_model(hf: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def _text_model(hf: Mapping[str, Any], ignore: frozenset[str]) -> tuple[str, Mapping[str, Any]]:
     architectures = hf.get("architectures")
     if architectures not in ([name] for name in FAMILIES):
         refuse("architectures", architectures, f"of {', '.join(FAMILIES)}")
     (architecture,) = architectures
-    _check_fields(architecture, hf)
+    _check_fields(architecture, hf, ignore)
     if architecture != _MULTIMODAL:
         return architecture, hf
     if not isinstance(hf["text_config"], Mapping):
@@ -164,11 +181,11 @@ def _text_model(hf: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     # The head belongs to the whole model, and so does the word on whether it is tied.
     tied = {name: hf[name] for name in ("tie_word_embeddings",) if hf.get(name) is not None}
     fields = {**hf["text_config"], **tied}
-    _check_fields(GEMMA, fields)
+    _check_fields(GEMMA, fields, ignore)
     return GEMMA, fields
 
 
-def _check_fields(architecture: str, fields: Mapping[str, Any]):
+def _check_fields(architecture: str, fields: Mapping[str, Any], ignore: frozenset[str]):
     family = FAMILIES[architecture]
     for field in family.needed:
         if fields.get(field) is None:
@@ -177,11 +194,12 @@ def _check_fields(architecture: str, fields: Mapping[str, Any]):
     for field, supported in required.items():
         if fields.get(field) not in supported:
             refuse(field, fields[field], f"where it is {json.dumps(supported[-1])}")
-    known = family.read | required.keys() | _NEUTRAL
+    known = family.read | required.keys() | _NEUTRAL | ignore
     for field, value in fields.items():
         # What is off, whatever it is, changes nothing.
         if field not in known and value is not None and value is not False:
-            refuse(field, value, "without it, or remove it if it changes nothing that is computed")
+            kind = "without it, or if it changes nothing that is computed, name it in "
+            refuse(field, value, kind + "model.ignore_fields")
 
 
 def _check_ropes(fields: dict[str, Any], by_layer_type: bool):

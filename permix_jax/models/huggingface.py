@@ -4,7 +4,7 @@ One table (`weights`) says which parameter is which tensor; both directions read
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from math import prod
 from typing import Any, NamedTuple
@@ -29,17 +29,18 @@ def config_from_hf(
     param_dtype: str = "float32",
     dtype: str = "float32",
     remat: str = "none",
+    ignore: Collection[str] = (),
 ) -> ModelConfig:
     """The ModelConfig of a config.json; of a model that reads images, that of its text part.
 
     Absent fields have the defaults of transformers' config classes. RoPE's fields and those of
-    local layers are read where transformers 4 and 5 write them.
+    local layers are read where transformers 4 and 5 write them. `ignore`: as in `read_fields`.
 
     Raises:
       ValueError: the architecture is not supported; or a field is missing, not known, or asks for
         something that the Decoder does not compute.
     """
-    architecture, c = read_fields(hf)
+    architecture, c = read_fields(hf, ignore)
     layer_types = getattr(c, "layer_types", ())
     local = tuple(i for i, kind in enumerate(layer_types) if kind == "sliding_attention")
     ropes = c.rope_parameters

@@ -1,6 +1,7 @@
 """Parameters of a decoder: made, laid out on the mesh, and split into trained and frozen ones."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -110,12 +111,17 @@ def merge_adapters(model: Decoder, params: dict, dtype: str | None = None) -> di
     if lora is None:
         return params
     adapters, base = (flatten_dict(part, sep="/") for part in split_trained(model, params))
-
-    @jax.jit
-    def merged(weight, a, b):
-        change = jnp.tensordot(a, b, 1, preferred_element_type=jnp.float32)
-        return (weight + change * (lora.alpha / lora.rank)).astype(dtype or weight.dtype)
-
     for path in [path for path in base if path + _ADAPTER[0] in adapters]:
-        base[path] = merged(base[path], *(adapters[path + end] for end in _ADAPTER))
+        halves = (adapters[path + end] for end in _ADAPTER)
+        base[path] = plus_product(base[path], *halves, lora.alpha / lora.rank, dtype)
     return unflatten_dict(base, sep="/")
+
+
+@partial(jax.jit, static_argnames="dtype")
+def plus_product(weight, a, b, scale: float, dtype: str | None = None) -> jax.Array:
+    """weight [*inputs, *outputs] + scale * a [*inputs, rank] @ b [rank, *outputs], summed in f32.
+
+    `dtype`: of the result; None: that of `weight`.
+    """
+    change = jnp.tensordot(a, b, 1, preferred_element_type=jnp.float32)
+    return (weight + change * scale).astype(dtype or weight.dtype)

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from permix_jax.files import read_json
+from permix_jax.files import read_object, require_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +50,30 @@ def load_tokenizer(
       ValueError: the tokenizer is of another model, has no pad token or chat template, or one that
         drops a persona, depends on the day, or has no switch for `thinking`.
     """
-    if not (folder / "tokenizer.json").is_file():
-        raise FileNotFoundError(
-            f"{folder / 'tokenizer.json'}: no such file; save the model's fast tokenizer there"
-        )
-    # Not AutoTokenizer: some classes rebuild the pre-tokenizer and ignore the file's.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = _read_tokenizer(folder)
     tokenizer.chat_template = _with_defaults(_chat_template(folder, tokenizer), thinking)
     tokenizer = _within_vocabulary(tokenizer, vocab_size)
     _set_pad_token(tokenizer, pad_token)
     _require_persona_reaches_model(tokenizer)
     _require_no_date_of_today(tokenizer)
     return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    path, remedy = folder / "tokenizer.json", "save the model's fast tokenizer there"
+    if (folder / "tokenizer.model").is_file():
+        remedy = "tokenizer.model alone is not read: save the model's fast tokenizer there"
+    require_file(path, remedy)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        _read_if_there(folder / name)
+    try:
+        # Not AutoTokenizer: some classes rebuild the pre-tokenizer and ignore the file's.
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as error:  # the Rust library raises no narrower class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"{path}: not a tokenizer that can be read ({reason}); fetch it again"
+        ) from None
 
 
 def end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
@@ -217,4 +229,4 @@ def _turn_end(tokenizer, ends: list[int]) -> int | None:
 
 
 def _read_if_there(path: Path) -> dict:
-    return read_json(path, "") if path.is_file() else {}
+    return read_object(path, "fetch it again") if path.is_file() else {}

@@ -5,7 +5,6 @@ memory that becomes the array (on CPU; elsewhere it is copied to the device and 
 memory holds what CPU devices hold, and beside it less than the largest tensor.
 """
 
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
@@ -20,17 +19,15 @@ from jax.sharding import Mesh, Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from permix_jax.files import write_json
+from permix_jax.files import require_file, write_json
+from permix_jax.models.formats import COPY_ALL, INDEX, SINGLE, weight_files
 from permix_jax.models.huggingface import Weight, text_name, weights
 from permix_jax.models.params import param_shardings, without_lora
 from permix_jax.models.transformer import Decoder
 from permix_jax.progress import Progress
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_DTYPES = ("BF16", "F16", "F32", "F64")
+DTYPES = ("BF16", "F16", "F32", "F64")
 _BLOCK = 2**19  # elements: small enough for caches to hold while a block is transposed
 _BLOCKS_PER_MAPPING = 8
 
@@ -49,8 +46,10 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
     def __init__(self, folder: Path):
         self._stored = {}
-        for path, promised in weight_files(folder).items():
-            with _open(path) as file:
+        files = weight_files(folder)
+        placed = {name: path for path, promised in files.items() for name in promised}
+        for path, promised in files.items():
+            with open_safetensors(path) as file:
                 names = set(file.keys())
                 if lacking := promised - names:
                     raise ValueError(
@@ -58,12 +57,14 @@ class Checkpoint(Mapping[str, np.ndarray]):
                         "fetch both files again"
                     )
                 for name in names:
+                    if placed.get(name, path) != path:
+                        continue  # an older copy: the index says that another file has it
                     tensor = file.get_slice(name)
                     shape = tuple(tensor.get_shape())
                     self._stored[name] = _Stored(path, shape, tensor.get_dtype())
 
     def __getitem__(self, name: str) -> np.ndarray:
-        with _open(self._stored[name].path) as file:
+        with open_safetensors(self._stored[name].path) as file:
             return file.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -86,7 +87,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
         step = max(1, _BLOCK // prod(shape[1:]))
         for mapped in range(start, stop, step * _BLOCKS_PER_MAPPING):
             # Pages that were read count as resident memory for as long as the file is mapped.
-            with _open(path) as file:
+            with open_safetensors(path) as file:
                 tensor = file.get_slice(name)
                 end = min(stop, mapped + step * _BLOCKS_PER_MAPPING)
                 for row in range(mapped, end, step):
@@ -96,38 +97,12 @@ class Checkpoint(Mapping[str, np.ndarray]):
                 del tensor
 
 
-def weight_files(folder: Path) -> dict[Path, set[str]]:
-    """The folder's safetensors files, each with the tensors that the index, if any, says it has.
-
-    Raises:
-      FileNotFoundError: there are none.
-      ValueError: the index is damaged.
-    """
-    single, index = folder / SINGLE, folder / INDEX
-    if index.is_file():
-        files = {}
-        try:
-            for name, file in json.loads(index.read_text("utf-8"))["weight_map"].items():
-                files.setdefault(folder / file, set()).add(name)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{index}: damaged (no weight_map); fetch it again") from None
-        return files
-    if not single.is_file():
-        if others := sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pth")):
-            raise FileNotFoundError(
-                f"{single}: no such file, and {others[0]} is not read; convert the weights to "
-                "safetensors (load the model with transformers and call save_pretrained)"
-            )
-        raise FileNotFoundError(f"{single}: no such file; copy the whole checkpoint folder")
-    return {single: set()}
-
-
-def _open(path: Path):
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; copy the whole checkpoint folder")
+def open_safetensors(path: Path):
+    """The opened file, a context manager; raises as `require_file`, ValueError if it is damaged."""
+    require_file(path, COPY_ALL)
     try:
         return safe_open(path, framework="numpy")
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: damaged ({error}); fetch it again") from None
 
 
@@ -188,9 +163,9 @@ def _check(weight: Weight, shape: tuple[int, ...], dtype: str) -> None:
             f"tensor {weight.name} has shape {shape}, expected {weight.hf_shape}: "
             "take the weights and config.json from the same checkpoint"
         )
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise ValueError(
-            f"tensor {weight.name} has dtype {dtype}, expected one of {', '.join(_DTYPES)}: "
+            f"tensor {weight.name} has dtype {dtype}, expected one of {', '.join(DTYPES)}: "
             "use a checkpoint that is not quantised"
         )
 

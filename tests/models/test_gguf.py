@@ -1,6 +1,7 @@
 """GGUF files compute what their Hugging Face twins compute, or are refused."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_llama import HF, TOKENS, logits, open_, random_tensors, write_folder, write_gguf
 
 from permix_jax.models import gguf as gguf_module
+from permix_jax.models import pretrained
 from permix_jax.models.gguf import convert_gguf
 from permix_jax.models.weights import Checkpoint
 
@@ -51,6 +53,115 @@ def test_quantised_tensors_are_restored(tmp_path, monkeypatch):
     step = np.abs(tensors[name]).max() / 127
     np.testing.assert_allclose(restored, tensors[name], rtol=2**-11, atol=step / 2 * 1.01)
     assert not np.array_equal(restored, tensors[name])
+
+
+def write_quantised(path, monkeypatch, kind, blocks: np.ndarray):
+    """A file whose layers are 256 wide, the first gate being `blocks` [256 rows, bytes]."""
+    gguf = pytest.importorskip("gguf", reason="GGUF files need the gguf package")
+    for field in ("hidden_size", "intermediate_size"):
+        monkeypatch.setitem(HF, field, 256)
+    add = gguf.GGUFWriter.add_tensor
+
+    def add_tensor(self, name, tensor):
+        gate = name == "blk.0.ffn_gate.weight"
+        add(self, name, blocks if gate else tensor, raw_dtype=kind if gate else None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf.GGUFWriter, "add_tensor", add_tensor)
+        write_gguf(path, random_tensors())
+
+
+def q4_k(block: bytes) -> list[float]:
+    """The 256 numbers of a block, as `dequantize_row_q4_K` of ggml-quants.c gives them."""
+    d, least = np.frombuffer(block[:4], np.float16).astype(np.float32)
+    s, quants, numbers = block[4:16], block[16:], []
+    for j in range(8):
+        if j < 4:
+            scale, minimum = s[j] & 63, s[j + 4] & 63
+        else:
+            scale = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4
+            minimum = (s[j + 4] >> 4) | (s[j] >> 6) << 4
+        part = quants[j // 2 * 32 : j // 2 * 32 + 32]
+        numbers += [d * scale * ((q >> 4) if j % 2 else (q & 15)) - least * minimum for q in part]
+    return numbers
+
+
+def test_k_quants_are_read(tmp_path, monkeypatch):
+    gguf = pytest.importorskip("gguf", reason="GGUF files need the gguf package")
+    rng = np.random.default_rng(1)
+    scales = rng.uniform(0, 0.1, (256, 2)).astype(np.float16).view(np.uint8)
+    blocks = np.hstack([scales, rng.integers(256, size=(256, 140), dtype=np.uint8)])
+    write_quantised(tmp_path / "x.gguf", monkeypatch, gguf.GGMLQuantizationType.Q4_K, blocks)
+    folder = open_(tmp_path / "x.gguf", tmp_path / "cache").folder
+    restored = load_file(folder / "model.safetensors")["model.layers.0.mlp.gate_proj.weight"]
+    expected = np.array([q4_k(row.tobytes()) for row in blocks], np.float32)
+    np.testing.assert_allclose(restored, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_type_that_is_not_read_is_named(tmp_path, monkeypatch):
+    gguf = pytest.importorskip("gguf", reason="GGUF files need the gguf package")
+    blocks = np.zeros((256, 292), np.uint8)
+    write_quantised(tmp_path / "x.gguf", monkeypatch, gguf.GGMLQuantizationType.Q8_K, blocks)
+    message = "GGUF: tensor blk.0.ffn_gate.weight is of type Q8_K, which is not read; use a file of"
+    with pytest.raises(ValueError, match=f"^{message} F16, Q8_0 or Q4_K, or the model's "):
+        convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
+
+
+def test_a_local_file_is_converted_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    path, cache, tensors = tmp_path / "x.gguf", tmp_path / "cache", random_tensors()
+    write_gguf(path, tensors)
+    first = open_(path, cache).folder
+    monkeypatch.setattr(pretrained, "convert_gguf", None)
+    assert open_(path, cache).folder == first and first.parent == cache
+    assert [folder.name for folder in cache.iterdir()] == [first.name]
+    monkeypatch.undo()
+
+    name = "model.norm.weight"
+    write_gguf(path, {**tensors, name: tensors[name] + 1})
+    os.utime(path, ns=(0, 0))
+    second = open_(path, cache).folder
+    assert second != first
+    np.testing.assert_array_equal(Checkpoint(second)[name], tensors[name] + 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "not a whole GGUF file (.*); fetch it again"),
+        (lambda content: b"GGML" + content[4:], "not a whole GGUF file (GGUF magic .*); fetch it "),
+        (lambda content: content[:4] + b"\x63" + content[5:], "not a whole GGUF file (.* 99 which"),
+        (lambda content: content[:60], "not a whole GGUF file (.*); fetch it again"),
+        (lambda content: content[:-99], "not a whole GGUF file (.*); fetch it again"),
+        (
+            lambda content: b"version https://git-lfs.github.com/spec/v1\n",
+            "a Git LFS pointer in place of the file; run 'git lfs pull' in its folder",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, damage, message):
+    path = tmp_path / "x.gguf"
+    write_gguf(path, random_tensors())
+    path.write_bytes(damage(path.read_bytes()))
+    message = message.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=f"^{path}: {path}: {message}"):
+        open_(path, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_a_file_that_is_not_there_or_of_another_kind_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/x.gguf: no such file; name a GGUF "):
+        open_(tmp_path / "x.gguf")
+    (tmp_path / "model.safetensors").touch()
+    message = f"a file; name its folder, or a file that ends in .gguf: {tmp_path}$"
+    with pytest.raises(ValueError, match=f"^{tmp_path}/model.safetensors: {message}"):
+        open_(tmp_path / "model.safetensors")
+
+
+def test_one_part_of_several_is_refused(tmp_path):
+    write_gguf(tmp_path / "x.gguf", random_tensors(), {"split.count": 2})
+    message = r"GGUF: split.count = 2: the file is one part of the model; join the parts \("
+    with pytest.raises(ValueError, match=f"^{message}llama-gguf-split --merge\\)$"):
+        convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
 
 
 def test_the_tokenizer_of_a_gguf_file(tmp_path):

@@ -238,6 +238,45 @@ def test_fields_that_change_nothing_are_passed_over():
     assert config_from_hf({**HF, **metadata}) == config_from_hf(HF)
 
 
+@pytest.mark.parametrize(
+    "field",
+    "unk_token_id _model_name_or_path name_or_path num_beams tokenizer_class task_specific_params "
+    "repetition_penalty max_new_tokens suppress_tokens _commit_hash attn_implementation "
+    "gradient_checkpointing neftune_noise_alpha sep_token_id torchscript".split(),
+)
+def test_bookkeeping_and_defaults_of_generation_are_passed_over(field):
+    assert config_from_hf({**HF, field: 7}) == config_from_hf(HF)
+    assert config_from_hf({**GEMMA, field: "x"}) == config_from_hf(GEMMA)
+
+
+def test_a_field_that_is_not_known_can_be_ignored_by_name():
+    odd = {**HF, "mark": 1, "mode": "x"}
+    remedy = "without it, or if it changes nothing that is computed, name it in model.ignore_fields"
+    with pytest.raises(
+        ValueError, match=f'mode = "x" is not supported; use a checkpoint {remedy}$'
+    ):
+        config_from_hf(odd, ignore=["mark", "another"])
+    assert config_from_hf(odd, ignore=["mark", "mode"]) == config_from_hf(HF)
+    image = {"architectures": ["Gemma3ForConditionalGeneration"], "mark": 1}
+    text = {**GEMMA, "model_type": "gemma3_text", "mark": 2}
+    assert config_from_hf({**image, "text_config": text}, ignore=["mark"]) == config_from_hf(GEMMA)
+
+
+@pytest.mark.parametrize(
+    "field", ["rope_scaling", "hidden_size", "mlp_bias", "transformers_weights"]
+)
+def test_a_field_that_decides_what_is_computed_cannot_be_ignored(field):
+    message = f"^model.ignore_fields names {field}, which decides what the model computes; name "
+    with pytest.raises(ValueError, match=message):
+        config_from_hf({**HF, field: 3}, ignore=[field])
+
+
+def test_another_file_of_weights_is_refused():
+    """transformers reads the file that this field names, whatever lies beside it."""
+    with pytest.raises(ValueError, match='transformers_weights = "x.safetensors" is not supported'):
+        config_from_hf({**HF, "transformers_weights": "x.safetensors"})
+
+
 ROPES = st.one_of(
     st.builds(Rope, st.floats(1.0, 1e7), st.floats(1.0, 64.0)),
     st.builds(

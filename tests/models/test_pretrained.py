@@ -20,6 +20,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import filter_repo_objects
+from ml_collections import ConfigDict
+from runs import load_config
 from safetensors.numpy import load_file
 from tiny_llama import (
     HF,
@@ -32,9 +34,11 @@ from tiny_llama import (
     write_gguf,
 )
 
+from permix_jax.evaluations import named_model
 from permix_jax.models import gguf as gguf_module
 from permix_jax.models import pretrained
 from permix_jax.models.huggingface import config_from_hf, params_to_hf
+from permix_jax.policies import build_policy
 
 
 @pytest.fixture
@@ -84,7 +88,9 @@ def test_a_missing_file_is_named(folder, name):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/config.json: no such file; copy"):
+    with pytest.raises(
+        FileNotFoundError, match=f"^{tmp_path}/model.safetensors: no such file; copy"
+    ):
         open_(tmp_path)
 
 
@@ -105,6 +111,48 @@ def test_errors_inside_a_folder_name_the_folder(folder):
         open_(folder)
 
 
+def test_the_config_names_fields_to_ignore_for_the_policy_and_for_other_models(folder, mesh):
+    (folder / "config.json").write_text(json.dumps({**HF, "mark": 1}))
+    config = load_config("permix.py", "", model__source=str(folder), model__ignore_fields="a,mark")
+    with jax.set_mesh(mesh):
+        policy, _ = build_policy(config, Path("unused"), mesh)
+        assert policy.model.config == config_from_hf(HF)
+        config.model.source = ""
+        other, _ = named_model(config, str(folder), mesh)
+        assert other.model.config == config_from_hf(HF)
+
+        config.model.source = str(folder)
+        before_there_was_the_field = ConfigDict(config.to_dict())
+        del before_there_was_the_field.model.ignore_fields
+        with pytest.raises(ValueError, match=f"^{folder}: config.json: mark = 1 is not supported"):
+            build_policy(before_there_was_the_field, Path("unused"), mesh)
+
+
+def test_what_is_passed_over_in_config_json_changes_nothing_in_transformers(folder):
+    torch = pytest.importorskip("torch", reason="transformers runs models on torch")
+    from transformers import LlamaForCausalLM
+
+    neutral = {
+        "_model_name_or_path": "x",
+        "tokenizer_class": "LlamaTokenizer",
+        "unk_token_id": 0,
+        "num_beams": 4,
+        "repetition_penalty": 1.3,
+        "suppress_tokens": [3],
+        "max_new_tokens": 5,
+        "task_specific_params": {"x": 1},
+        "gradient_checkpointing": True,
+        "neftune_noise_alpha": 5,
+        "prefix": "x",
+    }
+    (folder / "config.json").write_text(json.dumps({**HF, "model_type": "llama", **neutral}))
+    tokens = np.random.default_rng(3).integers(len(TOKENS), size=(2, 16))
+    theirs = LlamaForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(logits(open_(folder), tokens), expected, rtol=1e-4, atol=1e-4)
+
+
 # The hub
 
 
@@ -112,6 +160,7 @@ def test_a_hub_id_is_fetched_without_what_is_not_needed(folder, monkeypatch):
     asked = []
     needless = [
         "pytorch_model.bin",
+        "adapter_model.bin",
         "original/consolidated.00.pth",
         "original/params.json",
         "original/tokenizer.model",
@@ -129,6 +178,8 @@ def test_a_hub_id_is_fetched_without_what_is_not_needed(folder, monkeypatch):
         "special_tokens_map.json",
         "chat_template.jinja",
         "chat_template.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
     ]
 
     def snapshot_download(name, allow_patterns):

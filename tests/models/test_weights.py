@@ -20,10 +20,11 @@ from safetensors.numpy import load_file, save_file
 
 from permix_jax.models import weights as weights_module
 from permix_jax.models.config import Lora, ModelConfig
+from permix_jax.models.formats import weight_files
 from permix_jax.models.huggingface import params_to_hf, weights
 from permix_jax.models.params import abstract_params
 from permix_jax.models.transformer import Decoder
-from permix_jax.models.weights import Checkpoint, load_weights, weight_files, write_weights
+from permix_jax.models.weights import Checkpoint, load_weights, write_weights
 from permix_jax.sharding import make_mesh
 
 ROOT = Path(__file__).parents[2]
