@@ -54,6 +54,7 @@ def _data(c: dict) -> str:
 def _front_matter(c: dict) -> list[str]:
     source = c["model"]["source"]
     on_hub = source.count("/") == 1 and not source.startswith((".", "/", "pypi:"))
+    on_hub = on_hub and not source.endswith(".gguf")
     base = [f"base_model: {source}"] if on_hub else []
     tags = "tags: [grpo, permix-rlvr, personas]"
     return ["---", "library_name: transformers", *base, tags, "---"]

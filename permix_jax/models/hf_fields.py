@@ -132,12 +132,6 @@ def read_fields(
       ValueError: one line that names a field that is missing, not known, or not supported; or one
         of `ignore` that decides what is computed.
     """
-    for field in ignore:
-        if any(field in family.read | family.required.keys() for family in FAMILIES.values()):
-            raise ValueError(
-                f"model.ignore_fields names {field}, which decides what the model computes; "
-                "name fields that change nothing"
-            )
     architecture, fields = _text_model(hf, frozenset(ignore))
     given = copy.deepcopy(
         {name: fields[name] for name in FAMILIES[architecture].read if name in fields}
@@ -153,6 +147,9 @@ def read_fields(
     except (StrictDataclassError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"config.json: {reason}; {_ORIGINAL}") from None
+    _check_over(0, "rms_norm_eps", config.rms_norm_eps)
+    if "rope_theta" in given:
+        _check_over(0, "rope_theta", given["rope_theta"])
     layer_types = set(getattr(config, "layer_types", ()))
     if odd := layer_types - set(LAYER_TYPES):
         refuse("layer_types", min(odd), f"where they are {' and '.join(LAYER_TYPES)}")
@@ -191,6 +188,11 @@ def _check_fields(architecture: str, fields: Mapping[str, Any], ignore: frozense
         if fields.get(field) is None:
             raise ValueError(f"config.json: {field} is missing; {_ORIGINAL}")
     required = {"model_type": (None, family.model_type), **family.required}
+    if deciding := ignore & (family.read | required.keys()):
+        raise ValueError(
+            f"model.ignore_fields names {min(deciding)}, which decides what the model computes; "
+            "name fields that change nothing"
+        )
     for field, supported in required.items():
         if fields.get(field) not in supported:
             refuse(field, fields[field], f"where it is {json.dumps(supported[-1])}")

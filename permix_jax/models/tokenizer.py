@@ -3,9 +3,9 @@
 import json
 import logging
 import re
+from numbers import Real
 from pathlib import Path
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -68,12 +68,18 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         _read_if_there(folder / name)
     try:
         # Not AutoTokenizer: some classes rebuild the pre-tokenizer and ignore the file's.
-        return PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # the Rust library raises no narrower class
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"{path}: not a tokenizer that can be read ({reason}); fetch it again"
+            f"tokenizer.json and the files beside it cannot be read ({reason}); fetch them again"
         ) from None
+    if not isinstance(tokenizer.model_max_length, Real):
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length is "
+            f"{tokenizer.model_max_length!r}; it must be a number"
+        )
+    return tokenizer
 
 
 def end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
@@ -93,7 +99,7 @@ def end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
         raise ValueError("no end token; set eos_token_id in generation_config.json")
     ends = ends if isinstance(ends, list) else [ends]
     known = set(tokenizer.get_vocab().values())
-    if odd := [end for end in ends if end not in known]:
+    if odd := [end for end in ends if type(end) is not int or end not in known]:
         raise ValueError(
             f"eos_token_id = {odd[0]} is no token of tokenizer.json; "
             "take generation_config.json and tokenizer from the same checkpoint"
@@ -108,7 +114,7 @@ def _chat_template(folder: Path, tokenizer) -> str:
         template = template.get("default")
     # Where processors of multimodal models once kept it.
     template = template or _read_if_there(folder / "chat_template.json").get("chat_template")
-    if not template:
+    if not template or not isinstance(template, str):
         raise ValueError(
             "no chat template in chat_template.jinja, tokenizer_config.json or chat_template.json; "
             "take the instruct version of the model, or add one"
@@ -212,7 +218,7 @@ def _render(tokenizer, messages: list[dict[str, str]], **options) -> tuple[str, 
     """The text, and what the template complains of, in one line, if it does."""
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, **options), ""
-    except (TemplateError, TypeError) as error:
+    except Exception as error:  # a template is a program: it may fail in any way
         return "", str(error).strip().split("\n")[0] or type(error).__name__
 
 

@@ -144,9 +144,16 @@ def test_a_pointer_in_place_of_a_file_that_is_not_read_is_no_matter(folder):
         ("generation_config.json", b"3", "generation_config.json: not a JSON object but int; "),
         ("tokenizer_config.json", b"[]", "tokenizer_config.json: not a JSON object but list; "),
         ("tokenizer_config.json", b"{", "tokenizer_config.json:1: not JSON ("),
-        ("tokenizer.json", b"{}", "tokenizer.json: not a tokenizer that can be read ("),
-        ("tokenizer.json", b"\xff\xfe", "tokenizer.json: not a tokenizer that can be read ("),
+        (
+            "tokenizer_config.json",
+            b'{"model_max_length": "x"}',
+            "model_max_length is 'x'; it must ",
+        ),
+        ("tokenizer.json", b"{}", "tokenizer.json and the files beside it cannot be read ("),
+        ("tokenizer.json", b"\xff\xfe", "tokenizer.json and the files beside it cannot be read ("),
         ("chat_template.jinja", b"{% for", "the chat template fails ("),
+        ("chat_template.jinja", b"{{ 1 / 0 }}", "the chat template fails (division by zero); use "),
+        ("generation_config.json", b'{"eos_token_id": {}}', "eos_token_id = {} is no token of "),
     ],
 )
 def test_a_malformed_file_is_one_line_that_names_it(folder, name, content, message):

