@@ -171,6 +171,7 @@ def test_the_text_part_of_a_model_with_images_is_read():
         (HF, "pretraining_tp", 2),
         (HF, "quantization_config", {"bits": 4}),
         (HF, "rope_interleaved", True),
+        (HF, "transformers_weights", "x.safetensors"),  # the file that transformers reads
         (HF, "partial_rotary_factor", 0.5),
         (HF, "rope_scaling", "linear"),
         (HF, "rope_scaling", {"rope_type": "yarn", "factor": 2.0}),
@@ -272,12 +273,6 @@ def test_a_field_that_decides_what_is_computed_cannot_be_ignored(field):
     message = f"^model.ignore_fields names {field}, which decides what the model computes; name "
     with pytest.raises(ValueError, match=message):
         config_from_hf({**HF, field: 3}, ignore=[field])
-
-
-def test_another_file_of_weights_is_refused():
-    """transformers reads the file that this field names, whatever lies beside it."""
-    with pytest.raises(ValueError, match='transformers_weights = "x.safetensors" is not supported'):
-        config_from_hf({**HF, "transformers_weights": "x.safetensors"})
 
 
 ROPES = st.one_of(
