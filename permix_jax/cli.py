@@ -249,11 +249,19 @@ def _presets() -> list[str]:
     return ["", title, textwrap.indent(wrapped, "  ")]
 
 
+class _Notes(logging.Formatter):
+    """Lines that begin with what they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        kind = "warning" if record.levelno >= logging.WARNING else "note"
+        return f"{kind}: {super().format(record)}"
+
+
 def _quiet_logs() -> None:
     """Our own notes as plain lines; of the libraries, warnings only."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     notes = logging.StreamHandler()
-    notes.setFormatter(logging.Formatter("note: %(message)s"))
+    notes.setFormatter(_Notes())
     logger = logging.getLogger("permix_jax")
     logger.addHandler(notes)
     logger.setLevel(logging.INFO)

@@ -1,5 +1,6 @@
 """A progress bar per phase; plain lines where the output is no terminal."""
 
+import logging
 import sys
 import time
 
@@ -7,6 +8,7 @@ from tqdm import tqdm
 
 from permix_jax.distributed import is_main
 
+_LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -47,6 +49,12 @@ class Progress:
         if not self._silent and (ends or now - self._last_line >= _SECONDS_BETWEEN_LINES):
             self._last_line = now
             print(self._line(now - self._begin, shown), file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        """Logs a warning, on a line of its own where there is a bar."""
+        if not self._silent:
+            with tqdm.external_write_mode(file=sys.stderr):
+                _LOG.warning(message)
 
     def _line(self, elapsed: float, shown: dict[str, str]) -> str:
         figures = "".join(f"  {name} {value}" for name, value in shown.items())

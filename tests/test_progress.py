@@ -75,3 +75,17 @@ def test_a_terminal_gets_one_bar(monkeypatch):
     text = output.getvalue()
     assert "\r" in text and text.count("\n") == 1
     assert re.search(r"GRPO: 100%.* 4/4 .*reward=0.75", text)
+
+
+def test_a_warning_stands_on_a_line_of_its_own(monkeypatch):
+    output = io.StringIO()
+    output.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", output)
+    monkeypatch.setattr(progress._LOG, "warning", lambda text: print(text, file=output))
+    with Progress("GRPO", 4) as bar:
+        bar.advance()
+        bar.warn("step 1: too long")
+        bar.advance()
+    before, after = output.getvalue().split("step 1: too long\n")
+    assert before.rstrip(" ").endswith("\r")
+    assert after.startswith("\rGRPO: ")

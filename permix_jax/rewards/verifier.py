@@ -22,8 +22,8 @@ class Grades(NamedTuple):
 
     `metrics`, of this call, count the completions whose verdict is unknown, by cause:
     verifier/timeouts, verifier/errors (of a grading process) and verifier/unparseable_gold (the
-    gold answer states nothing). verifier/symbolic_share is the share of all completions that the
-    rule left undecided.
+    gold answer states nothing). verifier/undecided counts the completions that the rule left to the
+    grading processes, and verifier/symbolic_share is their share of all.
     """
 
     correct: np.ndarray
@@ -102,6 +102,7 @@ class Verifier:
             "verifier/timeouts": timeouts,
             "verifier/errors": errors,
             "verifier/unparseable_gold": np.isnan(correct).sum() - timeouts - errors,
+            "verifier/undecided": len(undecided),
             "verifier/symbolic_share": len(undecided) / max(1, len(grades)),
         }
         return Grades(correct, {name: float(value) for name, value in metrics.items()})

@@ -16,15 +16,18 @@ class MetricsLog:
 
     Opened at `step`, it keeps the rows up to it and drops what a killed run wrote beyond its last
     checkpoint: those steps will be done again. Of several processes, the main one writes.
+
+    found: all rows that were there, none in the other processes.
     """
 
     def __init__(self, folder: Path, step: int):
-        self._file = None
+        self._file, self.found = None, []
         if not is_main():
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        write_rows(self._path, [row for row in read_rows(self._path) if row["step"] <= step])
+        self.found = read_rows(self._path)
+        write_rows(self._path, [row for row in self.found if row["step"] <= step])
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from permix_jax.alarms import Watch
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.progress import Progress
 from permix_jax.training.log import MetricsLog
@@ -55,6 +56,7 @@ def fit(
     checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints)
     state, done = _resume(checkpoints, abstract, create)
     log = MetricsLog(folder, done)
+    watch = Watch(log.found, done)
     try:
         if done:
             after_step(state, done)
@@ -63,7 +65,10 @@ def fit(
                 stop.check()
                 state, row = update(state, step)
                 _require_finite(row, step, checkpoints)
-                log.write({"step": step, **row})
+                row = {"step": step, **row}
+                for warned in watch.see(row):
+                    progress.warn(warned.text)
+                log.write(row)
                 progress.advance(**{name: row[key] for name, key in shown.items() if key in row})
                 save = partial(checkpoints.save, step, state.params, _without_params(state))
                 due = step % checkpoint_every == 0 or step == steps or stop.requested

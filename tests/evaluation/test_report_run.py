@@ -214,6 +214,22 @@ def test_training_means_are_over_tenths_of_the_steps(tmp_path):
     assert means[0] == ["1 to 2", 1.5] and means[-1] == ["19 to 20", 19.5]
 
 
+def test_what_the_run_warned_of_stands_first(tmp_path):
+    write_run(tmp_path)
+    rows = [
+        {"step": step, "reward": 0.5, "kl": 11.0 * (step == 7), "completions/clipped_ratio": 0.9}
+        for step in range(1, 61)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    page, report, markdown = written(tmp_path)
+    first = report["sections"][0]
+    assert first["title"] == "Warnings" and page.headings[1] == "Warnings" and page.errors == []
+    assert [(row[0], row[1][:13]) for row in first["blocks"][0]["rows"]] == [
+        (5, "over 80 % of "), (7, "the KL to the"),
+    ]  # fmt: skip
+    assert "| 7 | the KL to the base policy is above 10 nats a token | lower train.le" in markdown
+
+
 def test_changed_fields_are_marked_and_come_first(tmp_path):
     write_run(tmp_path)
     path = tmp_path / "config.json"

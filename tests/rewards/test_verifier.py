@@ -68,6 +68,7 @@ def test_the_real_thing():
         "verifier/timeouts": 0.0,
         "verifier/errors": 0.0,
         "verifier/unparseable_gold": 1.0,
+        "verifier/undecided": 1.0,
         "verifier/symbolic_share": 1 / 6,  # ln 5 is refused by its estimate
     }
 
@@ -97,6 +98,7 @@ def test_what_fails_is_unknown_and_counted(once):
         "verifier/timeouts": 3.0,
         "verifier/errors": 1.0,
         "verifier/unparseable_gold": 1.0,
+        "verifier/undecided": 5.0,
         "verifier/symbolic_share": 5 / 6,
     }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from permix_jax.alarms import warned_of
 from permix_jax.evaluation.compare import compare_answers
 from permix_jax.evaluation.overview import (
     LEGEND,
@@ -69,6 +70,7 @@ def run_report(workdir: Path) -> dict:
     policies = _base_and_trained(evaluations)
     rows = {name: policy.rows() for name, policy in policies.items()}
     results, personas, *others = sections_of(policies, rows, record.get("config", {}))
+    metrics = read_jsonl(workdir / "metrics.jsonl")
     preset = record.get("preset")
     return {
         "title": f"{record['name']}:{preset}" if preset else record["name"],
@@ -76,11 +78,12 @@ def run_report(workdir: Path) -> dict:
         "names": list(policies),
         "headlines": headlines(policies),
         "sections": [
+            _warnings(metrics),
             results,
             personas,
             _over_steps(evaluations),
             *others,
-            _training(read_jsonl(workdir / "metrics.jsonl")),
+            _training(metrics),
             config_section(record),
         ],
         "completions": browser_of(rows),
@@ -188,6 +191,14 @@ def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
     if record.get("git"):
         facts.append(f"git {record['git'][:12]}")
     return facts
+
+
+def _warnings(metrics: Sequence[Mapping]) -> dict:
+    """What the run said on the terminal of its metrics."""
+    rows = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
+    columns = {"step": "d", "what was seen": "", "what to do": ""}
+    note = "Said once each, at the step that completed the condition."
+    return section("warnings", "Warnings", note, [table(columns, rows)])
 
 
 def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
