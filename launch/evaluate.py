@@ -1,12 +1,13 @@
 """Evaluates a checkpoint of a run, or any Hugging Face model.
 
-  python launch/evaluate.py --config=configs/permix.py --workdir=runs/permix --step=50
-  python launch/evaluate.py --config=configs/permix.py --workdir=runs/permix \\
-      --config.eval.sets=heldout,train --out=runs/permix/eval/more
+  python launch/evaluate.py --workdir=runs/permix --step=50
+  python launch/evaluate.py --workdir=runs/permix --config.eval.sets=heldout,train \\
+      --out=runs/permix/eval/more
   python launch/evaluate.py --config=configs/eval_math500.py --model=DIR_OR_HUB_ID --out=DIR
 
---config.eval.* say how. The same command again goes on where the last one stopped. Prints the
-results; docs/evaluation.md says what they mean.
+Of a run, the config is the run's own unless --config names one. --config.eval.* say how. The same
+command again goes on where the last one stopped. Prints the results; docs/evaluation.md says what
+they mean.
 """
 
 from pathlib import Path
@@ -40,4 +41,4 @@ def main(config, workdir, name, preset) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, several_processes=True)
+    launch(main, several_processes=True, config_of_workdir=True)

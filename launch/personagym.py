@@ -1,12 +1,13 @@
 """PersonaGym for a checkpoint of a run, or for any Hugging Face model.
 
-  python launch/personagym.py --config=CONFIG --workdir=runs/x --out=DIR
-  python launch/personagym.py --config=CONFIG --workdir=runs/x --step=0 --out=DIR
+  python launch/personagym.py --workdir=runs/x --out=DIR
+  python launch/personagym.py --workdir=runs/x --step=0 --out=DIR
   python launch/personagym.py --config=CONFIG --model=DIR_OR_HUB_ID --out=DIR
 
 The policy answers, then a frozen reference measures its fidelity without a judge, then judges grade
-the answers, if personagym.judges names some. --config.personagym.* say how. The same command again
-goes on where the last one stopped. docs/judging.md says what the results mean.
+the answers, if personagym.judges names some. Of a run, the config is the run's own unless --config
+names one. --config.personagym.* say how. The same command again goes on where the last one stopped.
+docs/judging.md says what the results mean.
 """
 
 from pathlib import Path
@@ -37,4 +38,4 @@ def main(config, workdir, name, preset) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, config_of_workdir=True)

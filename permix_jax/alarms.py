@@ -72,15 +72,15 @@ ALARMS = (
         10,
         _nothing_right,
         "no answer was right, in 10 steps in a row",
-        "read completions/; raise rewards.format, set rewards.last_number, more sft.steps, easier "
-        "problems",
+        "read completions/; raise rewards.format or sft.steps, set rewards.last_number, or take "
+        "easier problems",
     ),
     Alarm(
         "no spread",
         5,
         _no_spread,
         "all rollouts of each group had the same reward and so taught nothing, in 5 steps in a row",
-        "problems of middling difficulty, larger rollout.group_size, temperature 1",
+        "take problems of middling difficulty, a larger rollout.group_size, temperature 1",
     ),
     Alarm(
         "no verdict",

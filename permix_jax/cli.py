@@ -23,6 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from permix_jax.fields import did_you_mean, flat_fields
 
+_OF_RUN = Path(__file__).with_name("config_of_run.py")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE:PRESET: of configs/; the preset may be left out"
 )
@@ -32,6 +33,7 @@ def launch(
     job: Callable[[ConfigDict, Path, str, str], None],
     several_processes: bool = False,
     of_a_run: bool = True,
+    config_of_workdir: bool = False,
 ) -> None:
     """Runs `job(config, workdir, config name, preset)` with what the command line says.
 
@@ -42,6 +44,8 @@ def launch(
       several_processes: whether the job can be done by several together; adds the flags that say
         how they find each other.
       of_a_run: whether `workdir` is for the user to choose; adds the flag.
+      config_of_workdir: whether, where a --workdir and no --config is given, the config is that of
+        the run there.
     """
     if of_a_run:
         flags.DEFINE_string("workdir", None, "DIR: of the run; default: runs/<config>-<preset>")
@@ -72,7 +76,7 @@ def launch(
             fail(str(error))
 
     about = sys.modules[job.__module__].__doc__
-    app.run(main, flags_parser=lambda argv: _parse(argv, about))
+    app.run(main, flags_parser=lambda argv: _parse(argv, about, config_of_workdir))
 
 
 def config_spec() -> str:
@@ -81,10 +85,12 @@ def config_spec() -> str:
 
 
 def config_arguments() -> list[str]:
-    """The arguments that make the config, --config first, to be used in another command."""
+    """The arguments that make the config, to be used in another command: --config, unless it is
+    that of the workdir, and the fields."""
     fields = flags.FLAGS["config"].override_values
     changed = [f"--config.{name}={value}" for name, value in fields.items()]
-    return [f"--config={config_spec()}", *changed]
+    named = [] if config_spec().startswith(f"{_OF_RUN}:") else [f"--config={config_spec()}"]
+    return [*named, *changed]
 
 
 def changed_fields() -> list[str]:
@@ -127,44 +133,60 @@ def _define_process_flags() -> None:
 # ---- parsing -------------------------------------------------------------------------------------
 
 
-def _parse(argv: list[str], about: str) -> list[str]:
+def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
     """absl's parsing, after checks that say more clearly what is wrong."""
     args = _joined(argv[1:])
+    if config_of_workdir:
+        args = [*_config_of_workdir(args), *args]
     if any(re.fullmatch("--?(help|h)", arg) for arg in args):
         print(_help(about))
         sys.exit(0)
     if not any(re.match("--?help", arg) for arg in args):
-        _check(args)
+        _check(args, config_of_workdir)
     try:
         rest = flags.FLAGS([argv[0], *args])[1:]
     except flags.Error as error:
-        fail(_about_value(" ".join(str(error).split())))
+        fail(_about_value(" ".join(str(error).split()), _spec(args)))
     if rest:
         fail(f"{rest[0]!r} is not a flag; a field is set as --config.a.b=value")
     return [argv[0]]
 
 
 def _joined(args: Sequence[str]) -> list[str]:
-    """`-config X` and `--config X` as `--config=X`."""
+    """`-config X` and `--config X` as `--config=X`, and --workdir likewise."""
     joined: list[str] = []
     for arg in args:
-        if joined and re.fullmatch("--?config", joined[-1]):
-            joined[-1] = f"--config={arg}"
+        if joined and (found := re.fullmatch("--?(config|workdir)", joined[-1])):
+            joined[-1] = f"--{found[1]}={arg}"
         else:
-            joined.append(re.sub("^-config=", "--config=", arg))
+            joined.append(re.sub("^-(config|workdir)=", r"--\1=", arg))
     return joined
 
 
-def _check(args: Sequence[str]) -> None:
-    specs = [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
-    fields = list(flat_fields(_run_config_file(specs[-1]).to_dict())) if specs else []
+def _config_of_workdir(args: Sequence[str]) -> list[str]:
+    """--config of the run in the --workdir, where the latter is given and the former is not."""
+    workdirs = [arg.partition("=")[2] for arg in args if arg.startswith("--workdir=")]
+    if not workdirs or _spec(args):
+        return []
+    return [f"--config={_OF_RUN}:{workdirs[-1]}"]
+
+
+def _spec(args: Sequence[str]) -> str:
+    """The value of --config, "" where there is none."""
+    return next((a.partition("=")[2] for a in reversed(args) if a.startswith("--config=")), "")
+
+
+def _check(args: Sequence[str], config_of_workdir: bool) -> None:
+    spec = _spec(args)
+    fields = list(flat_fields(_run_config_file(spec).to_dict())) if spec else []
     for arg in args:
         if found := re.match(r"--?([a-zA-Z_][\w.]*)", arg):
             _check_flag(found[1], fields)
-    if not specs:
+    if not spec:
         files = [arg for arg in args if not arg.startswith("-") and ".py" in arg]
         file = files[0] if files else "configs/permix.py"
-        fail(f"name a config: --config={file} (--help says more)")
+        run = ", or the --workdir of a run" if config_of_workdir else ""
+        fail(f"name a config: --config={file}{run} (--help says more)")
 
 
 def _check_flag(name: str, fields: Sequence[str]) -> None:
@@ -187,8 +209,9 @@ def _run_config_file(spec: str) -> ConfigDict:
         fail(f"--config: there is no file {file or repr(file)}{did_you_mean(file, there)}")
     try:
         return runpy.run_path(file).get("get_config", _no_get_config)(preset)
-    except (ValueError, KeyError, AttributeError, NameError, SyntaxError) as error:
-        fail(f"--config={spec}: {' '.join(str(error).split())}")
+    except (ValueError, KeyError, AttributeError, NameError, SyntaxError, OSError) as error:
+        about = "" if Path(file) == _OF_RUN else f"--config={spec}: "
+        fail(f"{about}{' '.join(str(error).split())}")
 
 
 def _file_and_preset(spec: str) -> tuple[str, str]:
@@ -200,13 +223,12 @@ def _no_get_config(_preset: str):
     raise ValueError("the file defines no get_config(preset); see configs/permix.py")
 
 
-def _about_value(message: str) -> str:
+def _about_value(message: str, spec: str) -> str:
     """absl's message, in other words where a field of the config got a value of another type."""
     found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
     if not found:
         return message
     field, value = found.groups()
-    spec = next(arg.partition("=")[2] for arg in _joined(sys.argv) if arg.startswith("--config="))
     default = flat_fields(_run_config_file(spec).to_dict())[field]
     return f"{field} is {value!r}; use a value of type {type(default).__name__}, such as {default}"
 

@@ -280,5 +280,6 @@ def _require_same_policy(
         made = f"{record['name']}.py" + (f":{record['preset']}" if record.get("preset") else "")
         raise ValueError(
             f"{workdir} is a run of another policy or world, made with {made} "
-            f"({'; '.join(fields)}); set these fields as the run has them"
+            f"({'; '.join(fields)}); set these fields as the run has them, or leave --config out, "
+            "for the run's own"
         )

@@ -1,6 +1,7 @@
 """README and docs: links lead somewhere, fields and files are there, commands can be typed."""
 
 import configparser
+import json
 import re
 import shlex
 
@@ -19,11 +20,13 @@ ANY_FIELD = (
     "launch/reproduce.py --config=configs/reproduce.py --config.task.name=problems"
     " --config.model.source=x"
 )
+RUN = "made-by-a-test"
 
 
 def commands_of(text: str) -> list[str]:
     """The commands of launch/ and benchmarks/, and fields that stand without one as ANY_FIELD's;
-    what a reader fills in is filled in."""
+    what a reader fills in is filled in, and where a command reads its config from a workdir, the
+    workdir is RUN."""
     text = re.sub(r" \\\n\s+", " ", text)
     found = re.findall(r"python ((?:launch|benchmarks)/\w+\.py[^`\n\"]*)", text)
     fields = re.findall(r"(?:^(?: {4})?|`)(--config\.\w+\.\w+=[^`\s][^`\n]*)", text, re.MULTILINE)
@@ -34,6 +37,8 @@ def commands_of(text: str) -> list[str]:
         command = re.sub(r"[\[\]]| \.\.\.$|(?<=DIR) \.\.\.", "", command)
         command = re.sub("--config=(CONFIG|\\.\\.\\.)", "--config=configs/permix.py", command)
         command = re.sub(r"=[NI]\b", "=1", command.replace(":PRESET", ":tiny"))
+        if "--config=" not in command:
+            command = re.sub(r"--workdir=\S+", f"--workdir={RUN}", command)
         commands.append(shlex.join(shlex.split(command)))
     return commands
 
@@ -64,8 +69,11 @@ def test_named_fields_and_files_exist(page):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_taken(command):
+def test_commands_are_taken(command, tmp_path):
     """By the parser and the rules of the config; the jobs have tests of their own."""
+    record = {"config": load_config("permix.py", "tiny").to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    command = command.replace(RUN, str(tmp_path))
     if (config := parsed(command)) and "--model=" not in command:
         require_valid(config)
 

@@ -140,7 +140,7 @@ def test_judge_free_fidelity_knows_the_personas_of_a_trained_base(finished):
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_interrupted_and_the_same_command_again(finished, tmp_path, name):
     program = strike(2, name, after=GRADED_BATCH, script="launch/evaluate.py")
-    args = (CONFIG, f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")
+    args = (f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")  # its config is the run's
     struck = command(*args, cwd=tmp_path, program=program)
     if name == "SIGKILL":
         assert struck.returncode == -signal.SIGKILL

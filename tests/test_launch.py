@@ -1,11 +1,12 @@
 """The commands of launch/ as a user meets them: help, and every mistake answered by one line."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 from commands import answer, parsed
-from runs import ROOT, train
+from runs import ROOT, load_config, train
 
 SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.py"))
 TRAIN = "launch/train.py"
@@ -115,3 +116,43 @@ def test_mistakes_end_in_one_clear_line(tmp_path, args, message):
     assert message in out.stderr
     assert len(out.stderr.strip().splitlines()) == 1, out.stderr
     assert not (tmp_path / "runs").exists()
+
+
+# ---- commands that read a run's config from its workdir ---------------------------------------
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run with fields of its own, as far as its config goes."""
+    config = load_config("permix.py", "tiny", seed=3, eval__samples=2, model__embed_dim=48)
+    (tmp_path / "config.json").write_text(json.dumps({"config": config.to_dict()}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["evaluate.py", "personagym.py"])
+def test_the_config_is_that_of_the_workdir_with_what_the_command_line_sets(workdir, name):
+    for given in (f"--workdir={workdir}", f"--workdir {workdir}"):
+        config = parsed(f"launch/{name} --config.eval.samples=4 {given} --out=x")
+        assert (config.seed, config.eval.samples, config.model.embed_dim) == (3, 4, 48)
+        assert config.eval.temperature == 1.0
+    config = parsed(f"launch/{name} --config={PERMIX}:tiny --workdir={workdir}")
+    assert (config.seed, config.eval.samples, config.model.embed_dim) == (0, 1, 32)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("", f"name a config: --config={PERMIX}, or the --workdir of a run"),
+        ("--model=x --out=y", f"name a config: --config={PERMIX}, or the --workdir of a run"),
+        ("--workdir=nowhere", "error: nowhere/config.json: no such file; name the workdir of a"),
+        ("--workdir={} --config.eval.sample=2", "no such field; did you mean eval.samples"),
+        ("--workdir={} --config.eval.samples=many", "eval.samples is 'many'; use a value of type"),
+    ],
+)
+def test_mistakes_with_a_workdir_are_answered_by_one_line(workdir, args, message):
+    said = answer(f"launch/evaluate.py {args.format(workdir)}")
+    assert said.startswith("error: ") and message in said and said.count("\n") == 0
+
+
+def test_training_needs_a_config(workdir):
+    assert "name a config" in answer(f"launch/train.py --workdir={workdir}")
