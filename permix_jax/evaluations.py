@@ -38,7 +38,9 @@ from permix_jax.evaluation.without_judge import measure_without_judge
 from permix_jax.fields import differing_fields
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
+from permix_jax.phases import phases_of_evaluations
 from permix_jax.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.progress import Agenda, following
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Task
@@ -236,10 +238,12 @@ def _evaluate(config: ConfigDict, subject: Subject) -> str:
         task = drop_overlong(config, task, policy)
         require_shared(subject.folder, "the evaluation's folder")
         policy, load_params, *reference = subject.load(policy, initial_params, mesh)
-        with StopRequest() as stop, build_verifier(config, task) as verifier:
+        folders = [subject.folder]
+        agenda = Agenda(phases_of_evaluations(config, task, folders, folders))
+        with StopRequest() as stop, build_verifier(config, task) as verifier, following(agenda):
             evaluator = Evaluator(config, task, mesh, verifier, stop.check)
             evaluator.evaluate(policy, load_params, subject.of, subject.folder, subject.label)
-            evaluator.measure_without_judge(*reference, subject.base, [subject.folder])
+            evaluator.measure_without_judge(*reference, subject.base, folders)
     table = on_main(partial(write_evaluation_report, subject.folder))
     return f"{table}\nreport: {subject.folder / 'report.html'}"
 

@@ -22,12 +22,14 @@ from permix_jax.files import write_json
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
+from permix_jax.phases import phases_of_run
 from permix_jax.policies import (
     build_policy,
     load_base_params,
     load_trained_params,
     policy_of_run,
 )
+from permix_jax.progress import Agenda, following
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Task
@@ -79,7 +81,8 @@ def run(
         devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         _LOG.info("%s; everything is written to %s; the first steps compile", devices, workdir)
 
-        with StopRequest() as stop, build_verifier(config, task) as verifier:
+        agenda = Agenda(phases_of_run(config, task, workdir, base))
+        with StopRequest() as stop, build_verifier(config, task) as verifier, following(agenda):
             train_and_evaluate(
                 config, task, policy, initial_params, mesh, base, verifier, workdir, stop, method
             )

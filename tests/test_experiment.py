@@ -1,6 +1,7 @@
 """The whole job, end to end, on the shrunk real config."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -102,12 +103,14 @@ def test_evaluation_is_of_heldout_personas_and_problems(permix):
     assert table.splitlines()[2].startswith("base") and table.splitlines()[3].startswith("trained")
 
 
-def test_same_command_again_does_nothing_twice(permix):
+def test_same_command_again_does_nothing_twice(permix, caplog):
+    caplog.set_level(logging.INFO, "permix_jax")
     workdir, table = permix
     before = {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")}
     rows = metrics(workdir)
     config = load_config("permix.py", "tiny", eval__every=3)
     assert run(config, workdir, "permix", "tiny") == table
+    assert "to do: nothing but the report" in caplog.messages
     assert {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")} == before
     assert metrics(workdir) == rows
 

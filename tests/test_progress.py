@@ -1,11 +1,12 @@
 import io
+import logging
 import re
 from types import SimpleNamespace
 
 import pytest
 
 from permix_jax import progress
-from permix_jax.progress import Progress
+from permix_jax.progress import Agenda, Phase, Progress
 
 
 @pytest.fixture
@@ -89,3 +90,99 @@ def test_a_warning_stands_on_a_line_of_its_own(monkeypatch):
     before, after = output.getvalue().split("step 1: too long\n")
     assert before.rstrip(" ").endswith("\r")
     assert after.startswith("\rGRPO: ")
+
+
+# ---- an agenda ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def agenda():
+    return Agenda(
+        [
+            Phase("sft", 0, "steps of SFT", "sft"),
+            Phase("training", 4, "steps of GRPO", "training"),
+            Phase("evaluation", 600, "answers", "answers"),
+            Phase("kl", 1200, "responses", "answers"),
+        ]
+    )
+
+
+def test_the_whole_job_is_said_at_its_start(agenda, caplog):
+    caplog.set_level(logging.INFO)
+    with progress.following(agenda):
+        pass
+    with progress.following(Agenda([])):
+        pass
+    assert caplog.messages == [
+        "to do: 4 steps of GRPO, 600 answers, 1,200 responses",
+        "to do: nothing but the report",
+    ]
+
+
+def test_each_line_says_what_follows_and_how_long_that_takes_once_it_is_known(agenda, clock, lines):
+    """GRPO with an evaluation after its second step; then the second evaluation, then the KL."""
+    with progress.following(agenda):
+        with Progress("GRPO", 4, phase="training") as training:
+            for _ in range(2):
+                clock.seconds += 20
+                training.advance()
+            with Progress("evaluation", 300, phase="evaluation") as evaluation:
+                clock.seconds += 100  # compiles, and is not counted
+                evaluation.advance(100)
+                clock.seconds += 50
+                evaluation.advance(200)
+            for _ in range(2):
+                clock.seconds += 20
+                training.advance()
+        with Progress("evaluation", 300, phase="evaluation") as evaluation:
+            clock.seconds += 30
+            evaluation.advance(300)
+        with Progress("KL", 1200, phase="kl") as kl:
+            clock.seconds += 300
+            kl.advance(600)
+            clock.seconds += 60
+            kl.advance(600)
+    assert lines() == [
+        "GRPO 1/4  then 600 answers, 1,200 responses",
+        "GRPO 2/4  40 s left, then 600 answers, 1,200 responses",
+        # 50 s for 200 answers, and so for 200 responses; 20 s for a step.
+        "evaluation 100/300  then 2 steps of GRPO, 300 answers, 1,200 responses",
+        "evaluation 300/300  0 s left, then 415 s for 2 steps of GRPO, 300 answers, "
+        "1,200 responses",
+        "GRPO 3/4  20 s left, then 375 s for 300 answers, 1,200 responses",
+        "GRPO 4/4  0 s left, then 375 s for 300 answers, 1,200 responses",
+        "evaluation 300/300  0 s left, then 300 s for 1,200 responses",
+        "KL 600/1200  150 s left",
+        "KL 1200/1200  0 s left",
+    ]
+
+
+def test_a_phase_that_is_not_on_the_agenda_counts_by_itself(agenda, clock, lines):
+    with progress.following(agenda), Progress("loading weights", 30) as bar:
+        for _ in range(3):
+            clock.seconds += 20
+            bar.advance(10)
+    assert lines() == [
+        "loading weights 10/30",
+        "loading weights 20/30  20 s left",
+        "loading weights 30/30  0 s left",
+    ]
+
+
+def test_a_bar_has_the_time_of_what_follows(monkeypatch, clock, agenda):
+    output = io.StringIO()
+    output.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", output)
+    with progress.following(agenda), Progress("evaluation", 600, phase="evaluation") as bar:
+        for _ in range(2):
+            clock.seconds += 10
+            bar.advance(300)
+    assert "then=4 steps of GRPO, 1,200 responses" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (599, "599 s"), (600, "10 min"), (5999, "100 min"), (11520, "3.2 h")],
+)
+def test_durations(seconds, text):
+    assert progress.duration(seconds) == text

@@ -14,7 +14,7 @@ from permix_jax.files import write_json
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
-from permix_jax.progress import Progress
+from permix_jax.progress import KL, Progress
 from permix_jax.randomness import generator, key
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.sharding import shard_rows, to_host
@@ -57,7 +57,8 @@ def measure_kl(
     """
     kinds = _prompts(task, settings)
     answered, params = {}, get_params()
-    with Progress("KL to the base policy", sum(map(len, kinds.values()))) as progress:
+    total = sum(map(len, kinds.values()))
+    with Progress("KL to the base policy", total, phase=KL) as progress:
         for kind, pairs in kinds.items():
             answered[kind] = []
             for batch in generate(
@@ -86,13 +87,19 @@ def measure_kl(
         write_json(path, result)
 
 
+def responses_asked(settings: KlSettings) -> int:
+    """How many responses `measure_kl` samples: as many of each kind of prompt."""
+    kinds = 1 + settings.role_play
+    return kinds * max(1, settings.responses // kinds)
+
+
 def _prompts(task: Task, settings: KlSettings) -> dict[str, list[tuple[Persona | None, Problem]]]:
     rng = generator(settings.seed, "evaluation/kl")
     personas = [p for p in task.personas if p.split == "heldout"][: settings.personas or None]
     asked = {"problems": (task.test, [None, *personas])}
     if settings.role_play:
         asked["role_play"] = (task.role_play, personas)
-    number = max(1, settings.responses // len(asked))
+    number = responses_asked(settings) // len(asked)
     return {
         kind: [
             (who[rng.integers(len(who))], problems[rng.integers(len(problems))])

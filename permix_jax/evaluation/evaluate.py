@@ -20,7 +20,7 @@ from permix_jax.files import write_json
 from permix_jax.models.policy import Policy
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
-from permix_jax.progress import Progress
+from permix_jax.progress import EVALUATION, Progress
 from permix_jax.randomness import key
 from permix_jax.rewards.verifier import Grades, Verifier, join_grades
 from permix_jax.rollout.sampling import Sampling
@@ -104,7 +104,7 @@ def evaluate(
     keys = [one for part in asked for one in part.keys()]
     with (
         GradedRows(folder / "completions.jsonl", keys, _batch_ends(asked, settings)) as log,
-        Progress(f"evaluation of {label}", len(keys), len(log.rows)) as progress,
+        Progress(f"evaluation of {label}", len(keys), len(log.rows), EVALUATION) as progress,
     ):
         params = get_params() if len(log.rows) < len(keys) else None
         before = 0
@@ -131,6 +131,11 @@ def evaluate(
         results = summarise(rows, personas, settings)
         for name in sorted(results):  # stability last: where it exists, the evaluation is whole
             write_json(folder / f"{name}.json", results[name])
+
+
+def answers_asked(task: Task, personas: Sequence[Persona], settings: EvalSettings) -> int:
+    """How many answers an evaluation asks for."""
+    return sum(samples * len(pairs) for samples, pairs in _pairs(task, personas, settings).values())
 
 
 def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[Persona]:
@@ -220,16 +225,23 @@ class _Grader:
 def _prompts(
     task: Task, policy: Policy, personas: Sequence[Persona], settings: EvalSettings
 ) -> list[Prompts]:
-    kinds = {"problems": (settings.samples, [(p, q) for p in (None, *personas) for q in task.test])}
-    if task.in_style and settings.role_play_samples:
-        pairs = [(p, q) for p in personas for q in task.role_play]
-        kinds["role_play"] = (settings.role_play_samples, pairs)
     return [
         Prompts(
             kind, samples, pairs, render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs])
         )
-        for kind, (samples, pairs) in kinds.items()
+        for kind, (samples, pairs) in _pairs(task, personas, settings).items()
     ]
+
+
+def _pairs(
+    task: Task, personas: Sequence[Persona], settings: EvalSettings
+) -> dict[str, tuple[int, list[tuple[Persona | None, Problem]]]]:
+    """What is asked, by kind: samples of each pair, and the pairs."""
+    kinds = {"problems": (settings.samples, [(p, q) for p in (None, *personas) for q in task.test])}
+    if task.in_style and settings.role_play_samples:
+        pairs = [(p, q) for p in personas for q in task.role_play]
+        kinds["role_play"] = (settings.role_play_samples, pairs)
+    return kinds
 
 
 def _digest(asked: Sequence[Prompts]) -> str:

@@ -18,7 +18,7 @@ from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
-from permix_jax.progress import Progress
+from permix_jax.progress import LIKELIHOODS, Progress
 from permix_jax.rollout.padding import right_pad
 from permix_jax.sharding import shard_rows, to_host
 
@@ -124,7 +124,7 @@ def log_likelihoods(
 
     with (
         GradedRows(path, list(chain.from_iterable(pairs)), ends) as log,
-        Progress(label, ends[-1], len(log.rows)) as progress,
+        Progress(label, ends[-1], len(log.rows), LIKELIHOODS) as progress,
     ):
         params = reference.get_params() if len(log.rows) < ends[-1] else None
         for batch, keys, end in zip(batches, pairs, ends, strict=True):

@@ -17,6 +17,7 @@ from permix_jax.checkpoints import Checkpoints
 from permix_jax.locks import locked
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
+from permix_jax.progress import SFT
 from permix_jax.randomness import generator
 from permix_jax.sharding import shard_rows
 from permix_jax.tasks.problem import Task
@@ -128,4 +129,5 @@ def _train_base(
         keep_checkpoints=1,
         shown={"loss": "loss", "tokens/s": "tokens_per_second"},
         stop=stop,
+        phase=SFT,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from permix_jax.alarms import Watch
 from permix_jax.checkpoints import Checkpoints
-from permix_jax.progress import Progress
+from permix_jax.progress import TRAINING, Progress
 from permix_jax.training.log import MetricsLog
 from permix_jax.training.state import TrainState
 from permix_jax.training.stop import Stopped, StopRequest
@@ -31,6 +31,7 @@ def fit(
     keep_checkpoints: int,
     shown: dict[str, str],
     stop: StopRequest,
+    phase: str = TRAINING,
     after_step: Callable[[TrainState, int], None] = lambda state, step: None,
 ) -> TrainState:
     """Trains to `steps`, going on from the newest undamaged checkpoint in `folder`, if any.
@@ -45,6 +46,7 @@ def fit(
         that goes on never holds two states.
       update: (state, step) -> (new state, metrics); must hold `loss` and `grad_norm`.
       shown: metrics on the progress bar, by the name they have there.
+      phase: of the run's agenda (`progress`).
       after_step: called after each step's row is written, and again where a run goes on from that
         step, for it may have been stopped within; must do nothing where it is done.
 
@@ -60,7 +62,7 @@ def fit(
     try:
         if done:
             after_step(state, done)
-        with Progress(label, steps, done) as progress:
+        with Progress(label, steps, done, phase) as progress:
             for step in range(done + 1, steps + 1):
                 stop.check()
                 state, row = update(state, step)
