@@ -13,10 +13,8 @@ from permix_jax.cli import changed_fields, config_arguments, launch
 
 def main(config, workdir, name, preset) -> None:
     from permix_jax.experiment import run
-    from permix_jax.next_steps import after_training
 
-    print(run(config, workdir, name, preset, changed_fields()))
-    print(after_training(workdir, config_arguments()))
+    print(run(config, workdir, name, preset, changed_fields(), arguments=config_arguments()))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from permix_jax.files import write_json
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
+from permix_jax.next_steps import after_training
 from permix_jax.phases import phases_of_run
 from permix_jax.policies import (
     build_policy,
@@ -50,12 +51,16 @@ def run(
     preset: str = "",
     changed: Sequence[str] = (),
     method: Method = PERMIX,
+    arguments: Sequence[str] | None = None,
 ) -> str:
-    """Does the whole job in `workdir`, or goes on with it, and returns the table to print.
+    """Does the whole job in `workdir`, or goes on with it, and returns what to print.
+
+    That is a table, where the report is, and what to do next.
 
     Args:
       changed: the fields that have another value than in the preset; the report marks them.
       method: your own mixing, reward terms or advantages; the workdir is refused to another one.
+      arguments: of the command line that made the config; see `after_training`.
 
     Raises:
       ValueError, FileNotFoundError: bad input, in one line.
@@ -87,15 +92,16 @@ def run(
                 config, task, policy, initial_params, mesh, base, verifier, workdir, stop, method
             )
 
-    return on_main(partial(_report, workdir, count))
+    return on_main(partial(_report, workdir, count, arguments))
 
 
-def _report(workdir: Path, programs: Mapping[str, float]) -> str:
+def _report(workdir: Path, programs: Mapping[str, float], arguments: Sequence[str] | None) -> str:
     write_json(workdir / "programs.json", programs)
     write_run_report(workdir)
     first, *_, last = read_evaluations(workdir)
     rows = {"base": first, "trained": last}
-    return summary_table({row: (e.stability, e.fidelity) for row, e in rows.items()})
+    table = summary_table({row: (e.stability, e.fidelity) for row, e in rows.items()})
+    return f"{table}\n{after_training(workdir, arguments)}"
 
 
 def train_and_evaluate(

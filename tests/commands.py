@@ -63,6 +63,35 @@ def parsed(command: str):
     raise AssertionError(f"{script} parses nothing")
 
 
+def executed(command: str) -> str:
+    """What `launch/X.py ...` prints, run to its end in this process, from the repository's root.
+
+    Raises SystemExit, with what the command says, where it fails.
+    """
+    script, *args = shlex.split(command)
+    before, path, out = set(flags.FLAGS), list(sys.path), io.StringIO()
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", [script, *args]),
+        mock.patch.object(cli, "_quiet_logs"),
+        mock.patch.object(cli.app, "run", lambda main, flags_parser: main(flags_parser(sys.argv))),
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+    ):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        finally:
+            _forget_flags(before)
+            sys.path[:] = path
+    return out.getvalue()
+
+
+def next_of(said: str) -> list[str]:
+    """The commands that a command says to go on with, without `python`."""
+    lines = said.partition("next:\n")[2].splitlines()
+    return [line.strip().removeprefix("python ") for line in lines if line.strip()]
+
+
 class _Taken(Exception):
     """The arguments are good; the job would begin."""
 

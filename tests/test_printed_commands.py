@@ -1,0 +1,100 @@
+"""Every command that a run says at its end is run, for several kinds of run."""
+
+import json
+import sys
+
+import pytest
+from commands import executed, next_of, parsed
+from random_model import write_model
+from runs import ROOT, load_config
+
+from permix_jax.experiment import run
+
+SMALL = {
+    "task.num_test": 2,
+    "sft.steps": 0,
+    "train.steps": 1,
+    "train.problems_per_step": 2,
+    "rollout.group_size": 2,
+    "eval.role_play_samples": 0,
+    "eval.kl_responses": 0,
+    "eval.batch_size": 32,
+}
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path, monkeypatch):
+    """Nothing is written into the checkout."""
+    monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(ROOT)
+
+
+def arguments(fields: dict) -> str:
+    return " ".join(f"--config.{name}={value}" for name, value in fields.items())
+
+
+def scripts_of(commands: list[str]) -> list[str]:
+    return [command.split()[0].removeprefix("launch/") for command in commands]
+
+
+def asked(folder) -> set:
+    """The personas under which an evaluation was answered."""
+    rows = (folder / "completions.jsonl").read_text().splitlines()
+    return {json.loads(row)["persona"] for row in rows}
+
+
+def test_after_a_script_and_after_a_baseline_in_the_embedded_world(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py"])
+    config = load_config("permix.py", "tiny", **SMALL)
+    said = run(config, tmp_path / "permix", "permix", "tiny")
+    assert said.startswith("policy ") and f"report: {tmp_path}/permix/report.html" in said
+    commands = next_of(said)
+    assert scripts_of(commands) == ["train.py", "compare.py", "evaluate.py"]
+    rlvr, compared, evaluated = map(executed, commands)
+    record = json.loads((tmp_path / "rlvr/config.json").read_text())
+    assert (record["name"], record["config"]["personas"]["share"]) == ("rlvr", 0)
+    assert scripts_of(next_of(rlvr)) == ["compare.py", "evaluate.py"]  # permix is there
+    assert "permix:tiny - rlvr" in compared and (tmp_path / "comparison/report.html").exists()
+    assert len(asked(tmp_path / "permix/eval/more")) == 17
+    for command in next_of(evaluated):
+        assert executed(command).startswith("Stability\n")
+    assert (tmp_path / "permix/eval/more-base/report.html").exists()
+
+    distill = f"--config=configs/distill.py:tiny {arguments(SMALL)} --workdir={tmp_path}/distill"
+    commands = next_of(executed(f"launch/train.py {distill}"))
+    assert scripts_of(commands) == ["compare.py", "evaluate.py"]
+    for command in commands:
+        executed(command)
+
+
+def test_after_adapters_on_problems_with_personas_of_ones_own(tmp_path):
+    write_model(tmp_path / "model")
+    sums = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(8)]
+    personas = [
+        {"id": word, "name": word, "system_prompt": f"You are a {word}.", "category": "x"}
+        | {"split": split}
+        for word, split in (("cook", "train"), ("diver", "train"), ("miller", "heldout"))
+    ]
+    for name, rows in (("sums", sums), ("personas", personas)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fields = SMALL | {
+        "task.name": "problems",
+        "model.source": tmp_path / "model",
+        "data.train": tmp_path / "sums.jsonl",
+        "data.test": "",
+        "lora.rank": 2,
+        "personas.file": tmp_path / "personas.jsonl",
+        "personas.placement": "user",
+        "personas.weights": "category",
+        "rollout.max_prompt_tokens": 256,
+    }
+    config = f"--config=configs/permix.py:tiny {arguments(fields)}"
+    commands = next_of(executed(f"launch/train.py {config} --workdir={tmp_path}/permix"))
+    assert scripts_of(commands) == ["train.py", "compare.py", "evaluate.py", "export.py"]
+    _, _, _, exported = map(executed, commands)
+    # Both methods are judged by the same personas.
+    assert asked(tmp_path / "rlvr/eval/1") == asked(tmp_path / "permix/eval/1") == {None, "miller"}
+    assert asked(tmp_path / "permix/eval/more") == {None, "miller", "cook", "diver"}
+    assert (tmp_path / "permix/export/model.safetensors").exists()
+    for command in next_of(exported):  # of MATH500, which is not here
+        assert parsed(command).data.test == "math500"
