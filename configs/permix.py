@@ -81,7 +81,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.train.micro_batch_tokens = 512  # a device updates on at once; for memory, not the result
     c.train.checkpoint_every = 25  # steps; what a killed run may have to do again
     c.train.keep_checkpoints = 3  # the newest so many stay
-    c.train.log_completions_every = 10  # steps between files in completions/
+    c.train.log_completions_every = 10  # steps between files in completions/; 1 and the last are
 
     c.rollout = ConfigDict()
     c.rollout.group_size = 8  # rollouts of a problem

@@ -53,6 +53,7 @@ def test_workdir_holds_what_the_readme_says(permix):
     assert {"jax", "flax", "optax", "permix_jax"} <= set(record["versions"])
     assert any((workdir / "tensorboard").iterdir())
     assert {p.name for p in (workdir / "completions").iterdir()} == {
+        "1.jsonl",
         "2.jsonl",
         "4.jsonl",
         "6.jsonl",

@@ -18,7 +18,7 @@ from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
 from permix_jax.evaluation.summary import summarise
 from permix_jax.files import write_json
 from permix_jax.models.policy import Policy
-from permix_jax.personas.persona import Persona
+from permix_jax.personas.persona import EVAL_SETS, Persona
 from permix_jax.personas.prompts import render_all
 from permix_jax.progress import EVALUATION, Progress
 from permix_jax.randomness import key
@@ -150,9 +150,12 @@ def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[
     for name in sets.split(","):
         found = [persona for persona in personas if persona.split == name]
         if not found:
-            there = ", ".join(dict.fromkeys(persona.split for persona in personas))
+            there = list(dict.fromkeys(persona.split for persona in personas))
+            usable = [split for split in there if split in EVAL_SETS]
+            instead = f", or set eval.sets to {','.join(usable)}" if usable else ""
             raise ValueError(
-                f"eval.sets names {name!r}, of which there are no personas; there are {there}"
+                f"eval.sets names {name!r}, of which there are no personas; there are "
+                f"{', '.join(there)}: give some personas the split {name}{instead}"
             )
         chosen += found[: first or None]
     return chosen

@@ -49,7 +49,8 @@ def compare_policies(
     """Every figure of `stability.figures` of two policies, and how far they are apart.
 
     Each figure has `ours`, `theirs`, `difference` and `relative` (ours / theirs - 1, None where
-    theirs is 0) with `_ci95` (a limit that is not bounded is None). The intervals are put together
+    theirs is 0) with `_ci95` (a limit that is not bounded is None); a score that is not defined is
+    None, and so is what is made of it. The intervals are put together
     from those of the two policies and the correlation of the two over paired resamples (MOVER:
     Zou and Donner 2008; of ratios: Donner and Zou 2012), because resampling the difference of two
     stability scores has the bias that `extremes` describes, twice.
@@ -118,7 +119,7 @@ def compare_over_seeds(
     for name in per_seed[0][0][0]:
         a, b = (np.array([seed[side][0][name] for seed in per_seed]) for side in (0, 1))
         ra, rb = (np.stack([s[side][1][name] for s in per_seed], axis=1) for side in (0, 1))
-        entry = {"ours": float(a.mean()), "theirs": float(b.mean())}
+        entry = {side: _finite(x.mean()) for side, x in (("ours", a), ("theirs", b))}
         entry |= over_seeds("difference", a - b, ra - rb, shared_problems)
         with np.errstate(divide="ignore", invalid="ignore"):
             entry |= over_seeds("relative", a / b - 1, ra / rb - 1, shared_problems)
@@ -216,7 +217,7 @@ def sign_flip_test(ours: np.ndarray, theirs: np.ndarray) -> float:
 class _Figures(NamedTuple):
     value: dict[str, np.ndarray]
     resampled: dict[str, np.ndarray]
-    interval: dict[str, list[float]]
+    interval: dict[str, list[float] | None]
 
     @classmethod
     def of(cls, graded: Graded, weights: np.ndarray, pss: Score) -> "_Figures":
@@ -240,6 +241,9 @@ def _values(graded: Graded, weights: np.ndarray, pss: Score) -> tuple[dict, dict
 
 def _apart(a: _Figures, b: _Figures, name: str) -> dict:
     x, y = float(a.value[name]), float(b.value[name])
+    if not np.isfinite((x, y)).all():
+        unknown = ("difference", "difference_ci95", "relative", "relative_ci95")
+        return {"ours": _finite(x), "theirs": _finite(y)} | dict.fromkeys(unknown)
     (x_low, x_high), (y_low, y_high) = a.interval[name], b.interval[name]
     r = _correlation(a.resampled[name], b.resampled[name])
     # Distances from estimate to limit; a corrected interval may leave its estimate outside.
@@ -261,6 +265,10 @@ def _apart(a: _Figures, b: _Figures, name: str) -> dict:
         entry["relative"] = x / y - 1
         entry["relative_ci95"] = [low - 1, high - 1 if np.isfinite(high) else None]
     return entry
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _ratio_limit(x: float, y: float, dx: float, dy: float, r: float, side: int) -> float:

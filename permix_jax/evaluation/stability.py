@@ -28,12 +28,12 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [..., persona], plain 
 
 
 def pss_min_over_max(accuracy: np.ndarray, plain: np.ndarray | None = None) -> np.ndarray:
-    """Worst over best accuracy, [..., persona] -> [...]; 0 where the best is 0."""
+    """Worst over best accuracy, [..., persona] -> [...]; NaN where the best is 0."""
     return _quotient(accuracy.min(axis=-1), accuracy.max(axis=-1))
 
 
 def pss_mean_over_plain(accuracy: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Mean accuracy over personas divided by that without one; 0 where the latter is 0.
+    """Mean accuracy over personas divided by that without one; NaN where the latter is 0.
 
     Not bounded by 1, and blind to how unequal the personas are.
     """
@@ -158,6 +158,9 @@ def stability(
     The interval makes up for it and then lies mostly above the estimate. Compare policies on the
     same problems and the same personas.
 
+    Where nothing is right, the score is 0 / 0: `pss` and `pss_ci95` are None, and `pss_note` says
+    why.
+
     Raises:
       ValueError: an empty or misshapen array, a value other than 0, 1 or NaN, ids that do not
         fit or repeat, or a persona without one scorable answer.
@@ -174,8 +177,10 @@ def stability(
     intervals = figure_intervals(everyone, alone, pss)
     result = {}
     for name, value in values.items():
-        result[name] = float(value)
+        result[name] = float(value) if np.isfinite(value) else None
         result[f"{name}_ci95"] = intervals[name]
+    if result["pss"] is None:
+        result["pss_note"] = "0 / 0: no answer was right; the score is not defined"
     result |= _flips(correct, plain, weights)
     return result | {
         "per_persona": [
@@ -246,10 +251,13 @@ def figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dict[str, np
     }
 
 
-def figure_intervals(everyone: Means, alone: Means, pss: Score) -> dict[str, list[float]]:
-    """The 95 % interval of every entry of `figures`; `alone` has the plain prompt as one group."""
+def figure_intervals(everyone: Means, alone: Means, pss: Score) -> dict[str, list[float] | None]:
+    """The 95 % interval of every entry of `figures`, None where the score is not defined; `alone`
+    has the plain prompt as one group."""
     span = range_interval(everyone)
-    if pss is pss_min_over_max:
+    if not np.isfinite(pss(everyone.estimate, alone.estimate[0])):
+        score = None
+    elif pss is pss_min_over_max:
         score = ratio_interval(everyone)
     elif pss is pss_one_minus_range:
         score = [1 - span[1], 1 - span[0]]
@@ -338,4 +346,4 @@ def _mean_of_defined(rates: np.ndarray) -> np.ndarray:
 
 def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     above, below = np.asarray(above, float), np.asarray(below, float)
-    return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)

@@ -49,9 +49,9 @@ class MetricsLog:
 def write_completions(
     config: ConfigDict, workdir: Path, step: int, records: Sequence[Mapping]
 ) -> None:
-    """Writes `completions/<step>.jsonl` if it is a step for it."""
+    """Writes `completions/<step>.jsonl` if it is a step for it; the first and the last are."""
     t = config.train
-    if is_main() and (step % t.log_completions_every == 0 or step == t.steps):
+    if is_main() and (step in (1, t.steps) or step % t.log_completions_every == 0):
         write_rows(workdir / "completions" / f"{step}.jsonl", records)
 
 

@@ -195,7 +195,10 @@ def test_chosen_personas_are_the_first_of_each_set(world):
         "professor",
     ]
     assert len(chosen_personas(personas, "heldout", 0)) == 8
-    message = "eval.sets names 'harmful', of which there are no personas; there are train, heldout"
+    message = (
+        "eval.sets names 'harmful', of which there are no personas; there are train, heldout: give "
+        "some personas the split harmful, or set eval.sets to train,heldout"
+    )
     with pytest.raises(ValueError, match=message):
         chosen_personas(personas, "heldout,harmful", 0)
 

@@ -7,7 +7,10 @@ import pytest
 from report_page import Page, read_report, tables_of
 from synthetic_run import PERSONAS, write_run
 
+from permix_jax.evaluation.overview import overview, summary_table
+from permix_jax.evaluation.report.comparison import compare
 from permix_jax.evaluation.report.run import run_report, write_run_report
+from permix_jax.evaluation.results import read_evaluation
 from permix_jax.evaluation.stability import stability
 from permix_jax.evaluation.tables import as_text, number_of
 
@@ -228,6 +231,37 @@ def test_what_the_run_warned_of_stands_first(tmp_path):
         (5, "over 80 % of "), (7, "the KL to the"),
     ]  # fmt: skip
     assert "| 7 | the KL to the base policy is above 10 nats a token | lower train.le" in markdown
+
+
+def test_a_score_of_0_over_0_is_a_dash_everywhere(tmp_path):
+    """In the table of a run, its report, an evaluation and a comparison."""
+    for name in ("permix", "rlvr"):
+        write_run(tmp_path / name, name=name, steps=3)
+        rng, nothing = np.random.default_rng(0), np.zeros((4, 20, 1))
+        path = tmp_path / name / "eval/0/stability.json"
+        path.write_text(json.dumps(stability(nothing, PERSONAS, nothing[0], rng, 50)))
+        rows = (
+            (path.parent / "completions.jsonl")
+            .read_text()
+            .replace('"correct": 1.0', '"correct": 0.0')
+        )
+        (path.parent / "completions.jsonl").write_text(rows)
+    workdir = tmp_path / "permix"
+    page, report, markdown = written(workdir)
+    assert page.errors == [] and "| Persona stability (PSS) | - | 0.9" in markdown
+    results = section(report, "results")["blocks"][0]["rows"][0]
+    assert results[1] is None and results[2]["value"] > 0.8 and results[3] is None
+    assert report["headlines"][0]["values"][0] is None
+    assert '<span class="s0">-</span>' in (workdir / "report.html").read_text()
+
+    base = read_evaluation(workdir / "eval/0")
+    printed = summary_table({"base": (base.stability, base.fidelity)}).splitlines()[2]
+    assert printed.split()[:3] == ["base", "-", "0.000"]
+    assert overview(base).splitlines()[3].split()[:4] == ["together", "4", "-", "0.000"]
+    table = compare([workdir, tmp_path / "rlvr"], tmp_path / "out").splitlines()
+    base = next(line for line in table if line.startswith("base"))
+    assert base.split()[:4] == ["base", "1", "-", "0.000"]
+    assert "nan" not in (tmp_path / "out/report.md").read_text()
 
 
 def test_changed_fields_are_marked_and_come_first(tmp_path):

@@ -55,9 +55,21 @@ def test_unscorable_answers_do_not_count():
     assert result["accuracy_no_persona"] == 1
 
 
-def test_pss_is_zero_where_nothing_is_right():
-    assert measure(np.zeros((2, 3, 1)))["pss"] == 0
-    np.testing.assert_array_equal(pss_min_over_max(np.array([[0.0, 0.0], [0.0, 1.0]])), [0, 0])
+@pytest.mark.parametrize("name", ["min_over_max", "mean_over_plain"])
+def test_pss_is_not_defined_where_nothing_is_right(name):
+    """0 / 0: null in the file. One right answer under one persona is enough for 0 / x."""
+    nothing = measure(np.zeros((2, 3, 1)), pss=PSS[name])
+    assert (nothing["pss"], nothing["pss_ci95"]) == (None, None)
+    assert nothing["pss_note"].startswith("0 / 0")
+    assert nothing["accuracy_best"] == 0 and nothing["accuracy_best_ci95"][1] > 0
+    json.dumps(nothing, allow_nan=False)
+    one = measure([[[0.0], [0.0]], [[0.0], [1.0]]], plain=[[1.0], [1.0]], pss=PSS[name])
+    assert one["pss"] == {"min_over_max": 0, "mean_over_plain": 0.25}[name]
+    assert len(one["pss_ci95"]) == 2 and "pss_note" not in one
+
+
+def test_one_minus_range_is_defined_where_nothing_is_right():
+    assert measure(np.zeros((2, 3, 1)), pss=pss_one_minus_range)["pss"] == 1
 
 
 def test_flip_rate_any_averages_over_samples():
@@ -145,8 +157,8 @@ def test_interval_of_the_score_covers_the_truth(accuracies, most):
 
 def test_formulas_by_hand_and_by_name():
     accuracy, plain = np.array([[0.2, 0.8], [0.0, 0.0]]), np.array([0.25, 0.0])
-    np.testing.assert_allclose(pss_min_over_max(accuracy, plain), [0.25, 0])
-    np.testing.assert_allclose(pss_mean_over_plain(accuracy, plain), [2, 0])
+    np.testing.assert_allclose(pss_min_over_max(accuracy, plain), [0.25, NAN])
+    np.testing.assert_allclose(pss_mean_over_plain(accuracy, plain), [2, NAN])
     np.testing.assert_allclose(pss_one_minus_range(accuracy, plain), [0.4, 1])
     assert all(pss_formula(name) is formula for name, formula in PSS.items())
     with pytest.raises(ValueError, match="no stability score is called 'worst': use one of min_ov"):
@@ -192,8 +204,9 @@ scores = arrays(float, (3, 6, 2), elements=st.sampled_from([0.0, 1.0]))
 def test_bounds_and_order(correct, order):
     result = measure(correct)
     shuffled = measure(correct[list(order)], plain=correct[0])
-    low, high = result["pss_ci95"]
-    assert 0 <= result["pss"] <= 1 and 0 <= low <= high <= 1
+    if correct.any():
+        low, high = result["pss_ci95"]
+        assert 0 <= result["pss"] <= 1 and 0 <= low <= high <= 1
     assert 0 <= result["flip_rate"] <= 1
     assert result["accuracy_worst"] <= result["accuracy_mean"] + 1e-12
     assert result["accuracy_mean"] <= result["accuracy_best"] + 1e-12
@@ -205,7 +218,7 @@ def test_bounds_and_order(correct, order):
 @given(arrays(float, (6, 2), elements=st.sampled_from([0.0, 1.0])), st.integers(1, 4))
 def test_equal_personas_are_perfectly_stable(row, personas):
     result = measure(np.stack([row] * personas))
-    assert result["pss"] == (1 if row.any() else 0)
+    assert result["pss"] == (1 if row.any() else None)
     assert result["flip_rate_any"] == 0
 
 

@@ -159,7 +159,8 @@ def _pair(anchor: str, pair: Mapping, paper: Mapping) -> dict:
     return section(anchor, f"{ours} against {theirs}", note, [table(columns, rows)])
 
 
-def _over_seeds(values: Sequence[float]) -> dict | None:
+def _over_seeds(values: Sequence[float | None]) -> dict | None:
+    values = np.array(values, float)
     if not len(values) or not np.isfinite(values).all():
         return None
     mean, half = t_interval(values)
@@ -222,7 +223,8 @@ def _labels(methods: Mapping[str, Mapping[int, _Seed]]) -> dict[str, str]:
         name: np.mean([seed.figures.values["PSS"] for seed in seeds.values()])
         for name, seeds in methods.items()
     }
-    return {name: f"{name}: PSS {mean:.2f}" for name, mean in means.items()}
+    texts = {name: f"{mean:.2f}" if np.isfinite(mean) else "-" for name, mean in means.items()}
+    return {name: f"{name}: PSS {text}" for name, text in texts.items()}
 
 
 def _runs(runs: Sequence[Run], folder: Path) -> dict:

@@ -178,7 +178,7 @@ def headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
             for p in policies.values()
         ],
     }
-    return [{"label": label, "values": x} for label, x in found.items() if None not in x]
+    return [{"label": label, "values": x} for label, x in found.items() if {*x} != {None}]
 
 
 def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
