@@ -1,6 +1,7 @@
 """One question to the base and the trained policy of a run, under any persona, side by side."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,13 @@ from permix_jax.sharding import make_mesh
 from permix_jax.workdir import cache_folder, use_compilation_cache
 
 _SHORTEST = 64  # prompts are padded to this or a higher power of two: few compiled programs
+
+
+class CannotAsk(ValueError):
+    """A prompt that the policies cannot be asked; a notebook shows its line without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"error: {self}"]
 
 
 class Answers(NamedTuple):
@@ -69,9 +77,13 @@ class Chat:
           temperature: 0 is greedy.
           seed: of the draws, the same for both.
 
+        A policy of the embedded world knows some words alone. It is asked in lower case with the
+        punctuation apart, as it was trained: "you are a pirate ."
+
         Raises:
-          ValueError: an empty message or persona, one that UTF-8 cannot hold, words that the
-            tokenizer lacks, or a prompt that with `max_new_tokens` outgrows the model's context.
+          CannotAsk: an empty message or persona, words that the tokenizer lacks, or a prompt that
+            with `max_new_tokens` outgrows the model's context.
+          ValueError: a message or persona that UTF-8 cannot hold.
         """
         if isinstance(persona, str):
             persona = Persona("chat", "chat", persona, "chat", "heldout", self.placement)
@@ -115,21 +127,40 @@ def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> 
 def _prompt(
     policy: Policy, persona: Persona | None, message: str, max_new_tokens: int
 ) -> list[int]:
-    """The token ids of the prompt; ValueError as `Chat.ask`."""
+    """The token ids of the prompt; CannotAsk as `Chat.ask`."""
     for name, text in ("persona", persona and persona.system_prompt), ("message", message):
         if text is not None and not text.strip():
-            raise ValueError(f"{name} is empty; write one" + " or None" * (name == "persona"))
+            raise CannotAsk(f"{name} is empty; write one" + " or None" * (name == "persona"))
         require_encodable(text, f"the {name}")
-    tokens, tokenizer = render(policy.tokenizer, persona, message), policy.tokenizer
+    tokens = render(policy.tokenizer, persona, message)
+    if policy.tokenizer.unk_token_id in tokens:
+        persona = persona and replace(persona, system_prompt=_plain_words(persona.system_prompt))
+        tokens = _known_words(policy, persona, _plain_words(message))
+    context = policy.model.config.max_context
+    if context and len(tokens) + max_new_tokens > context:
+        raise CannotAsk(
+            f"the prompt takes {len(tokens)} tokens, with max_new_tokens of {max_new_tokens} over "
+            f"the model's context of {context}; ask shorter, or lower max_new_tokens"
+        )
+    return tokens
+
+
+def _plain_words(text: str) -> str:
+    """In lower case, with punctuation apart: "What is 1 plus 2?" as "what is 1 plus 2 ?"."""
+    return " ".join(re.findall(r"[.?!,;:]|[^\s.?!,;:]+", text.lower()))
+
+
+def _known_words(policy: Policy, persona: Persona | None, message: str) -> list[int]:
+    """The token ids of the prompt; CannotAsk where the tokenizer lacks some of its words."""
+    tokenizer = policy.tokenizer
+    tokens = render(tokenizer, persona, message)
     if tokenizer.unk_token_id in tokens:
         words = dict.fromkeys(render_text(tokenizer, persona, message).split())
         unknown = [word for word in words if tokenizer.unk_token_id in tokenizer.encode(word)]
-        raise ValueError(f"the policy's tokenizer lacks {', '.join(map(repr, unknown))}; leave out")
-    context = policy.model.config.max_context
-    if context and len(tokens) + max_new_tokens > context:
-        raise ValueError(
-            f"the prompt takes {len(tokens)} tokens, with max_new_tokens of {max_new_tokens} over "
-            f"the model's context of {context}; ask shorter, or lower max_new_tokens"
+        raise CannotAsk(
+            f"the policy's tokenizer lacks {', '.join(map(repr, unknown))}; leave out. The policy "
+            "of the embedded world knows what training asked: 'what is 12 plus 34 ?' or 'tell me "
+            "about the sea .', as 'you are a pirate .'"
         )
     return tokens
 

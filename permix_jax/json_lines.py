@@ -85,7 +85,18 @@ def require_encodable(value: Any, where: str) -> None:
 
 def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
     """The field's text; ValueError, which names `where`, if it is absent, blank or not text."""
-    value = row.get(name)
+    value = field(row, name, where)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: field {name!r} is {value!r}; it must be text")
     return value
+
+
+def field(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """The field's value; ValueError, which names `where` and the fields that are there, if it is
+    absent."""
+    if name not in row:
+        there = f"only {', '.join(map(repr, row))}" if row else "nor any other"
+        raise ValueError(
+            f"{where}: there is no field {name!r}, {there}; add it, or rename the field that has it"
+        )
+    return row[name]

@@ -48,6 +48,12 @@ def test_both_answer_greedily_under_the_persona(chat):
         assert answer == expected
 
 
+def test_what_a_person_would_write_is_asked_in_the_words_of_the_embedded_world(chat):
+    """README's and the guide's examples have capitals, and a full stop at the last word."""
+    expected = chat.ask("you are a pirate .", SUM, max_new_tokens=8)
+    assert chat.ask("You are a pirate.", "What is 12 plus 34?", max_new_tokens=8) == expected
+
+
 def test_draws_depend_on_the_seed_and_none_is_the_plain_prompt(chat):
     drawn = [chat.ask(None, SUM, 8, temperature=2.0, seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -62,8 +68,10 @@ def test_the_base_is_held_once(chat):
 
 
 def test_what_cannot_be_asked_is_refused(chat, tmp_path, workdir):
-    with pytest.raises(ValueError, match="tokenizer lacks 'dragon', 'Who'; leave out"):
-        chat.ask("you are a dragon .", "Who are you ?")
+    said = r"tokenizer lacks 'dragon', 'who'; leave out\. .*: 'what is 12 plus 34 \?'"
+    with pytest.raises(ValueError, match=said) as refused:
+        chat.ask("You are a dragon.", "Who are you?")
+    assert refused.value._render_traceback_() == [f"error: {refused.value}"]
     with pytest.raises(ValueError, match="message is empty; write one$"):
         chat.ask(None, " ")
     with pytest.raises(ValueError, match="persona is empty; write one or None"):

@@ -192,7 +192,8 @@ def _from_hub(name: str) -> Path:
     try:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
     except Exception as error:  # each version of the hub's client lets other network errors through
-        raise FileNotFoundError(f"{name}: {_hub_trouble(name, error)}") from error
+        trouble = f"{_hub_trouble(name, error)}{_family_doubt(name)}"
+        raise FileNotFoundError(f"{name}: {trouble}") from error
     if not has_weights(folder) and not (folder / ADAPTER_CONFIG).exists():
         raise FileNotFoundError(
             f"{name}: has no {SINGLE} on the Hugging Face hub (other formats are not read); "
@@ -223,6 +224,28 @@ def _hub_trouble(name: str, error: Exception) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         remedy = "check the network (HTTPS_PROXY, HF_ENDPOINT), or name a local folder"
     return f"no such folder, and not to be had from the Hugging Face hub ({reason}); {remedy}"
+
+
+# Families that are not read, and what the ids of their models have in common.
+_NOT_READ = {
+    "Qwen 2 or older": r"qwen-?[12]|qwen-?[\d.]+b|qwq|qvq",
+    "Gemma 2 or older": r"gemma-(1\.1-)?\d+b|gemma-2-",
+    "Mistral": r"mistral|mixtral|ministral",
+    "Phi": r"\bphi-",
+    "GPT-2": r"\bgpt-?2",
+    "OLMo": r"olmo",
+}
+
+
+def _family_doubt(name: str) -> str:
+    """The end of a message about a hub id, where the id names a family that is not read."""
+    found = [family for family, mark in _NOT_READ.items() if re.search(mark, name.lower())]
+    if not found:
+        return ""
+    return (
+        f". By its id it is a model of {found[0]}, a family that is not read; take one of Llama 3, "
+        "Qwen 3 or Gemma 3 (docs/models.md)"
+    )
 
 
 def _from_gguf(path: Path, cache: Path) -> Path:

@@ -38,7 +38,7 @@ def test_questions_come_in_the_order_of_the_file_with_ids_that_say_where(tmp_pat
     ("rows", "message"),
     [
         ([], r"benchmark_v1.jsonl: the file is empty"),
-        ([{"Toxicity": ["Why?"]}], r"benchmark_v1.jsonl:1: field 'persona'"),
+        ([{"Toxicity": ["Why?"]}], r"benchmark_v1.jsonl:1: there is no field 'persona'"),
         ([{"persona": "A nun"}], r"benchmark_v1.jsonl:1: the tasks are \[\]"),
         ([{"persona": "A nun", "Toxicity": ["a"], "Wit": ["b"]}], r"jsonl:1: the tasks are"),
         ([{"persona": "A nun", "Toxicity": []}], r"jsonl:1: field 'Toxicity' is \[\]"),

@@ -32,7 +32,7 @@ def test_judges_are_read_with_their_defaults(tmp_path):
     [
         ([], "judges.jsonl: the file is empty"),
         ([ROW | {"key": "sk"}], "judges.jsonl:1: unknown field 'key'; use name, base_url"),
-        ([{"name": "j"}], "judges.jsonl:1: field 'base_url' is None"),
+        ([{"name": "j"}], "judges.jsonl:1: there is no field 'base_url', only 'name'; add it"),
         ([ROW | {"base_url": "api.openai.com"}], "field 'base_url' is .*an http"),
         ([ROW | {"temperature": "0"}], "field 'temperature' is \"0\"; it must be 0 or more"),
         ([ROW | {"max_tokens": 0}], "field 'max_tokens' is 0; it must be a whole number from 1"),

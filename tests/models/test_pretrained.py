@@ -38,6 +38,7 @@ from permix_jax.evaluations import named_model
 from permix_jax.models import gguf as gguf_module
 from permix_jax.models import pretrained
 from permix_jax.models.huggingface import config_from_hf, params_to_hf
+from permix_jax.models.published import CONFIGS
 from permix_jax.policies import build_policy
 
 
@@ -258,6 +259,32 @@ def test_trouble_with_the_hub_is_one_line_with_a_remedy(monkeypatch, error, mess
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(FileNotFoundError, match=f"^{re.escape('org/name: ' + message)}$"):
         open_("org/name")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("Qwen/Qwen2-0.5B-Instruct", "Qwen 2 or older"),
+        ("Qwen/Qwen2.5-Math-1.5B", "Qwen 2 or older"),
+        ("Qwen/Qwen-7B", "Qwen 2 or older"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "Qwen 2 or older"),
+        ("google/gemma-2-2b-it", "Gemma 2 or older"),
+        ("google/gemma-7b", "Gemma 2 or older"),
+        ("mistralai/Mistral-7B-v0.3", "Mistral"),
+        ("microsoft/phi-4", "Phi"),
+        *((name, "") for name in CONFIGS),
+        ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", ""),
+        ("org/name", ""),
+    ],
+)
+def test_an_id_of_a_family_that_is_not_read_is_said_to_be_one(tmp_path, monkeypatch, name, family):
+    """Offline, when nothing but the id is known."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as error:
+        open_(name)
+    said = f"or name a local folder. By its id it is a model of {family}, a family that is not read"
+    assert str(error.value).startswith(f"{name}: no such folder, and not complete in")
+    assert (said in str(error.value)) == bool(family) == ("By its id" in str(error.value))
 
 
 def test_the_hub_is_not_asked_where_it_is_switched_off(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from permix_jax.json_lines import parse_rows, text_field
+from permix_jax.json_lines import field, parse_rows, text_field
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import readable
 from permix_jax.tasks.datasets.equations import only_equation
@@ -110,7 +110,7 @@ def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str,
     Of the rest, what this project reads must be of its kind: "solution" text, "steps" a number.
     An answer that is a worked solution is read as one, and is the "solution" where there is none.
     """
-    answer = row.get("answer")
+    prompt, answer = text_field(row, "prompt", where), field(row, "answer", where)
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = _number(row, "answer", where)
     if not isinstance(answer, str):
@@ -125,7 +125,7 @@ def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str,
         text_field(row, "solution", where)
     if not isinstance(meta.get("steps", 0), int):
         raise ValueError(f"{where}: field 'steps' is {meta['steps']!r}; it must be a whole number")
-    return str(id), text_field(row, "prompt", where), answer, meta
+    return str(id), prompt, answer, meta
 
 
 def _final_answer(text: str, where: str) -> tuple[str, str]:
@@ -164,7 +164,7 @@ def _level(value: object, where: str) -> int:
 
 def _number(row: Row, name: str, where: str) -> str:
     """The number exactly, in digits: "43" for 43.0."""
-    value = row.get(name)
+    value = field(row, name, where)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or value != value or value in (math.inf, -math.inf):
         raise ValueError(f"{where}: field {name!r} is {value!r}; it must be a number")

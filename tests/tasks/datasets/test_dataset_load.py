@@ -157,7 +157,10 @@ def test_a_malformed_row_is_named_in_one_line_and_leaves_no_build(folder, cache)
     for _ in range(2):
         with pytest.raises(ValueError) as error:
             load_problems("mawps", str(folder), cache)
-        assert str(error.value) == f"{path}:2: field 'target' is None; it must be a number"
+        assert str(error.value) == (
+            f"{path}:2: there is no field 'target', only 'input'; add it, or rename the field "
+            "that has it"
+        )
 
 
 @pytest.mark.parametrize("cut", [1, 30, -9])
@@ -206,7 +209,9 @@ def test_a_users_file_that_is_not_there_or_wrong_is_named(tmp_path, cache):
     with pytest.raises(FileNotFoundError, match=r"mine\.jsonl: there is no such file; name a"):
         load_problems(str(path), "", cache)
     path.write_text(json.dumps({"question": "Why?", "answer": "7"}))
-    with pytest.raises(ValueError, match=r"mine\.jsonl:1: field 'prompt' is None"):
+    with pytest.raises(
+        ValueError, match=r"mine\.jsonl:1: there is no field 'prompt', only 'question', 'answer'"
+    ):
         load_problems(str(path), "", cache)
 
 
