@@ -8,6 +8,7 @@ import pytest
 from runs import ROOT
 
 from permix_jax.alarms import ALARMS, Watch, warned_of
+from permix_jax.models.params import abstract_like
 from permix_jax.training.log import read_rows
 from permix_jax.training.loop import fit
 from permix_jax.training.state import TrainState
@@ -119,9 +120,11 @@ def train(folder, steps):
     def update(state, step):
         return state.replace(step=state.step + 1), {**HEALTHY, "completions/clipped_ratio": 1.0}
 
-    state = TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+    def create():
+        return TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+
     settings = {"checkpoint_every": 3, "keep_checkpoints": 1, "shown": {}, "stop": StopRequest()}
-    fit("test", folder, state, update, steps=steps, **settings)
+    fit("test", folder, abstract_like(create()), create, update, steps=steps, **settings)
 
 
 def test_training_says_it_once_over_all_its_starts(tmp_path, caplog):
