@@ -9,7 +9,7 @@ from permix_jax.build import asked_personas, eval_settings, kl_settings
 from permix_jax.evaluation.divergence import responses_asked
 from permix_jax.evaluation.evaluate import answers_asked
 from permix_jax.evaluation.without_judge import FILE
-from permix_jax.progress import EVALUATION, KL, LIKELIHOODS, SFT, TRAINING, Phase
+from permix_jax.progress import EVALUATION, KL, LIKELIHOODS, RESPONSES, SFT, TRAINING, Phase
 from permix_jax.tasks.problem import Task
 
 
@@ -27,7 +27,7 @@ def phases_of_run(config: ConfigDict, task: Task, workdir: Path, base: Path) -> 
         Phase(SFT, config.sft.steps - _saved_step(base), "steps of SFT", "sft"),
         Phase(TRAINING, steps, f"steps of {t.method} with {responses} responses each", "training"),
         *phases_of_evaluations(config, task, folders, [folders[0], folders[-1]]),
-        Phase(KL, kl, "responses for the KL", "answers"),
+        Phase(KL, kl, "responses for the KL", RESPONSES),
     ]
 
 
@@ -42,7 +42,7 @@ def phases_of_evaluations(
     unmeasured = sum(not (folder / FILE).exists() for folder in measured)
     likelihoods = unmeasured * _likelihoods_asked(config, task, len(personas))
     return [
-        Phase(EVALUATION, answers, "answers to evaluate", "answers"),
+        Phase(EVALUATION, answers, "answers to evaluate", RESPONSES),
         Phase(LIKELIHOODS, likelihoods, "likelihoods", "likelihoods"),
     ]
 

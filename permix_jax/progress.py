@@ -17,6 +17,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 # The phases of a run, by the names that whoever does them gives to `Progress`.
 SFT, TRAINING, EVALUATION, LIKELIHOODS, KL = "sft", "training", "evaluation", "likelihoods", "kl"
+RESPONSES = "responses"  # the kind of the phases that generate them
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Agenda:
     def __init__(self, phases: Sequence[Phase]):
         self._phases = {phase.name: phase for phase in phases if phase.left > 0}
         self._last: float | None = None
+        self._rates: dict[str, float | None] = {}
 
     def __str__(self) -> str:
         return (
@@ -65,16 +67,24 @@ class Agenda:
                 phase.seconds, phase.timed = phase.seconds + now - self._last, phase.timed + units
         self._last = now
 
+    def learn(self, kind: str, units: int, seconds: float) -> None:
+        """So many units of a kind took so long within a phase of another kind.
+
+        That counts while no phase of the kind is measured. The first time compiles, and is not
+        counted.
+        """
+        self._rates[kind] = seconds / units if kind in self._rates else None
+
     def has(self, name: str) -> bool:
         return name in self._phases
 
     def seconds_of(self, name: str, units: int) -> float | None:
         """How long so many units of the phase will take; None where nothing is known of that."""
         phase = self._phases[name]
-        if not phase.timed:
-            alike = [p for p in self._phases.values() if p.kind == phase.kind and p.timed]
-            phase = alike[0] if alike else phase
-        return units * phase.seconds / phase.timed if phase.timed else None
+        alike = [p for p in self._phases.values() if p.kind == phase.kind and p.timed]
+        rates = [p.seconds / p.timed for p in ([phase] if phase.timed else alike)]
+        rate = rates[0] if rates else self._rates.get(phase.kind)
+        return None if rate is None else units * rate
 
     def after(self, name: str, units: int) -> tuple[str, float | None]:
         """What is still to be done after `units` more of the phase `name`, "" where that is
@@ -98,6 +108,12 @@ def following(agenda: Agenda) -> Iterator[None]:
         yield
     finally:
         _AGENDA.reset(before)
+
+
+def learn(kind: str, units: int, seconds: float) -> None:
+    """As `Agenda.learn`, for the agenda that is followed, if one is."""
+    if agenda := _AGENDA.get():
+        agenda.learn(kind, units, seconds)
 
 
 def duration(seconds: float) -> str:
@@ -166,6 +182,6 @@ class Progress:
         )
         ends = [] if here is None else [f"{duration(here)} left"]
         if after:
-            ends.append(f"then {after if then is None else f'{duration(then)} for {after}'}")
+            ends.append(f"then {after if then is None else f'about {duration(then)} for {after}'}")
         line = f"{self._label} {self._count}/{self._total}{figures}"
         return f"{line}  {', '.join(ends)}" if ends else line

@@ -101,8 +101,8 @@ def agenda():
         [
             Phase("sft", 0, "steps of SFT", "sft"),
             Phase("training", 4, "steps of GRPO", "training"),
-            Phase("evaluation", 600, "answers", "answers"),
-            Phase("kl", 1200, "responses", "answers"),
+            Phase("evaluation", 600, "answers", progress.RESPONSES),
+            Phase("kl", 1200, "responses", progress.RESPONSES),
         ]
     )
 
@@ -147,13 +147,35 @@ def test_each_line_says_what_follows_and_how_long_that_takes_once_it_is_known(ag
         "GRPO 2/4  40 s left, then 600 answers, 1,200 responses",
         # 50 s for 200 answers, and so for 200 responses; 20 s for a step.
         "evaluation 100/300  then 2 steps of GRPO, 300 answers, 1,200 responses",
-        "evaluation 300/300  0 s left, then 415 s for 2 steps of GRPO, 300 answers, "
+        "evaluation 300/300  0 s left, then about 415 s for 2 steps of GRPO, 300 answers, "
         "1,200 responses",
-        "GRPO 3/4  20 s left, then 375 s for 300 answers, 1,200 responses",
-        "GRPO 4/4  0 s left, then 375 s for 300 answers, 1,200 responses",
-        "evaluation 300/300  0 s left, then 300 s for 1,200 responses",
+        "GRPO 3/4  20 s left, then about 375 s for 300 answers, 1,200 responses",
+        "GRPO 4/4  0 s left, then about 375 s for 300 answers, 1,200 responses",
+        "evaluation 300/300  0 s left, then about 300 s for 1,200 responses",
         "KL 600/1200  150 s left",
         "KL 1200/1200  0 s left",
+    ]
+
+
+def test_rollouts_tell_how_long_responses_take_until_an_evaluation_does(agenda, clock, lines):
+    progress.learn(progress.RESPONSES, 64, 3.0)  # nothing is followed yet
+    with progress.following(agenda):
+        with Progress("GRPO", 4, phase="training") as bar:
+            for seconds in (90.0, 32.0, 16.0, 16.0):  # the first compiles
+                progress.learn(progress.RESPONSES, 64, seconds)
+                clock.seconds += 20
+                bar.advance()
+        with Progress("evaluation", 600, phase="evaluation") as bar:
+            for _ in range(2):
+                clock.seconds += 150
+                bar.advance(300)
+    assert lines() == [
+        "GRPO 1/4  then 600 answers, 1,200 responses",
+        "GRPO 2/4  40 s left, then about 15 min for 600 answers, 1,200 responses",
+        "GRPO 3/4  20 s left, then about 450 s for 600 answers, 1,200 responses",
+        "GRPO 4/4  0 s left, then about 450 s for 600 answers, 1,200 responses",
+        "evaluation 300/600  75 s left, then about 300 s for 1,200 responses",
+        "evaluation 600/600  0 s left, then about 10 min for 1,200 responses",
     ]
 
 

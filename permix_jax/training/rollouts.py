@@ -21,6 +21,7 @@ from permix_jax.personas.adaptive import AdaptiveState
 from permix_jax.personas.mixture import Mixture, adaptive_weights, build_mixture
 from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
+from permix_jax.progress import RESPONSES, learn
 from permix_jax.randomness import key
 from permix_jax.rewards.terms import Completion, Term, total_reward
 from permix_jax.rewards.verifier import Verifier, join_grades
@@ -111,6 +112,7 @@ class RolloutWorker:
             persona=persona,
         )
         metrics = {"time/rollout": time.monotonic() - begin}
+        learn(RESPONSES, len(each), metrics["time/rollout"])
         if self.mixture.weights == "adaptive" and self.mixture.share:
             weights, drawn = (
                 adaptive_weights(self.mixture, accuracies),
