@@ -35,7 +35,7 @@ from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
 from permix_jax.evaluation.results import read_json
 from permix_jax.evaluation.without_judge import measure_without_judge
-from permix_jax.fields import differing_fields
+from permix_jax.fields import differing_fields, filled_up
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.phases import phases_of_evaluations
@@ -270,7 +270,10 @@ def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
 def _require_same_policy(
     config: ConfigDict, record: dict, workdir: Path, parts: Sequence[str]
 ) -> None:
-    """Raises ValueError, with the differing fields, unless the config is of the run's policy."""
+    """Raises ValueError, with the differing fields, unless the config is of the run's policy.
+
+    A field that is newer than the run is not compared.
+    """
 
     def deciding(whole: dict) -> dict:
         kept = {part: whole[part] for part in parts}
@@ -280,7 +283,9 @@ def _require_same_policy(
             kept["data"] = whole["data"]
         return kept
 
-    if fields := differing_fields(deciding(config.to_dict()), deciding(record["config"])):
+    mine = deciding(config.to_dict())
+    theirs = filled_up(deciding(record["config"]), mine)
+    if fields := differing_fields(mine, theirs):
         made = f"{record['name']}.py" + (f":{record['preset']}" if record.get("preset") else "")
         raise ValueError(
             f"{workdir} is a run of another policy or world, made with {made} "

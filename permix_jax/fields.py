@@ -28,6 +28,15 @@ def differing_fields(mine: dict, theirs: dict, prefix: str = "") -> list[str]:
     return found
 
 
+def filled_up(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved config, with the defaults of the fields that it lacks."""
+    filled = {**defaults, **config}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping):
+            filled[name] = filled_up(config.get(name, {}), default)
+    return filled
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a wrong name: "; did you mean ...?", or "" if none is near."""
     known = list(known)

@@ -13,7 +13,7 @@ from runs import GRADED_BATCH, ROOT, load_config, strike
 
 import permix_jax.evaluations
 from permix_jax.checkpoints import Checkpoints
-from permix_jax.evaluations import evaluate_model, evaluate_run
+from permix_jax.evaluations import evaluate_model, evaluate_run, subject_of_run
 from permix_jax.experiment import run
 from permix_jax.export import export
 
@@ -179,6 +179,18 @@ def test_mistakes_are_named_in_one_line(finished, fields, step, message):
         evaluate_run(config(**fields), finished[0] / "run", step)
     assert "\n" not in str(raised.value)
     assert {path: path.read_bytes() for path in finished[0].glob("run/eval/*/*.*")} == before
+
+
+def test_a_field_that_is_newer_than_the_run_is_not_compared(finished, tmp_path):
+    record = json.loads((finished[0] / "run/config.json").read_text())
+    del record["config"]["model"]["thinking"], record["config"]["task"]["plain_share"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    subject = subject_of_run(config(), tmp_path, 0, None, ("seed", "task"))
+    assert subject.label == "step 0"
+    with pytest.raises(
+        ValueError, match=r"\(model.embed_dim: 64 instead of 32\); .*the run's own$"
+    ):
+        subject_of_run(config(model__embed_dim=64), tmp_path, 0, None, ("seed", "task"))
 
 
 @pytest.mark.parametrize(

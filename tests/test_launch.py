@@ -8,6 +8,8 @@ import pytest
 from commands import answer, parsed
 from runs import ROOT, load_config, train
 
+from permix_jax.config import require_valid
+
 SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.py"))
 TRAIN = "launch/train.py"
 PERMIX = "configs/permix.py"
@@ -152,6 +154,16 @@ def test_the_config_is_that_of_the_workdir_with_what_the_command_line_sets(workd
 def test_mistakes_with_a_workdir_are_answered_by_one_line(workdir, args, message):
     said = answer(f"launch/evaluate.py {args.format(workdir)}")
     assert said.startswith("error: ") and message in said and said.count("\n") == 0
+
+
+def test_fields_that_are_newer_than_the_run_have_their_defaults(workdir):
+    record = json.loads((workdir / "config.json").read_text())
+    del record["config"]["model"]["thinking"], record["config"]["eval"], record["config"]["mesh"]
+    (workdir / "config.json").write_text(json.dumps(record))
+    config = parsed(f"launch/evaluate.py --workdir={workdir} --config.eval.samples=2")
+    require_valid(config)
+    assert (config.model.thinking, config.model.embed_dim) == (False, 48)
+    assert (config.eval.samples, config.eval.batch_size) == (2, 512)
 
 
 def test_training_needs_a_config(workdir):
