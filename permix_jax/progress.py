@@ -67,6 +67,10 @@ class Agenda:
                 phase.seconds, phase.timed = phase.seconds + now - self._last, phase.timed + units
         self._last = now
 
+    def finish(self, name: str) -> None:
+        """Nothing is left of the phase, whoever did it."""
+        self._phases.pop(name, None)
+
     def learn(self, kind: str, units: int, seconds: float) -> None:
         """So many units of a kind took so long within a phase of another kind.
 
@@ -108,6 +112,12 @@ def following(agenda: Agenda) -> Iterator[None]:
         yield
     finally:
         _AGENDA.reset(before)
+
+
+def finish(name: str) -> None:
+    """As `Agenda.finish`, for the agenda that is followed, if one is."""
+    if agenda := _AGENDA.get():
+        agenda.finish(name)
 
 
 def learn(kind: str, units: int, seconds: float) -> None:

@@ -157,6 +157,17 @@ def test_each_line_says_what_follows_and_how_long_that_takes_once_it_is_known(ag
     ]
 
 
+def test_what_another_run_has_done_does_not_follow(clock, lines):
+    phases = [Phase("sft", 9, "steps of SFT", "sft"), Phase("training", 2, "steps", "training")]
+    with progress.following(Agenda(phases)):
+        progress.finish("sft")
+        with Progress("GRPO", 2, phase="training") as bar:
+            bar.advance()
+            clock.seconds += 3
+            bar.advance()
+    assert lines() == ["GRPO 1/2", "GRPO 2/2  0 s left"]
+
+
 def test_rollouts_tell_how_long_responses_take_until_an_evaluation_does(agenda, clock, lines):
     progress.learn(progress.RESPONSES, 64, 3.0)  # nothing is followed yet
     with progress.following(agenda):

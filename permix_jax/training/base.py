@@ -17,7 +17,7 @@ from permix_jax.checkpoints import Checkpoints
 from permix_jax.locks import locked
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
-from permix_jax.progress import SFT
+from permix_jax.progress import SFT, finish
 from permix_jax.randomness import generator
 from permix_jax.sharding import shard_rows
 from permix_jax.tasks.problem import Task
@@ -75,6 +75,7 @@ def prepare_base(
     with locked(folder.with_suffix(".lock"), stop.check):
         if not _finished(config, folder):
             _train_base(config, task, policy, initial_params, mesh, folder, stop)
+    finish(SFT)  # another run may have done it
 
 
 def _finished(config: ConfigDict, folder: Path) -> bool:
