@@ -16,10 +16,10 @@ SMALL = {
     "train.steps": 1,
     "train.problems_per_step": 2,
     "rollout.group_size": 2,
-    "eval.role_play_samples": 0,
     "eval.kl_responses": 0,
     "eval.batch_size": 32,
 }
+WORLD = SMALL | {"eval.role_play_samples": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def asked(folder) -> set:
 
 def test_after_a_script_and_after_a_baseline_in_the_embedded_world(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["mine.py"])
-    config = load_config("permix.py", "tiny", **SMALL)
+    config = load_config("permix.py", "tiny", **WORLD)
     said = run(config, tmp_path / "permix", "permix", "tiny")
     assert said.startswith("policy ") and f"report: {tmp_path}/permix/report.html" in said
     commands = next_of(said)
@@ -60,7 +60,7 @@ def test_after_a_script_and_after_a_baseline_in_the_embedded_world(tmp_path, mon
         assert executed(command).startswith("Stability\n")
     assert (tmp_path / "permix/eval/more-base/report.html").exists()
 
-    distill = f"--config=configs/distill.py:tiny {arguments(SMALL)} --workdir={tmp_path}/distill"
+    distill = f"--config=configs/distill.py:tiny {arguments(WORLD)} --workdir={tmp_path}/distill"
     commands = next_of(executed(f"launch/train.py {distill}"))
     assert scripts_of(commands) == ["compare.py", "evaluate.py"]
     for command in commands:
