@@ -69,6 +69,16 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(*logical_axes))
 
 
+def gather_as(x: jax.Array, dtype, *logical_axes: str | None) -> jax.Array:
+    """A weight in `dtype`, whole over `fsdp`; `logical_axes` name its axes as they are stored.
+
+    It is converted before it is gathered: what is sent then has the narrower dtype.
+    """
+    if x.dtype != dtype:
+        x = constrain(x.astype(dtype), *logical_axes)
+    return constrain(x, *[None if axis == "embed" else axis for axis in logical_axes])
+
+
 def row_shards() -> int:
     """How many parts the current mesh cuts rows into; 1 where none is set."""
     return shards("batch")

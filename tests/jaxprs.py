@@ -1,5 +1,7 @@
 """What a traced function computes, for tests of what it must never materialise."""
 
+from math import prod
+
 import jax
 
 
@@ -17,6 +19,28 @@ def product_shapes(function, *args) -> set[tuple[int, ...]]:
     """The shapes of what all matmuls in the jaxpr of function(*args) give, as `array_shapes`."""
     equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)
     return {eqn.outvars[0].aval.shape for eqn in equations if eqn.primitive.name == "dot_general"}
+
+
+def sums(function, *args) -> list[tuple[str, tuple[int, ...], str]]:
+    """All sums in the jaxpr of function(*args): (primitive, axis sizes, dtype of the result).
+
+    The sizes are of the axes that a product or reduction sums over; none for a scatter, which adds
+    up whatever has one index. Reductions of one term are left out.
+    """
+    found = []
+    for eqn in _equations(jax.make_jaxpr(function)(*args).jaxpr):
+        name = eqn.primitive.name
+        if name not in ("dot_general", "reduce_sum", "cumsum", "scatter-add"):
+            continue
+        axes = ()
+        if name == "dot_general":
+            axes = eqn.params["dimension_numbers"][0][0]
+        elif name == "reduce_sum":
+            axes = eqn.params["axes"]
+        sizes = tuple(eqn.invars[0].aval.shape[axis] for axis in axes)
+        if name != "reduce_sum" or prod(sizes) > 1:
+            found.append((name, sizes, eqn.outvars[0].aval.dtype.name))
+    return found
 
 
 def _equations(jaxpr):

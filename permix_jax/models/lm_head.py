@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from permix_jax.sharding import constrain
+from permix_jax.sharding import constrain, gather_as
 
 
 class TokenStatistics(NamedTuple):
@@ -152,7 +152,7 @@ def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Arr
 
 def _gathered(weight: jax.Array, dtype) -> jax.Array:
     """The head as the chunks read it: gathered over `fsdp` once, not once a chunk."""
-    return constrain(weight.astype(dtype), "vocab", None)
+    return gather_as(weight, dtype, "vocab", "embed")
 
 
 def _scaled_logits(states: jax.Array, head: jax.Array, temperature: float) -> jax.Array:

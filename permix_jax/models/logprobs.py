@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from permix_jax.models.lm_head import head_logprobs
+from permix_jax.models.operations import states_at
 from permix_jax.models.transformer import Decoder
 from permix_jax.models.tree_attention import TokenTree
 
@@ -61,7 +62,9 @@ def completion_states(
     inputs, mask = completion_tokens[:, :-1], completion_mask[:, :-1]
     positions = per_row(lengths)[:, None] + jnp.arange(T - 1)
     hidden, _ = model.apply({"params": params}, inputs, positions, mask, prefix)
-    return jnp.concatenate([per_row(last)[:, None], hidden], axis=1)
+    # Repeated in f32: the gradient of a prompt's last state is the sum over its rows.
+    first = per_row(last.astype(jnp.float32)).astype(last.dtype)
+    return jnp.concatenate([first[:, None], hidden], axis=1)
 
 
 def packed_states(
@@ -75,7 +78,7 @@ def packed_states(
     """
     real = tree.sequence >= 0
     hidden, _ = model.apply({"params": params}, tokens, tree.positions, real, tree=tree)
-    return jnp.take_along_axis(hidden, states[..., None], axis=1)
+    return states_at(hidden, states)
 
 
 def head_weight(model: Decoder, params) -> jax.Array:
@@ -93,5 +96,5 @@ def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.A
     positions = jnp.broadcast_to(jnp.arange(prompt_tokens.shape[1]), prompt_tokens.shape)
     hidden, segment = model.apply({"params": params}, prompt_tokens, positions, prompt_mask)
     lengths = prompt_mask.sum(axis=1)
-    last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
+    last = states_at(hidden, lengths[:, None] - 1)[:, 0]
     return last, segment, lengths

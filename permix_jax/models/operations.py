@@ -1,8 +1,9 @@
-"""What a layer computes with a gradient of its own: products, norms, gates; axes as in
+"""What a layer computes with a gradient of its own: lookups, products, norms, gates; axes as in
 `transformer.py`.
 
 The values and gradients are those that JAX would give, up to rounding; what differs is what XLA
-makes of them, and what is kept from the forward pass for the backward one.
+makes of them, what is kept from the forward pass for the backward one, and that every gradient is
+summed over tokens and devices in f32.
 """
 
 from collections.abc import Callable
@@ -12,34 +13,98 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from permix_jax.sharding import constrain, gather_as
+
 ACTIVATIONS: dict[str, Callable] = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
+def looked_up(table: jax.Array, tokens: jax.Array, dtype) -> jax.Array:
+    """The rows [..., E] of a table [V, E] that tokens [...] name, in `dtype`.
+
+    The gradient is summed in f32, whatever the dtypes: in bf16 a sum of equal terms stops growing
+    at 256 of them, and a frequent token has thousands.
+    """
+    # Whole over `fsdp`: looked up in parts, it would be the activations that are gathered.
+    return gather_as(table, dtype, "vocab", "embed")[tokens]
+
+
+def _looked_up_forward(table, tokens, dtype):
+    return looked_up(table, tokens, dtype), (table, tokens)
+
+
+def _looked_up_backward(dtype, kept, by_rows):
+    table, tokens = kept
+    sums = jnp.zeros(table.shape, jnp.float32).at[tokens].add(by_rows.astype(jnp.float32))
+    return constrain(sums, "vocab", None).astype(table.dtype), None
+
+
+looked_up.defvjp(_looked_up_forward, _looked_up_backward)
+
+
+@jax.custom_vjp
+def states_at(states: jax.Array, index: jax.Array) -> jax.Array:
+    """Of states [B, T, E] those at index [B, X] of their row: [B, X, E].
+
+    A state may be taken often, such as a prompt's last one by all of its completions. The gradient
+    is summed in f32.
+    """
+    return jnp.take_along_axis(states, index[..., None], axis=1)
+
+
+def _states_at_forward(states, index):
+    return states_at(states, index), (states, index)
+
+
+def _states_at_backward(kept, by_taken):
+    states, index = kept
+    add = jax.vmap(lambda sums, i, terms: sums.at[i].add(terms))
+    sums = add(jnp.zeros(states.shape, jnp.float32), index, by_taken.astype(jnp.float32))
+    return sums.astype(states.dtype), None
+
+
+states_at.defvjp(_states_at_forward, _states_at_backward)
+
+
 def product(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
-    """x [..., *inputs] times a weight [*inputs, *outputs].
+    """x [..., *inputs] times a weight [*inputs, *outputs], in the dtype of x.
+
+    The gradient of the weight is summed in f32 and has the weight's dtype. For that the weight is
+    passed as it is kept: the gradient of a weight that was converted to bf16 before is bf16, also
+    where devices add it up.
+    """
+    return _product(x, weight, jax.lax.stop_gradient(weight).astype(x.dtype), sum_over)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _product(x: jax.Array, weight: jax.Array, converted: jax.Array, sum_over: int) -> jax.Array:
+    """x times `converted`, which is the weight in the dtype of x; the gradient is the weight's.
 
     JAX's own gradient of the weight is that of its transpose: XLA then transposes what the gradient
     of the outputs is computed of, element by element, which took a sixth of an update on a CPU.
     """
-    return jnp.tensordot(x, weight, sum_over)
+    return jnp.tensordot(x, converted, sum_over)
 
 
-def _product_forward(x, weight, sum_over):
+def _product_forward(x, weight, converted, sum_over):
     # A frozen weight, such as under an adapter, has no gradient to compute.
-    kept = (x.value if weight.perturbed else None, weight.value)
-    return product(x.value, weight.value, sum_over), kept
+    of_weight = (x.value, weight.value) if weight.perturbed else None
+    return jnp.tensordot(x.value, converted.value, sum_over), (of_weight, converted.value)
 
 
 def _product_backward(sum_over, kept, by_y):
-    x, weight = kept
-    outputs = list(range(sum_over, weight.ndim))
+    of_weight, converted = kept
+    outputs = list(range(sum_over, converted.ndim))
     rows = list(range(by_y.ndim - len(outputs)))
-    by_x = jnp.tensordot(by_y, weight, (list(range(len(rows), by_y.ndim)), outputs))
-    return by_x, None if x is None else jnp.tensordot(x, by_y, (rows, rows))
+    by_x = jnp.tensordot(by_y, converted, (list(range(len(rows), by_y.ndim)), outputs))
+    if of_weight is None:
+        return by_x, None, None
+    x, weight = of_weight
+    by_weight = jnp.tensordot(x, by_y, (rows, rows), preferred_element_type=jnp.float32)
+    return by_x, by_weight.astype(weight.dtype), None
 
 
-product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
+_product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

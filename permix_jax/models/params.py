@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from permix_jax.models.transformer import Decoder
-from permix_jax.sharding import constrain, shardings_of
+from permix_jax.sharding import gather_as, shardings_of
 
 _ADAPTER = ("_lora_a", "_lora_b")  # how the names of adapters end
 
@@ -77,8 +77,7 @@ def gathered(model: Decoder, params: dict) -> dict:
     """
 
     def one(x: jax.Array, boxed: nn.Partitioned) -> jax.Array:
-        axes = [None if axis == "embed" else axis for axis in boxed.names]
-        return constrain(x if x.ndim == 1 else x.astype(model.config.dtype), *axes)
+        return gather_as(x, x.dtype if x.ndim == 1 else model.config.dtype, *boxed.names)
 
     return jax.tree.map(one, params, boxed_shapes(model))
 

@@ -20,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
-from permix_jax.models.operations import ACTIVATIONS, gated, normed, product
+from permix_jax.models.operations import ACTIVATIONS, gated, looked_up, normed, product
 from permix_jax.models.tree_attention import TokenTree, attend_tree
 from permix_jax.sharding import constrain
 
@@ -111,8 +111,7 @@ class Decoder(nn.Module):
           the next call's `cache`, or as the `prefix` of rows that continue these.
         """
         c = self.config
-        # Whole over `fsdp`: looked up in parts, it would be the activations that are gathered.
-        x = constrain(self.embedding.astype(c.dtype), "vocab", None)[tokens]
+        x = looked_up(self.embedding, tokens, c.dtype)
         if c.embed_scale != 1:
             x = x * jnp.asarray(c.embed_scale, c.dtype)
         x = constrain(x, "batch", None, None)
@@ -290,14 +289,14 @@ def _linear(
     weight = _weight(
         module, name, (*inputs.values(), *outputs.values()), (*inputs, *outputs), fan_in
     )
-    y = checkpoint_name(product(x, weight.astype(c.dtype), sum_over), "linear")
+    y = checkpoint_name(product(x, weight, sum_over), "linear")
     if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
         # Initialised as PEFT does, and kept in f32: what is trained is small, and steps are too.
         shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)
         a = _adapter(module, f"{name}_lora_a", shape, axes, fan_in**-0.5)
         shape, axes = (c.lora.rank, *outputs.values()), (None, *outputs)
         b = _adapter(module, f"{name}_lora_b", shape, axes, 0.0)
-        y += jnp.tensordot(jnp.tensordot(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
+        y += product(product(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
     return y
 
 
@@ -310,4 +309,4 @@ def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> j
 def _adapter(module: nn.Module, name: str, shape, logical_axes, bound: float) -> jax.Array:
     uniform = partial(jax.random.uniform, minval=-bound, maxval=bound)
     init = nn.with_logical_partitioning(uniform, logical_axes)
-    return module.param(name, init, shape, jnp.float32).astype(module.config.dtype)
+    return module.param(name, init, shape, jnp.float32)

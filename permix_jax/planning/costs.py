@@ -43,7 +43,7 @@ def cache_bytes(model: ModelConfig, config: ConfigDict, prompts: int) -> float:
     r, m = config.rollout, config.mesh
     rollouts = config.train.problems_per_step * r.group_size
     tokens = prompts * r.max_prompt_tokens + rollouts * r.max_new_tokens
-    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * _width(model)
+    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * width(model)
     return tokens * token / (m.data * m.fsdp * m.tensor) / r.micro_batches
 
 
@@ -54,7 +54,7 @@ def decode_bytes(model: ModelConfig, params: int, cache: float, config: ConfigDi
     input embedding is read whole.
     """
     lookup = 0 if model.tie_embeddings else model.vocab_size * model.embed_dim
-    return (params - lookup) * _width(model) / config.mesh.tensor + cache
+    return (params - lookup) * width(model) / config.mesh.tensor + cache
 
 
 def link_bytes(
@@ -74,15 +74,17 @@ def link_bytes(
     Args:
       params: number of the model's parameters.
       tokens: that pass through the decoder, on all chips together.
-      weight_passes: how often all weights are gathered (or their gradients summed).
+      weight_passes: how often all weights are gathered, in the matmuls' dtype; sums of gradients
+        count by their bytes.
       passes: how often all tokens go through the layers, forward or backward.
     """
-    m, width = config.mesh, _width(model)
-    gathered = params / m.tensor * width * (m.fsdp - 1) / m.fsdp
-    states = tokens / (m.data * m.fsdp) * model.embed_dim * width
+    m, each = config.mesh, width(model)
+    gathered = params / m.tensor * each * (m.fsdp - 1) / m.fsdp
+    states = tokens / (m.data * m.fsdp) * model.embed_dim * each
     summed = 2 * model.num_layers * states * 2 * (m.tensor - 1) / m.tensor
     return weight_passes * gathered + passes * summed
 
 
-def _width(model: ModelConfig) -> int:
+def width(model: ModelConfig) -> int:
+    """Bytes of a number of the model's matmuls and activations."""
     return 2 if model.dtype == "bfloat16" else 4

@@ -14,7 +14,7 @@ from permix_jax.models.huggingface import config_from_hf
 from permix_jax.models.published import CONFIGS
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning.chips import Chip, chip_of, topology_mesh
-from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes
+from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, width
 from permix_jax.planning.programs import (
     Arguments,
     Compiled,
@@ -189,9 +189,10 @@ def _ici_bytes(name, arguments: Arguments, model, config) -> float:
     else:
         tokens = arguments.packing.tokens.size
     parts = arguments.packing.tokens.shape[0]
-    # Forward, backward, and with full remat forward again; then the gradients, of what is trained.
+    # Forward, backward, and with full remat forward again; then the gradients, of what is trained,
+    # which are summed in f32.
     walks = 2 + (model.remat == "full")
-    gradients = _count(arguments.state.params) / _count(arguments.params)
+    gradients = _count(arguments.state.params) / _count(arguments.params) * 4 / width(model)
     weight_passes, passes = {
         "rollout": (config.rollout.micro_batches, 1),  # gathered once for all tokens
         "score": (parts, 1),
