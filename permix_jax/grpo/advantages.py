@@ -23,7 +23,7 @@ def group_advantages(rewards: np.ndarray, groups: np.ndarray, scale: str) -> np.
 
     scale "group" divides by the group's standard deviation (GRPO), "batch" by that of all
     rewards, "none" by nothing (Dr. GRPO, arXiv 2503.20783). Population standard deviations.
-    A NaN reward (gold unreadable) has advantage 0 and takes no part in any mean.
+    A NaN reward (the verifier could not tell) has advantage 0 and takes no part in any mean.
 
     The mean includes the rollout itself, as in GRPO: with scale "none" the expected gradient is
     (1 - 1/G) times the policy gradient, so with KL of weight beta a group of G converges to

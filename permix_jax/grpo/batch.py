@@ -19,7 +19,7 @@ class RolloutBatch:
         updates correct for the difference (`grpo.importance_cap`); else None.
       reference_logprobs: f32 [N, T] under the frozen reference; zeros where no KL is asked for.
       truncated: bool [N], the budget ran out.
-      rewards: f32 [N], NaN where the gold answer could not be read.
+      rewards: f32 [N], NaN where the verifier could not tell; the loss leaves such rollouts out.
       advantages: f32 [N].
       problem: int32 [N], which problem of the step.
       persona: int32 [N], index into the personas of the run, -1 for none.

@@ -39,7 +39,7 @@ def token_weights(batch: RolloutBatch, config: LossConfig) -> jax.Array:
       dapo     mean over all tokens of the batch                  (arXiv 2503.14476)
       dr_grpo  sum over tokens / (rollouts * max_new_tokens)      (arXiv 2503.20783)
 
-    Rollouts that count are all of them, or with `mask_truncated` those that ended.
+    Rollouts that count are those with a reward, and with `mask_truncated` only those that ended.
     """
     mask = kept_tokens(batch, config).astype(jnp.float32)
     lengths = mask.sum(axis=1, keepdims=True)
@@ -52,10 +52,15 @@ def token_weights(batch: RolloutBatch, config: LossConfig) -> jax.Array:
 
 
 def kept_tokens(batch: RolloutBatch, config: LossConfig) -> jax.Array:
-    """Bool [N, T]: the tokens that the loss sees."""
+    """Bool [N, T]: the tokens that the loss sees.
+
+    A rollout without a reward (NaN) has none: the KL would move the policy by it, and it would
+    count in the denominators.
+    """
+    live = ~jnp.isnan(batch.rewards)
     if config.mask_truncated:
-        return batch.completion_mask & ~batch.truncated[:, None]
-    return batch.completion_mask
+        live &= ~batch.truncated
+    return batch.completion_mask & live[:, None]
 
 
 class LossTokens(NamedTuple):

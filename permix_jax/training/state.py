@@ -98,15 +98,18 @@ def make_step(
         batch, and whatever else does not change from step to step, such as a frozen base.
       shardings: NamedShardings of the state, which it keeps.
 
-    The metrics gain `grad_norm`, the global norm before clipping.
+    The metrics gain `grad_norm`, the global norm before clipping. Where it is 0, the batch taught
+    nothing: parameters and moments stay as they are, which AdamW would still move by its momentum
+    and its weight decay. The step counts, and the learning rate goes on.
     """
 
     def step(state: TrainState, *inputs) -> tuple[TrainState, dict[str, jax.Array]]:
         grads, metrics = gradients(state.params, *inputs)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        norm = optax.tree.norm(grads)
+        params, opt_state = _unless(norm == 0, (state.params, state.opt_state), (params, opt_state))
+        return TrainState(state.step + 1, params, opt_state), {**metrics, "grad_norm": norm}
 
     return jax.jit(
         step,
@@ -114,6 +117,16 @@ def make_step(
         out_shardings=(shardings, None),
         compiler_options=_compiler_options(shardings),
     )
+
+
+def _unless(nothing: jax.Array, old, new):
+    """`new`, or `old` where the bool scalar `nothing` is True; the learning rate's count is new."""
+    is_rate = lambda x: isinstance(x, optax.ScaleByScheduleState)  # noqa: E731
+
+    def one(old, new):
+        return new if is_rate(new) else jnp.where(nothing, old, new)
+
+    return jax.tree.map(one, old, new, is_leaf=is_rate)
 
 
 def _compiler_options(shardings) -> dict[str, str]:

@@ -66,6 +66,15 @@ def test_an_unreadable_reward_has_advantage_0_and_is_in_no_mean(scale, expected)
 
 
 @pytest.mark.parametrize("scale", SCALES)
+def test_the_others_have_the_advantages_of_a_batch_without_it(scale):
+    rewards = np.array([1, NAN, 0, 0.5, 1, 0, NAN, 0.25], np.float32)
+    groups, known = np.repeat([0, 1], 4), ~np.isnan(rewards)
+    got = group_advantages(rewards, groups, scale)
+    alone = group_advantages(rewards[known], groups[known], scale)
+    np.testing.assert_array_equal(got[known], alone)
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_no_readable_reward_at_all(scale):
     assert advantages([NAN, NAN, NAN], [0, 0, 1], scale).tolist() == [0, 0, 0]
 

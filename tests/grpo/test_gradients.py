@@ -145,6 +145,34 @@ def test_garbage_in_the_policys_own_logprobs_reaches_no_gradient():
         np.testing.assert_array_equal(jax.grad(loss)(jnp.where(kept, -0.1, garbage)), clean)
 
 
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("mask_truncated", [False, True])
+def test_rollouts_without_a_reward_are_as_if_they_were_not_there(
+    gradients, aggregation, mask_truncated
+):
+    """2 of 8 have none, one of each prompt's four; whatever their advantages and log-probs."""
+    whole = random_batch(6, prompts=2, samples=4, vocab=MODEL.config.vocab_size)
+    rewards, known = whole.rewards.copy(), np.ones(8, bool)
+    rewards[[1, 6]], known[[1, 6]] = np.nan, False
+    rows = ("completion_tokens", "completion_mask", "logprobs", "reference_logprobs", "truncated")
+    rows += ("rewards", "advantages", "problem", "persona")
+    alone = whole.replace(**{name: getattr(whole, name)[known] for name in rows})
+    loss = loss_config(aggregation=aggregation, mask_truncated=mask_truncated, **KL)
+    got, expected = gradients(whole.replace(rewards=rewards), loss), gradients(alone, loss)
+    assert norm(expected[0]) > 1e-3
+    assert_close(got, expected)
+    with_them = gradients(whole, loss)
+    assert float(with_them[1]["kl"]) != pytest.approx(float(expected[1]["kl"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_batch_without_any_reward_has_loss_and_gradient_0(gradients, batch, aggregation):
+    unknown = batch.replace(rewards=np.full(8, np.nan, np.float32))
+    got, metrics = gradients(unknown, loss_config(aggregation=aggregation, **KL))
+    assert norm(got) == 0
+    assert {float(x) for x in metrics.values()} == {0.0}
+
+
 # ---- what is inside it ----------------------------------------------------------------------
 
 

@@ -133,6 +133,21 @@ def test_the_denominator_of_dr_grpo_does_not_know_the_lengths():
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("mask_truncated", [False, True])
+def test_a_rollout_without_a_reward_counts_in_no_denominator(aggregation, mask_truncated):
+    """The weights of the others are those that they have without it."""
+    config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
+    lengths, truncated = np.array([1, 3, 2, 4, 4, 2]), np.array([0, 1, 0, 1, 0, 0], bool)
+    rewards = np.array([1, 0, np.nan, np.nan, 0, 1], np.float32)
+    known = ~np.isnan(rewards)
+    batch = token_batch(lengths, 4, truncated=truncated).replace(rewards=rewards)
+    weights = np.asarray(token_weights(batch, config))
+    alone = token_batch(lengths[known], 4, truncated=truncated[known])
+    np.testing.assert_array_equal(weights[known], token_weights(alone, config))
+    assert not weights[~known].any()
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_a_batch_of_nothing_but_truncated_rollouts_weighs_nothing(aggregation):
     config = loss_config(aggregation=aggregation, mask_truncated=True)
     weights = token_weights(token_batch(LENGTHS, 4, truncated=True), config)

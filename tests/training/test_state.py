@@ -120,6 +120,34 @@ def test_the_counter_counts_updates_and_the_state_is_reused_in_place():
     assert params["w"].tolist() == [1, -2]
 
 
+def test_a_step_that_teaches_nothing_moves_nothing_but_the_learning_rate_goes_on():
+    """AdamW would still move the parameters, by its momentum and its weight decay."""
+    _, state, step = stepper([0.3, -0.4], warmup=4, weight_decay=0.5)
+    state, _ = step(state, 1.0)
+    before = jax.tree.map(np.asarray, state)
+    state, metrics = step(state, 0.0)
+    assert float(metrics["grad_norm"]) == 0
+    np.testing.assert_array_equal(state.params["w"], before.params["w"])
+    for new, old in zip(
+        jax.tree.leaves(next(adam_states(state))),
+        jax.tree.leaves(next(adam_states(before))),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(new, old)
+    assert int(state.step) == 2
+    # The third step, at the third rate: as long as the second gradient in a row makes it.
+    state, _ = step(state, 1.0)
+    rate = 0.1 * 3 / 5
+    expected = before.params["w"] - rate * (np.array([1, -1]) + 0.5 * before.params["w"])
+    np.testing.assert_allclose(state.params["w"], expected, rtol=1e-4)
+
+
+def test_a_gradient_that_is_not_a_number_is_not_taken_for_nothing():
+    _, state, step = stepper([math.nan, 0.4])
+    state, metrics = step(state, 1.0)
+    assert math.isnan(float(metrics["grad_norm"])) and np.isnan(state.params["w"]).any()
+
+
 # ---- on a mesh ------------------------------------------------------------------------------
 
 
