@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import prod
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.experimental import mesh_utils, multihost_utils
@@ -72,11 +73,12 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
 def gather_as(x: jax.Array, dtype, *logical_axes: str | None) -> jax.Array:
     """A weight in `dtype`, whole over `fsdp`; `logical_axes` name its axes as they are stored.
 
-    It is converted before it is gathered: what is sent then has the narrower dtype.
+    What is sent has the narrower of its dtype and `dtype`.
     """
-    if x.dtype != dtype:
+    if jnp.dtype(dtype).itemsize < x.dtype.itemsize:
         x = constrain(x.astype(dtype), *logical_axes)
-    return constrain(x, *[None if axis == "embed" else axis for axis in logical_axes])
+    whole = [None if axis == "embed" else axis for axis in logical_axes]
+    return constrain(x, *whole).astype(dtype)
 
 
 def row_shards() -> int:

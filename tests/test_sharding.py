@@ -11,7 +11,7 @@ from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.params import create_params, param_shardings
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import constrain, make_mesh, shard_rows, spec
+from permix_jax.sharding import constrain, gather_as, make_mesh, shard_rows, spec
 
 # How each parameter of a layer is cut; written out, so that a change of the table shows.
 WANTED = {
@@ -115,6 +115,27 @@ def test_constrain_places_on_the_current_mesh_and_is_the_identity_without_one(cu
     with jax.set_mesh(cube):
         placed = jax.jit(lambda x: constrain(x + 1, "batch", None, "mlp"))(x)
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 6, 4)}
+
+
+def test_what_is_gathered_over_fsdp_is_sent_in_the_narrower_dtype(cube):
+    """Left to itself XLA gathers f32 and converts then, which sends twice the bytes."""
+
+    def placements(x, dtype):
+        with jax.set_mesh(cube):
+            jaxpr = jax.make_jaxpr(lambda x: gather_as(x, dtype, "vocab", "embed"))(x)
+        assert jaxpr.out_avals[0].dtype == dtype
+        return [
+            (eqn.outvars[0].aval.dtype.name, eqn.params["sharding"].spec)
+            for eqn in jaxpr.eqns
+            if eqn.primitive.name == "sharding_constraint"
+        ]
+
+    kept, whole = PartitionSpec("tensor", "fsdp"), PartitionSpec("tensor", None)
+    wide, narrow = jnp.ones((4, 6)), jnp.ones((4, 6), jnp.bfloat16)
+    assert placements(wide, jnp.bfloat16) == [("bfloat16", kept), ("bfloat16", whole)]
+    assert placements(narrow, jnp.float32) == [("bfloat16", whole)]
+    # What has the dtype already may lie anywhere, such as gathered: it is not cut once more.
+    assert placements(narrow, jnp.bfloat16) == [("bfloat16", whole)]
 
 
 def test_sampling_and_scoring_on_eight_devices_equal_one(

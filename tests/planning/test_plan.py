@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import pytest
@@ -95,6 +96,21 @@ def test_the_peak_is_what_lies_there_and_what_the_program_adds(arguments, tiny_m
     assert not found.fits(CHIP)
     assert found.peak() == base + 90_000 - PARAMETERS
     assert found.hbm_bytes is None
+
+
+def test_gradients_go_over_the_links_in_f32(arguments, tiny_model):
+    config, abstract = arguments()
+    traced = Compiled(8000, 0, 0, None, None)
+
+    def links(dtype):
+        model = replace(tiny_model.config, dtype=dtype)
+        return use_of("update", traced, abstract, model, config).ici_bytes
+
+    # In bf16 all is half as many bytes, but the gradients: of each part, half of those of the
+    # weights of a tensor half.
+    weights = sum(x.size for x in jax.tree.leaves(abstract.params))
+    gradients = abstract.packing.tokens.shape[0] * weights / 2 / 2 * 4
+    assert links("bfloat16") == pytest.approx((links("float32") + gradients) / 2)
 
 
 def test_prompts_are_one_a_problem_or_one_a_rollout(config):
