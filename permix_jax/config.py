@@ -32,19 +32,20 @@ def require_valid(config: ConfigDict) -> None:
         raise ValueError(f"{field} is {_get(config, field)!r}; {remedy}")
 
 
-def require_trainable(config: ConfigDict) -> None:
-    """Raises ValueError where weights that the run trains would be kept in bf16.
+def rounding_warning(config: ConfigDict) -> str:
+    """What to know where weights that the run trains are kept in bf16; "" elsewhere.
 
     Neighbours in bf16 differ by 0.4 to 0.8 % of themselves, and an update of AdamW is about the
-    learning rate: at 1e-6 nearly every weight would be rounded back to what it was.
+    learning rate: at 1e-6 nearly every weight is rounded back to what it was.
     """
     trains_all = config.sft.steps or not config.lora.rank
-    if trains_all and config.model.param_dtype != "float32":
-        raise ValueError(
-            f"model.param_dtype is {config.model.param_dtype!r}; use float32 to train: most updates"
-            " are smaller than the rounding of a bf16 weight, and would be lost; where memory is "
-            "short, lora.rank = 16 with sft.steps = 0 trains f32 adapters on a base in bf16"
-        )
+    if not trains_all or config.model.param_dtype == "float32":
+        return ""
+    return (
+        f"model.param_dtype is {config.model.param_dtype!r}: most updates are smaller than the "
+        "rounding of a bf16 weight, and are lost; use float32, or where memory is short lora.rank "
+        "= 16 with sft.steps = 0, which trains f32 adapters on a base in bf16"
+    )
 
 
 def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from permix_jax.build import build_task, build_verifier, drop_overlong, kl_settings
 from permix_jax.compilation import compiled_programs
-from permix_jax.config import require_model_fits, require_trainable, require_valid
+from permix_jax.config import require_model_fits, require_valid, rounding_warning
 from permix_jax.distributed import on_main, require_shared
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.overview import summary_table
@@ -68,7 +68,8 @@ def run(
       Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
     """
     require_valid(config)
-    require_trainable(config)
+    if warning := rounding_warning(config):
+        _LOG.warning(warning)
     require_used(method, config)
     cache = cache_folder()
     mesh = make_mesh(**config.mesh)
