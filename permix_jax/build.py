@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from permix_jax.evaluation.divergence import KlSettings
 from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas
 from permix_jax.evaluation.without_judge import JudgeFreeSettings
+from permix_jax.field_rules import fixed_fields
 from permix_jax.models.policy import Policy
 from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.paraphrases import all_paraphrases
@@ -123,10 +124,11 @@ def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
 
 
 def eval_identity(config: ConfigDict) -> dict:
-    """The fields of the config that an evaluation's results depend on; meshes only round."""
-    whole = config.to_dict()
+    """The fields of the config that an evaluation's results depend on; those of CHANGEABLE, meshes
+    among them, only round."""
+    whole = fixed_fields(config.to_dict())
     named = {
-        "model": set(whole["model"]) - {"head_chunk", "remat"},
+        "model": set(whole["model"]),
         "lora": set(whole["lora"]),
         "task": set(whole["task"]),
         "data": set(whole["data"]),

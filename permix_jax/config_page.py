@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from permix_jax.field_rules import CHANGEABLE
+
 _ROOT = Path(__file__).parents[1]
 _SECTION = re.compile(r"    c\.(\w+) = ConfigDict\(\)(?:  # (.*))?")
 _FIELD = re.compile(r"    c\.([\w.]+) = .*?  # (.*)")
@@ -21,6 +23,12 @@ Written by `python -m permix_jax.config_page` from `configs/permix.py` and `conf
 Any field can be set on the command line: `--config.train.steps=300`. Presets
 (`configs/permix.py:PRESET`) change some of them, and a workdir's `config.json` has them all as the
 run saw them.
+"""
+_CHANGEABLE_HEAD = """## What may change when a run goes on
+
+The same command with another value of these goes on in the same workdir. It says so, `config.json`
+then has the new value, and its `history` says at which step which field changed. Every other field
+must stay as it was.
 """
 
 
@@ -43,6 +51,8 @@ def config_page() -> str:
                 raise ValueError(f"{path}: {min(bare)} has no comment")
             lines += ["", f"## {section}", "", *([about, ""] if about else [])]
             lines += _table(config, fields, meanings)
+    lines += ["", _CHANGEABLE_HEAD]
+    lines += [f"- `{field}`: {reason}" for field, reason in CHANGEABLE.items()]
     return "\n".join(lines) + "\n"
 
 

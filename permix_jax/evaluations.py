@@ -45,7 +45,7 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.problem import Task
 from permix_jax.training.stop import StopRequest
-from permix_jax.workdir import cache_folder
+from permix_jax.workdir import cache_folder, config_at_start
 
 # What computes a policy, but does not decide which one it is.
 _HOW = {"dtype", "param_dtype", "base_dtype", "remat", "head_chunk", "ignore_fields"}
@@ -258,8 +258,8 @@ def named_model(config: ConfigDict, source: str, mesh: Mesh) -> tuple[Policy, Ca
 
 def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
     """Says of which checkpoint an evaluation is: the run's place, seen from the evaluation's (both
-    may be moved together), and its config."""
-    config = json.dumps(read_json(workdir / "config.json")["config"], sort_keys=True)
+    may be moved together), and the config that it began with."""
+    config = json.dumps(config_at_start(read_json(workdir / "config.json")), sort_keys=True)
     return {
         "run": os.path.relpath(workdir.resolve(), folder.resolve()),
         "run_config_sha256": hashlib.sha256(config.encode()).hexdigest(),

@@ -28,6 +28,7 @@ from permix_jax.evaluations import (
     subject_of_model,
     subject_of_run,
 )
+from permix_jax.field_rules import fixed_fields
 from permix_jax.files import write_json
 from permix_jax.policies import build_policy
 from permix_jax.rollout.sampling import Sampling
@@ -161,12 +162,13 @@ def _questions(config: ConfigDict, questions: list[Question]) -> list[Question]:
 
 def _identity(config: ConfigDict) -> dict[str, Any]:
     """The fields of the config that answers depend on, beside the questions."""
+    whole = fixed_fields(config.to_dict())
     parts = {
-        "model": set(config.model) - {"head_chunk", "remat", "ignore_fields"},
-        "lora": set(config.lora),
-        "personagym": {"temperature", "top_p", "max_new_tokens", "batch_size"},
+        "model": set(whole["model"]),
+        "lora": set(whole["lora"]),
+        "personagym": {"temperature", "top_p", "max_new_tokens"},
     }
-    fields = {part: {n: config[part][n] for n in sorted(names)} for part, names in parts.items()}
+    fields = {part: {n: whole[part][n] for n in sorted(names)} for part, names in parts.items()}
     return {"seed": config.seed, **fields}
 
 

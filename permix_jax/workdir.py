@@ -1,7 +1,9 @@
 """The folder of a run, and the one of what runs share."""
 
+import datetime
 import importlib.metadata
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -9,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from permix_jax.fields import differing_fields
+from permix_jax.field_rules import CHANGEABLE, fixed_fields
+from permix_jax.fields import differing_fields, flat_fields
 from permix_jax.files import read_json, write_json
 
+_LOG = logging.getLogger(__name__)
 _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
 
 
@@ -39,7 +44,11 @@ def claim_workdir(
     changed: Sequence[str] = (),
     method: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes config.json, or checks that the one there is of the same config and method.
+    """Writes config.json, or checks that the run there may go on with this config and method.
+
+    Fields of `field_rules.CHANGEABLE` may differ. What changed is said, `config` in config.json is
+    then what holds from now on, and `history` has an entry more: {"step": the newest checkpoint,
+    "date": UTC, "changes": {field: [old, new]}}, with None for a field that was not there.
 
     `base` is the folder of the base policy, with the log of its SFT; `changed`, the fields that
     have another value than in the preset; `method`, what `training.method.describe` says of it.
@@ -48,8 +57,10 @@ def claim_workdir(
     """
     path, resolved = workdir / "config.json", json.loads(config.to_json())
     if path.exists():
-        require_same_config(workdir, resolved, "--workdir")
+        changes = require_same_config(workdir, resolved, "--workdir")
         _require_same_method(workdir, dict(method or {}))
+        if changes:
+            _change(workdir, resolved, changes, list(changed))
         return
     record = {
         "name": name,
@@ -65,18 +76,75 @@ def claim_workdir(
     write_json(path, record)
 
 
-def require_same_config(workdir: Path, config: dict, option: str) -> None:
-    """Raises ValueError, with the differing fields, where a run of another config is in `workdir`.
+def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, list]:
+    """The fields in which the run in `workdir` would go on with another value: {field: [old, new]}.
 
-    A run may go on, up to rounding, on another mesh: that field is not compared.
     `option`: of the command line, that names another place.
+
+    Raises ValueError, with the differing fields, for a run of another config; and for a train.steps
+    that the run cannot have any more.
     """
     theirs = read_json(workdir / "config.json", "name the workdir of a run")["config"]
-    if fields := differing_fields(*({**c, "mesh": None} for c in (config, theirs))):
+    if fields := differing_fields(fixed_fields(config), fixed_fields(theirs)):
         raise ValueError(
             f"{workdir} belongs to a run with another config ({'; '.join(fields)}); name "
             f"another {option}, or set these fields as they were"
         )
+    old, new = flat_fields(theirs), flat_fields(config)
+    pairs = {field: [old.get(field), new.get(field)] for field in CHANGEABLE}
+    changes = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+    if "train.steps" in changes:
+        _require_possible_steps(workdir, config, *changes["train.steps"], option)
+    return changes
+
+
+def _require_possible_steps(workdir: Path, config: dict, old: int, new: int, option: str) -> None:
+    decay, done = config["train"]["decay"], newest_saved_step(workdir)
+    if decay != "none":
+        raise ValueError(
+            f"train.steps is {new}; the run in {workdir} has {old}, over which its learning rate "
+            f"decays (train.decay = {decay}): set it to {old}, or name another {option}"
+        )
+    if new < done:
+        raise ValueError(
+            f"train.steps is {new}; the run in {workdir} has done {done} steps: use {done} or "
+            f"more, or name another {option}"
+        )
+
+
+def newest_saved_step(workdir: Path) -> int:
+    """The step of the newest checkpoint, by the names of their folders; 0 where there is none."""
+    folder = workdir / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _change(workdir: Path, config: dict, changes: dict[str, list], changed: list[str]) -> None:
+    path, step = workdir / "config.json", newest_saved_step(workdir)
+    record = read_json(path, "name the workdir of a run")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    entry = {"step": step, "date": now, "changes": changes}
+    record |= {"config": config, "changed": changed}
+    record["history"] = [*record.get("history", []), entry]
+    if "train.steps" in changes:  # a comparison takes a run with a report for a finished one
+        (workdir / "report.html").unlink(missing_ok=True)
+    write_json(path, record)
+    said = "; ".join(
+        f"{field}: {new!r} instead of {old!r}" for field, (old, new) in changes.items()
+    )
+    _LOG.info("%s goes on from step %d with %s (kept in config.json)", workdir, step, said)
+
+
+def config_at_start(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that the run whose config.json is `record` began with, resolved."""
+    fields = flatten_dict(record["config"], sep=".")
+    for entry in reversed(record.get("history", [])):
+        for field, (old, _) in entry["changes"].items():
+            if old is None:
+                fields.pop(field, None)
+            else:
+                fields[field] = old
+    return unflatten_dict(fields, sep=".")
 
 
 def _require_same_method(workdir: Path, method: dict) -> None:

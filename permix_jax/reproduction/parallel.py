@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from permix_jax.files import read_json
 from permix_jax.progress import Progress
 from permix_jax.reproduction.methods import Job
 from permix_jax.training.stop import StopRequest
@@ -77,8 +78,11 @@ def cores() -> int:
 
 
 def finished(job: Job) -> bool:
-    """Whether the run is through; its report is what it writes last."""
-    return (job.workdir / "report.html").exists()
+    """Whether the run is through to the job's last step; its report is what it writes last."""
+    if not (job.workdir / "report.html").exists():
+        return False
+    record = read_json(job.workdir / "config.json", "remove the folder")
+    return record["config"]["train"]["steps"] == job.config["train"]["steps"]
 
 
 def _start(job: Job, logs: Path, processes: int) -> subprocess.Popen:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 import permix_jax
 from permix_jax.checkpoints import Checkpoints
+from permix_jax.field_rules import fixed_fields
 from permix_jax.locks import locked
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
@@ -42,7 +43,8 @@ _PACKAGES = ("jax", "flax", "optax")
 def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> Path:
     """Where this base is kept: a hash of everything it depends on names it."""
     digest = hashlib.sha256()
-    settings = [config.seed, *(config[part].to_dict() for part in ("task", "data", "model", "sft"))]
+    deciding = fixed_fields(config.to_dict())
+    settings = [config.seed, *(deciding[part] for part in ("task", "data", "model", "sft"))]
     settings += [config.rollout.max_prompt_tokens, policy.end_tokens]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     versions = [importlib.metadata.version(package) for package in _PACKAGES]

@@ -167,6 +167,26 @@ def test_answers_do_not_depend_on_the_batch_or_on_further_sets(world, whole, tmp
     assert len(more) == 7 * 5 * 2 + 6 * 12 * 3
 
 
+@pytest.mark.parametrize(("before", "after"), [(12, 4), (4, 9)])
+def test_interrupted_and_gone_on_with_in_other_batches(world, whole, tmp_path, before, after):
+    """An older evaluation.json names the batch size; the same answers come, in the same order."""
+    stops = []
+
+    def stop_after_three():
+        stops.append(1)
+        if len(stops) == 3:
+            raise Interrupted
+
+    named = {**IDENTITY, "config": {"eval": {"samples": 2, "batch_size": before}}}
+    with pytest.raises(Interrupted):
+        evaluate_world(world, tmp_path, stop_after_three, named, batch_size=before)
+    assert (tmp_path / "completions.jsonl").read_text().count("\n") == 3 * (before // 2 * 2)
+    now = {**IDENTITY, "config": {"eval": {"samples": 2}}}
+    assert evaluate_world(world, tmp_path, identity=now, batch_size=after) == 1
+    for name in ("completions.jsonl", "stability.json", "fidelity.json"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_every_set_has_its_own_figures(world, whole, tmp_path):
     evaluate_world(world, tmp_path / "both", sets="heldout,train")
     for name in ("stability.json", "fidelity.json"):

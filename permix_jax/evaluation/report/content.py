@@ -185,9 +185,9 @@ def _put(rows: dict, place: int, places: int, cells: Mapping[str | None, Any]) -
 
 def config_section(record: Mapping[str, Any]) -> dict:
     """All fields of a config.json, flat; those that differ from the preset are marked."""
-    changed = record.get("changed", [])
-    others = {key: value for key, value in record.items() if key not in ("config", "changed")}
-    fields = flat_fields(record.get("config", {})) | flat_fields(others)
+    changed, apart = record.get("changed", []), ("config", "changed", "history")
+    others = {key: value for key, value in record.items() if key not in apart}
+    fields = flat_fields(record.get("config", {})) | flat_fields(others) | _history(record)
     columns, note = {"field": "", "value": ""}, "Every field as it was resolved."
     rows = [[field, config_text(value)] for field, value in fields.items()]
     if changed:
@@ -196,6 +196,15 @@ def config_section(record: Mapping[str, Any]) -> dict:
         rows = [[*row, "changed" if row[0] in changed else ""] for row in rows]
         rows.sort(key=lambda row: row[2] == "")
     return section("config", "Configuration", note, [table(columns, rows)], collapsed=True)
+
+
+def _history(record: Mapping[str, Any]) -> dict[str, str]:
+    """What was changed when the run went on, by the step from which it holds."""
+    return {
+        f"{field}, from step {entry['step']}": f"{config_text(new)}, before {config_text(old)}"
+        for entry in record.get("history", [])
+        for field, (old, new) in entry["changes"].items()
+    }
 
 
 def config_text(value: Any) -> str:
