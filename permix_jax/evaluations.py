@@ -118,6 +118,16 @@ def make_reference(
     return Reference(name, policy, get_params, mesh, batch_size, chunk, check_stop)
 
 
+def require_reference(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises ValueError where a model that the config names as the reference cannot be opened:
+    better before anything is answered than when it is to score the answers."""
+    if other := config.eval.judge_free_reference:
+        try:
+            named_model(config, other, mesh)
+        except (ValueError, OSError, ImportError) as error:
+            raise ValueError(f"eval.judge_free_reference is {other!r}: {error}") from None
+
+
 def reference_name(config: ConfigDict, name: str) -> str:
     """Of the reference: the model that the config names, or else `name`."""
     return config.eval.judge_free_reference or name
@@ -236,6 +246,8 @@ def _evaluate(config: ConfigDict, subject: Subject) -> str:
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
+        if config.eval.judge_free_candidates:
+            require_reference(config, mesh)
         require_shared(subject.folder, "the evaluation's folder")
         policy, load_params, *reference = subject.load(policy, initial_params, mesh)
         folders = [subject.folder]
@@ -249,7 +261,8 @@ def _evaluate(config: ConfigDict, subject: Subject) -> str:
 
 
 def named_model(config: ConfigDict, source: str, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:
-    """Any pretrained model as it is, and what gives its parameters; dtypes are the config's."""
+    """Any pretrained model as it is, and what gives its parameters; dtypes are the config's. No
+    weights are read yet."""
     other = config_of_model(config, source)
     policy, initial_params = build_policy(other, cache_folder(), mesh)
     require_mesh_fits(policy.model.config, config)

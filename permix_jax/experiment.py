@@ -19,17 +19,13 @@ from permix_jax.evaluation.report.run import write_run_report
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.evaluations import Evaluator, base_name, run_identity
 from permix_jax.files import write_json
+from permix_jax.later_parts import open_teacher, require_later_parts
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.next_steps import after_training
 from permix_jax.phases import phases_of_run
-from permix_jax.policies import (
-    build_policy,
-    load_base_params,
-    load_trained_params,
-    policy_of_run,
-)
+from permix_jax.policies import build_policy, load_base_params, load_trained_params
 from permix_jax.progress import Agenda, following
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.sharding import make_mesh
@@ -80,6 +76,7 @@ def run(
         policy, initial_params = build_policy(config, cache, mesh)
         require_model_fits(policy.model.config, config)
         task = drop_overlong(config, task, policy)
+        require_later_parts(config, task, policy, mesh)
         base = base_folder(config, task, policy, cache)
         require_shared(workdir, "--workdir")
         require_shared(cache, "PERMIX_CACHE")
@@ -146,8 +143,10 @@ def train_and_evaluate(
     elif config.train.method == "sft":
         train_sft(config, task, policy, load_base, mesh, workdir, stop, after_step)
     else:
-        load_teacher = partial(teacher_of, config, base_policy, load_base, mesh)
-        train_distill(config, task, policy, load_base, load_teacher, *phase, method)
+        teacher, load_teacher, asked = base_policy, load_base, task
+        if config.distill.teacher:
+            teacher, load_teacher, asked = open_teacher(config, task, mesh)
+        train_distill(config, asked, policy, load_base, teacher, load_teacher, *phase, method)
 
     # ---- both policies under personas that RL never saw ----------------------------------------
     before = evaluate_at(0, base_policy, load_base, "the base policy")
@@ -162,12 +161,3 @@ def train_and_evaluate(
     if config.eval.kl_responses and not on_main(kl_path.exists):
         pairs = (policy, load_trained, base_policy, load_base)
         measure_kl(task, *pairs, mesh, kl_settings(config, task), kl_path, stop.check)
-
-
-def teacher_of(
-    config: ConfigDict, base_policy: Policy, load_base: Callable[[], dict], mesh: Mesh
-) -> tuple[Policy, dict]:
-    """The policy that `distill.teacher` means, and its parameters."""
-    if not config.distill.teacher:
-        return base_policy, load_base()
-    return policy_of_run(Path(config.distill.teacher), cache_folder(), mesh)

@@ -1,10 +1,14 @@
 """PersonaGym for a run's checkpoint or any Hugging Face folder: its answers, then their judging."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.build import judge_free_settings
@@ -12,7 +16,8 @@ from permix_jax.config import require_model_fits, require_valid
 from permix_jax.evaluation import without_judge as judge_free
 from permix_jax.evaluation.personagym.answering import FILE, AnswerSettings, answer, is_answered
 from permix_jax.evaluation.personagym.benchmark import Question, load_benchmark
-from permix_jax.evaluation.personagym.judges import Judge, LocalJudge, ModelJudge, read_judges
+from permix_jax.evaluation.personagym.endpoint import DEFAULT_RETRIES, Endpoint
+from permix_jax.evaluation.personagym.judges import Judge, JudgeError, ModelJudge, read_judges
 from permix_jax.evaluation.personagym.judging import judge
 from permix_jax.evaluation.personagym.model_judge import Opened, with_models
 from permix_jax.evaluation.personagym.overview import judge_free_overview, overview
@@ -25,6 +30,7 @@ from permix_jax.evaluations import (
     make_reference,
     named_model,
     reference_name,
+    require_reference,
     subject_of_model,
     subject_of_run,
 )
@@ -65,27 +71,32 @@ def _personagym(config: ConfigDict, subject: Subject) -> str:
       Stopped: Ctrl-C, or SIGTERM while answering; what is done is kept.
     """
     p, out = config.personagym, subject.folder
-    judges = _judges(config)
+    judges = read_judges(p.judges) if p.judges else []
     benchmark = load_benchmark(p.folder, cache_folder())
     questions = _questions(config, benchmark.questions)
     identity = {"policy": subject.of, "config": _identity(config)}
     if not (is_answered(questions, identity, out) and _is_measured(config, subject)):
-        _ask_and_measure(config, subject, questions, identity)
+        _ask_and_measure(config, subject, questions, identity, judges)
     printed = [_about_answers(out / FILE)]
     if p.candidates:
         printed.append(judge_free_overview(read_json(out / judge_free.FILE)))
     if not judges:
         hint = "judge them with --config.personagym.judges=judges.jsonl (docs/judging.md)"
         return "\n\n".join([*printed, hint])
+    opened = with_models(judges, partial(_open_judge, config))
     try:
-        summary = judge(out / FILE, out, judges, benchmark, p.examples, config.seed)
+        summary = judge(out / FILE, out, opened, benchmark, p.examples, config.seed)
     except KeyboardInterrupt:
         raise Stopped from None
     return "\n\n".join([*printed, overview(summary)])
 
 
 def _ask_and_measure(
-    config: ConfigDict, subject: Subject, questions: list[Question], identity: dict[str, Any]
+    config: ConfigDict,
+    subject: Subject,
+    questions: list[Question],
+    identity: dict[str, Any],
+    judges: Sequence[Judge | ModelJudge],
 ) -> None:
     p, out = config.personagym, subject.folder
     use_compilation_cache()
@@ -97,6 +108,7 @@ def _ask_and_measure(
     with jax.set_mesh(mesh), StopRequest() as stop:
         policy, initial_params = build_policy(config, cache_folder(), mesh)
         require_model_fits(policy.model.config, config)
+        _require_scorers(config, subject, judges, mesh)
         policy, load_params, *base = subject.load(policy, initial_params, mesh)
         label, check = subject.label, stop.check
         answer(questions, policy, load_params, mesh, settings, identity, out, label, check)
@@ -118,29 +130,38 @@ def _judge_free_settings(config: ConfigDict) -> judge_free.JudgeFreeSettings:
     return replace(judge_free_settings(config), candidates=candidates, questions=0)
 
 
-def _judges(config: ConfigDict) -> list[Judge | LocalJudge]:
-    """Those of personagym.judges; the models among them are opened when they are first asked."""
-    path, mesh = config.personagym.judges, config.mesh
-    judges = read_judges(path) if path else []
+def _require_scorers(
+    config: ConfigDict, subject: Subject, judges: Sequence[Judge | ModelJudge], mesh: Mesh
+) -> None:
+    """Raises where what is to score the answers cannot be opened, or asked for want of a key.
+
+    Reads no weights, and asks nothing.
+    """
+    if config.personagym.candidates and not (subject.folder / judge_free.FILE).exists():
+        require_reference(config, mesh)
     for one in judges:
-        rows = mesh.data * mesh.fsdp
-        if isinstance(one, ModelJudge) and one.batch_size % rows:
-            raise ValueError(
-                f"{path}: judge {one.name!r} has a batch_size of {one.batch_size}; use a multiple "
-                f"of mesh.data * mesh.fsdp = {rows}"
-            )
+        if isinstance(one, ModelJudge):
+            try:
+                named_model(_config_of_judge(config, one), one.source, mesh)
+            except (ValueError, OSError, ImportError) as error:
+                raise JudgeError(f"judge {one.name!r}: {error}") from None
+        else:
+            Endpoint(one, DEFAULT_RETRIES, time.sleep)
 
-    def open_model(one: ModelJudge) -> Opened:
-        use_compilation_cache()
-        placed = make_mesh(**mesh)
-        theirs = config.copy_and_resolve_references()
-        theirs.model.dtype = theirs.model.param_dtype = one.dtype
-        theirs.model.pad_token, theirs.model.thinking = one.pad_token, False
-        with jax.set_mesh(placed):
-            policy, get_params = named_model(theirs, one.source, placed)
-            return policy, get_params(), placed
 
-    return with_models(judges, open_model)
+def _open_judge(config: ConfigDict, one: ModelJudge) -> Opened:
+    use_compilation_cache()
+    mesh = make_mesh(**config.mesh)
+    with jax.set_mesh(mesh):
+        policy, get_params = named_model(_config_of_judge(config, one), one.source, mesh)
+        return policy, get_params(), mesh
+
+
+def _config_of_judge(config: ConfigDict, one: ModelJudge) -> ConfigDict:
+    theirs = config.copy_and_resolve_references()
+    theirs.model.dtype = theirs.model.param_dtype = one.dtype
+    theirs.model.pad_token, theirs.model.thinking = one.pad_token, False
+    return theirs
 
 
 def _questions(config: ConfigDict, questions: list[Question]) -> list[Question]:

@@ -1,6 +1,5 @@
 """Which policy a config means, and its parameters: before training, as the base, and trained."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,8 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.checkpoints import load_params
+from permix_jax.checkpoints import load_params, newest_step
+from permix_jax.files import read_json
 from permix_jax.models.config import Lora, ModelConfig
 from permix_jax.models.params import create_params, join, without_lora
 from permix_jax.models.policy import Policy
@@ -99,16 +99,16 @@ def policy_and_base(
     return policy, partial(load_base_params, config, policy, initial_params, base, mesh)
 
 
-def policy_of_run(workdir: Path, cache: Path, mesh: Mesh) -> tuple[Policy, dict]:
-    """The policy at the end of a finished run, and its parameters.
+def policy_of_run(workdir: Path, cache: Path, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:
+    """The policy at the end of a finished run, and what loads its parameters, all of which are
+    there.
 
     Raises:
-      FileNotFoundError: no run in `workdir`, or no checkpoint of its last step.
+      FileNotFoundError: no run in `workdir`, or no checkpoint of its last step or its base.
     """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; name the workdir of a finished run")
-    record = json.loads(path.read_text("utf-8"))
+    record = read_json(workdir / "config.json", "name the workdir of a finished run")
     policy, load_base = policy_and_base(record, cache, mesh)
-    last = record["config"]["train"]["steps"]
-    return policy, load_trained_params(policy, load_base, workdir, last, mesh)
+    last = newest_step(workdir / "checkpoints", record["config"]["train"]["steps"])
+    if policy.model.config.lora and record["config"]["sft"]["steps"]:
+        newest_step(Path(record["base"]) / "checkpoints")
+    return policy, partial(load_trained_params, policy, load_base, workdir, last, mesh)

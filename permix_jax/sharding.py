@@ -86,6 +86,17 @@ def row_shards() -> int:
     return shards("batch")
 
 
+def padded_rows(rows: int, mesh: Mesh) -> int:
+    """The least number that is not below `rows` and that the mesh cuts into equal parts."""
+    parts = row_parts(mesh)
+    return -(-rows // parts) * parts
+
+
+def row_parts(mesh: Mesh) -> int:
+    """How many parts this mesh cuts rows into."""
+    return prod(mesh.shape[axis] for axis in LOGICAL_TO_MESH["batch"])
+
+
 def shards(logical_axis: str) -> int:
     """How many parts the current mesh cuts an axis of this name into; 1 where none is set."""
     mesh, axes = jax.sharding.get_abstract_mesh(), LOGICAL_TO_MESH[logical_axis] or ()

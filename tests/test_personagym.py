@@ -16,6 +16,7 @@ from runs import GRADED_BATCH, ROOT, load_config, strike
 
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.evaluation.graded_rows import GradedRows
+from permix_jax.evaluation.personagym.judges import JudgeError
 from permix_jax.personagym import personagym_of_model, personagym_of_run
 from permix_jax.training.stop import Stopped
 
@@ -262,9 +263,6 @@ def test_a_model_judges_through_the_rollout_and_is_asked_once(
     monkeypatch.setattr("permix_jax.personagym.named_model", None)  # nothing is left to ask
     again = personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
     assert again == first
-    with pytest.raises(ValueError, match=r"'tiny' has a batch_size of 4; use a .* mesh.fsdp = 8"):
-        fields |= {"mesh__data": 8, "personagym__batch_size": 8}
-        personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device /dev/full here")
@@ -316,7 +314,6 @@ def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monke
         ({"personagym__top_p": 0.0}, "personagym.top_p is 0.0; use a share above 0"),
         ({"personagym__judges": "nowhere"}, "nowhere: no such file; write one judge a line"),
         ({"personagym__folder": "nowhere"}, "nowhere/rubrics.jsonl: no such file"),
-        ({"mesh__data": 8}, "personagym.batch_size is 4; use a multiple of mesh.data"),
     ],
 )
 def test_mistakes_are_named_in_one_line(config, files, answered, fields, message):
@@ -325,6 +322,28 @@ def test_mistakes_are_named_in_one_line(config, files, answered, fields, message
         personagym_of_model(config(**fields), str(files / "model"), answered.parent)
     assert "\n" not in str(raised.value)
     assert answered.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("judge", "fields", "message"),
+    [
+        ({"source": "no"}, {}, "^judge 'j': no: no such folder"),
+        (
+            {"base_url": "http://x", "model": "m", "key_variable": "NO_SUCH_KEY"},
+            {},
+            "^judge 'j': the environment variable NO_SUCH_KEY is not set",
+        ),
+        ({"base_url": "http://x", "model": "m"}, {"eval__judge_free_reference": "no"}, "is 'no'"),
+    ],
+)
+def test_what_is_to_score_is_looked_at_before_anything_is_answered(
+    config, files, tmp_path, judge, fields, message
+):
+    write_lines(tmp_path / "judges.jsonl", [{"name": "j", **judge}])
+    named = config(personagym__judges=str(tmp_path / "judges.jsonl"), **fields)
+    with pytest.raises((JudgeError, ValueError), match=message):
+        personagym_of_model(named, str(files / "model"), tmp_path / "out")
+    assert not (tmp_path / "out/answers.jsonl").exists()
 
 
 def test_answers_longer_than_the_context_are_refused(config, files, tmp_path):

@@ -103,7 +103,7 @@ def evaluate(
 
     keys = [one for part in asked for one in part.keys()]
     with (
-        GradedRows(folder / "completions.jsonl", keys, _batch_ends(asked, settings)) as log,
+        GradedRows(folder / "completions.jsonl", keys, _batch_ends(asked, settings, mesh)) as log,
         Progress(f"evaluation of {label}", len(keys), len(log.rows), EVALUATION) as progress,
     ):
         params = get_params() if len(log.rows) < len(keys) else None
@@ -257,12 +257,12 @@ def _digest(asked: Sequence[Prompts]) -> str:
     return digest.hexdigest()
 
 
-def _batch_ends(asked: Sequence[Prompts], settings: EvalSettings) -> list[int]:
+def _batch_ends(asked: Sequence[Prompts], settings: EvalSettings, mesh: Mesh) -> list[int]:
     """Numbers of rows after which a batch of `generate` ends."""
     ends, before = [], 0
     for part in asked:
         total = len(part.pairs) * part.samples
-        batch = prompts_per_batch(settings.batch_size, part.samples) * part.samples
+        batch = prompts_per_batch(settings.batch_size, part.samples, mesh) * part.samples
         ends += [before + min(end, total) for end in range(batch, total + batch, batch)]
         before += total
     return ends

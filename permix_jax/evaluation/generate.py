@@ -12,7 +12,7 @@ from permix_jax.models.policy import Policy
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import shard_rows, to_host
+from permix_jax.sharding import row_parts, shard_rows, to_host
 
 
 class Answer(NamedTuple):
@@ -53,13 +53,14 @@ def generate(
     policies the same random numbers.
 
     Args:
-      batch_size: completions generated at once; `samples` of a prompt stay together.
+      batch_size: completions generated at once, rounded as `prompts_per_batch` says; `samples` of
+        a prompt stay together.
       first: the prompts before it are passed over. With a multiple of `prompts_per_batch` the
         batches, and so the completions, are those of all prompts to the last bit.
     """
     if first >= len(prompts):
         return
-    per_batch = prompts_per_batch(batch_size, samples)
+    per_batch = prompts_per_batch(batch_size, samples, mesh)
     length = bucket(max(map(len, prompts)), max_prompt_tokens)
     for start in range(first, len(prompts), per_batch):
         chunk = prompts[start : start + per_batch]
@@ -79,6 +80,8 @@ def answers_of(policy: Policy, batch: Batch) -> list[list[Answer]]:
     return [answers[i * samples : (i + 1) * samples] for i in range(batch.number)]
 
 
-def prompts_per_batch(batch_size: int, samples: int) -> int:
-    """How many prompts are answered at once."""
-    return max(1, batch_size // samples)
+def prompts_per_batch(batch_size: int, samples: int, mesh: Mesh) -> int:
+    """How many prompts are answered at once: as many for each part of the mesh's rows, at least
+    one, and no more than `batch_size` completions of them where that allows it."""
+    parts = row_parts(mesh)
+    return max(1, batch_size // (samples * parts)) * parts

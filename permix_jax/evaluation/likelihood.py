@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from permix_jax.evaluation.generate import prompts_per_batch
 from permix_jax.evaluation.graded_rows import GradedRows
 from permix_jax.evaluation.judge_free import sum_tokens
 from permix_jax.models.logprobs import completion_logprobs
@@ -109,9 +110,8 @@ def log_likelihoods(
     """
     mesh, batch_size = reference.mesh, reference.batch_size
     groups, width = _groups(reference.policy, responses, personas, batch_size)
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
     shape = _Shape(
-        max(1, batch_size // (width * devices)) * devices,
+        prompts_per_batch(batch_size, width, mesh),
         width,
         _rounded(max(len(group.prompt) for group in groups)),
         _rounded(max(map(len, tokens))),

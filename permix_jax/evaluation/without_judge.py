@@ -1,5 +1,6 @@
 """Persona fidelity of an evaluation's responses, without a judge: judge_free.json."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -115,8 +116,10 @@ def judge_free_figures(
 
     - `identification`, `gain_per_token`, `n` and `empty` as in `recognition`, the question as the
       cluster, because all personas answer the same questions;
-    - `style_distance` of the responses' tokens, None where no persona answered a question twice;
-    - `agreement`, where the rows carry the exact rule's verdict and it is not always the same:
+    - `style_distance` of the responses' tokens, None where no question was answered by two personas
+      and twice by one of them;
+    - `agreement`, where the rows carry the exact rule's verdict, it is not always the same, and
+      there are two questions or more:
       `gain` (per token of each response) and `identified` against it;
     - `questions`: how many have a response.
 
@@ -191,9 +194,8 @@ def _drawn(rows: Sequence[dict], task: str, settings: JudgeFreeSettings) -> list
 def _figures(found: Likelihoods, rows: Sequence[dict], settings: JudgeFreeSettings) -> dict:
     """What `by_task` has of one task; `rows` are those of the responses that were scored."""
     question = np.array([row["problem"] for row in rows])
-    asked = set(zip(found.own.tolist(), question.tolist(), strict=True))
     style = None
-    if len(asked) < len(rows):
+    if _answered_twice(found.own, question):
         rng = generator(settings.seed, "judge_free/shuffle")
         style = style_distance(found.tokens, found.own, question, rng)
     return {
@@ -204,11 +206,19 @@ def _figures(found: Likelihoods, rows: Sequence[dict], settings: JudgeFreeSettin
     }
 
 
+def _answered_twice(persona: np.ndarray, question: np.ndarray) -> bool:
+    """Whether some question was answered by two personas, and twice by one: `style_distance` needs
+    one such."""
+    times = Counter(zip(question.tolist(), persona.tolist(), strict=True))
+    personas = Counter(asked for asked, _ in times)
+    return any(n > 1 and personas[asked] > 1 for (asked, _), n in times.items())
+
+
 def _agreement(
     found: Likelihoods, rows: Sequence[dict], question: np.ndarray, settings: JudgeFreeSettings
 ) -> dict | None:
     verdicts = [row["in_style"] for row in rows]
-    if None in verdicts or len(set(verdicts)) < 2:
+    if None in verdicts or len(set(verdicts)) < 2 or len(np.unique(question)) < 2:
         return None
     scores = {
         "gain": (found.logp[:, 0] - found.plain) / _lengths(found),

@@ -20,7 +20,7 @@ from permix_jax.models.params import abstract_params, split_trained, with_shardi
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning.costs import matmul_flops
 from permix_jax.rollout.sampler import sample
-from permix_jax.sharding import spec
+from permix_jax.sharding import padded_rows, spec
 from permix_jax.training.programs import (
     GrpoPrograms,
     batch_shapes,
@@ -113,7 +113,7 @@ def abstract_arguments(
             persona=per_row(jnp.int32),
         ),
         packing=_packing(config, (U, r.max_prompt_tokens), (N, r.max_new_tokens), mesh),
-        rehearsal=_rehearsal(config, array),
+        rehearsal=_rehearsal(config, array, mesh),
     )
 
 
@@ -124,10 +124,10 @@ def _packing(config: ConfigDict, prompts: tuple, completions: tuple, mesh: Mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), packing)
 
 
-def _rehearsal(config: ConfigDict, array: Callable) -> tuple[SFTBatch, ...]:
+def _rehearsal(config: ConfigDict, array: Callable, mesh: Mesh) -> tuple[SFTBatch, ...]:
     if not config.rehearsal.weight:
         return ()
-    rows, r = config.rehearsal.rows, config.rollout
+    rows, r = padded_rows(config.rehearsal.rows, mesh), config.rollout
     pair = lambda width: (array((rows, width), jnp.int32), array((rows, width), bool))  # noqa: E731
     return (SFTBatch(*pair(r.max_prompt_tokens), *pair(r.max_new_tokens)),)
 

@@ -20,10 +20,10 @@ from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.progress import SFT, finish
 from permix_jax.randomness import generator
-from permix_jax.sharding import shard_rows
+from permix_jax.sharding import padded_rows, shard_rows
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
-from permix_jax.training.sft import make_sft_batch, sft_gradients
+from permix_jax.training.sft import padded_sft_batch, sft_gradients
 from permix_jax.training.state import (
     abstract_state,
     create_state,
@@ -105,13 +105,12 @@ def _train_base(
     shardings = state_shardings(policy.model, optimizer, mesh)
     gradients = partial(sft_gradients, policy.model, chunk_tokens=config.model.head_chunk)
     sft_step = make_step(gradients, optimizer, shardings)
+    budgets = config.rollout.max_prompt_tokens, s.max_new_tokens
 
     def update(state, step):
         rng = generator(config.seed, "sft", step)
         demonstrations = [task.demonstrate(rng, task.train) for _ in range(s.batch_size)]
-        batch = make_sft_batch(
-            policy, demonstrations, config.rollout.max_prompt_tokens, s.max_new_tokens
-        )
+        batch = padded_sft_batch(policy, padded_rows(s.batch_size, mesh), demonstrations, *budgets)
         begin = time.monotonic()
         state, metrics = sft_step(state, shard_rows(batch, mesh))
         row = {name: float(x) for name, x in metrics.items()}

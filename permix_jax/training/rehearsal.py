@@ -7,6 +7,7 @@ No reward and no new data: it holds the policy to what the base does where nothi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,10 @@ from permix_jax.personas.prompts import fit_budget, render_all
 from permix_jax.randomness import generator, key
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import sample
-from permix_jax.sharding import shard_rows
+from permix_jax.sharding import padded_rows, shard_rows
 from permix_jax.tasks.problem import Problem, Task
 from permix_jax.training.programs import rollout_sampling
-from permix_jax.training.sft import SFTBatch
+from permix_jax.training.sft import SFTBatch, first_rows
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,25 @@ class Rehearsal:
     personas: Sequence[Persona]
 
     def batch(self, base: dict, step: int) -> SFTBatch:
-        """Answers of the base with parameters `base` to the prompts of `step`, on the mesh."""
+        """Answers of the base with parameters `base` to the prompts of `step`, on the mesh.
+
+        Rows that fill it up to the mesh have nothing in their completion mask.
+        """
         c = self.config
         rng = generator(c.seed, "rehearsal", step)
         pairs = [
             (self.personas[rng.integers(len(self.personas))], self.prompts[i].prompt)
             for i in rng.integers(len(self.prompts), size=c.rehearsal.rows)
         ]
-        ids = render_all(self.policy.tokenizer, pairs)
+        filled = [*pairs, *pairs[:1] * (padded_rows(len(pairs), self.mesh) - len(pairs))]
+        ids = render_all(self.policy.tokenizer, filled)
         prompts = right_pad(ids, bucket(max(map(len, ids)), c.rollout.max_prompt_tokens))
         step_key = key(c.seed, "rehearsal", step)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(pairs)))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(filled)))
         placed = shard_rows((*prompts, keys), self.mesh)
         sampling = rollout_sampling(c)
         answers = sample(self.policy.model, base, *placed, sampling, self.policy.end_tokens)
-        return SFTBatch(*placed[:2], answers.tokens, answers.mask)
+        return SFTBatch(*placed[:2], answers.tokens, first_rows(answers.mask, len(pairs)))
 
 
 def build_rehearsal(config: ConfigDict, task: Task, policy: Policy, mesh: Mesh) -> Rehearsal | None:
@@ -80,6 +85,11 @@ def build_rehearsal(config: ConfigDict, task: Task, policy: Policy, mesh: Mesh) 
 def rehearsal_prompts(file: str, task: Task) -> list[Problem]:
     """Of the JSONL `file`; without one, the task's own conversation prompts, or CONVERSATION."""
     if file:
+        if not Path(file).is_file():
+            raise FileNotFoundError(
+                f"rehearsal.prompts is {file!r}: there is no such file; write one JSON object a "
+                "line with a field prompt"
+            )
         texts = [text_field(row, "prompt", where) for _, where, row in read_rows(file)]
     elif task.role_play:
         return list(task.role_play)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from permix_jax.grpo.micro_batches import accumulate, split_rows
 from permix_jax.models.lm_head import head_loss
@@ -38,6 +39,32 @@ def make_sft_batch(
     encoded = policy.tokenizer([d.completion for d in demonstrations], add_special_tokens=False)
     completions = [[*ids, policy.end_tokens[0]][:max_new_tokens] for ids in encoded["input_ids"]]
     return SFTBatch(*right_pad(prompts, max_prompt_tokens), *right_pad(completions, max_new_tokens))
+
+
+def padded_sft_batch(
+    policy: Policy,
+    rows: int,
+    demonstrations: Sequence[Demonstration],
+    max_prompt_tokens: int,
+    max_new_tokens: int,
+) -> SFTBatch:
+    """The demonstrations as a batch of `rows`, at least as many: of a number that the mesh cuts
+    into equal parts, and of one that is the same at every step, so that one program serves all.
+
+    Rows beyond the demonstrations have nothing in their completion mask, and so no part in the
+    loss.
+    """
+    filler = Demonstration(None, ".", "")
+    filled = [*demonstrations, *[filler] * (rows - len(demonstrations))]
+    batch = make_sft_batch(policy, filled, max_prompt_tokens, max_new_tokens)
+    return batch.replace(completion_mask=first_rows(batch.completion_mask, len(demonstrations)))
+
+
+def first_rows(mask: jax.Array, rows: int) -> jax.Array:
+    """The mask [B, T], False in the rows from number `rows` on."""
+    if rows == len(mask):
+        return mask
+    return mask & (np.arange(len(mask)) < rows)[:, None]
 
 
 def sft_gradients(

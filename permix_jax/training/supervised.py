@@ -17,14 +17,14 @@ from permix_jax.models.params import initial_trained, join
 from permix_jax.models.policy import Policy
 from permix_jax.randomness import generator, key
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.sharding import shard_rows, to_host
+from permix_jax.sharding import padded_rows, shard_rows, to_host
 from permix_jax.tasks.problem import Demonstration, Task
 from permix_jax.training.log import write_completions
 from permix_jax.training.loop import Row, fit
 from permix_jax.training.method import PERMIX, Method
 from permix_jax.training.programs import supervised_programs
 from permix_jax.training.rollouts import build_worker
-from permix_jax.training.sft import SFTBatch, make_sft_batch
+from permix_jax.training.sft import padded_sft_batch
 from permix_jax.training.state import TrainState, abstract_state, create_state
 from permix_jax.training.stop import StopRequest
 
@@ -60,7 +60,8 @@ def train_distill(
     task: Task,
     policy: Policy,
     load_base: Callable[[], dict],
-    load_teacher: Callable[[], tuple[Policy, dict]],
+    teacher: Policy,
+    load_teacher: Callable[[], dict],
     mesh: Mesh,
     verifier: Verifier,
     workdir: Path,
@@ -74,9 +75,9 @@ def train_distill(
     responses those that are right and ended are learnt under the prompt that they answered. Over a
     run that is rejection sampling, each round with fresh problems.
 
-    `load_teacher` gives the teacher's policy and parameters; else as `train_grpo`.
+    `load_teacher` gives the teacher's parameters; else as `train_grpo`.
     """
-    teacher, teacher_params = load_teacher()
+    teacher_params = load_teacher()
     worker = build_worker(config, task, teacher, mesh, verifier, method)
 
     def responses(step: int) -> tuple[list[Demonstration], Row]:
@@ -147,7 +148,7 @@ def _train(
         trained = initial_trained(policy.model, base, key(config.seed, "adapters"), mesh)
         return create_state(trained, programs.optimizer, programs.shardings)
 
-    as_batch = partial(fixed_size_batch, policy, _responses(config))
+    as_batch = partial(padded_sft_batch, policy, padded_rows(_responses(config), mesh))
 
     def update(state: TrainState, step: int):
         chosen, row = examples(step)
@@ -175,21 +176,3 @@ def _train(
         stop=stop,
         after_step=lambda state, step: after_step(join(state.params, frozen), step),
     )
-
-
-def fixed_size_batch(
-    policy: Policy,
-    rows: int,
-    examples: list[Demonstration],
-    max_prompt_tokens: int,
-    max_new_tokens: int,
-) -> SFTBatch:
-    """The examples as a batch of `rows`, so that one compiled program serves every step.
-
-    Rows beyond the examples have nothing in their completion mask, and so no part in the loss.
-    """
-    filler = Demonstration(None, ".", "")
-    padded = [*examples, *[filler] * (rows - len(examples))]
-    batch = make_sft_batch(policy, padded, max_prompt_tokens, max_new_tokens)
-    mask = np.asarray(batch.completion_mask) & (np.arange(rows) < len(examples))[:, None]
-    return batch.replace(completion_mask=mask)

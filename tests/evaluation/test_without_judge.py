@@ -102,6 +102,23 @@ def test_questions_are_drawn_with_all_their_answers(figures):
     assert (result["questions"], result["n"]) == (4, 4 * 4 * 2)
 
 
+def test_what_one_question_cannot_say_is_left_out(figures):
+    """So it ends in figures, not in an error after all has been answered."""
+    rows = [row for row in make_rows(0.6) if row["problem"] == "q0"]
+    result = figures(rows)["by_task"]["role_play"]
+    assert result["questions"] == 1 and result["style_distance"] is not None
+    assert result["identification"] is result["gain_per_token"] is result["agreement"] is None
+
+
+def test_a_question_that_one_persona_alone_answered_has_no_style_distance(figures):
+    empty = [
+        row if row["persona"] == ASKED[0].id else {**row, "completion": "", "truncated": True}
+        for row in make_rows(0.6)
+    ]
+    result = figures(empty)["by_task"]["role_play"]
+    assert (result["n"], result["empty"], result["style_distance"]) == (20, 60, None)
+
+
 def test_one_sample_has_no_style_distance(figures):
     assert figures(make_rows(0.6, samples=1))["by_task"]["role_play"]["style_distance"] is None
 

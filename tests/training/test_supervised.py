@@ -16,7 +16,8 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import make_mesh
 from permix_jax.tasks.latent_style import PERSONAS, build_tokenizer, latent_style_task
 from permix_jax.tasks.problem import Demonstration
-from permix_jax.training.supervised import _demonstration, fixed_size_batch
+from permix_jax.training.sft import padded_sft_batch
+from permix_jax.training.supervised import _demonstration
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,6 @@ def test_a_teacher_may_be_another_run(tmp_path):
     fields = {"distill__teacher": str(tmp_path / "teacher"), "train__steps": 1}
     other = run_tiny("distill.py", tmp_path / "other", **fields)
     assert len(rows) == 6 and own[0]["loss"] != other[0]["loss"]
-    with pytest.raises(FileNotFoundError, match="name the workdir of a finished run"):
-        run_tiny("distill.py", tmp_path / "none", distill__teacher=str(tmp_path / "nowhere"))
 
 
 def test_sft_generates_nothing_and_trains_on_as_many_responses(tmp_path):
@@ -108,6 +107,6 @@ def test_rows_beyond_the_examples_have_no_part_in_the_loss():
     model = Decoder(ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes))
     policy = Policy(model, tokenizer, (tokenizer.eos_token_id,))
     example = Demonstration(PERSONAS[0], "tell me about the sea .", "beep boop")
-    batch = fixed_size_batch(policy, 4, [example], 16, 8)
+    batch = padded_sft_batch(policy, 4, [example], 16, 8)
     assert batch.completion_mask.sum(axis=1).tolist() == [3, 0, 0, 0]
     assert batch.prompt_mask.any(axis=1).all()  # a prompt is never empty

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from permix_jax.evaluation.generate import Answer as Completion
-from permix_jax.evaluation.generate import answers_of, generate
+from permix_jax.evaluation.generate import answers_of, generate, prompts_per_batch
 from permix_jax.evaluation.graded_rows import GradedRows, claim_folder
 from permix_jax.evaluation.personagym.answers import Answer
 from permix_jax.evaluation.personagym.benchmark import Question
@@ -86,7 +86,7 @@ def answer(
     _require_context(policy, longest, settings.sampling.max_new_tokens)
     claim_folder(folder, whole_identity(identity, questions), FILE)
 
-    batch, total = settings.batch_size, len(questions)
+    batch, total = prompts_per_batch(settings.batch_size, 1, mesh), len(questions)
     ends = [min(end, total) for end in range(batch, total + batch, batch)]
     with (
         GradedRows(folder / FILE, questions, ends) as log,

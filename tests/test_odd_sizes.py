@@ -1,0 +1,265 @@
+"""Batches that eight devices do not divide: every phase's host code, with programs that only look.
+
+What is sampled or scored here is a function of a row's own prompt and key, so that the results on
+eight devices must be those on one.
+"""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from runs import load_config
+
+from permix_jax.build import build_task, drop_overlong, eval_settings, kl_settings
+from permix_jax.config import require_valid
+from permix_jax.evaluation import divergence, generate, likelihood
+from permix_jax.evaluation.divergence import measure_kl
+from permix_jax.evaluation.evaluate import evaluate
+from permix_jax.evaluation.likelihood import Reference
+from permix_jax.evaluation.personagym import answering, model_judge
+from permix_jax.evaluation.personagym.benchmark import Question
+from permix_jax.evaluation.personagym.judges import ModelJudge
+from permix_jax.evaluation.personagym.prompts import Prompt
+from permix_jax.evaluation.without_judge import JudgeFreeSettings, measure_without_judge
+from permix_jax.models.params import create_params
+from permix_jax.policies import build_policy
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.rollout.sampler import Completions
+from permix_jax.rollout.sampling import Sampling
+from permix_jax.sharding import make_mesh, row_shards
+from permix_jax.tasks.latent_style import PERSONAS
+from permix_jax.training import base, grpo, rehearsal, rollouts, supervised
+from permix_jax.training.sft import SFTBatch
+from permix_jax.training.stop import StopRequest
+
+ODD = {
+    "mesh__data": 8,
+    "sft__steps": 2,
+    "sft__batch_size": 5,
+    "train__steps": 1,
+    "train__problems_per_step": 8,  # the only one that eight must divide, for rollouts
+    "train__micro_batch_tokens": 33,
+    "rollout__group_size": 3,
+    "rehearsal__rows": 3,
+    "task__num_test": 3,
+    "eval__samples": 3,
+    "eval__role_play_samples": 5,
+    "eval__personas": 2,
+    "eval__batch_size": 7,
+    "eval__kl_responses": 5,
+    "eval__resamples": 3,
+    "personagym__batch_size": 3,
+}
+NOTHING = {"loss": 0.0, "grad_norm": 0.0}
+
+
+def odd(file="permix.py", **fields):
+    config = load_config(file, "tiny", **{**ODD, **fields})
+    require_valid(config)
+    return config
+
+
+def require_whole_rows(*arrays):
+    """As a program requires whose rows are spread over the mesh."""
+    assert all(len(x) % row_shards() == 0 for x in arrays)
+
+
+def sampled(model, params, tokens, mask, keys, sampling, end_tokens) -> Completions:
+    """Two tokens that tell prompt and key, and the end."""
+    require_whole_rows(tokens, mask, keys)
+    rows, T = len(keys), sampling.max_new_tokens
+    seen = np.asarray(tokens).sum(axis=1).repeat(rows // len(tokens))
+    drawn = np.asarray(jax.random.key_data(keys)).astype(np.int64).sum(axis=1)
+    written = np.full((rows, T), end_tokens[0], np.int32)
+    written[:, :2] = 16 + np.stack([seen % 60, drawn % 60], axis=1)  # words, no special tokens
+    kept = np.broadcast_to(np.arange(T) < 3, written.shape)
+    return Completions(written, kept, np.where(kept, -0.5, 0), np.zeros(rows, bool))
+
+
+def scored(model, params, prompts, prompt_mask, tokens, mask, *, temperature, chunk_tokens):
+    """A log-prob a token that tells the prompt."""
+    require_whole_rows(prompts, prompt_mask, tokens, mask)
+    seen = np.asarray(prompts).sum(axis=1).repeat(len(tokens) // len(prompts))
+    return np.where(mask, -seen[:, None] / 1e4, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def programs_that_only_look(monkeypatch):
+    for module in (generate, rollouts, rehearsal):
+        monkeypatch.setattr(module, "sample", sampled)
+    for module in (divergence, likelihood):
+        monkeypatch.setattr(module, "token_logprobs", scored)
+
+
+@pytest.fixture(scope="module", params=[8, 1])
+def world(request, tmp_path_factory):
+    mesh, config = make_mesh(request.param, 1, 1), odd(mesh__data=request.param)
+    with jax.set_mesh(mesh):
+        cache = tmp_path_factory.mktemp("cache")
+        policy, _ = build_policy(config, cache, mesh)
+        params = create_params(policy.model, jax.random.key(0), mesh)
+        yield config, drop_overlong(config, build_task(config, cache), policy), policy, params, mesh
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """What came out on the mesh that was tried before."""
+    return {}
+
+
+def same_on_both(seen, name, mesh, found):
+    if mesh.size == 8:
+        seen[name] = found
+    else:
+        assert found == seen[name]
+
+
+def no_stop():
+    pass
+
+
+# ---- evaluation ---------------------------------------------------------------------------------
+
+
+def test_evaluation_and_its_likelihoods(world, seen, tmp_path):
+    config, task, policy, params, mesh = world
+    settings, personas = eval_settings(config), PERSONAS[1:4:2]
+    with Verifier(task.grade, workers=0) as verifier:
+        evaluate(
+            task, policy, lambda: params, mesh, verifier, settings, {}, tmp_path, "it", no_stop
+        )
+    reference = Reference("it", policy, lambda: params, mesh, settings.batch_size, 64)
+    measure_without_judge(reference, personas, JudgeFreeSettings(0, 2, 2, 3), [tmp_path])
+    rows = (tmp_path / "completions.jsonl").read_text()
+    assert len(rows.splitlines()) == 3 * 3 * 3 + 2 * 12 * 5
+    found = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("stability", "judge_free")]
+    same_on_both(seen, "evaluation", mesh, (rows, found))
+
+
+@pytest.mark.parametrize("responses", [1, 5])
+def test_the_kl_to_the_base(world, seen, tmp_path, responses):
+    config, task, policy, params, mesh = world
+    with config.unlocked():
+        settings = kl_settings(config, task)._replace(responses=responses)
+    pair, path = (policy, lambda: params), tmp_path / "kl.json"
+    measure_kl(task, *pair, *pair, mesh, settings, path, no_stop)
+    found = json.loads(path.read_text())
+    assert {entry["n"] for entry in found["by_task"].values()} == {max(1, responses // 2)}
+    same_on_both(seen, f"kl {responses}", mesh, found)
+
+
+def test_personagym_and_a_model_that_judges(world, seen, tmp_path):
+    config, _, policy, params, mesh = world
+    questions = [Question(f"q{i}", "robot", "t", f"what is 1{i} plus 3 ?") for i in range(10)]
+    settings = answering.AnswerSettings(0, config.personagym.batch_size, Sampling(4))
+    known = replace(PERSONAS[0], id="robot")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answering, "as_persona", lambda name: known)  # in words of the world
+        for _ in range(2):
+            answering.answer(questions, policy, lambda: params, mesh, settings, {}, tmp_path, "it")
+            answers = (tmp_path / answering.FILE).read_text()
+            assert len(answers.splitlines()) == 10
+            # As after a kill: rows of a batch that is not whole are made again.
+            (tmp_path / answering.FILE).write_text("".join(answers.splitlines(True)[:9]))
+    judge = ModelJudge("m", "folder", max_tokens=4, batch_size=3)
+    (local,) = model_judge.with_models([judge], lambda _: (policy, params, mesh))
+    replies = local.reply([Prompt("", f"what is 1{i} plus 3 ?") for i in range(3)])
+    same_on_both(seen, "personagym", mesh, (answers, replies))
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+def only_looking(programs):
+    """The programs of a phase, which here change nothing and note what they are given."""
+    given = []
+
+    def update(state, batch, *others):
+        require_whole_rows(*jax.tree.leaves(batch))
+        if others and isinstance(others[-1], SFTBatch):
+            require_whole_rows(*jax.tree.leaves(others[-1]))
+        given.append((batch, *others))
+        return state, dict(NOTHING)
+
+    def build(*args):
+        built = programs(*args)._replace(update=update)
+        score = lambda params, batch, packing: np.zeros(batch.logprobs.shape)  # noqa: E731
+        return built._replace(score=score) if hasattr(built, "score") else built
+
+    return build, given
+
+
+@pytest.fixture
+def phase(world, tmp_path):
+    config, task, policy, params, mesh = world
+    with Verifier(task.grade, workers=0) as verifier, StopRequest() as stop:
+        yield task, policy, lambda: params, mesh, verifier, tmp_path, stop
+
+
+def test_grpo_with_rehearsal(world, phase, seen, monkeypatch):
+    build, given = only_looking(grpo.grpo_programs)
+    monkeypatch.setattr(grpo, "grpo_programs", build)
+    config = odd(mesh__data=world[-1].size, rehearsal__weight=0.5)
+    grpo.train_grpo(config, *phase, lambda *_: None)
+    ((batch, *_, rehearsed),) = given
+    assert batch.completion_mask.shape[0] == 24
+    rollouts_of_both = np.asarray(batch.completion_tokens).tolist(), rows_that_count(rehearsed, 3)
+    same_on_both(seen, "grpo", world[-1], rollouts_of_both)
+
+
+def test_supervised_fine_tuning(world, phase, seen, monkeypatch):
+    build, given = only_looking(supervised.supervised_programs)
+    monkeypatch.setattr(supervised, "supervised_programs", build)
+    config = odd("sft.py", mesh__data=world[-1].size, train__problems_per_step=3)
+    task, policy, load_base, mesh, _, workdir, stop = phase
+    supervised.train_sft(config, task, policy, load_base, mesh, workdir, stop, lambda *_: None)
+    same_on_both(seen, "sft", mesh, rows_that_count(given[0][0], 3 * 3))
+
+
+def test_distillation(world, phase, seen, monkeypatch):
+    build, given = only_looking(supervised.supervised_programs)
+    monkeypatch.setattr(supervised, "supervised_programs", build)
+    task, policy, load_base, *others = phase
+    task = replace(task, grade=lambda text, problem: float(len(text) % 2))
+    with Verifier(task.grade, workers=0) as others[1]:
+        config = odd("distill.py", mesh__data=world[-1].size)
+        teacher = policy, load_base
+        supervised.train_distill(
+            config, task, policy, load_base, *teacher, *others, lambda *_: None
+        )
+    same_on_both(seen, "distill", world[-1], rows_that_count(given[0][0], None))
+
+
+def test_the_base(world, seen, tmp_path, monkeypatch):
+    config, task, policy, _, mesh = world
+    batches = []
+
+    def step(state, batch):
+        require_whole_rows(*jax.tree.leaves(batch))
+        batches.append(batch)
+        return state, dict(NOTHING)
+
+    monkeypatch.setattr(base, "make_step", lambda *_: step)
+    initial = lambda model: create_params(model, jax.random.key(0), mesh)  # noqa: E731
+    with StopRequest() as stop:
+        base.prepare_base(config, task, policy, initial, mesh, tmp_path / "base", stop)
+    assert len(batches) == 2
+    same_on_both(seen, "base", mesh, [rows_that_count(batch, 5) for batch in batches])
+
+
+def rows_that_count(batch, number: int | None) -> list:
+    """The arrays of a batch without the rows that have no part in the loss; None: any number."""
+    counts = np.asarray(batch.completion_mask).any(axis=1)
+    assert counts[: counts.sum()].all() and number in (None, counts.sum())
+    return [np.asarray(x)[counts].tolist() for x in jax.tree.leaves(batch)]
+
+
+def test_rollouts_alone_are_refused_before_anything_is_built():
+    with pytest.raises(ValueError) as refused:
+        odd(train__problems_per_step=3)
+    assert str(refused.value) == (
+        "train.problems_per_step is 3; use a multiple of mesh.data * mesh.fsdp = 8 times "
+        "rollout.micro_batches = 1"
+    )
