@@ -14,7 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from permix_jax.cli import config_arguments, launch
+from permix_jax.cli import changed_fields, config_arguments, launch
+from permix_jax.field_rules import require_read
 
 _STEP = flags.DEFINE_integer(
     "step", None, "N: checkpoint of the run; 0: its base; default: the newest", lower_bound=0
@@ -24,10 +25,12 @@ _OUT = flags.DEFINE_string("out", None, "DIR: of the results; default: eval/<ste
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.evaluations import evaluate_model, evaluate_run
+    from permix_jax.evaluations import config_of_model, evaluate_model, evaluate_run
     from permix_jax.next_steps import after_evaluation
 
     out = Path(_OUT.value) if _OUT.value else None
+    asked = config_of_model(config, _MODEL.value) if _MODEL.value else config
+    require_read([asked.to_dict()], changed_fields(), "evaluate")
     if _MODEL.value is None:
         print(evaluate_run(config, workdir, _STEP.value, out))
         if out and _STEP.value != 0:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from permix_jax.cli import config_arguments, launch
+from permix_jax.cli import changed_fields, config_arguments, launch
 
 _OUT = flags.DEFINE_string("out", None, "DIR: of the comparison; default: runs/<config>-<preset>")
 
@@ -25,7 +25,7 @@ def main(config, workdir, name, preset) -> None:
 
     out = Path(_OUT.value) if _OUT.value else workdir
     try:
-        print(reproduce(config, out, preset))
+        print(reproduce(config, out, preset, changed_fields()))
     except Stopped:
         print(f"stopped; {out} is saved, and the same command goes on from there")
     else:

@@ -1,8 +1,7 @@
 """What a config must satisfy, checked before anything is built."""
 
-import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -23,11 +22,11 @@ METHODS = ("grpo", "sft", "distill")
 
 def require_valid(config: ConfigDict) -> None:
     """Raises ValueError, one line with field, value and remedy, for the first impossible value."""
-    for field, (holds, remedy) in _RULES.items():
+    for field, rule in _RULES.items():
         value = _get(config, field)
-        if not holds(value):
-            words = re.findall(r"[\w.]+", remedy) if isinstance(value, str) else []
-            raise ValueError(f"{field} is {value!r}; {remedy}{did_you_mean(str(value), words)}")
+        if not rule.holds(value):
+            near = did_you_mean(_wrong_part(value, rule.choices), rule.choices)
+            raise ValueError(f"{field} is {value!r}; {rule.remedy}{near}")
     for field, remedy in _between_fields(config):
         raise ValueError(f"{field} is {_get(config, field)!r}; {remedy}")
 
@@ -90,25 +89,38 @@ def _get(config: ConfigDict, field: str) -> Any:
     return value
 
 
-def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
-    return (lambda v: v >= low), f"use {low} or more"
+class _Rule(NamedTuple):
+    """What one field must satisfy; `choices`: of a text, all that it, or a part of it, may be."""
+
+    holds: Callable[[Any], bool]
+    remedy: str
+    choices: Sequence[str] = ()
 
 
-def _one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
-    return (lambda v: v in choices), f"use one of {', '.join(choices)}"
+def _wrong_part(value: Any, choices: Sequence[str]) -> str:
+    """The first of the comma-separated parts that is no choice."""
+    return next((part for part in str(value).split(",") if part not in choices), "")
 
 
-def _above(low: float) -> tuple[Callable[[Any], bool], str]:
-    return (lambda v: v > low), f"use a number above {low}"
+def _at_least(low: float) -> _Rule:
+    return _Rule((lambda v: v >= low), f"use {low} or more")
 
 
-_SHARE = (lambda v: 0 <= v <= 1), "use a share from 0 to 1"
-_CANDIDATES = (
+def _one_of(*choices: str, because: str = "") -> _Rule:
+    return _Rule((lambda v: v in choices), f"use one of {', '.join(choices)}{because}", choices)
+
+
+def _above(low: float) -> _Rule:
+    return _Rule((lambda v: v > low), f"use a number above {low}")
+
+
+_SHARE = _Rule((lambda v: 0 <= v <= 1), "use a share from 0 to 1")
+_CANDIDATES = _Rule(
     (lambda v: v == 0 or v >= 2),
     "use 0 (off), or 2 or more: the persona that was asked for, and others",
 )
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": ((lambda v: 0 <= v < 2**31), "use 0 or more, below 2**31"),
+_RULES: dict[str, _Rule] = {
+    "seed": _Rule((lambda v: 0 <= v < 2**31), "use 0 or more, below 2**31"),
     "task.name": _one_of("latent_style", "problems"),
     "task.num_test": _at_least(1),
     "task.own_style_prior": _SHARE,
@@ -140,9 +152,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "lora.rank": _at_least(0),
     "lora.alpha": _above(0),
-    "lora.targets": (
+    "lora.targets": _Rule(
         (lambda v: set(v.split(",")) <= LORA_TARGETS.keys()),
         f"use some of {','.join(LORA_TARGETS)}",
+        tuple(LORA_TARGETS),
     ),
     "lora.base_dtype": _one_of(*_DTYPES),
     "sft.steps": _at_least(0),
@@ -166,7 +179,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.checkpoint_every": _at_least(1),
     "train.keep_checkpoints": _at_least(1),
     "train.log_completions_every": _at_least(1),
-    "rollout.group_size": (
+    "rollout.group_size": _Rule(
         (lambda v: v >= 2),
         "use 2 or more: a group of one has no baseline, so its advantage is always 0",
     ),
@@ -176,11 +189,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rollout.max_new_tokens": _at_least(2),
     "rollout.on_overflow": _one_of("error", "drop"),
     "rollout.temperature": _above(0),
-    "rollout.top_k": (
+    "rollout.top_k": _Rule(
         (lambda v: v == 0),
         "use 0: the update scores the whole distribution, not a truncated one",
     ),
-    "rollout.top_p": (
+    "rollout.top_p": _Rule(
         (lambda v: v == 1),
         "use 1: the update scores the whole distribution, not a truncated one",
     ),
@@ -197,17 +210,16 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "grpo.advantage_group": _one_of(*GROUPS),
     "grpo.advantage_scale": _one_of(*SCALES),
     "grpo.aggregation": _one_of(*AGGREGATIONS),
-    "grpo.clip_low": ((lambda v: 0 < v < 1), "use a number between 0 and 1"),
+    "grpo.clip_low": _Rule((lambda v: 0 < v < 1), "use a number between 0 and 1"),
     "grpo.clip_high": _above(0),
     "grpo.epochs": _at_least(1),
-    "grpo.importance_cap": (
+    "grpo.importance_cap": _Rule(
         (lambda v: v == 0 or v >= 1),
         "use 0 (off), or 1 or more: weights that correct nothing are 1",
     ),
     "grpo.kl_weight": _at_least(0),
-    "grpo.kl_estimator": (
-        (lambda v: v in KL_ESTIMATORS),
-        f"use one of {', '.join(KL_ESTIMATORS)} (k1 in a loss has no gradient but noise)",
+    "grpo.kl_estimator": _one_of(
+        *KL_ESTIMATORS, because=" (k1 in a loss has no gradient but noise)"
     ),
     "rehearsal.weight": _at_least(0),
     "rehearsal.rows": _at_least(1),
@@ -215,23 +227,24 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval.kl_responses": _at_least(0),
     "eval.samples": _at_least(1),
     "eval.role_play_samples": _at_least(0),
-    "eval.sets": (
+    "eval.sets": _Rule(
         (lambda v: sorted(v.split(",")) == sorted(set(v.split(",")) & set(EVAL_SETS))),
         f"use one or more of {','.join(EVAL_SETS)}, each once",
+        EVAL_SETS,
     ),
     "eval.personas": _at_least(0),
     "eval.temperature": _at_least(0),
     "eval.batch_size": _at_least(1),
     "eval.resamples": _at_least(1),
     "eval.judge_free_candidates": _CANDIDATES,
-    "eval.judge_free_questions": (
+    "eval.judge_free_questions": _Rule(
         (lambda v: v == 0 or v >= 2),
         "use 0 (all), or 2 or more: the interval is over questions",
     ),
     "personagym.personas": _at_least(0),
     "personagym.per_task": _at_least(0),
     "personagym.temperature": _at_least(0),
-    "personagym.top_p": ((lambda v: 0 < v <= 1), "use a share above 0, up to 1"),
+    "personagym.top_p": _Rule((lambda v: 0 < v <= 1), "use a share above 0, up to 1"),
     "personagym.max_new_tokens": _at_least(1),
     "personagym.batch_size": _at_least(1),
     "personagym.candidates": _CANDIDATES,
@@ -250,7 +263,8 @@ def _between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
     if rolls_out and c.train.problems_per_step % (devices * c.rollout.micro_batches):
         parts = f"{rows} times rollout.micro_batches = {c.rollout.micro_batches}"
         yield "train.problems_per_step", f"use a multiple of {parts}"
-    if c.eval.temperature == 0 and max(c.eval.samples, c.eval.role_play_samples) > 1:
+    played = c.eval.role_play_samples if c.task.name == "latent_style" else 0
+    if c.eval.temperature == 0 and max(c.eval.samples, played) > 1:
         remedy = "greedy answers do not vary: use 1 sample, or more than 0"
         yield "eval.temperature", remedy
     if (

@@ -22,7 +22,8 @@ _HEAD = """# Config fields
 Written by `python -m permix_jax.config_page` from `configs/permix.py` and `configs/reproduce.py`.
 Any field can be set on the command line: `--config.train.steps=300`. Presets
 (`configs/permix.py:PRESET`) change some of them, and a workdir's `config.json` has them all as the
-run saw them.
+run saw them. A field set on the command line that nothing reads, such as one of `data` in the
+embedded world, is refused with what it takes.
 """
 _CHANGEABLE_HEAD = """## What may change when a run goes on
 

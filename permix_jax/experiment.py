@@ -18,6 +18,7 @@ from permix_jax.evaluation.overview import summary_table
 from permix_jax.evaluation.report.run import write_run_report
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.evaluations import Evaluator, base_name, run_identity
+from permix_jax.field_rules import require_read
 from permix_jax.files import write_json
 from permix_jax.later_parts import open_teacher, require_later_parts
 from permix_jax.models.params import without_lora
@@ -54,7 +55,8 @@ def run(
     That is a table, where the report is, and what to do next.
 
     Args:
-      changed: the fields that have another value than in the preset; the report marks them.
+      changed: the fields that have another value than in the preset; the report marks them, and one
+        that nothing reads is refused.
       method: your own mixing, reward terms or advantages; the workdir is refused to another one.
       arguments: of the command line that made the config; see `after_training`.
 
@@ -63,6 +65,7 @@ def run(
       NonFiniteError: a step's loss or gradient was not finite.
       Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
     """
+    require_read([config.to_dict()], changed, "train")
     require_valid(config)
     if warning := rounding_warning(config):
         _LOG.warning(warning)

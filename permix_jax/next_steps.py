@@ -55,6 +55,7 @@ def after_reproduction(folder: Path, config: Sequence[str], ablation: str) -> st
     """The report, and an ablation of the same runs."""
     if ablation != "none":
         return _ending(folder)
+    config = [x for x in config if not x.startswith("--config.reproduce.methods=")]
     more = ["--config.reproduce.ablation=kl", f"--out={folder}"]
     return _ending(folder, [_command("reproduce", *config, *more)])
 

@@ -322,12 +322,31 @@ def test_values_that_are_impossible_together(fields, message):
         {"mesh.data": 8, "rehearsal.weight": 0.5, "rehearsal.rows": 3, "eval.batch_size": 7}
         | {"sft.batch_size": 5, "personagym.batch_size": 3, "eval.role_play_samples": 3},
         {"mesh.data": 8, "train.method": "sft", "train.problems_per_step": 3},
+        # Nothing is played where there is no rule of style.
+        {"task.name": "problems", "model.source": "x", "eval.temperature": 0.0},
         {"train.method": "distill", "distill.teacher": "runs/rlvr"},
     ],
     ids=str,
 )
 def test_the_edges_of_what_is_possible(fields):
     require_valid(config_with(**fields))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        # k1 is what the remedy warns of; and what is near all of the few choices says nothing.
+        ("grpo.kl_estimator", "k1", ""),
+        ("grpo.kl_estimator", "use", ""),
+        ("grpo.aggregation", "drgrpo", "; did you mean dr_grpo?"),
+        ("eval.sets", "heldout,harmfull", "; did you mean harmful?"),
+        ("lora.targets", "q_proj,gateproj", "; did you mean gate_proj?"),
+        ("rollout.on_overflow", "one", ""),
+    ],
+)
+def test_what_was_meant_is_one_of_the_choices(field, value, meant):
+    said = refusal(**{field: value})
+    assert said.endswith(meant) and ("did you mean" in said) == bool(meant)
 
 
 @pytest.mark.parametrize("field", ["grpo.epochs", "rollout.group_size", "mesh.fsdp"])

@@ -4,13 +4,17 @@ import configparser
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from commands import parsed
 from runs import ROOT, load_config
 
 from permix_jax.config import require_valid
+from permix_jax.evaluations import config_of_model
+from permix_jax.field_rules import require_read
 from permix_jax.fields import flat_fields
+from permix_jax.reproduction.methods import jobs_of
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIELDS = set(flat_fields(load_config("reproduce.py", "").to_dict()))
@@ -74,8 +78,18 @@ def test_commands_are_taken(command, tmp_path):
     record = {"config": load_config("permix.py", "tiny").to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(record))
     command = command.replace(RUN, str(tmp_path))
-    if (config := parsed(command)) and "--model=" not in command:
-        require_valid(config)
+    if not (config := parsed(command)):
+        return
+    if "--model=" in command:
+        config = config_of_model(config, "x")
+    require_valid(config)
+    if command.startswith("launch/") and not command.startswith(ANY_FIELD):
+        name = Path(command.split()[0]).stem
+        configs = [config.to_dict()]
+        if name == "reproduce":
+            jobs = jobs_of(config, Path("out"), "")
+            configs = [job.config | {"reproduce": configs[0]["reproduce"]} for job in jobs]
+        require_read(configs, re.findall(r"--config\.([\w.]+)=", command), name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

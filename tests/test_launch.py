@@ -110,6 +110,10 @@ def test_what_absl_takes_is_taken(args):
             [f"--config={ROOT / PERMIX}:smollm2_mawps", "--config.data.folder=nowhere"],
             "data.folder is 'nowhere'",
         ),
+        (
+            [f"--config={ROOT / PERMIX}", "--config.data.train=gsm8k"],
+            "data.train is 'gsm8k', which",
+        ),
     ],
 )
 def test_mistakes_end_in_one_clear_line(tmp_path, args, message):

@@ -10,20 +10,25 @@ from permix_jax.evaluation.compare import compare_runs, comparison_table
 from permix_jax.evaluation.report.comparison import write_comparison_report
 from permix_jax.evaluation.results import read_jsonl
 from permix_jax.evaluation.run_figures import Run, read_run
+from permix_jax.field_rules import require_read
 from permix_jax.files import write_json, write_text
 from permix_jax.reproduction.methods import Job, jobs_of
 from permix_jax.reproduction.parallel import cores, run_jobs
 from permix_jax.training.stop import StopRequest
 
 
-def reproduce(config: ConfigDict, out: Path, preset: str = "") -> str:
+def reproduce(config: ConfigDict, out: Path, preset: str = "", changed: Sequence[str] = ()) -> str:
     """Does all runs of the comparison below `out`, or what is left of them; returns the table.
+
+    `changed`: the fields that have another value than in the preset; one that no run reads is
+    refused.
 
     Raises:
       ValueError: bad input, or a run that failed, in one line.
       Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
     """
-    jobs = jobs_of(config, out, preset)
+    jobs, about = jobs_of(config, out, preset), {"reproduce": config.reproduce.to_dict()}
+    require_read([job.config | about for job in jobs], changed, "reproduce")
     processes = config.reproduce.processes or cores()
     with StopRequest() as stop:
         run_jobs(jobs, out / "logs", processes, stop, _say)
