@@ -59,8 +59,9 @@ _DEMONSTRATES = ({"sft.steps": OtherThan(0)}, {"train.method": "sft"})
 _SCRATCH = ({"model.source": ""},)
 _REAL = ({"model.source": OtherThan("")}, {"eval.judge_free_reference": OtherThan("")})
 
-# Field, or section -> conditions under one of which it is read. A field that is not here is always
-# read, and so is one in a condition about itself; of a section and its field both must hold.
+# Field, or section -> conditions; it is read where one of them holds. Where a field and its section
+# are both here, both must be read. A field that is not here is always read. So is a field that its
+# own condition asks about: sft.steps decides about the section sft, and about itself it does not.
 # "command" is the command of launch/ that reads the config.
 READ_WHERE: dict[str, Sequence[Condition]] = {
     "task.own_style_prior": [_WORLD | each for each in _DEMONSTRATES],
