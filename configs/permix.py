@@ -171,6 +171,10 @@ def get_config(preset: str = "") -> ConfigDict:
     c.mesh.fsdp = 1  # weights and optimiser are cut over these devices, as are the rows
     c.mesh.tensor = 1  # heads and MLP are cut over these devices
 
+    c.distributed = ConfigDict()  # of several processes (docs/scale.md); changes no result
+    c.distributed.silent_seconds = 60  # one without a sign of life for so long ends the others
+    c.distributed.wait_seconds = 1800  # one for which the others wait so long ends all
+
     if preset not in PRESETS:
         near = did_you_mean(preset, PRESETS)
         raise ValueError(f"no preset {preset!r}; use {', '.join(filter(None, PRESETS))}{near}")

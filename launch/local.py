@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from permix_jax.cli import Parser
 
@@ -42,12 +43,27 @@ def main() -> int:
     # Ctrl-C reaches the processes by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in running])
-    while any(process.poll() is None for process in running):
-        if any(process.poll() for process in running):
-            for process in running:  # one failed, and the others wait for it
-                process.kill()
+    while not any(process.poll() for process in running):
+        if all(process.poll() == 0 for process in running):
+            return 0
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    return max(abs(process.returncode) for process in running)
+    return _end(running)
+
+
+def _end(running: Sequence[subprocess.Popen]) -> int:
+    """Ends those that wait for the one that failed, frozen ones too; the status of that one."""
+    number, code = next((i, p.returncode) for i, p in enumerate(running) if p.returncode)
+    for process in running:
+        process.kill()
+        process.wait()
+    if code < 0:  # otherwise it has said why
+        name = signal.Signals(-code).name
+        print(
+            f"error: process {number} was ended by {name}, and with it the others; what is saved "
+            "stays, and the same command goes on from there",
+            file=sys.stderr,
+        )
+    return abs(code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import re
 import runpy
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,7 +54,6 @@ def launch(
         _define_process_flags()
 
     def main(_argv: list[str]) -> None:
-        from permix_jax.distributed import initialize, is_main
         from permix_jax.evaluation.personagym.judges import JudgeError
         from permix_jax.training.loop import NonFiniteError
         from permix_jax.training.stop import Stopped
@@ -64,14 +64,11 @@ def launch(
         chosen = flags.FLAGS["workdir"].value if of_a_run else None
         workdir = Path(chosen or Path("runs", f"{name}-{preset}" if preset else name))
         try:
-            if several_processes:
-                initialize(*(flags.FLAGS[name].value for name in _PROCESS_FLAGS))
-            if not is_main():
-                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as it runs
-                logging.getLogger("permix_jax").setLevel(logging.WARNING)
-            job(_CONFIG.value, workdir, name, preset)
-        except Stopped:
-            print("stopped; what was done is saved, and the same command goes on from there")
+            with _others() if several_processes else nullcontext():
+                try:
+                    job(_CONFIG.value, workdir, name, preset)
+                except Stopped:
+                    print(_STOPPED)
         except (ValueError, OSError, ImportError, NonFiniteError, JudgeError) as error:
             fail(str(error))
 
@@ -120,6 +117,7 @@ def fail(message: str) -> NoReturn:
     sys.exit(f"error: {message}")
 
 
+_STOPPED = "stopped; what was done is saved, and the same command goes on from there"
 _PROCESS_FLAGS = ("coordinator", "processes", "process", "distributed")
 
 
@@ -128,6 +126,22 @@ def _define_process_flags() -> None:
     flags.DEFINE_integer("processes", None, "N: how many they are", lower_bound=1)
     flags.DEFINE_integer("process", None, "I: which of them this is, from 0", lower_bound=0)
     flags.DEFINE_bool("distributed", False, "JAX is to find the others by itself (TPU slices)")
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    """Within, this process works with the others, if there are any; the main one speaks for all."""
+    from permix_jax.config import valid_field
+    from permix_jax.distributed import initialize, is_main, watched
+
+    names = ("silent_seconds", "wait_seconds")
+    bounds = [valid_field(_CONFIG.value, f"distributed.{name}") for name in names]
+    initialize(*(flags.FLAGS[name].value for name in _PROCESS_FLAGS), bounds[0])
+    with watched(*bounds):
+        if not is_main():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as it runs
+            logging.getLogger("permix_jax").setLevel(logging.WARNING)
+        yield
 
 
 # ---- parsing -------------------------------------------------------------------------------------

@@ -22,11 +22,8 @@ METHODS = ("grpo", "sft", "distill")
 
 def require_valid(config: ConfigDict) -> None:
     """Raises ValueError, one line with field, value and remedy, for the first impossible value."""
-    for field, rule in _RULES.items():
-        value = _get(config, field)
-        if not rule.holds(value):
-            near = did_you_mean(_wrong_part(value, rule.choices), rule.choices)
-            raise ValueError(f"{field} is {value!r}; {rule.remedy}{near}")
+    for field in _RULES:
+        valid_field(config, field)
     for field, remedy in _between_fields(config):
         raise ValueError(f"{field} is {_get(config, field)!r}; {remedy}")
 
@@ -45,6 +42,15 @@ def rounding_warning(config: ConfigDict) -> str:
         "rounding of a bf16 weight, and are lost; use float32, or where memory is short lora.rank "
         "= 16 with sft.steps = 0, which trains f32 adapters on a base in bf16"
     )
+
+
+def valid_field(config: ConfigDict, field: str) -> Any:
+    """The value of a dotted field that keeps its rule; raises ValueError, one line, where not."""
+    rule, value = _RULES[field], _get(config, field)
+    if not rule.holds(value):
+        near = did_you_mean(_wrong_part(value, rule.choices), rule.choices)
+        raise ValueError(f"{field} is {value!r}; {rule.remedy}{near}")
+    return value
 
 
 def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:
@@ -251,6 +257,8 @@ _RULES: dict[str, _Rule] = {
     "mesh.data": _at_least(1),
     "mesh.fsdp": _at_least(1),
     "mesh.tensor": _at_least(1),
+    "distributed.silent_seconds": _at_least(5),
+    "distributed.wait_seconds": _at_least(5),
 }
 
 

@@ -8,15 +8,20 @@ cannot know alike, such as a signal or a verdict with a deadline, they agree on.
 
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state  # nothing public gives the service's client
 from jax.experimental import multihost_utils
 
+from permix_jax.watch import Watch, before_abort, end_with, waiting
+
 T = TypeVar("T")
+_JOIN_SECONDS = 300
 
 
 def initialize(
@@ -24,13 +29,17 @@ def initialize(
     processes: int | None = None,
     process: int | None = None,
     detect: bool = False,
+    silent_seconds: int = 60,
 ) -> None:
     """Joins the other processes, where there are any; to be called before JAX finds its devices.
+
+    Ends the process where they have not all been found in five minutes.
 
     Args:
       coordinator, processes, process: HOST:PORT of process 0, how many there are, and which this
         is; all three or none. None: as SLURM or GKE say in the environment, if they do.
       detect: find them as `jax.distributed.initialize` does, by asking the machine: TPU slices.
+      silent_seconds: as `watched` will be told.
     """
     named = (coordinator, processes, process)
     if any(x is not None for x in named):
@@ -42,7 +51,53 @@ def initialize(
         return
     # Its handler of SIGTERM would keep a process alive that has not begun to train.
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(*named)
+    before_abort(_end_before_all_have_joined)
+    # JAX has such bounds, too, but does not say which process it was: `watched` is to be first.
+    later = 3 * silent_seconds + 10
+    jax.distributed.initialize(
+        *named,
+        initialization_timeout=_JOIN_SECONDS,
+        heartbeat_timeout_seconds=later,
+        shutdown_timeout_seconds=later,
+    )
+
+
+def _end_before_all_have_joined() -> None:
+    end_with(
+        f"process {global_state.process_id} has not found all others at "
+        f"{global_state.coordinator_address} in {_JOIN_SECONDS} s; start all of them, each with "
+        "its own --process and the same --coordinator, which all hosts must reach"
+    )
+
+
+@contextmanager
+def watched(silent_seconds: int, wait_seconds: int) -> Iterator[None]:
+    """Within, this process ends with one line and status 1 where another is gone or hangs.
+
+    The line names that process. An error in here ends the others, too.
+
+    Args:
+      silent_seconds: a process that shows no sign of life for so long is gone.
+      wait_seconds: how long a process may keep the others waiting.
+    """
+    if not jax.distributed.is_initialized() or global_state.num_processes == 1:
+        yield
+        return
+    watch = Watch(
+        global_state.client,
+        global_state.coordinator_address,
+        global_state.process_id,
+        global_state.num_processes,
+        silent_seconds,
+        wait_seconds,
+    )
+    before_abort(watch.end_aborted)
+    try:
+        yield
+    except BaseException as error:
+        watch.fail(error)
+        raise
+    watch.leave()
 
 
 def told_by(environment: Mapping[str, str]) -> bool:
@@ -64,7 +119,7 @@ def is_main() -> bool:
 
 def any_process(flag: bool) -> bool:
     """Whether any process says so. Together."""
-    return flag if alone() else bool(multihost_utils.process_allgather(np.array(flag)).any())
+    return flag if alone() else bool(_all_of(np.array(flag)).any())
 
 
 def gather(value: T) -> list[T]:
@@ -72,11 +127,17 @@ def gather(value: T) -> list[T]:
     if alone():
         return [value]
     mine = np.frombuffer(pickle.dumps(value), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array(mine.size, np.int32))
+    sizes = _all_of(np.array(mine.size, np.int32))
     padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # few sizes, few programs
     padded[: mine.size] = mine
-    rows = multihost_utils.process_allgather(padded)
+    rows = _all_of(padded)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _all_of(array: np.ndarray) -> np.ndarray:
+    """Every process's array of one shape, stacked."""
+    with waiting():
+        return multihost_utils.process_allgather(array)
 
 
 def on_main(function: Callable[[], T]) -> T:

@@ -14,6 +14,8 @@ from flax import linen as nn
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from permix_jax.watch import waiting
+
 MESH_AXES = ("data", "fsdp", "tensor")
 
 # Rows are spread over `data` and `fsdp`. Weights are cut along `embed` over `fsdp` (gathered
@@ -135,8 +137,10 @@ def to_host(tree):
 
     def one(x):
         if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
-            return np.asarray(x)
-        return multihost_utils.process_allgather(x, tiled=True)
+            with waiting(together=False):
+                return np.asarray(x)
+        with waiting():
+            return multihost_utils.process_allgather(x, tiled=True)
 
     return jax.tree.map(one, tree)
 

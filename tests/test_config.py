@@ -218,6 +218,8 @@ def test_a_value_of_another_type_is_refused():
         ("mesh.data", 0, "use 1 or more"),
         ("mesh.fsdp", 0, "use 1 or more"),
         ("mesh.tensor", -2, "use 1 or more"),
+        ("distributed.silent_seconds", 4, "use 5 or more"),
+        ("distributed.wait_seconds", 0, "use 5 or more"),
     ],
 )
 def test_an_impossible_value_is_one_line_with_field_value_and_remedy(field, value, remedy):

@@ -20,7 +20,7 @@ from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.progress import SFT, finish
 from permix_jax.randomness import generator
-from permix_jax.sharding import padded_rows, shard_rows
+from permix_jax.sharding import padded_rows, shard_rows, to_host
 from permix_jax.tasks.problem import Task
 from permix_jax.training.loop import fit
 from permix_jax.training.sft import padded_sft_batch, sft_gradients
@@ -113,7 +113,7 @@ def _train_base(
         batch = padded_sft_batch(policy, padded_rows(s.batch_size, mesh), demonstrations, *budgets)
         begin = time.monotonic()
         state, metrics = sft_step(state, shard_rows(batch, mesh))
-        row = {name: float(x) for name, x in metrics.items()}
+        row = {name: float(x) for name, x in to_host(metrics).items()}
         row["learning_rate"] = float(schedule(step - 1))
         row["tokens"] = int(batch.completion_mask.sum())
         row["time/update"] = time.monotonic() - begin

@@ -98,7 +98,7 @@ def train_grpo(
         if adapts:
             seen = to_host(batch.persona), rollouts.correct, config.personas.adaptive_decay
             state = state.replace(accuracies=replicate(update_accuracies(accuracies, *seen), mesh))
-        row = {**rollouts.metrics, **{name: float(x) for name, x in metrics.items()}}
+        row = {**rollouts.metrics, **{name: float(x) for name, x in to_host(metrics).items()}}
         row["learning_rate"] = float(programs.schedule(step * g.epochs - 1))
         row["time/update"] = time.monotonic() - begin
         row["tokens/generated"] = int(batch.completion_mask.sum())

@@ -155,7 +155,7 @@ def _train(
         batch = as_batch(chosen, r.max_prompt_tokens, r.max_new_tokens)
         begin = time.monotonic()
         state, metrics = programs.update(state, shard_rows(batch, mesh), frozen)
-        row |= {name: float(x) for name, x in metrics.items()}
+        row |= {name: float(x) for name, x in to_host(metrics).items()}
         row["learning_rate"] = float(programs.schedule(step - 1))
         row["responses/trained"] = len(chosen)
         row["tokens/trained"] = int(batch.completion_mask.sum())
