@@ -5,6 +5,8 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 
+from permix_jax.models.operations import einsum
+
 
 def attend(
     query: jax.Array, segments: list[tuple[jax.Array, jax.Array, jax.Array]], scale: float
@@ -36,9 +38,7 @@ def attend(
         total += weights.sum(axis=-1)
         U, K, C, _ = values.shape
         weights = weights.astype(query.dtype).reshape(U, B // U, K, H // K, T, C)
-        part = jnp.einsum(
-            "uskgtc,ukcd->uksgtd", weights, values, preferred_element_type=jnp.float32
-        )
+        part = einsum("uskgtc,ukcd->uksgtd", weights, values)
         out += jnp.moveaxis(part, 1, 2).reshape(B, K, H // K, T, D)
     out /= jnp.maximum(total, 1e-30)[..., None]
     return jnp.moveaxis(out, 3, 1).reshape(B, T, H, D).astype(query.dtype)
@@ -48,6 +48,6 @@ def _scores(query: jax.Array, keys: jax.Array, mask: jax.Array, scale: float) ->
     """F32 [B, K, G, T, C]; -inf where the mask is False."""
     (B, T, H, D), (U, K, _, C) = query.shape, keys.shape
     query = jnp.einsum("ustkgd->uksgtd", query.reshape(U, B // U, T, K, H // K, D))
-    scores = jnp.einsum("uksgtd,ukdc->uksgtc", query, keys, preferred_element_type=jnp.float32)
+    scores = einsum("uksgtd,ukdc->uksgtc", query, keys)
     scores = jnp.moveaxis(scores, 1, 2).reshape(B, K, H // K, T, C) * scale
     return jnp.where(mask[:, None, None], scores, -jnp.inf)

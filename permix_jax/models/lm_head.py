@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from permix_jax.models.operations import einsum
 from permix_jax.sharding import constrain, gather_as
 
 
@@ -25,7 +26,7 @@ class TokenStatistics(NamedTuple):
 
 def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
     """Logits f32 [..., V] of hidden states [..., E] under a head [V, E] of the same dtype."""
-    return jnp.einsum("...e,ve->...v", hidden, head, preferred_element_type=jnp.float32)
+    return einsum("...e,ve->...v", hidden, head)
 
 
 def head_logprobs(
@@ -93,7 +94,7 @@ def _run(token_loss, temperature, chunk_tokens, hidden, weight, *of_tokens, trai
 
         # Of the log-prob: by logits it is [target] - p, by the state that times the head.
         by_logit = (_is_target(scaled, targets) - probabilities).astype(hidden.dtype)
-        by_state = jnp.einsum("btv,ve->bte", by_logit, head, preferred_element_type=jnp.float32)
+        by_state = einsum("btv,ve->bte", by_logit, head)
         by_state /= temperature
         # Its product with the state is the target's logit less the mean one: no pass over V. (In
         # bf16 to some 0.01 nats a token, for better and for worse alike.)
@@ -101,9 +102,7 @@ def _run(token_loss, temperature, chunk_tokens, hidden, weight, *of_tokens, trai
         loss_sum, weight_gradient = sums
         if trained:
             slope_states = (states * slopes / temperature).astype(hidden.dtype)
-            weight_gradient += jnp.einsum(
-                "bte,btv->ev", slope_states, by_logit, preferred_element_type=jnp.float32
-            )
+            weight_gradient += einsum("bte,btv->ev", slope_states, by_logit)
         found = TokenStatistics(logprobs, entropy), (by_state * slopes).astype(hidden.dtype)
         return (loss_sum + loss, weight_gradient), found
 

@@ -18,6 +18,27 @@ from permix_jax.sharding import constrain, gather_as
 ACTIVATIONS: dict[str, Callable] = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
 
 
+def einsum(letters: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """jnp.einsum of two arrays, summed and returned in f32; precise as `precision` says."""
+    return jnp.einsum(letters, x, y, precision=precision(x, y), preferred_element_type=jnp.float32)
+
+
+def tensordot(x: jax.Array, y: jax.Array, axes, preferred_element_type=None) -> jax.Array:
+    """jnp.tensordot, precise as `precision` says."""
+    dtype = preferred_element_type
+    return jnp.tensordot(x, y, axes, precision=precision(x, y), preferred_element_type=dtype)
+
+
+def precision(x: jax.Array, y: jax.Array) -> jax.lax.Precision | None:
+    """Of a product of x and y: that of f32 where it is one of f32.
+
+    By default JAX rounds the factors of such a product, to bf16 on a TPU and to TF32 on a GPU. For
+    bf16, whose products are exact in f32, nothing is asked.
+    """
+    is_f32 = jnp.result_type(x, y) == jnp.float32
+    return jax.lax.Precision.HIGHEST if is_f32 else None
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def looked_up(table: jax.Array, tokens: jax.Array, dtype) -> jax.Array:
     """The rows [..., E] of a table [V, E] that tokens [...] name, in `dtype`.
@@ -83,24 +104,24 @@ def _product(x: jax.Array, weight: jax.Array, converted: jax.Array, sum_over: in
     JAX's own gradient of the weight is that of its transpose: XLA then transposes what the gradient
     of the outputs is computed of, element by element, which took a sixth of an update on a CPU.
     """
-    return jnp.tensordot(x, converted, sum_over)
+    return tensordot(x, converted, sum_over)
 
 
 def _product_forward(x, weight, converted, sum_over):
     # A frozen weight, such as under an adapter, has no gradient to compute.
     of_weight = (x.value, weight.value) if weight.perturbed else None
-    return jnp.tensordot(x.value, converted.value, sum_over), (of_weight, converted.value)
+    return tensordot(x.value, converted.value, sum_over), (of_weight, converted.value)
 
 
 def _product_backward(sum_over, kept, by_y):
     of_weight, converted = kept
     outputs = list(range(sum_over, converted.ndim))
     rows = list(range(by_y.ndim - len(outputs)))
-    by_x = jnp.tensordot(by_y, converted, (list(range(len(rows), by_y.ndim)), outputs))
+    by_x = tensordot(by_y, converted, (list(range(len(rows), by_y.ndim)), outputs))
     if of_weight is None:
         return by_x, None, None
     x, weight = of_weight
-    by_weight = jnp.tensordot(x, by_y, (rows, rows), preferred_element_type=jnp.float32)
+    by_weight = tensordot(x, by_y, (rows, rows), preferred_element_type=jnp.float32)
     return by_x, by_weight.astype(weight.dtype), None
 
 
@@ -125,10 +146,9 @@ def _normed_forward(x, scale, eps):
 def _normed_backward(eps, kept, by_y):
     x, inverse, scale = kept
     both, rows = by_y * x, list(range(x.ndim - 1))
-    exact = partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
-    mean = exact(both, scale, 1) / x.shape[-1]
+    mean = tensordot(both, scale, 1) / x.shape[-1]
     by_x = (by_y * scale - x * (inverse**2 * mean)[..., None]) * inverse[..., None]
-    return by_x, exact(inverse, both, (rows, rows))
+    return by_x, tensordot(inverse, both, (rows, rows))
 
 
 normed.defvjp(_normed_forward, _normed_backward)

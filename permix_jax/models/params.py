@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
+from permix_jax.models.operations import precision
 from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import gather_as, shardings_of
 
@@ -122,5 +123,5 @@ def plus_product(weight, a, b, scale: float, dtype: str | None = None) -> jax.Ar
 
     `dtype`: of the result; None: that of `weight`.
     """
-    change = jnp.tensordot(a, b, 1, preferred_element_type=jnp.float32)
+    change = jnp.tensordot(a, b, 1, precision=precision(a, b), preferred_element_type=jnp.float32)
     return (weight + change * scale).astype(dtype or weight.dtype)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from permix_jax.models.operations import einsum
+
 _MASKED = -1e30  # a score of what is not seen: finite, so that a query that sees nothing is too
 
 
@@ -62,9 +64,7 @@ def _attend_tree(query, keys, values, tree, window, scale):
         scores = _scores(queries, _at(key_blocks, index), tree, index, window, scale)
         higher = jnp.maximum(maximum, scores.max(axis=-1))
         weights, rescale = jnp.exp(scores - higher[..., None]), jnp.exp(maximum - higher)
-        part = _einsum(
-            "bnkgqc,bnkcd->bnkgqd", weights.astype(query.dtype), _at(value_blocks, index)
-        )
+        part = einsum("bnkgqc,bnkcd->bnkgqd", weights.astype(query.dtype), _at(value_blocks, index))
         total = total * rescale + weights.sum(axis=-1)
         return higher, total, out * rescale[..., None] + part
 
@@ -85,17 +85,17 @@ def _backward(scale, kept, gradient):
     K, dtype = key_blocks.shape[2], queries.dtype
     slopes = _query_blocks(gradient, K, tree)
     # Of the softmax: the mean of a query's slopes, under its weights.
-    mean = _query_blocks(_einsum("bthd,bthd->bth", gradient, out), K, tree)
+    mean = _query_blocks(einsum("bthd,bthd->bth", gradient, out), K, tree)
 
     def read(sums, index):
         key, value = _at(key_blocks, index), _at(value_blocks, index)
         scores = _scores(queries, key, tree, index, window, scale)
         weights = jnp.exp(scores - normaliser[..., None])
-        by_weight = _einsum("bnkgqd,bnkcd->bnkgqc", slopes, value)
+        by_weight = einsum("bnkgqd,bnkcd->bnkgqc", slopes, value)
         by_score = (weights * (by_weight - mean[..., None]) * scale).astype(dtype)
-        by_query = _einsum("bnkgqc,bnkcd->bnkgqd", by_score, key)
-        by_key = _einsum("bnkgqc,bnkgqd->bnkcd", by_score, queries)
-        by_value = _einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(dtype), slopes)
+        by_query = einsum("bnkgqc,bnkcd->bnkgqd", by_score, key)
+        by_key = einsum("bnkgqc,bnkgqd->bnkcd", by_score, queries)
+        by_value = einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(dtype), slopes)
         return sums[0] + by_query, _add(sums[1], index, by_key), _add(sums[2], index, by_value)
 
     zeros = lambda x: jnp.zeros(x.shape, jnp.float32)  # noqa: E731
@@ -108,8 +108,6 @@ def _backward(scale, kept, gradient):
 
 
 attend_tree.defvjp(_forward, _backward)
-
-_einsum = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _over_blocks(read, start, tree: TokenTree):
@@ -132,7 +130,7 @@ def _scores(queries, keys, tree: TokenTree, index, window: int, scale: float) ->
     seen = (sequence == own(tree.sequence)) | (sequence == own(tree.prompt))
     seen &= (distance >= 0) & (index >= 0)[..., None, None]
     seen &= (window == 0) | (distance < window)
-    scores = _einsum("bnkgqd,bnkcd->bnkgqc", queries, keys) * scale
+    scores = einsum("bnkgqd,bnkcd->bnkgqc", queries, keys) * scale
     return jnp.where(seen[:, :, None, None], scores, _MASKED)
 
 
