@@ -44,7 +44,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.model.num_kv_heads = 2  # from scratch: key/value heads
     c.model.head_dim = 24  # from scratch: size of a head
     c.model.mlp_dim = 256  # from scratch: hidden size of the MLP
-    c.model.dtype = "float32"  # of matmuls and activations: float32 or bfloat16
+    c.model.dtype = "float32"  # of matmuls and activations: float32 (nowhere less) or bfloat16
     c.model.param_dtype = "float32"  # in which trained weights and their moments are kept
     c.model.remat = "none"  # what the backward pass makes again, for memory: none, dots or full
     c.model.head_chunk = 4096  # tokens whose logits exist at once in an update
@@ -170,6 +170,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.mesh.data = 1  # copies of the policy, each with its share of the rows
     c.mesh.fsdp = 1  # weights and optimiser are cut over these devices, as are the rows
     c.mesh.tensor = 1  # heads and MLP are cut over these devices
+    c.mesh.deterministic = False  # GPU: a resumed run is equal bit for bit; slower (hardware.md)
 
     c.distributed = ConfigDict()  # of several processes (docs/scale.md); changes no result
     c.distributed.silent_seconds = 60  # one without a sign of life for so long ends the others

@@ -133,9 +133,12 @@ def _others() -> Iterator[None]:
     """Within, this process works with the others, if there are any; the main one speaks for all."""
     from permix_jax.config import valid_field
     from permix_jax.distributed import initialize, is_main, watched
+    from permix_jax.sharding import ask_for_determinism
 
     names = ("silent_seconds", "wait_seconds")
     bounds = [valid_field(_CONFIG.value, f"distributed.{name}") for name in names]
+    if valid_field(_CONFIG.value, "mesh.deterministic"):  # before JAX counts the processes
+        ask_for_determinism()
     initialize(*(flags.FLAGS[name].value for name in _PROCESS_FLAGS), bounds[0])
     with watched(*bounds):
         if not is_main():

@@ -257,6 +257,7 @@ _RULES: dict[str, _Rule] = {
     "mesh.data": _at_least(1),
     "mesh.fsdp": _at_least(1),
     "mesh.tensor": _at_least(1),
+    "mesh.deterministic": ((lambda v: v in (True, False)), "use True or False"),
     "distributed.silent_seconds": _at_least(5),
     "distributed.wait_seconds": _at_least(5),
 }

@@ -4,6 +4,7 @@ Every parameter and activation is named in logical axes where it is made (`model
 else in the code mentions a device.
 """
 
+import os
 from collections.abc import Sequence
 from math import prod
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax._src.xla_bridge import backends_are_initialized  # nothing public tells it
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -34,8 +36,38 @@ LOGICAL_TO_MESH = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-    """A mesh over the first data * fsdp * tensor devices; raises ValueError if there are fewer."""
+# By default a GPU adds in any order what a scatter writes to one place, and XLA takes the kernels
+# that were fastest as it compiled. The expander is a fast form of ordered scatters, with wrong
+# values for some (github.com/openxla/xla/issues/47330).
+_DETERMINISTIC = (
+    "--xla_gpu_deterministic_ops=true",
+    "--xla_gpu_enable_scatter_determinism_expander=false",
+)
+
+
+def ask_for_determinism() -> None:
+    """Has the same program give the same bits on a GPU each time; to be called before JAX finds its
+    devices. Raises ValueError where that were GPUs."""
+    before = os.environ.get("XLA_FLAGS", "").split()
+    if set(_DETERMINISTIC) <= set(before):
+        return
+    if not backends_are_initialized():
+        os.environ["XLA_FLAGS"] = " ".join([*before, *_DETERMINISTIC])
+    elif jax.default_backend() == "gpu":
+        flags = " ".join(_DETERMINISTIC)
+        raise ValueError(
+            "mesh.deterministic is True, but JAX has found its GPUs already; set it to False, or "
+            f"start Python with XLA_FLAGS='{flags}'"
+        )
+
+
+def make_mesh(data: int, fsdp: int, tensor: int, deterministic: bool = False) -> Mesh:
+    """A mesh over the first data * fsdp * tensor devices; raises ValueError if there are fewer.
+
+    `deterministic`: as `ask_for_determinism`, which raises, too.
+    """
+    if deterministic:
+        ask_for_determinism()
     shape = (data, fsdp, tensor)
     if min(shape) < 1:
         raise ValueError(f"mesh: data, fsdp, tensor = {shape}: each must be at least 1")

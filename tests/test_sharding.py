@@ -1,5 +1,9 @@
 """The mesh, the table of logical axes, and a model that computes the same on any mesh."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
+from permix_jax import sharding
 from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.params import create_params, param_shardings
 from permix_jax.rollout.sampler import sample
@@ -59,6 +64,38 @@ def test_a_mesh_of_more_devices_than_there_are_is_refused():
 def test_an_axis_below_one_is_refused(shape):
     with pytest.raises(ValueError, match="each must be at least 1"):
         make_mesh(*shape)
+
+
+FLAGS = (
+    "--xla_gpu_deterministic_ops=true --xla_gpu_enable_scatter_determinism_expander=false".split()
+)
+
+
+def test_determinism_is_asked_for_once_and_keeps_other_flags(monkeypatch):
+    monkeypatch.setattr(sharding, "backends_are_initialized", lambda: False)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    for _ in range(2):
+        make_mesh(1, 1, 1, deterministic=True)
+        assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=x", *FLAGS]
+
+
+def test_determinism_that_comes_too_late_is_refused_on_gpus_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    make_mesh(1, 1, 1, deterministic=True)  # a CPU sums in one order anyway
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(ValueError, match="mesh.deterministic is True, but JAX has found its GPUs"):
+        make_mesh(1, 1, 1, deterministic=True)
+    monkeypatch.setenv("XLA_FLAGS", " ".join(FLAGS))
+    make_mesh(1, 1, 1, deterministic=True)
+    assert os.environ["XLA_FLAGS"].split() == FLAGS
+
+
+def test_xla_knows_the_flags_of_determinism():
+    """It ends a process that has an unknown one."""
+    program = "from permix_jax.sharding import make_mesh; print(make_mesh(1, 1, 1, True).size)"
+    env = {**os.environ, "XLA_FLAGS": ""}
+    ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "1\n"), ran.stderr
 
 
 def test_spec_reads_the_table():

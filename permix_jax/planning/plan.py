@@ -118,7 +118,7 @@ def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, f
 def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
     """The policy's decoder, and the mesh of the topology's chips."""
     require_valid(config)
-    mesh = topology_mesh(topology, **config.mesh)
+    mesh = topology_mesh(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     model = _model(config, cache, mesh)
     require_model_fits(model.config, config)
     return model, mesh
