@@ -108,7 +108,7 @@ ALARMS = (
 )
 
 
-class Watch:
+class Alarms:
     """Looks at the steps of a run one after the other, and warns of each alarm once.
 
     Args:
@@ -139,5 +139,5 @@ class Watch:
 
 def warned_of(rows: Iterable[Row]) -> list[Warned]:
     """What the rows of a metrics.jsonl warn of, by step."""
-    watch = Watch()
-    return [warned for row in rows for warned in watch.see(row)]
+    alarms = Alarms()
+    return [warned for row in rows for warned in alarms.see(row)]

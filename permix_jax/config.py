@@ -1,5 +1,6 @@
 """What a config must satisfy, checked before anything is built."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -152,7 +153,7 @@ _RULES: dict[str, _Rule] = {
     "model.mlp_dim": _at_least(1),
     "model.head_chunk": _at_least(1),
     "model.remat": _one_of(*REMAT),
-    "model.ignore_fields": (
+    "model.ignore_fields": _Rule(
         (lambda v: v == "" or all(re.fullmatch(r"[\w.]+", name) for name in v.split(","))),
         "use names of fields of the model's config.json, with commas and no spaces",
     ),
@@ -257,7 +258,7 @@ _RULES: dict[str, _Rule] = {
     "mesh.data": _at_least(1),
     "mesh.fsdp": _at_least(1),
     "mesh.tensor": _at_least(1),
-    "mesh.deterministic": ((lambda v: v in (True, False)), "use True or False"),
+    "mesh.deterministic": _Rule((lambda v: v in (True, False)), "use True or False"),
     "distributed.silent_seconds": _at_least(5),
     "distributed.wait_seconds": _at_least(5),
 }

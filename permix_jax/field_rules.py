@@ -29,6 +29,10 @@ CHANGEABLE: dict[str, str] = {
     "mesh.data": "sums are taken over other devices: equal up to rounding",
     "mesh.fsdp": "sums are taken over other devices: equal up to rounding",
     "mesh.tensor": "sums are taken over other devices: equal up to rounding",
+    "mesh.deterministic": "sums are taken in a fixed order: equal up to rounding",
+    "model.ignore_fields": "only says which fields of config.json are passed over",
+    "distributed.silent_seconds": "only says when processes that wait are ended",
+    "distributed.wait_seconds": "only says when processes that wait are ended",
 }
 
 
@@ -75,6 +79,7 @@ READ_WHERE: dict[str, Sequence[Condition]] = {
     "model.head_dim": _SCRATCH,
     "model.mlp_dim": _SCRATCH,
     "model.thinking": _REAL,
+    "model.ignore_fields": _REAL,
     "model.pad_token": _REAL,
     "model.param_dtype": [{"lora.rank": 0}, {"sft.steps": OtherThan(0)}],
     "lora": [{"lora.rank": OtherThan(0)}],

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from permix_jax.field_rules import CHANGEABLE, fixed_fields
-from permix_jax.fields import differing_fields, flat_fields
+from permix_jax.fields import differing_fields, filled_up, flat_fields
 from permix_jax.files import read_json, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -85,7 +85,8 @@ def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, l
     that the run cannot have any more.
     """
     theirs = read_json(workdir / "config.json", "name the workdir of a run")["config"]
-    if fields := differing_fields(fixed_fields(config), fixed_fields(theirs)):
+    fixed = fixed_fields(config)  # fields that are newer than the run are not compared
+    if fields := differing_fields(fixed, filled_up(fixed_fields(theirs), fixed)):
         raise ValueError(
             f"{workdir} belongs to a run with another config ({'; '.join(fields)}); name "
             f"another {option}, or set these fields as they were"

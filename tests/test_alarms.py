@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from runs import ROOT
 
-from permix_jax.alarms import ALARMS, Watch, warned_of
+from permix_jax.alarms import ALARMS, Alarms, warned_of
 from permix_jax.models.params import abstract_like
 from permix_jax.training.log import read_rows
 from permix_jax.training.loop import fit
@@ -94,10 +94,10 @@ def test_a_resumed_run_goes_on_counting_and_repeats_nothing():
     cut_off = {**HEALTHY, "completions/clipped_ratio": 1.0}
     rows = rows_of(cut_off, 5)
     names = lambda watch, row: [warned.alarm.name for warned in watch.see(row)]  # noqa: E731
-    assert names(Watch(rows[:4], 4), rows[4]) == ["truncated"]
-    assert names(Watch(rows, 5), {**rows[4], "step": 6}) == []
+    assert names(Alarms(rows[:4], 4), rows[4]) == ["truncated"]
+    assert names(Alarms(rows, 5), {**rows[4], "step": 6}) == []
     # Killed after step 5 with a checkpoint of step 4: step 5 is done again, and said already.
-    assert names(Watch(rows, 4), rows[4]) == []
+    assert names(Alarms(rows, 4), rows[4]) == []
 
 
 def test_the_remedy_of_a_warning_is_that_of_the_guide():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from permix_jax.alarms import Watch
+from permix_jax.alarms import Alarms
 from permix_jax.checkpoints import Checkpoints
 from permix_jax.progress import TRAINING, Progress
 from permix_jax.training.log import MetricsLog
@@ -58,7 +58,7 @@ def fit(
     checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints)
     state, done = _resume(checkpoints, abstract, create)
     log = MetricsLog(folder, done)
-    watch = Watch(log.found, done)
+    alarms = Alarms(log.found, done)
     try:
         if done:
             after_step(state, done)
@@ -68,7 +68,7 @@ def fit(
                 state, row = update(state, step)
                 _require_finite(row, step, checkpoints)
                 row = {"step": step, **row}
-                for warned in watch.see(row):
+                for warned in alarms.see(row):
                     progress.warn(warned.text)
                 log.write(row)
                 progress.advance(**{name: row[key] for name, key in shown.items() if key in row})
