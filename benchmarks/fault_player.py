@@ -7,6 +7,8 @@ from fault_cases import FULL_DISK, KILL, NO_MEMORY, OF_CHECKPOINTS, Case
 from fault_compare import Place, steps
 from fault_runs import Disk, Run, deliver, harm, harmed_part, phase_now, strike, without_memory
 
+State = dict[Path, tuple[list[str], bytes]]  # of each part
+
 _STARTS = 4  # of the same command after the first fault, before a case is given up
 
 
@@ -52,7 +54,7 @@ class Player:
             again = None
         else:
             self.found.append(f"the command did not end well when it was started {_STARTS} times")
-        self._check_damage()
+        self._check_what_was_set_aside()
 
     def _goes_on(self, again: float | None) -> bool:
         """Starts the command; a fault strikes at `again`. Whether there is nothing left to do."""
@@ -84,8 +86,8 @@ class Player:
         self.done.append(f"start {self.starts}: {struck}status {status}")
         if status is None:
             self.found.append(f"start {self.starts} did not end in {self._limit:.0f} s")
-        if self._case.kind == FULL_DISK and what and "Traceback" in run.words:
-            self.found.append(f"start {self.starts}: a full disk ended in a traceback")
+        if self._case.kind == FULL_DISK and what and status and "\nerror: " not in run.words:
+            self.found.append(f"start {self.starts}: no line says that the disk is full")
         for path, rows in self._saved.items():
             if not (path.exists() and path.read_bytes().startswith(rows)):
                 self.found.append(f"start {self.starts}: rows of saved steps are gone from {path}")
@@ -94,14 +96,22 @@ class Player:
         self._saved = self._what_is_saved()
 
     def _what_is_saved(self) -> dict[Path, bytes]:
-        """Each metrics.jsonl -> its rows, clocks and all, up to the newest whole checkpoint."""
+        """Each metrics.jsonl -> its rows, clocks and all, up to the newest undamaged checkpoint."""
         found = {}
+        damaged = None if self._aside() else self._damaged
         for part in self._place.parts.values():
-            whole = [s for s in steps(part) if part / "checkpoints" / str(s) != self._damaged]
+            whole = [s for s in steps(part) if part / "checkpoints" / str(s) != damaged]
             if whole:
                 path = part / "metrics.jsonl"
                 found[path] = b"".join(path.read_bytes().splitlines(keepends=True)[: whole[-1]])
         return found
+
+    def _aside(self) -> Path | None:
+        """Where the damaged checkpoint was set aside by a run; None: it was not."""
+        if self._damaged is None:
+            return None
+        aside = self._damaged.with_name(f"corrupt-{self._damaged.name}")
+        return aside if aside.exists() else None
 
     def _check_stop(self) -> None:
         """A run that says that all was saved has a checkpoint of its last row."""
@@ -111,7 +121,7 @@ class Player:
             if rows and steps(part)[-1:] != [rows]:
                 self.found.append(f"stopped after step {rows} of {name}, saved are {steps(part)}")
 
-    def _state(self) -> dict[Path, tuple[list[str], bytes]]:
+    def _state(self) -> State:
         """What no run may change that stops before it trains: names of checkpoints, metrics."""
         found = {}
         for part in self._place.parts.values():
@@ -133,31 +143,32 @@ class Player:
         if self._state() != before:
             self.found.append("a restore without memory changed checkpoints or metrics")
 
-    def _stopped_by_damage(self, run: Run, before: Mapping) -> None:
-        """A run that cannot read its only checkpoint says so in a line, and touches nothing; the
-        checkpoint is removed then, as the line says."""
+    def _stopped_by_damage(self, run: Run, before: State) -> None:
+        """A run that needs a damaged checkpoint and has no other says so in a line and touches
+        nothing else. What the line names is moved away then, as by hand."""
         last = run.words.rstrip().rpartition("\n")[2]
         self.done.append(last)
-        damaged = self._damaged
-        if damaged is None or not damaged.exists() or str(damaged) not in last:
+        damaged, aside = self._damaged, self._aside()
+        named = damaged and (damaged.parent if aside else damaged)
+        if named is None or not last.startswith("error: ") or str(named) not in last:
             self.found.append(f"start {self.starts}: {last}")
-        elif not last.startswith("error: ") or "Traceback" in run.words:
-            self.found.append(f"start {self.starts}: not one line says that {damaged} is damaged")
-        elif self._state() != before:
-            self.found.append(
-                f"start {self.starts}: it stopped, but checkpoints or metrics changed"
-            )
-        else:
-            damaged.rename(self._place.folder / "removed-by-hand")
+            return
+        if aside:
+            names, rows = before[damaged.parent.parent]
+            renamed = [aside.name if name == damaged.name else name for name in names]
+            before = before | {damaged.parent.parent: (sorted(renamed), rows)}
+        if self._state() != before:
+            self.found.append(f"start {self.starts}: it stopped, but checkpoints or rows changed")
+        named.rename(self._place.folder / "moved-away")
 
-    def _check_damage(self) -> None:
-        """A damaged checkpoint is never used without a word; nothing else is set aside."""
-        damaged, aside = self._damaged, set()
+    def _check_what_was_set_aside(self) -> None:
+        """A damaged checkpoint that changes what is restored is noticed, or runs differ in the end.
+        One that does not may be used; nothing else is set aside."""
+        damaged = self._damaged
         if damaged is not None:
             self.faults += 1
-            aside = {damaged.with_name(f"corrupt-{damaged.name}")}
             if str(damaged) not in self.words:
-                self.found.append(f"{damaged} was damaged, and no run said so")
+                self.done.append("the damage went unnoticed, so it must have changed no array")
         for part in self._place.parts.values():
-            wrong = set(part.glob("checkpoints/corrupt-*")) - aside
+            wrong = set(part.glob("checkpoints/corrupt-*")) - {self._aside()}
             self.found += [f"{path} was set aside, and nothing had damaged it" for path in wrong]

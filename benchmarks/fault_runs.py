@@ -245,25 +245,29 @@ def harmed_part(case: Case, place: Place) -> Path:
 
 
 def harm(case: Case, place: Place) -> tuple[Path, str]:
-    """Truncates a file of the newest checkpoint, or flips one of its bits; the checkpoint, and what
-    was done to it in words. Of a finished SFT, whose parameters alone are read, a file of those."""
+    """Truncates a file of the newest checkpoint, or flips one of its bits.
+
+    Returns the checkpoint, and what was done to it in words. Of a finished SFT, whose parameters
+    alone are read, a file of those is harmed. Any file may be truncated; any bit, flipped.
+    """
     part = harmed_part(case, place)
     checkpoint = part / "checkpoints" / str(steps(part)[-1])
     finished = case.of_sft and case.phase != SFT
-    files = sorted((checkpoint / "params" if finished else checkpoint).rglob("*"))
-    files = [path for path in files if path.is_file() and path.stat().st_size]
+    found = sorted((checkpoint / "params" if finished else checkpoint).rglob("*"))
+    sizes = {path: path.stat().st_size for path in found if path.is_file()}
+    files = [path for path, size in sizes.items() if size]
     rng = random.Random(case.draw)
-    path = rng.choice(files)
-    content = bytearray(path.read_bytes())
-    name = path.relative_to(part / "checkpoints")
     if case.kind == TRUNCATED:
-        size = rng.randrange(len(content))
-        path.write_bytes(content[:size])
-        return checkpoint, f"{name} cut to {size} of {len(content)} bytes"
-    bit = rng.randrange(8 * len(content))
+        path = rng.choice(files)
+        size = rng.randrange(sizes[path])
+        os.truncate(path, size)
+        return checkpoint, f"{path.relative_to(part)} cut to {size} of {sizes[path]} bytes"
+    [path] = rng.choices(files, [sizes[path] for path in files])
+    bit = rng.randrange(8 * sizes[path])
+    content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
-    return checkpoint, f"bit {bit} of {name} flipped"
+    return checkpoint, f"bit {bit} of {path.relative_to(part)} flipped"
 
 
 def phase_now(place: Place) -> str:

@@ -259,16 +259,35 @@ def test_a_stop_must_have_saved_its_last_step(other):
 def test_a_checkpoint_that_nothing_damaged_must_not_be_set_aside(other):
     player = player_at(other, NO_MEMORY)
     (other.workdir / "checkpoints/2").rename(other.workdir / "checkpoints/corrupt-2")
-    player._check_damage()
+    player._check_what_was_set_aside()
     [line] = player.found
     assert line.endswith("corrupt-2 was set aside, and nothing had damaged it")
 
 
-def test_damage_must_be_said(other):
-    player = player_at(other, FLIPPED)
-    player._damaged, _ = harm(case_of(FLIPPED), other)
-    player._check_damage()
-    assert player.found == [f"{player._damaged} was damaged, and no run said so"]
+def damaged_at(place: Place) -> tuple[Player, dict]:
+    """A player that has harmed GRPO's newest checkpoint, and the state before the next run."""
+    player = player_at(place, FLIPPED)
+    player._damaged, _ = harm(case_of(FLIPPED), place)
+    return player, player._state()
+
+
+def test_a_run_that_stops_for_damage_touches_nothing_else(other):
+    player, before = damaged_at(other)
+    folder = other.workdir / "checkpoints"
+    words = f"note: x\nerror: {folder}: every checkpoint is damaged\n"
+    (folder / "2").rename(folder / "corrupt-2")
+    player._stopped_by_damage(Ended(words), before)
+    assert player.found == [] and not folder.exists()  # moved away, as the line says
+
+
+def test_a_run_that_stops_for_damage_must_name_it_and_keep_its_metrics(other):
+    player, before = damaged_at(other)
+    player._stopped_by_damage(Ended("Traceback ...\nValueError: no"), before)
+    assert player.found == ["start 0: ValueError: no"]
+    player.found.clear()
+    (other.workdir / "metrics.jsonl").write_text("")
+    player._stopped_by_damage(Ended(f"error: {other.workdir}/checkpoints/2: damaged"), before)
+    assert player.found == ["start 0: it stopped, but checkpoints or rows changed"]
 
 
 # ---- the table -----------------------------------------------------------------------------------
