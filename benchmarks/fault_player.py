@@ -5,7 +5,17 @@ from pathlib import Path
 
 from fault_cases import FULL_DISK, KILL, NO_MEMORY, OF_CHECKPOINTS, Case
 from fault_compare import Place, steps
-from fault_runs import Disk, Run, deliver, harm, harmed_part, phase_now, strike, without_memory
+from fault_runs import (
+    Disk,
+    Run,
+    deliver,
+    half_removed,
+    harm,
+    harmed_part,
+    phase_now,
+    strike,
+    without_memory,
+)
 
 State = dict[Path, tuple[list[str], bytes]]  # of each part
 
@@ -30,6 +40,7 @@ class Player:
         self._case, self._place, self._disk, self._lengths = case, place, disk, lengths
         self._limit = 60 + 20 * lengths["whole"]  # seconds, after which a run is said to hang
         self._damaged: Path | None = None
+        self._removing: list[Path] = []
         self._saved: dict[Path, bytes] = {}
         self.done: list[str] = []
         self.found: list[str] = []
@@ -45,6 +56,7 @@ class Player:
             self._restore_without_memory()
         elif self._case.kind in OF_CHECKPOINTS and not self.found:
             self._damaged, what = harm(self._case, self._place)
+            self._removing = half_removed(self._damaged)
             self._saved = self._what_is_saved()
             self.done.append(what)
         again = self._case.again
@@ -98,20 +110,19 @@ class Player:
     def _what_is_saved(self) -> dict[Path, bytes]:
         """Each metrics.jsonl -> its rows, clocks and all, up to the newest undamaged checkpoint."""
         found = {}
-        damaged = None if self._aside() else self._damaged
+        unusable = [] if self._aside() else [self._damaged, *self._removing]
         for part in self._place.parts.values():
-            whole = [s for s in steps(part) if part / "checkpoints" / str(s) != damaged]
+            whole = [s for s in steps(part) if part / "checkpoints" / str(s) not in unusable]
             if whole:
                 path = part / "metrics.jsonl"
                 found[path] = b"".join(path.read_bytes().splitlines(keepends=True)[: whole[-1]])
         return found
 
-    def _aside(self) -> Path | None:
-        """Where the damaged checkpoint was set aside by a run; None: it was not."""
-        if self._damaged is None:
-            return None
-        aside = self._damaged.with_name(f"corrupt-{self._damaged.name}")
-        return aside if aside.exists() else None
+    def _aside(self) -> dict[Path, Path]:
+        """The unusable checkpoints that a run has set aside -> where they are now."""
+        unusable = [path for path in (self._damaged, *self._removing) if path]
+        places = {path: path.with_name(f"corrupt-{path.name}") for path in unusable}
+        return {path: aside for path, aside in places.items() if aside.exists()}
 
     def _check_stop(self) -> None:
         """A run that says that all was saved has a checkpoint of its last row."""
@@ -146,29 +157,29 @@ class Player:
     def _stopped_by_damage(self, run: Run, before: State) -> None:
         """A run that needs a damaged checkpoint and has no other says so in a line and touches
         nothing else. What the line names is moved away then, as by hand."""
-        last = run.words.rstrip().rpartition("\n")[2]
-        self.done.append(last)
+        lines = run.words.splitlines()
+        said = [line for line in lines if line.startswith("error: ")][-1:] or lines[-1:] or [""]
+        self.done += said
         damaged, aside = self._damaged, self._aside()
         named = damaged and (damaged.parent if aside else damaged)
-        if named is None or not last.startswith("error: ") or str(named) not in last:
-            self.found.append(f"start {self.starts}: {last}")
+        if named is None or not said[0].startswith("error: ") or str(named) not in said[0]:
+            self.found.append(f"start {self.starts}: {said[0]}")
             return
-        if aside:
-            names, rows = before[damaged.parent.parent]
-            renamed = [aside.name if name == damaged.name else name for name in names]
-            before = before | {damaged.parent.parent: (sorted(renamed), rows)}
-        if self._state() != before:
+        part = damaged.parent.parent
+        names, rows = before[part]
+        renamed = {path.name: to.name for path, to in aside.items()}
+        after = sorted(renamed.get(name, name) for name in names)
+        if self._state() != before | {part: (after, rows)}:
             self.found.append(f"start {self.starts}: it stopped, but checkpoints or rows changed")
         named.rename(self._place.folder / "moved-away")
 
     def _check_what_was_set_aside(self) -> None:
         """A damaged checkpoint that changes what is restored is noticed, or runs differ in the end.
         One that does not may be used; nothing else is set aside."""
-        damaged = self._damaged
-        if damaged is not None:
+        if self._damaged is not None:
             self.faults += 1
-            if str(damaged) not in self.words:
+            if str(self._damaged) not in self.words:
                 self.done.append("the damage went unnoticed, so it must have changed no array")
         for part in self._place.parts.values():
-            wrong = set(part.glob("checkpoints/corrupt-*")) - {self._aside()}
+            wrong = set(part.glob("checkpoints/corrupt-*")) - {*self._aside().values()}
             self.found += [f"{path} was set aside, and nothing had damaged it" for path in wrong]

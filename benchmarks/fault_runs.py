@@ -42,6 +42,7 @@ CONFIG = (
     "--config.rewards.overlong_tokens=12",
     "--config.personas.weights=adaptive",
 )
+_KEPT_OF_GRPO = 3  # train.keep_checkpoints; SFT keeps one
 _DISK_BYTES = 32 * 2**20  # a run takes 3 MiB
 _SECONDS_BETWEEN_LOOKS = 0.002
 
@@ -247,27 +248,33 @@ def harmed_part(case: Case, place: Place) -> Path:
 def harm(case: Case, place: Place) -> tuple[Path, str]:
     """Truncates a file of the newest checkpoint, or flips one of its bits.
 
-    Returns the checkpoint, and what was done to it in words. Of a finished SFT, whose parameters
-    alone are read, a file of those is harmed. Any file may be truncated; any bit, flipped.
+    A file is as likely as it is large. Of a finished SFT, whose parameters alone are read, it is
+    one of theirs. Returns the checkpoint, and what was done to it in words.
     """
     part = harmed_part(case, place)
     checkpoint = part / "checkpoints" / str(steps(part)[-1])
     finished = case.of_sft and case.phase != SFT
-    found = sorted((checkpoint / "params" if finished else checkpoint).rglob("*"))
-    sizes = {path: path.stat().st_size for path in found if path.is_file()}
-    files = [path for path, size in sizes.items() if size]
+    files = sorted((checkpoint / "params" if finished else checkpoint).rglob("*"))
+    sizes = {path: path.stat().st_size for path in files if path.is_file()}
     rng = random.Random(case.draw)
-    if case.kind == TRUNCATED:
-        path = rng.choice(files)
-        size = rng.randrange(sizes[path])
-        os.truncate(path, size)
-        return checkpoint, f"{path.relative_to(part)} cut to {size} of {sizes[path]} bytes"
-    [path] = rng.choices(files, [sizes[path] for path in files])
+    [path] = rng.choices([*sizes], [*sizes.values()])
     bit = rng.randrange(8 * sizes[path])
+    name = path.relative_to(part)
+    if case.kind == TRUNCATED:
+        os.truncate(path, bit // 8)
+        return checkpoint, f"{name} cut to {bit // 8} of {sizes[path]} bytes"
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
-    return checkpoint, f"bit {bit} of {path.relative_to(part)} flipped"
+    return checkpoint, f"bit {bit} of {name} flipped"
+
+
+def half_removed(newest: Path) -> list[Path]:
+    """The checkpoints that should be gone now that there is this one: a kill may have struck while
+    they were removed, file by file."""
+    part = newest.parent.parent
+    keep = _KEPT_OF_GRPO if part.name == "run" else 1
+    return [part / "checkpoints" / str(step) for step in steps(part)[:-keep]]
 
 
 def phase_now(place: Place) -> str:

@@ -26,7 +26,7 @@ from fault_compare import (
     without_clocks,
 )
 from fault_player import Player
-from fault_runs import harm
+from fault_runs import half_removed, harm
 from faults import CONTROL, Outcome, campaign_table
 
 from permix_jax.checkpoints import Checkpoints
@@ -278,6 +278,21 @@ def test_a_run_that_stops_for_damage_touches_nothing_else(other):
     (folder / "2").rename(folder / "corrupt-2")
     player._stopped_by_damage(Ended(words), before)
     assert player.found == [] and not folder.exists()  # moved away, as the line says
+
+
+def test_a_checkpoint_whose_removal_was_killed_may_be_set_aside_too(other):
+    base = other.parts["SFT"]  # keeps one checkpoint, and has 3 and 4
+    assert half_removed(base / "checkpoints/4") == [base / "checkpoints/3"]
+    assert half_removed(other.workdir / "checkpoints/2") == []  # GRPO keeps three
+    player = player_at(other, FLIPPED)
+    player._damaged, player._removing = base / "checkpoints/4", [base / "checkpoints/3"]
+    assert player._what_is_saved().keys() == {other.workdir / "metrics.jsonl"}
+    before = player._state()
+    for step in (3, 4):
+        (base / f"checkpoints/{step}").rename(base / f"checkpoints/corrupt-{step}")
+    player._check_what_was_set_aside()
+    player._stopped_by_damage(Ended(f"error: {base}/checkpoints: every"), before)
+    assert player.found == []
 
 
 def test_a_run_that_stops_for_damage_must_name_it_and_keep_its_metrics(other):
