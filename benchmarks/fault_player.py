@@ -80,11 +80,9 @@ class Player:
             what, status = deliver(kind, run, self._disk, self._limit)
             what = what and f"{what} {delay:.3f} s after its start"
         self._ended(run, status, what)
-        if status == 0 and not what:
-            return True
-        if status == 1 and not what:
+        if not what and status:
             self._stopped_by_damage(run, before)
-        return False
+        return not what and status == 0
 
     def _start(self, program: str = "") -> Run:
         self.starts += 1

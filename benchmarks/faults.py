@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     """row: of the table. faults: that struck. restarts: of the command. found: what differs."""
 
     row: str
-    number: int | None
+    name: str
     faults: int
     restarts: int
     found: list[str]
@@ -84,7 +84,7 @@ def uninterrupted(folder: Path) -> tuple[Place, Outcome, Mapping[str, float]]:
     shown = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in lengths.items())
     print(f"without a fault: {shown}", *found, sep="\n  ", flush=True)
     shutil.rmtree(again.folder)
-    return reference, Outcome(CONTROL, None, 0, 0, found), lengths
+    return reference, Outcome(CONTROL, "the second run", 0, 0, found), lengths
 
 
 # ---- a case --------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def suffer(case: Case, folder: Path, reference: Place, lengths: Mapping[str, flo
             (kept / "words.txt").write_text(player.words)
     shutil.rmtree(place.folder)
     print(case, *player.done, *(found or ["nothing differs"]), sep="\n  ", flush=True)
-    return Outcome(case.row, case.number, player.faults, player.starts - 1, found)
+    return Outcome(case.row, f"case {case.number}", player.faults, player.starts - 1, found)
 
 
 def campaign_table(outcomes: Sequence[Outcome]) -> str:
@@ -119,7 +119,7 @@ def campaign_table(outcomes: Sequence[Outcome]) -> str:
 
 def _sums(outcomes: Sequence[Outcome]) -> list[str]:
     wrong = [outcome for outcome in outcomes if outcome.found]
-    first = f"; case {wrong[0].number}: {wrong[0].found[0]}" if wrong else ""
+    first = f"; {wrong[0].name}: {wrong[0].found[0]}" if wrong else ""
     verdict = f"{len(wrong)} differ{first}" if wrong else "nothing differs"
     faults, restarts = (sum(getattr(o, name) for o in outcomes) for name in ("faults", "restarts"))
     return [str(len(outcomes)), str(faults), str(restarts), verdict]

@@ -310,9 +310,9 @@ def test_a_run_that_stops_for_damage_must_name_it_and_keep_its_metrics(other):
 
 def test_the_table_counts_by_kind_and_names_the_first_difference():
     outcomes = [
-        Outcome(CONTROL, None, 0, 0, []),
-        Outcome("SIGTERM", 1, 1, 1, []),
-        Outcome("SIGTERM", 12, 2, 2, ["eval/6/kl.json is missing", "more"]),
+        Outcome(CONTROL, "the second run", 0, 0, []),
+        Outcome("SIGTERM", "case 1", 1, 1, []),
+        Outcome("SIGTERM", "case 12", 2, 2, ["eval/6/kl.json is missing", "more"]),
     ]
     _, _, *lines = campaign_table(outcomes).splitlines()
     assert [" ".join(line.split()) for line in lines] == [
