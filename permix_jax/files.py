@@ -21,15 +21,17 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
 
 
-def append(file: io.FileIO, content: bytes) -> None:
-    """Returns when the content is on disk. Raises OSError that names the file, where that is full.
+def append(file: io.FileIO, content: bytes, sync: bool = True) -> None:
+    """Returns when the content is on disk; without `sync`, when the system has it, which a kill
+    does not change. Raises OSError that names the file, where the disk is full.
 
     A buffered file would try again when it is closed: `file` is opened with buffering=0.
     """
     with _named(Path(file.name)):
         if file.write(content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import runpy
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ from permix_jax.checkpoints import Checkpoints
 from permix_jax.training.log import MetricsLog
 
 ROOT = Path(__file__).parent.parent
+FULL = Path("/dev/full")
+needs_full_device = pytest.mark.skipif(
+    not (FULL.exists() and stat.S_ISCHR(FULL.stat().st_mode)), reason="no device /dev/full here"
+)
 TIMINGS = ("time/rollout", "time/reward", "time/update", "tokens_per_second")
 
 

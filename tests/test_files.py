@@ -2,17 +2,11 @@
 
 import json
 import os
-import stat
-from pathlib import Path
 
 import pytest
+from runs import FULL, needs_full_device
 
 from permix_jax.files import append, write_json
-
-FULL = Path("/dev/full")
-needs_full_device = pytest.mark.skipif(
-    not (FULL.exists() and stat.S_ISCHR(FULL.stat().st_mode)), reason="no device /dev/full here"
-)
 
 
 @needs_full_device

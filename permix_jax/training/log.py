@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from permix_jax.distributed import is_main
-from permix_jax.files import write_rows
+from permix_jax.files import append, write_rows
+from permix_jax.training.tensorboard import Events, events_path
 
 
 class MetricsLog:
     """Appends one JSON object a step to `metrics.jsonl`, and the same to `tensorboard/`.
 
     Opened at `step`, it keeps the rows up to it and drops what a killed run wrote beyond its last
-    checkpoint: those steps will be done again. Of several processes, the main one writes.
+    checkpoint: those steps will be done again. Of several processes, the main one writes. Raises
+    OSError that names the file where the disk is full.
 
     found: all rows that were there, none in the other processes.
     """
@@ -28,17 +29,14 @@ class MetricsLog:
         self._path = folder / "metrics.jsonl"
         self.found = read_rows(self._path)
         write_rows(self._path, [row for row in self.found if row["step"] <= step])
-        self._file = self._path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._file = self._path.open("ab", buffering=0)
+        self._board = Events(events_path(folder / "tensorboard"), step)
 
     def write(self, row: Mapping[str, float]) -> None:
         if self._file is None:
             return
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name, value, row["step"])
+        append(self._file, json.dumps(row).encode() + b"\n", sync=False)
+        self._board.write(row["step"], {name: x for name, x in row.items() if name != "step"})
 
     def close(self) -> None:
         if self._file is not None:
