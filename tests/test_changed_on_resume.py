@@ -36,6 +36,10 @@ OTHER = {
     "mesh.data": 2,
     "mesh.fsdp": 2,
     "mesh.tensor": 2,
+    "mesh.deterministic": True,
+    "model.ignore_fields": "num_beams",
+    "distributed.silent_seconds": 9,
+    "distributed.wait_seconds": 90,
 }
 
 
@@ -214,6 +218,7 @@ def test_more_steps_and_other_intervals_give_the_run_of_so_many_steps(uninterrup
     )
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4"}
     assert {path.name for path in (tmp_path / "completions").iterdir()} == {
+        "1.jsonl",
         "2.jsonl",
         "3.jsonl",
         "4.jsonl",
