@@ -177,7 +177,7 @@ class Player:
         if self._damaged is not None:
             self.faults += 1
             if str(self._damaged) not in self.words:
-                self.done.append("the damage went unnoticed, so it must have changed no array")
+                self.done.append("no run noticed the damage: it must have changed no array")
         for part in self._place.parts.values():
             wrong = set(part.glob("checkpoints/corrupt-*")) - {*self._aside().values()}
             self.found += [f"{path} was set aside, and nothing had damaged it" for path in wrong]

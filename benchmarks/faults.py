@@ -32,6 +32,7 @@ from fault_runs import Disk, Run, phase_lengths  # noqa: E402
 from permix_jax.evaluation.tables import text_table  # noqa: E402
 
 _FIRST_LIMIT = 3600.0  # seconds of the first run, which compiles
+_SHOWN = 5  # of the things that differ in a case
 CONTROL = "no fault"
 
 
@@ -102,8 +103,11 @@ def suffer(case: Case, folder: Path, reference: Place, lengths: Mapping[str, flo
         if found:
             shutil.copytree(place.folder, kept)
             (kept / "words.txt").write_text(player.words)
+            (kept / "differences.txt").write_text("\n".join(found) + "\n")
     shutil.rmtree(place.folder)
-    print(case, *player.done, *(found or ["nothing differs"]), sep="\n  ", flush=True)
+    more = [f"and {len(found) - _SHOWN} lines more: {kept}"] if found[_SHOWN:] else []
+    verdict = [*found[:_SHOWN], *more] or ["nothing differs"]
+    print(case, *player.done, *verdict, sep="\n  ", flush=True)
     return Outcome(case.row, f"case {case.number}", player.faults, player.starts - 1, found)
 
 
