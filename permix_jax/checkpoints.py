@@ -227,6 +227,9 @@ def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = 
     checkpoints = Checkpoints(directory)
     try:
         return checkpoints.read(step, {"params": abstract})["params"]
+    except DamagedError as error:
+        remedy = "move its folder away and launch/train.py makes it again, or name another step"
+        raise DamagedError(f"{error}; {remedy}") from error
     finally:
         checkpoints.close()
 
