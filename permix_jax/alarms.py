@@ -52,7 +52,7 @@ def _no_spread(row: Row) -> bool:
 
 def _no_verdict(row: Row) -> bool:
     """No rollout has a reward, or the worker processes decided none of the answers they got."""
-    if "frac_reward_zero_std" in row and "reward" not in row:
+    if "verifier/undecided" in row and not {"reward", "teacher/accuracy"} & row.keys():
         return True
     failed = row.get("verifier/timeouts", 0) + row.get("verifier/errors", 0)
     return 0 < row.get("verifier/undecided", 0) <= failed

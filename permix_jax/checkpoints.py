@@ -102,14 +102,17 @@ class Checkpoints:
           MisfitError: its arrays are not those of `abstract`; the message names one.
           Whatever else happened, as it is.
         """
-        place, items, error = self.directory / str(step), {}, None
-        self.wait()
-        try:
-            items = self._restore(step, abstract)
-        except Exception as raised:  # judged below, by all processes together
-            error = raised
-        if not any_process(error is not None):
-            return items
+        place, value, error = self.directory / str(step), abstract, None
+        # After each stage all agree: a process that failed must not leave the others in the next.
+        for stage in (self._as_saved, self._restored, self._verified):
+            try:
+                value = stage(step, value)
+            except Exception as raised:  # judged below, by all processes together
+                error = raised
+            if any_process(error is not None):
+                break
+        else:
+            return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), value, abstract)
         known = isinstance(error, DamagedError | MisfitError)
         kinds = dict(gather((type(error), str(error)) if known else (None, "")))
         if not kinds.keys() - {None}:
@@ -132,23 +135,31 @@ class Checkpoints:
             logger.warning("%s: no damage can be proven (%s)", self.directory / str(step), error)
             return ""
 
-    def _restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-        saved = (self._record(step) or {}).get("items")
-        as_saved = {}
+    def _as_saved(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """`abstract` in the dtypes that were saved. Raises where its arrays are not those saved."""
+        self.wait()
+        saved, items = (self._record(step) or {}).get("items"), {}
         for name, item in abstract.items():
             here = self._shapes(step, name, saved)
             _require_fit(name, here, shapes(item))
-            as_saved[name] = jax.tree_util.tree_map_with_path(
+            items[name] = jax.tree_util.tree_map_with_path(
                 lambda path, x, here=here: x.update(dtype=here[path_name(path)][1]), item
             )
+        return items
+
+    def _restored(self, step: int, as_saved: dict[str, Any]) -> dict[str, Any]:
         restores = {name: ocp.args.StandardRestore(item) for name, item in as_saved.items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**restores))
-        items = {name: restored[name] for name in abstract}
+        return {name: restored[name] for name in as_saved}
+
+    def _verified(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+        """`items`. Raises DamagedError where the record, if there is one, has another checksum."""
+        saved = (self._record(step) or {}).get("items")
         for name, item in items.items() if saved else ():
             facts = checksums(item)
             if wrong := [path for path in facts if facts[path] != saved[name][path]]:
                 raise DamagedError(f"{name}/{wrong[0]} has another checksum than when it was saved")
-        return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), items, abstract)
+        return items
 
     def _set_aside(self, step: int, error: DamagedError) -> None:
         """Renames a checkpoint to `corrupt-<step>`, or `corrupt-<step>-2` where there is one."""

@@ -6,6 +6,7 @@ damage makes a checkpoint worthless, so it has to be proven before a checkpoint 
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -50,8 +51,9 @@ def _item_damage(place: Path, saved: dict[str, list] | None, same_orbax: bool) -
     try:
         tree = ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree
         here = {path: [list(shape), dtype] for path, (shape, dtype) in shapes(tree).items()}
-    except Exception as error:
-        if not same_orbax and not str(error).startswith(_BAD_CONTENT):
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        of_tensorstore = re.match(r"[A-Z_]{6,}: ", str(error))
+        if not same_orbax or of_tensorstore and not str(error).startswith(_BAD_CONTENT):
             raise
         return f"the metadata of {place.name} cannot be decoded: {_first_line(error)}"
     if saved is not None and here != {path: facts[:2] for path, facts in saved.items()}:

@@ -11,6 +11,7 @@ from permix_jax.evaluation.evaluate import answers_asked
 from permix_jax.evaluation.without_judge import FILE
 from permix_jax.progress import EVALUATION, KL, LIKELIHOODS, RESPONSES, SFT, TRAINING, Phase
 from permix_jax.tasks.problem import Task
+from permix_jax.workdir import newest_saved_step
 
 
 def phases_of_run(config: ConfigDict, task: Task, workdir: Path, base: Path) -> list[Phase]:
@@ -18,13 +19,13 @@ def phases_of_run(config: ConfigDict, task: Task, workdir: Path, base: Path) -> 
     t, e = config.train, config.eval
     evaluated = [0, *(range(e.every, t.steps, e.every) if e.every else ()), t.steps]
     folders = [workdir / "eval" / str(step) for step in evaluated]
-    steps = t.steps - _saved_step(workdir)
+    steps = t.steps - newest_saved_step(workdir)
     responses = t.problems_per_step * config.rollout.group_size
     kl = 0
     if e.kl_responses and not (folders[-1] / "kl.json").exists():
         kl = responses_asked(kl_settings(config, task))
     return [
-        Phase(SFT, config.sft.steps - _saved_step(base), "steps of SFT", "sft"),
+        Phase(SFT, config.sft.steps - newest_saved_step(base), "steps of SFT", "sft"),
         Phase(TRAINING, steps, f"steps of {t.method} with {responses} responses each", "training"),
         *phases_of_evaluations(config, task, folders, [folders[0], folders[-1]]),
         Phase(KL, kl, "responses for the KL", RESPONSES),
@@ -61,12 +62,6 @@ def _likelihoods_asked(config: ConfigDict, task: Task, personas: int) -> int:
     most = e.judge_free_questions or max(questions for questions, _ in kinds)
     answers = sum(min(questions, most) * samples for questions, samples in kinds) * personas
     return answers * (e.judge_free_candidates + 1)
-
-
-def _saved_step(folder: Path) -> int:
-    """The step of the newest checkpoint below `folder`, by its name; 0 where there is none."""
-    names = [path.name for path in folder.glob("checkpoints/*")]
-    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _lines(path: Path) -> int:

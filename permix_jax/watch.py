@@ -100,6 +100,7 @@ class Watch:
         begin = time.monotonic()
         self._heard = dict.fromkeys(range(processes), begin)  # when each gave its last new sign
         self._signs: dict[int, Sign] = {}
+        self._looked = begin
         self._met = (0, False, begin)  # meetings, waits, and since when
         self._left, self._failing = threading.Event(), threading.Event()
         self._store = True  # whether it can still be reached
@@ -170,6 +171,10 @@ class Watch:
         if _ENDED in found:
             return found[_ENDED]
         now = time.monotonic()
+        if now - self._looked > 5 * _SECONDS_BETWEEN_SIGNS:  # this process stood still itself
+            self._heard = dict.fromkeys(self._heard, now)
+            self._met = (_Here.meetings, _Here.waits, now)
+        self._looked = now
         for process in self._heard:
             text = found.get(f"{_FOLDER}{process}")
             sign = text and Sign(*json.loads(text))

@@ -94,6 +94,7 @@ def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, l
     old, new = flat_fields(theirs), flat_fields(config)
     pairs = {field: [old.get(field), new.get(field)] for field in CHANGEABLE}
     changes = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+    changes |= {field: [None, value] for field, value in new.items() if field not in old}
     if "train.steps" in changes:
         _require_possible_steps(workdir, config, *changes["train.steps"], option)
     return changes

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from permix_jax.checkpoints import Checkpoints, DamagedError, MisfitError, load_params
@@ -193,6 +194,23 @@ def _raises(error):
         raise error
 
     return restore
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), AttributeError("x"), ValueError("RESOURCE_EXHAUSTED: x"), OSError(5, "EIO")],
+)
+def test_metadata_that_cannot_be_read_either_is_no_proof_of_damage(
+    three, tiny_model, mesh, monkeypatch, error
+):
+    checkpoints = Checkpoints(three)
+    monkeypatch.setattr(checkpoints._manager, "restore", _raises(error))
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "metadata", _raises(error))
+    with pytest.raises(type(error)) as raised:
+        checkpoints.restore({"params": abstract_params(tiny_model, mesh)})
+    checkpoints.close()
+    assert raised.value is error
+    assert {p.name for p in three.iterdir()} == {"1", "2", "3"}
 
 
 def test_one_more_array_in_the_optimiser_is_named_and_renames_nothing(

@@ -63,10 +63,11 @@ def on_decided_problems(correct: np.ndarray) -> np.ndarray:
     """`correct` [persona, problem, sample], NaN for all answers to a problem that has one NaN.
 
     An answer whose verdict is unknown would otherwise be missing under one persona only, and the
-    accuracies of two personas would be over different problems.
+    accuracies of two personas would be over different problems. Where every problem has a NaN, no
+    problem would be left: then an unknown answer counts as wrong, for all personas alike.
     """
     undecided = np.isnan(correct).any(axis=(0, 2), keepdims=True)
-    return np.where(undecided, np.nan, correct)
+    return np.nan_to_num(correct) if undecided.all() else np.where(undecided, np.nan, correct)
 
 
 def flip_rate_any(correct: np.ndarray) -> float:

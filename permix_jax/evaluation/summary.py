@@ -34,14 +34,11 @@ def summarise(
 
     A problem that has an answer whose verdict is unknown is left out of stability under every
     persona, and under none. `unknown_verdicts` counts such answers, `problems_left_out` their
-    problems.
+    problems. Where that is every problem, none is left out, and unknown answers count as wrong.
 
     Args:
       rows: of completions.jsonl, in the order in which they are written: problems, then role-play;
         by persona (problems: none first), then problem, then sample.
-
-    Raises:
-      ValueError: every problem has an answer whose verdict is unknown.
     """
     problems = [row for row in rows if row["task"] == "problems"]
     shape = (len(personas) + 1, -1, settings.samples)
@@ -74,16 +71,13 @@ def summarise(
 
 
 def _unknown_verdicts(graded: np.ndarray) -> dict[str, int]:
-    """How many there are in [persona, problem, sample]; raises ValueError as `summarise`."""
+    """How many there are in [persona, problem, sample], and how many problems that leaves out."""
     unknown = np.isnan(graded)
     left_out = unknown.any(axis=(0, 2))
-    if left_out.all():
-        raise ValueError(
-            f"each of the {len(left_out)} problems has an answer whose verdict is unknown "
-            f"({unknown.sum()} of {unknown.size} answers); raise rewards.item_seconds and evaluate "
-            "into another folder"
-        )
-    return {"unknown_verdicts": int(unknown.sum()), "problems_left_out": int(left_out.sum())}
+    return {
+        "unknown_verdicts": int(unknown.sum()),
+        "problems_left_out": 0 if left_out.all() else int(left_out.sum()),
+    }
 
 
 def _stability(

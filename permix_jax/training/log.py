@@ -54,8 +54,16 @@ def write_completions(
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSONL file; a last line cut off by a kill is left out."""
+    """The rows of a JSONL file; a last line cut off by a kill is left out.
+
+    Raises ValueError, naming file and line, where another line is not JSON.
+    """
     if not path.exists():
         return []
-    whole = path.read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+    rows = []
+    for number, line in enumerate(path.read_text().rpartition("\n")[0].splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}:{number}: not JSON; mend or remove that line") from None
+    return rows

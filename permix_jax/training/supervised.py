@@ -94,7 +94,8 @@ def train_distill(
         write_completions(config, workdir, step, rollouts.records)
         known = rollouts.correct[~np.isnan(rollouts.correct)]
         row = {
-            "teacher/accuracy": float(known.mean()) if known.size else 0.0,
+            **({"teacher/accuracy": float(known.mean())} if known.size else {}),
+            **{n: x for n, x in rollouts.metrics.items() if n.startswith("verifier/")},
             "completions/mean_length": rollouts.metrics["completions/mean_length"],
             "completions/clipped_ratio": rollouts.metrics["completions/clipped_ratio"],
             "time/rollout": rollouts.metrics["time/rollout"],

@@ -90,7 +90,9 @@ def test_a_problem_with_an_unknown_verdict_is_left_out_under_every_persona():
     assert plain["unknown_verdicts"] == plain["problems_left_out"] == 0
 
 
-def test_no_figures_where_every_problem_has_an_unknown_verdict():
+def test_unknown_answers_count_as_wrong_where_every_problem_has_one():
     unknown = with_unknown(("cook", 3), ("poet", 2), (None, 1), ("liar", 0))
-    with pytest.raises(ValueError, match=r"each of the 4 problems .* \(4 of 16 answers\)"):
-        summarise(unknown, PEOPLE, SETTINGS)
+    wrong = [row | {"correct": row["correct"] or 0.0} for row in unknown]
+    result, expected = (summarise(x, PEOPLE, SETTINGS)["stability"] for x in (unknown, wrong))
+    assert (result["unknown_verdicts"], result["problems_left_out"]) == (4, 0)
+    assert result | {"unknown_verdicts": 0} == expected

@@ -79,3 +79,9 @@ def test_a_kill_while_rewriting_leaves_the_old_file(tmp_path, monkeypatch, kille
     write_rows(path, [{"step": 3}])
     assert read_rows(path) == [{"step": 3}]
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2: not JSON; mend"):
+        read_rows(tmp_path / "metrics.jsonl")

@@ -70,7 +70,7 @@ def test_a_restore_without_memory_keeps_checkpoints_and_metrics(tmp_path, monkey
 
     kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "_restore", restore)
+        patch.setattr(Checkpoints, "_restored", restore)
         with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
             run(tmp_path, lambda state, step: None)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept

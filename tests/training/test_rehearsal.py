@@ -142,7 +142,7 @@ def test_prompts_of_the_task_of_a_file_or_ours(task, tmp_path):
     file.write_text(json.dumps({"prompt": "who are you ?"}) + "\n")
     assert [p.prompt for p in rehearsal_prompts(str(file), task)] == ["who are you ?"]
     file.write_text('{"text": "x"}\n')
-    with pytest.raises(ValueError, match=r"prompts.jsonl:1: there is no field 'prompt', only 'text'"):
+    with pytest.raises(ValueError, match=r"prompts.jsonl:1: there is no field .prompt."):
         rehearsal_prompts(str(file), task)
 
 
