@@ -66,7 +66,7 @@ def _array_damage(place: Path, name: str) -> str:
     store = {"driver": "ocdbt", "base": f"file://{place.absolute()}/", "path": f"{name}/"}
     try:
         array = ts.open({"driver": "zarr", "kvstore": store}, read=True, open=True).result()
-        steps = array.chunk_layout.read_chunk.shape
+        steps = array.chunk_layout.read_chunk.shape or ()  # None: a scalar
         axes = (range(0, size, step) for size, step in zip(array.shape, steps, strict=True))
         for corner in itertools.product(*axes):
             ends = (min(a + b, n) for a, b, n in zip(corner, steps, array.shape, strict=True))

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from permix_jax.checkpoints import Checkpoints, DamagedError, MisfitError, load_params
+from permix_jax.damage import find_damage
 from permix_jax.models.params import abstract_params, with_shardings
 from permix_jax.models.transformer import Decoder
 from permix_jax.sharding import make_mesh
@@ -172,6 +173,23 @@ def test_a_step_that_breaks_twice_is_set_aside_twice(three, tiny_model, tiny_par
         checkpoints.save(3, tiny_params)
         checkpoints.close()
     assert {p.name for p in three.iterdir()} == {"1", "2", "3", "corrupt-3", "corrupt-3-2"}
+
+
+def test_damage_of_the_optimiser_is_found_beside_its_scalars(
+    tmp_path, tiny_params, optimizer_state
+):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, tiny_params, optimizer_state)
+    checkpoints.wait()
+    assert find_damage(tmp_path / "2", None, True) == ""
+    file = largest_file(tmp_path / "2/optimizer")
+    file.write_bytes(file.read_bytes()[:-20])
+    step, _ = checkpoints.restore(
+        {"params": abstract(tiny_params), "optimizer": abstract(optimizer_state)}
+    )
+    checkpoints.close()
+    assert step == 1 and (tmp_path / "corrupt-2").is_dir()
 
 
 @pytest.mark.parametrize(
