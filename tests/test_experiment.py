@@ -109,8 +109,7 @@ def test_same_command_again_does_nothing_twice(permix, caplog):
     workdir, table = permix
     before = {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")}
     rows = metrics(workdir)
-    bound = {"distributed__wait_seconds": 60}  # how long processes wait makes no other run
-    config = load_config("permix.py", "tiny", eval__every=3, **bound)
+    config = load_config("permix.py", "tiny", eval__every=3)
     assert run(config, workdir, "permix", "tiny") == table
     assert "to do: nothing but the report" in caplog.messages
     assert {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")} == before

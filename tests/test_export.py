@@ -126,7 +126,7 @@ def test_the_model_card_says_what_was_done_and_what_came_out(folder, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     evaluation = json.loads((folder / "full/eval/2/stability.json").read_text())
     assert "PerMix-RLVR (arXiv 2604.08986)" in card and "75% of the prompts" in card
-    assert f"{evaluation['pss']:.3f}" in card and "role-play" in card
+    assert f"{evaluation['accuracy_mean']:.3f}" in card and "role-play" in card
     assert "after 40 steps of SFT" in card and "--config=configs/permix.py:tiny" in card
     assert str(folder) not in card
     fields = json.loads((tmp_path / "out/permix_config.json").read_text())

@@ -52,7 +52,7 @@ def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     again = start()
     assert again.returncode == 0, again.stderr
-    assert "checkpoints/5 is unreadable" in again.stderr
+    assert "checkpoints/5: damaged (" in again.stderr
     assert "corrupt-5" in again.stderr
     assert (folder / "checkpoints/corrupt-5").is_dir()
     assert_same_run(folder, uninterrupted)

@@ -76,4 +76,4 @@ def test_real_solutions_end_in_the_answer(real_problems, name, answer_format):
         text = worked(given, answer_format)
         assert grade_answer(text, given) == 1.0, given.id
         if answer_format == "hashes":
-            assert text.endswith(f"\n#### {given.answer}")
+            assert text.endswith(f"\n#### {given.answer.strip()}")

@@ -53,7 +53,7 @@ def write_comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Pa
     """Writes report.json, report.md, report.html and the charts as PNG files.
 
     These are robustness_fidelity.png, left out without role-play fidelity, pss_over_steps.png and
-    accuracy_by_persona.png.
+    accuracy_by_persona.png. The first two are left out, too, where no run has a defined PSS.
 
     Args:
       comparison: what `compare_runs` gives for the runs.
