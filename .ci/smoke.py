@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from permix_jax.training.log import without_clocks
+
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, KILLED_AT = 6, 4
 CONFIG = [
@@ -26,7 +28,6 @@ CONFIG = [
     "--config.eval.batch_size=16",
     "--config.eval.kl_responses=16",
 ]
-CLOCK = ("time/rollout", "time/reward", "time/update", "tokens_per_second")
 
 
 def main() -> None:
@@ -115,7 +116,7 @@ def require_same(run: Path, other: Path) -> None:
 
 def metrics(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: x for name, x in row.items() if name not in CLOCK} for row in rows]
+    return without_clocks(rows)
 
 
 def require_same_answers(folder: Path, other: Path) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from permix_jax.training.log import read_rows
+from permix_jax.training.log import read_rows, without_clocks
 
 
 class Place(NamedTuple):
@@ -59,14 +59,6 @@ def differences(reference: Place, other: Place) -> list[str]:
         f"config.json, {line}" for line in row_differences([configs[0]], [configs[1]], "base")
     ]
     return found
-
-
-def without_clocks(rows: Sequence[Mapping]) -> list[dict]:
-    """Metrics without the figures that a clock made."""
-    return [
-        {k: v for k, v in row.items() if not k.startswith("time/") and k != "tokens_per_second"}
-        for row in rows
-    ]
 
 
 def row_differences(rows: Sequence[Mapping], wanted: Sequence[Mapping], *besides: str) -> list[str]:

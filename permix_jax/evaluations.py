@@ -35,6 +35,7 @@ from permix_jax.evaluation.likelihood import Reference
 from permix_jax.evaluation.report.evaluation import write_evaluation_report
 from permix_jax.evaluation.results import read_json
 from permix_jax.evaluation.without_judge import measure_without_judge
+from permix_jax.field_rules import fixed_fields
 from permix_jax.fields import differing_fields, filled_up
 from permix_jax.models.params import without_lora
 from permix_jax.models.policy import Policy
@@ -48,7 +49,7 @@ from permix_jax.training.stop import StopRequest
 from permix_jax.workdir import cache_folder, config_at_start
 
 # What computes a policy, but does not decide which one it is.
-_HOW = {"dtype", "param_dtype", "base_dtype", "remat", "head_chunk", "ignore_fields"}
+_HOW = {"dtype", "param_dtype", "base_dtype"}
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,8 @@ def _require_same_policy(
     A field that is newer than the run is not compared.
     """
 
-    def deciding(whole: dict) -> dict:
+    def deciding(config: dict) -> dict:
+        whole = fixed_fields(config)
         kept = {part: whole[part] for part in parts}
         for part in ("model", "lora"):
             kept[part] = {name: x for name, x in whole[part].items() if name not in _HOW}

@@ -75,6 +75,20 @@ def read_json(path: Path, remedy: str) -> Any:
         raise ValueError(f"{path}: not JSON in UTF-8 ({error})") from None
 
 
+def json_rows(text: str, path: Path) -> list[Any]:
+    """The values of JSON Lines, without blank ones. Raises ValueError that names file and line."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}:{number}: not JSON; mend or remove that line ({error.msg})"
+                ) from None
+    return rows
+
+
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
     """As `read_json`; ValueError too where the file holds anything but a JSON object."""
     content = read_json(path, remedy)

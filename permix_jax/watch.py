@@ -269,10 +269,11 @@ def _answers(address: str) -> bool:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _on_abort(_signal: int) -> None:
-    _before_abort()
+    if _before_abort:
+        _before_abort()
 
 
-_before_abort: Callable[[], None] = lambda: None  # noqa: E731
+_before_abort: Callable[[], None] | None = None
 
 
 def before_abort(function: Callable[[], None]) -> None:

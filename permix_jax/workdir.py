@@ -14,7 +14,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from permix_jax.field_rules import CHANGEABLE, fixed_fields
+from permix_jax.field_rules import fixed_fields
 from permix_jax.fields import differing_fields, filled_up, flat_fields
 from permix_jax.files import read_json, write_json
 
@@ -92,9 +92,7 @@ def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, l
             f"another {option}, or set these fields as they were"
         )
     old, new = flat_fields(theirs), flat_fields(config)
-    pairs = {field: [old.get(field), new.get(field)] for field in CHANGEABLE}
-    changes = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
-    changes |= {field: [None, value] for field, value in new.items() if field not in old}
+    changes = {f: [old.get(f), value] for f, value in new.items() if old.get(f) != value}
     if "train.steps" in changes:
         _require_possible_steps(workdir, config, *changes["train.steps"], option)
     return changes

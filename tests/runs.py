@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from permix_jax.checkpoints import Checkpoints
-from permix_jax.training.log import MetricsLog
+from permix_jax.training.log import MetricsLog, without_clocks
 
 ROOT = Path(__file__).parent.parent
 FULL = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(
     not (FULL.exists() and stat.S_ISCHR(FULL.stat().st_mode)), reason="no device /dev/full here"
 )
-TIMINGS = ("time/rollout", "time/reward", "time/update", "tokens_per_second")
 
 
 def load_config(file: str, preset: str, **fields):
@@ -47,7 +46,7 @@ def train(*args: str, cwd: Path, env: dict[str, str] | None = None, program: str
 def metrics(workdir: Path) -> list[dict]:
     """The rows of metrics.jsonl without the figures that a clock made."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+    return without_clocks(rows)
 
 
 _STRIKE = """

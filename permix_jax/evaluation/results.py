@@ -1,6 +1,5 @@
 """Reads what a run left in its workdir."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +32,7 @@ def read_json(path: Path) -> dict:
 
 def read_jsonl(path: Path) -> list[dict]:
     """One dict a line; a missing file is empty. Raises ValueError with file:line."""
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: not JSON ({error.msg})") from None
-    return rows
+    return files.json_rows(path.read_text("utf-8"), path) if path.is_file() else []
 
 
 def read_evaluations(workdir: Path) -> list[Evaluation]:

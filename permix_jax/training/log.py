@@ -1,13 +1,13 @@
 """What a run writes beside its checkpoints: metrics as JSON lines and for TensorBoard."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from permix_jax.distributed import is_main
-from permix_jax.files import append, write_rows
+from permix_jax.files import append, json_rows, write_rows
 from permix_jax.training.tensorboard import Events, events_path
 
 
@@ -58,12 +58,12 @@ def read_rows(path: Path) -> list[dict]:
 
     Raises ValueError, naming file and line, where another line is not JSON.
     """
-    if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text().rpartition("\n")[0].splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"{path}:{number}: not JSON; mend or remove that line") from None
-    return rows
+    return json_rows(path.read_text("utf-8").rpartition("\n")[0], path) if path.exists() else []
+
+
+def without_clocks(rows: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The metrics that a run which is made again has again."""
+    return [
+        {k: x for k, x in row.items() if not k.startswith("time/") and k != "tokens_per_second"}
+        for row in rows
+    ]

@@ -121,7 +121,9 @@ def make_step(
 
 def _unless(nothing: jax.Array, old, new):
     """`new`, or `old` where the bool scalar `nothing` is True; the learning rate's count is new."""
-    is_rate = lambda x: isinstance(x, optax.ScaleByScheduleState)  # noqa: E731
+
+    def is_rate(x) -> bool:
+        return isinstance(x, optax.ScaleByScheduleState)
 
     def one(old, new):
         return new if is_rate(new) else jnp.where(nothing, old, new)

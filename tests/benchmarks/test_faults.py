@@ -23,13 +23,13 @@ from fault_compare import (
     differences,
     read_arrays,
     row_differences,
-    without_clocks,
 )
 from fault_player import Player
 from fault_runs import half_removed, harm
 from faults import CONTROL, Outcome, campaign_table
 
 from permix_jax.checkpoints import Checkpoints
+from permix_jax.training.log import without_clocks
 
 # ---- cases ---------------------------------------------------------------------------------------
 
