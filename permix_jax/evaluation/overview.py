@@ -65,12 +65,17 @@ def overview(evaluation: Evaluation) -> str:
 
 def left_out_lines(stabilities: Mapping[str, Mapping]) -> list[str]:
     """A line for each policy, "" or a name, that has unknown verdicts; of its stability.json."""
-    return [
-        f"{policy}{': ' if policy else ''}{count} answers without a verdict; the problems with one "
-        f"({figures['problems_left_out']}) are left out for every persona"
-        for policy, figures in stabilities.items()
-        if (count := figures.get("unknown_verdicts", 0))
-    ]
+    lines = []
+    for policy, figures in stabilities.items():
+        if count := figures.get("unknown_verdicts", 0):
+            left_out = figures["problems_left_out"]
+            what = f"the problems with one ({left_out}) are left out for every persona"
+            if not left_out:
+                what = "every problem has one, so they count as wrong"
+            lines.append(
+                f"{policy}{': ' if policy else ''}{count} answers without a verdict; {what}"
+            )
+    return lines
 
 
 # ---- tables of one policy, named "", or of several: policy -> the content of its JSON file ------

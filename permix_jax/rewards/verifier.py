@@ -127,15 +127,11 @@ class Verifier:
     def _retried(
         self, found: dict[Undecided, tuple[Verdict, int]]
     ) -> dict[Undecided, tuple[Verdict, int]]:
-        """Those whose verdict is unknown, each with a deadline of its own, but for what had it."""
-        pairs = [
-            pair
+        """Those whose verdict is unknown, each graded alone, but for what was so already."""
+        return {
+            pair: (*self._pool.grade([pair], math.inf, RETRY_PATIENCE), RETRY_PATIENCE)
             for pair, (verdict, patience) in found.items()
             if verdict in _UNKNOWN and patience < RETRY_PATIENCE
-        ]
-        verdicts = self._pool.grade(pairs, math.inf, RETRY_PATIENCE) if pairs else []
-        return {
-            pair: (verdict, RETRY_PATIENCE) for pair, verdict in zip(pairs, verdicts, strict=True)
         }
 
     def _remember(self, found: dict[Undecided, tuple[Verdict, int]]) -> None:

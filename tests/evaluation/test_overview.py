@@ -70,6 +70,10 @@ def test_what_has_no_verdict_is_said(folder):
     assert f"\n{said}\n" in overview(of)
     lines = summary_table({"base": (of.stability, None)}).splitlines()
     assert f"base: {said}" in lines and max(map(len, lines)) <= 110
+    of.stability.update(problems_left_out=0)
+    assert "4 answers without a verdict; every problem has one, so they count as wrong" in overview(
+        of
+    )
 
 
 def test_several_policies_share_a_table(folder):
