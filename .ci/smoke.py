@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from permix_jax.training.log import without_clocks
+from permix_jax.train.log import without_clocks
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, KILLED_AT = 6, 4

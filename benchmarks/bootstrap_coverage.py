@@ -15,10 +15,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import numpy as np
 from scipy.stats import bootstrap, multivariate_normal
 
-from permix_jax.evaluation.judge_free import agreement, gain_per_token, identification
-from permix_jax.evaluation.paired import Graded, compare_over_seeds, compare_policies
-from permix_jax.evaluation.stability import figures, pss_min_over_max, stability
-from permix_jax.evaluation.statistics import bootstrap_weights, percentile_interval, pooled_means
+from permix_jax.stats.identification import agreement, gain_per_token, identification
+from permix_jax.stats.paired import Graded, compare_over_seeds, compare_policies
+from permix_jax.stats.stability import figures, pss_min_over_max, stability
+from permix_jax.stats.statistics import bootstrap_weights, percentile_interval, pooled_means
 
 # Name, accuracies of the personas, problems. Plain accuracy is their mean.
 WORLDS = (

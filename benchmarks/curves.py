@@ -19,7 +19,7 @@ from ratios import OURS, spread
 from run import IMPLEMENTATIONS
 from settings import SMOLLM2, TINY_SETTINGS, Setting
 
-from permix_jax.evaluation.tables import text_table
+from permix_jax.report.tables import text_table
 
 BASE = Setting({**SMOLLM2, "num_hidden_layers": 4}, 4, 8, 128, 64)
 AXES = {

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from settings import SETTINGS, TINY_SETTINGS, Setting, lengths
 
-from permix_jax.evaluation.tables import text_table
-from permix_jax.models.huggingface import config_from_hf
+from permix_jax.core.sharding import make_mesh
+from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.models.params import create_params
 from permix_jax.models.transformer import Decoder
+from permix_jax.report.tables import text_table
 from permix_jax.rollout import sampler
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import make_mesh
 
 END, OTHER = 1, 2
 HALVINGS = (0, 1, 2, 3)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from permix_jax.randomness import generator
+from permix_jax.core.randomness import generator
 
 SFT, GRPO, SAVE, EVALUATION, REPORT = "SFT", "GRPO", "save", "evaluation", "report"
 PHASES = (SFT, GRPO, SAVE, EVALUATION, REPORT)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from permix_jax.training.log import read_rows, without_clocks
+from permix_jax.train.log import read_rows, without_clocks
 
 
 class Place(NamedTuple):

@@ -29,7 +29,7 @@ from fault_compare import Place, differences  # noqa: E402
 from fault_player import Player  # noqa: E402
 from fault_runs import Disk, Run, phase_lengths  # noqa: E402
 
-from permix_jax.evaluation.tables import text_table  # noqa: E402
+from permix_jax.report.tables import text_table  # noqa: E402
 
 _FIRST_LIMIT = 3600.0  # seconds of the first run, which compiles
 _SHOWN = 5  # of the things that differ in a case

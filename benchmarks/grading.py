@@ -16,11 +16,11 @@ from pathlib import Path
 from math_verify import parse, verify
 from verifier_math import REWRITERS
 
-from permix_jax.json_lines import read_rows
+from permix_jax.core.json_lines import read_rows
+from permix_jax.core.problem import Problem, Undecided
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.rewards.pool import Pool
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.tasks.problem import Problem, Undecided
 
 _KINDS = ["gold"] * 4 + ["rewritten"] * 3 + ["of another problem"] * 2 + ["unfinished"]
 

@@ -23,11 +23,11 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from permix_jax.core.sharding import make_mesh
+from permix_jax.formats.huggingface import config_from_hf, config_to_hf, weights
+from permix_jax.formats.weights import Checkpoint, load_weights, write_weights
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.huggingface import config_from_hf, config_to_hf, weights
 from permix_jax.models.transformer import Decoder
-from permix_jax.models.weights import Checkpoint, load_weights, write_weights
-from permix_jax.sharding import make_mesh
 
 _LAYERS, _FILES = 16, 5
 

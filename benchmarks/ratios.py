@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from permix_jax.evaluation.tables import text_table
+from permix_jax.report.tables import text_table
 
 OURS = "permix"
 # Name of a quantity in the table, the unit it is printed in, and whether more of it is better.

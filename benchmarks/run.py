@@ -26,7 +26,7 @@ from processes import Process, make_environment
 from ratios import OURS, ratios, shares_of_limit, summarize, table
 from settings import SETTINGS, TINY_SETTINGS, Setting
 
-from permix_jax.workdir import cache_folder
+from permix_jax.app.workdir import cache_folder
 
 
 class Implementation(NamedTuple):

@@ -19,9 +19,9 @@ from permix_jax.planning.environment import compile_for_tpu
 
 compile_for_tpu()  # before JAX is imported
 
-from permix_jax.evaluation.tables import markdown_table, table  # noqa: E402
+from permix_jax.app.workdir import cache_folder  # noqa: E402
 from permix_jax.planning.plan import least_seconds  # noqa: E402
-from permix_jax.workdir import cache_folder  # noqa: E402
+from permix_jax.report.tables import markdown_table, table  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SLICES = {8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}

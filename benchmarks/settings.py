@@ -5,7 +5,7 @@ import random
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
-from permix_jax.models.published import CONFIGS
+from permix_jax.formats.published import CONFIGS
 
 SMOLLM2 = CONFIGS["HuggingFaceTB/SmolLM2-135M-Instruct"]
 TINY = {

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from permix_jax.json_lines import read_rows
+from permix_jax.core.json_lines import read_rows
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.tasks.problem import Problem
 
 _FILES = (
     "math/train.jsonl.gz", "math/test_minus_math500.jsonl.gz", "math/math500_test.jsonl",

@@ -11,7 +11,7 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
-from permix_jax.fields import did_you_mean
+from permix_jax.core.fields import did_you_mean
 
 
 def get_config(preset: str = "") -> ConfigDict:

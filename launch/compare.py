@@ -10,8 +10,8 @@ Prints a row for each method (mean over its seeds) and the paired difference per
 from collections.abc import Sequence
 from pathlib import Path
 
-from permix_jax.cli import Parser, fail
-from permix_jax.next_steps import after_comparison
+from permix_jax.app.cli import Parser, fail
+from permix_jax.app.next_steps import after_comparison
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     a = parser.parse_args(argv)
 
-    from permix_jax.evaluation.report.comparison import compare
+    from permix_jax.report.comparison_page import compare
 
     try:
         print(compare(a.workdirs, a.out, a.competence))

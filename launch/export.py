@@ -12,8 +12,8 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # weights go through host memory; no accelerator is needed
 
-from permix_jax.cli import Parser, fail
-from permix_jax.next_steps import after_export
+from permix_jax.app.cli import Parser, fail
+from permix_jax.app.next_steps import after_export
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--adapter", action="store_true", help="LoRA adapters alone, as a PEFT folder")
     a = parser.parse_args(argv)
 
-    from permix_jax.export import export
+    from permix_jax.app.export import export
 
     try:
         export(a.workdir, a.out, a.step, a.dtype, a.adapter)

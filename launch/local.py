@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from permix_jax.cli import Parser
+from permix_jax.app.cli import Parser
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 

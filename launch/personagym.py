@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from permix_jax.cli import changed_fields, launch
-from permix_jax.field_rules import require_read
+from permix_jax.app.cli import changed_fields, launch
+from permix_jax.core.field_rules import require_read
 
 _STEP = flags.DEFINE_integer(
     "step", None, "N: checkpoint of the run; 0: its base; default: the newest", lower_bound=0
@@ -25,8 +25,8 @@ _OUT = flags.DEFINE_string("out", None, "DIR: of answers and scores; must be nam
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.evaluations import config_of_model
-    from permix_jax.personagym import personagym_of_model, personagym_of_run
+    from permix_jax.app.evaluations import config_of_model
+    from permix_jax.app.personagym_run import personagym_of_model, personagym_of_run
 
     asked = config_of_model(config, _MODEL.value) if _MODEL.value else config
     require_read([asked.to_dict()], changed_fields(), "personagym")

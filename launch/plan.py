@@ -13,8 +13,8 @@ compile_for_tpu()  # before JAX is imported
 
 from absl import flags  # noqa: E402
 
-from permix_jax.cli import changed_fields, config_arguments, launch  # noqa: E402
-from permix_jax.field_rules import require_read  # noqa: E402
+from permix_jax.app.cli import changed_fields, config_arguments, launch  # noqa: E402
+from permix_jax.core.field_rules import require_read  # noqa: E402
 
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "v5e:4x4", "CHIP:SHAPE: TPU slice, such as v5e:4x4 or v5p:2x2x2"
@@ -22,10 +22,10 @@ _TOPOLOGY = flags.DEFINE_string(
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.next_steps import after_planning
+    from permix_jax.app.next_steps import after_planning
+    from permix_jax.app.workdir import cache_folder
     from permix_jax.planning.plan import make_plan
-    from permix_jax.planning.report import plan_report
-    from permix_jax.workdir import cache_folder
+    from permix_jax.planning.plan_table import plan_report
 
     require_read([config.to_dict()], changed_fields(), "plan")
     plan = make_plan(config, _TOPOLOGY.value, cache_folder())

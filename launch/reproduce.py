@@ -13,15 +13,15 @@ from pathlib import Path
 
 from absl import flags
 
-from permix_jax.cli import changed_fields, config_arguments, launch
+from permix_jax.app.cli import changed_fields, config_arguments, launch
 
 _OUT = flags.DEFINE_string("out", None, "DIR: of the comparison; default: runs/<config>-<preset>")
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.next_steps import after_reproduction
+    from permix_jax.app.next_steps import after_reproduction
+    from permix_jax.core.stop import Stopped
     from permix_jax.reproduction.reproduce import reproduce
-    from permix_jax.training.stop import Stopped
 
     out = Path(_OUT.value) if _OUT.value else workdir
     try:

@@ -8,11 +8,11 @@ The same command again goes on where the last one stopped; another config needs 
 It ends with a table, a report, and what to do next.
 """
 
-from permix_jax.cli import changed_fields, config_arguments, launch
+from permix_jax.app.cli import changed_fields, config_arguments, launch
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.experiment import run
+    from permix_jax.app.experiment import run
 
     print(run(config, workdir, name, preset, changed_fields(), arguments=config_arguments()))
 

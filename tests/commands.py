@@ -12,7 +12,7 @@ from unittest import mock
 from absl import flags
 from runs import ROOT
 
-from permix_jax import cli
+from permix_jax.app import cli
 
 
 def answer(command: str, *, help_wanted: bool = False) -> str:

@@ -16,10 +16,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from permix_jax.core.sharding import make_mesh  # noqa: E402
 from permix_jax.models.config import ModelConfig  # noqa: E402
 from permix_jax.models.params import create_params  # noqa: E402
 from permix_jax.models.transformer import Decoder  # noqa: E402
-from permix_jax.sharding import make_mesh  # noqa: E402
 
 TINY = ModelConfig(
     vocab_size=48,

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from permix_jax.checkpoints import Checkpoints
-from permix_jax.training.log import MetricsLog, without_clocks
+from permix_jax.train.checkpoints import Checkpoints
+from permix_jax.train.log import MetricsLog, without_clocks
 
 ROOT = Path(__file__).parent.parent
 FULL = Path("/dev/full")
@@ -64,7 +64,7 @@ sys.argv[0] = {script!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 # A row of metrics; of the tiny config, SFT writes 120, then GRPO 6.
-METRICS_ROW = "permix_jax.training.log:MetricsLog.write"
+METRICS_ROW = "permix_jax.train.log:MetricsLog.write"
 GRADED_BATCH = "permix_jax.evaluation.graded_rows:GradedRows.append"
 
 

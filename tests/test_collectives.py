@@ -11,12 +11,12 @@ from hlo import collectives, in_loops
 from jax.sharding import NamedSharding
 from runs import load_config
 
+from permix_jax.core.sharding import make_mesh, shard_rows, spec
 from permix_jax.models.params import create_params, param_shardings
-from permix_jax.planning.programs import abstract_arguments, bytes_per_chip
+from permix_jax.planning.compiled import abstract_arguments, bytes_per_chip
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling, draw
-from permix_jax.sharding import make_mesh, shard_rows, spec
-from permix_jax.training.programs import grpo_programs
+from permix_jax.train.programs import grpo_programs
 
 MODEL = small_decoder(tie_embeddings=False)
 SAMPLING, END_TOKENS = Sampling(8, temperature=0.9), (3, 7, 11)

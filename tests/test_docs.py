@@ -10,10 +10,10 @@ import pytest
 from commands import parsed
 from runs import ROOT, load_config
 
-from permix_jax.config import require_valid
-from permix_jax.evaluations import config_of_model
-from permix_jax.field_rules import require_read
-from permix_jax.fields import flat_fields
+from permix_jax.app.evaluations import config_of_model
+from permix_jax.app.validation import require_valid
+from permix_jax.core.field_rules import require_read
+from permix_jax.core.fields import flat_fields
 from permix_jax.reproduction.methods import jobs_of
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ import pytest
 from commands import answer, parsed
 from runs import ROOT, load_config, train
 
-from permix_jax.config import require_valid
+from permix_jax.app.validation import require_valid
 
 SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.py"))
 TRAIN = "launch/train.py"
@@ -33,7 +33,9 @@ def test_flags_are_listed_with_their_defaults():
 
 
 def test_help_and_mistakes_need_no_jax():
-    program = "import sys, permix_jax.cli, permix_jax.next_steps; print('jax' in sys.modules)"
+    program = (
+        "import sys, permix_jax.app.cli, permix_jax.app.next_steps; print('jax' in sys.modules)"
+    )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
 

@@ -9,7 +9,7 @@ from execute import execute, parameters_at
 from random_model import write_model
 from runs import ROOT
 
-from permix_jax.files import write_rows
+from permix_jax.core.files import write_rows
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -12,27 +12,28 @@ import numpy as np
 import pytest
 from runs import load_config
 
-from permix_jax.build import build_task, drop_overlong, eval_settings, kl_settings
-from permix_jax.config import require_valid
-from permix_jax.evaluation import divergence, generate, likelihood
+from permix_jax.app.build import build_task, drop_overlong, eval_settings, kl_settings
+from permix_jax.app.policies import build_policy
+from permix_jax.app.validation import require_valid
+from permix_jax.core.sharding import make_mesh, row_shards
+from permix_jax.core.stop import StopRequest
+from permix_jax.evaluation import divergence, likelihood
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.evaluate import evaluate
+from permix_jax.evaluation.judge_free import JudgeFreeSettings, measure_without_judge
 from permix_jax.evaluation.likelihood import Reference
-from permix_jax.evaluation.personagym import answering, model_judge
-from permix_jax.evaluation.personagym.benchmark import Question
-from permix_jax.evaluation.personagym.judges import ModelJudge
-from permix_jax.evaluation.personagym.prompts import Prompt
-from permix_jax.evaluation.without_judge import JudgeFreeSettings, measure_without_judge
 from permix_jax.models.params import create_params
-from permix_jax.policies import build_policy
+from permix_jax.personagym import answering, model_judge
+from permix_jax.personagym.benchmark import Question
+from permix_jax.personagym.judge_prompts import Prompt
+from permix_jax.personagym.judges import ModelJudge
 from permix_jax.rewards.verifier import Verifier
+from permix_jax.rollout import generate
 from permix_jax.rollout.sampler import Completions
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import make_mesh, row_shards
-from permix_jax.tasks.latent_style import PERSONAS
-from permix_jax.training import base, grpo, rehearsal, rollouts, supervised
-from permix_jax.training.sft import SFTBatch
-from permix_jax.training.stop import StopRequest
+from permix_jax.tasks.embedded_world import PERSONAS
+from permix_jax.train import base, grpo, rehearsal, rollouts, supervised
+from permix_jax.train.sft import SFTBatch
 
 ODD = {
     "mesh__data": 8,

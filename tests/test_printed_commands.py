@@ -8,7 +8,7 @@ from commands import executed, next_of, parsed
 from random_model import write_model
 from runs import ROOT, load_config
 
-from permix_jax.experiment import run
+from permix_jax.app.experiment import run
 
 SMALL = {
     "task.num_test": 2,

@@ -1,4 +1,4 @@
-"""This project: `permix_jax.training.grpo.train_grpo`, one step for each line (protocol.py).
+"""This project: `permix_jax.train.grpo.train_grpo`, one step for each line (protocol.py).
 
 Rollout: `RolloutWorker.sample`, from problems and personas to tokens and texts. Update: the rest of
 the step. A row ends where its draw is replaced by the end token; all other draws of that token
@@ -18,19 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from protocol import END, PAD, Session, compile_seconds, reward, tokenizer
 
-from permix_jax.models.huggingface import config_from_hf
+from permix_jax.core.keys import key
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Problem, Task
+from permix_jax.core.sharding import make_mesh
+from permix_jax.core.stop import StopRequest
+from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.models.params import create_params
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
-from permix_jax.personas.persona import Persona
-from permix_jax.randomness import key
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout import sampler
-from permix_jax.sharding import make_mesh
-from permix_jax.tasks.problem import Problem, Task
-from permix_jax.training.grpo import train_grpo
-from permix_jax.training.rollouts import RolloutWorker
-from permix_jax.training.stop import StopRequest
+from permix_jax.train.grpo import train_grpo
+from permix_jax.train.rollouts import RolloutWorker
 
 ROOT = Path(__file__).parents[2]
 STEPS = 100  # more than will be asked for

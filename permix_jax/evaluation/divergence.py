@@ -7,18 +7,19 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from permix_jax.distributed import is_main
-from permix_jax.evaluation.generate import Batch, generate
+from permix_jax.core.distributed import is_main
+from permix_jax.core.files import write_json
+from permix_jax.core.keys import key
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Problem, Task
+from permix_jax.core.progress import KL, Progress
+from permix_jax.core.randomness import generator
+from permix_jax.core.sharding import shard_rows, to_host
 from permix_jax.evaluation.likelihood import token_logprobs
-from permix_jax.files import write_json
 from permix_jax.models.policy import Policy
-from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
-from permix_jax.progress import KL, Progress
-from permix_jax.randomness import generator, key
+from permix_jax.rollout.generate import Batch, generate
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.sharding import shard_rows, to_host
-from permix_jax.tasks.problem import Problem, Task
 
 
 class KlSettings(NamedTuple):

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from permix_jax.distributed import gather, is_main, on_main, own_part
-from permix_jax.evaluation.generate import Answer, answers_of, generate, prompts_per_batch
+from permix_jax.core.distributed import gather, is_main, on_main, own_part
+from permix_jax.core.files import write_json
+from permix_jax.core.keys import key
+from permix_jax.core.persona import EVAL_SETS, Persona
+from permix_jax.core.problem import Problem, Task
+from permix_jax.core.progress import EVALUATION, Progress
 from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
-from permix_jax.evaluation.summary import summarise
-from permix_jax.files import write_json
 from permix_jax.models.policy import Policy
-from permix_jax.personas.persona import EVAL_SETS, Persona
 from permix_jax.personas.prompts import render_all
-from permix_jax.progress import EVALUATION, Progress
-from permix_jax.randomness import key
 from permix_jax.rewards.verifier import Grades, Verifier, join_grades
+from permix_jax.rollout.generate import Answer, answers_of, generate, prompts_per_batch
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.tasks.problem import Problem, Task
+from permix_jax.stats.summary import summarise
 
 
 @dataclass(frozen=True)

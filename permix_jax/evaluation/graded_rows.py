@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from permix_jax.distributed import is_main
-from permix_jax.field_rules import fixed_fields
-from permix_jax.fields import differing_fields
-from permix_jax.files import append, read_json, write_json
+from permix_jax.core.distributed import is_main
+from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.fields import differing_fields
+from permix_jax.core.files import append, read_json, write_json
 
 
 class Key(NamedTuple):

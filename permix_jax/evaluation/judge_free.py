@@ -1,226 +1,240 @@
-"""Persona fidelity without a judge, from likelihoods under a frozen reference model.
+"""Persona fidelity of an evaluation's responses, without a judge: judge_free.json."""
 
-Axes: R response, C candidate persona (column 0 the response's own), T token.
-
-Every interval takes whole clusters of responses as its unit, because answers of one persona, or
-to one question, are alike. `cluster` [R] says which: the persona where the personas are many and
-stand for others (PersonaGym: 200, each with questions of its own), the question where a fixed set
-of personas all answer the same questions. Shares and gains have the linearised variance over
-clusters and Student's t, which the bootstrap over clusters approaches when they are many and
-falls short of when they are few.
-"""
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
-from scipy.stats import pointbiserialr
 
-from permix_jax.evaluation.statistics import (
-    bootstrap_weights,
-    percentile_interval,
-    require_axes,
-    wilson_limits,
+from permix_jax.core.distributed import is_main, on_main
+from permix_jax.core.files import write_json
+from permix_jax.core.persona import Persona
+from permix_jax.core.randomness import generator
+from permix_jax.evaluation.graded_rows import claim_folder
+from permix_jax.evaluation.likelihood import (
+    Reference,
+    Response,
+    log_likelihoods,
+    response_tokens,
 )
-from permix_jax.randomness import generator
+from permix_jax.evaluation.results import read_jsonl
+from permix_jax.stats.identification import (
+    agreement,
+    draw_candidates,
+    gain_per_token,
+    identification,
+    identified,
+)
+from permix_jax.stats.style_distance import style_distance
+
+FOLDER, FILE = "judge_free", "judge_free.json"
 
 
-def draw_candidates(own: np.ndarray, personas: int, k: int, seed: int) -> np.ndarray:
-    """Which personas each response is scored under, int [R, k]: its own first, then k - 1 others.
+@dataclass(frozen=True)
+class JudgeFreeSettings:
+    """How fidelity is measured; `questions` of each kind are scored (0: all)."""
 
-    Row r is a pure function of (seed, r, own[r]): it does not depend on the other responses.
+    seed: int
+    candidates: int
+    questions: int
+    resamples: int
+
+
+class Likelihoods(NamedTuple):
+    """What the reference makes of R responses, those without a token left out.
+
+    kept: [R] their numbers. own: [R] number of the persona. tokens: [R]. logp: [R, C], column 0
+    the own persona's. plain: [R]. empty: how many were left out.
+    """
+
+    kept: np.ndarray
+    own: np.ndarray
+    tokens: list[list[int]]
+    logp: np.ndarray
+    plain: np.ndarray
+    empty: int
+
+    def among(self, chosen: np.ndarray) -> "Likelihoods":
+        """Those of the responses whose number is `chosen`, bool [number of all responses]."""
+        at = np.flatnonzero(chosen[self.kept])
+        tokens = [self.tokens[i] for i in at]
+        empty = int(chosen.sum()) - len(at)
+        return Likelihoods(
+            self.kept[at], self.own[at], tokens, self.logp[at], self.plain[at], empty
+        )
+
+
+def claim(folder: Path, reference: str, settings: JudgeFreeSettings) -> bool:
+    """Whether the folder's judge_free.json is there already.
+
+    Raises ValueError where it, or what was scored for it, is of another reference or settings.
+    """
+    identity = {"reference": reference, "seed": settings.seed, "candidates": settings.candidates}
+    identity["questions"] = settings.questions
+    at = folder / FOLDER
+    claim_folder(at, identity, remedy=f"remove {at} and {folder / FILE}")
+    return (folder / FILE).exists()
+
+
+def measure_without_judge(
+    reference: Reference,
+    personas: Sequence[Persona],
+    settings: JudgeFreeSettings,
+    folders: Sequence[Path],
+) -> None:
+    """Writes judge_free.json into each folder of a whole evaluation that has none yet.
+
+    What is scored is in `judge_free/` at once: after a kill it is not scored again.
 
     Args:
-      own: [R] index of each response's persona, below `personas`.
-      k: candidates, 2 to `personas`.
+      personas: those of the evaluations, all of which are candidates.
+
+    Raises:
+      ValueError: a folder whose figures are of another reference, or with other settings.
+      OSError: the disk is full; what was written stays.
     """
-    own = np.asarray(own)
-    require_axes("own", own, "response")
-    if not 2 <= k <= personas:
-        raise ValueError(f"k is {k}: choose 2 to {personas} candidates, the number of personas")
-    if not ((own >= 0) & (own < personas)).all():
-        raise ValueError(f"own must be in 0..{personas - 1}, got {own.min()}..{own.max()}")
-    rows = []
-    for index, persona in enumerate(own):
-        others = generator(seed, "identification", index).permutation(personas - 1)[: k - 1]
-        rows.append([persona, *(others + (others >= persona))])
-    return np.array(rows)
+    reference = replace(reference, get_params=cache(reference.get_params))
+    for folder in folders:
+        if not on_main(partial(claim, folder, reference.name, settings)):
+            rows = read_jsonl(folder / "completions.jsonl")
+            result = judge_free_figures(rows, reference, personas, settings, folder)
+            if is_main():
+                write_json(folder / FILE, result)
 
 
-def sum_tokens(logprobs: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Log-probability of each response, [..., T] with mask [..., T] -> [...]; float64 sums.
-
-    What stands outside the mask is not read. The end-of-sequence token belongs inside.
-    """
-    return np.where(mask, logprobs, 0.0).sum(axis=-1, dtype=np.float64)
-
-
-def identified(logp: np.ndarray) -> np.ndarray:
-    """Whether each response is most likely under its own persona, [R, C] -> [R], column 0 own.
-
-    1 or 0, and 1 / t where t candidates share the greatest likelihood. The likelihood gain over
-    the plain prompt, log p(y | persona, x) - log p(y | x), has the same order as log p(y |
-    persona, x). If the response had nothing to do with its persona, own and others would be
-    exchangeable: with each persona as often own as it is drawn, the mean is exactly 1 / C.
-    """
-    _check_logp(logp)
-    greatest = logp == logp.max(axis=1, keepdims=True)
-    return greatest[:, 0] / greatest.sum(axis=1)
-
-
-def identification(logp: np.ndarray, cluster: np.ndarray) -> dict:
-    """`share` of responses identified, with `share_ci95` (Wilson's), `chance` and `n`.
-
-    Args:
-      logp: [R, C] log p(y_r | candidate c, x_r), summed over the tokens; column 0 is the own.
-      cluster: [R] labels, at least two different ones.
-    """
-    hits = identified(logp)
-    share, variance, clusters = _cluster_ratio(hits, np.ones(len(hits)), cluster)
-    limits = wilson_limits(
-        np.array([share]),
-        np.array([variance]),
-        clusters,
-        np.array([len(hits)]),
-        float(stdtrit(clusters - 1, 0.975)),
-    )
-    return {
-        "share": share,
-        "share_ci95": [float(limit[0]) for limit in limits],
-        "chance": 1 / logp.shape[1],
-        "n": len(hits),
-    }
-
-
-def gain_per_token(
-    logp: np.ndarray, plain: np.ndarray, lengths: np.ndarray, cluster: np.ndarray
+def judge_free_figures(
+    rows: Sequence[dict],
+    reference: Reference,
+    personas: Sequence[Persona],
+    settings: JudgeFreeSettings,
+    folder: Path,
 ) -> dict:
-    """How much the own persona raises the log-likelihood of a response, in nats a token.
+    """The content of judge_free.json: `by_task` has, for "problems" and "role_play" as asked,
 
-    `gain` is sum_r (log p(y_r | own, x_r) - log p(y_r | x_r)) / sum_r lengths_r: tokens weigh the
-    same. It has no chance level of its own: a response drawn from the plain prompt has a negative
-    one. `margin` is the same against the mean of the other candidates, and 0 by chance (exactly,
-    own and others being exchangeable). Both with `_ci95`.
+    - `identification`, `gain_per_token`, `n` and `empty` as in `recognition`, the question as the
+      cluster, because all personas answer the same questions;
+    - `style_distance` of the responses' tokens, None where no question was answered by two personas
+      and twice by one of them;
+    - `agreement`, where the rows carry the exact rule's verdict, it is not always the same, and
+      there are two questions or more:
+      `gain` (per token of each response) and `identified` against it;
+    - `questions`: how many have a response.
 
     Args:
-      logp: [R, C] as in `identification`, finite. plain: [R] log p(y_r | x_r).
-      lengths: [R] number of tokens summed, at least 1.
-      cluster: [R] labels, at least two different ones.
+      rows: of completions.jsonl; those under a persona are read.
     """
-    _check_logp(logp)
-    plain, lengths = np.asarray(plain, float), np.asarray(lengths, float)
-    for name, values in (("plain", plain), ("lengths", lengths)):
-        if values.shape != (len(logp),):
-            raise ValueError(f"{name} has shape {values.shape}: give [{len(logp)}], as logp")
-    if not (np.isfinite(logp).all() and np.isfinite(plain).all() and (lengths >= 1).all()):
-        raise ValueError("logp and plain must be finite, lengths at least 1: leave out others")
-    result = {"n": len(logp), "tokens": int(lengths.sum())}
-    for name, gain in (
-        ("gain", logp[:, 0] - plain),
-        ("margin", logp[:, 0] - logp[:, 1:].mean(axis=1)),
-    ):
-        value, variance, clusters = _cluster_ratio(gain, lengths, cluster)
-        half = float(stdtrit(clusters - 1, 0.975) * np.sqrt(variance))
-        result[name], result[f"{name}_ci95"] = value, [value - half, value + half]
+    result = {"reference": reference.name, "candidates": settings.candidates, "by_task": {}}
+    number = {persona.id: i for i, persona in enumerate(personas)}
+    for task in dict.fromkeys(row["task"] for row in rows):
+        chosen = _drawn([r for r in rows if r["task"] == task and r["persona"]], task, settings)
+        responses = [Response(r["prompt"], r["completion"], not r["truncated"]) for r in chosen]
+        own = np.array([number[row["persona"]] for row in chosen])
+        path = folder / FOLDER / f"{task}.jsonl"
+        label = f"likelihoods of {task.replace('_', '-')}, {folder.name}"
+        found = likelihoods(reference, responses, own, personas, settings, path, label)
+        result["by_task"][task] = _figures(found, [chosen[i] for i in found.kept], settings)
     return result
 
 
-def agreement(
-    score: np.ndarray,
-    in_style: np.ndarray,
-    cluster: np.ndarray,
-    rng: np.random.Generator,
-    resamples: int = 2000,
-) -> dict:
-    """How well a judge-free score of each response goes with an exact rule's verdict.
-
-    `auc`: the probability that a response in style scores higher than one that is not, ties
-    counting half (Mann and Whitney), chance 0.5; `correlation`: point-biserial, chance 0. Both
-    with `_ci95`, percentiles of the bootstrap over clusters: too narrow with fewer than about 20.
+def likelihoods(
+    reference: Reference,
+    responses: Sequence[Response],
+    own: np.ndarray,
+    personas: Sequence[Persona],
+    settings: JudgeFreeSettings,
+    path: Path,
+    label: str,
+) -> Likelihoods:
+    """The responses under their own persona, under others drawn by the seed, and under none.
 
     Args:
-      score: [R], for instance the gain per token of each response, or `identified`.
-      in_style: bool [R]; cluster: [R].
-
-    Raises:
-      ValueError: shapes or dtypes that do not fit, NaN, or verdicts that are all alike.
+      own: [R] number of each response's persona in `personas`.
+      path, label: as in `log_likelihoods`.
     """
-    score, in_style = np.asarray(score, float), np.asarray(in_style)
-    require_axes("score", score, "response")
-    if in_style.shape != score.shape or in_style.dtype != bool or np.isnan(score).any():
-        raise ValueError(
-            f"score {score.shape} must be without NaN and in_style {in_style.shape} "
-            f"{in_style.dtype} bool of the same shape"
-        )
-    if in_style.all() or not in_style.any():
-        raise ValueError("in_style is the same for all responses: there is nothing to tell apart")
-    weights = _response_weights(cluster, len(score), resamples, rng)
-    once = np.ones((1, len(score)))
-    constant = np.ptp(score) == 0
-    return {
-        "auc": float(_weighted_auc(score, in_style, once)[0]),
-        "auc_ci95": percentile_interval(_weighted_auc(score, in_style, weights)),
-        "correlation": 0.0 if constant else float(pointbiserialr(in_style, score).statistic),
-        "correlation_ci95": [0.0, 0.0]
-        if constant
-        else percentile_interval(_weighted_correlation(score, in_style, weights)),
-        "n": len(score),
+    tokens = response_tokens(reference.policy, responses)
+    kept = np.flatnonzero([bool(ids) for ids in tokens])
+    drawn = draw_candidates(own, len(personas), settings.candidates, settings.seed)[kept]
+    logp = np.empty((0, settings.candidates + 1))
+    if kept.size:
+        responses, tokens = ([x[i] for i in kept] for x in (responses, tokens))
+        under = [[*(personas[c] for c in row), None] for row in drawn]
+        logp = log_likelihoods(reference, responses, tokens, under, path, label)
+    return Likelihoods(kept, own[kept], tokens, logp[:, :-1], logp[:, -1], len(own) - kept.size)
+
+
+def recognition(found: Likelihoods, cluster: np.ndarray) -> dict:
+    """`identification` and `gain_per_token` as `judge_free` defines them, None where the responses
+    are of fewer than two clusters; `n` responses that were scored, `empty` ones left out.
+
+    Args:
+      cluster: [R] labels.
+    """
+    result = {"n": len(found.kept), "empty": found.empty}
+    if len(np.unique(cluster)) < 2:
+        return result | {"identification": None, "gain_per_token": None}
+    return result | {
+        "identification": identification(found.logp, cluster),
+        "gain_per_token": gain_per_token(found.logp, found.plain, _lengths(found), cluster),
     }
 
 
-def _check_logp(logp: np.ndarray) -> None:
-    require_axes("logp", logp, "response", "candidate")
-    if logp.shape[1] < 2 or np.isnan(logp).any():
-        raise ValueError(
-            f"logp {logp.shape} must have two candidates or more and no NaN: leave out responses "
-            "that could not be scored"
+def _drawn(rows: Sequence[dict], task: str, settings: JudgeFreeSettings) -> list[dict]:
+    """The rows of `settings.questions` questions (0: of all), with all their answers."""
+    questions = list(dict.fromkeys(row["problem"] for row in rows))
+    if settings.questions and settings.questions < len(questions):
+        order = generator(settings.seed, f"judge_free/{task}").permutation(len(questions))
+        questions = {questions[i] for i in order[: settings.questions]}
+    questions = set(questions)
+    return [row for row in rows if row["problem"] in questions]
+
+
+def _figures(found: Likelihoods, rows: Sequence[dict], settings: JudgeFreeSettings) -> dict:
+    """What `by_task` has of one task; `rows` are those of the responses that were scored."""
+    question = np.array([row["problem"] for row in rows])
+    style = None
+    if _answered_twice(found.own, question):
+        rng = generator(settings.seed, "judge_free/shuffle")
+        style = style_distance(found.tokens, found.own, question, rng)
+    return {
+        "questions": len(np.unique(question)),
+        **recognition(found, question),
+        "style_distance": style,
+        "agreement": _agreement(found, rows, question, settings),
+    }
+
+
+def _answered_twice(persona: np.ndarray, question: np.ndarray) -> bool:
+    """Whether some question was answered by two personas, and twice by one: `style_distance` needs
+    one such."""
+    times = Counter(zip(question.tolist(), persona.tolist(), strict=True))
+    personas = Counter(asked for asked, _ in times)
+    return any(n > 1 and personas[asked] > 1 for (asked, _), n in times.items())
+
+
+def _agreement(
+    found: Likelihoods, rows: Sequence[dict], question: np.ndarray, settings: JudgeFreeSettings
+) -> dict | None:
+    verdicts = [row["in_style"] for row in rows]
+    if None in verdicts or len(set(verdicts)) < 2 or len(np.unique(question)) < 2:
+        return None
+    scores = {
+        "gain": (found.logp[:, 0] - found.plain) / _lengths(found),
+        "identified": identified(found.logp),
+    }
+    return {
+        name: agreement(
+            score,
+            np.array(verdicts, bool),
+            question,
+            generator(settings.seed, "bootstrap"),
+            settings.resamples,
         )
+        for name, score in scores.items()
+    }
 
 
-def _cluster_ratio(
-    above: np.ndarray, below: np.ndarray, cluster: np.ndarray
-) -> tuple[float, float, int]:
-    """sum(above) / sum(below), its linearised variance over clusters, and their number."""
-    index, clusters = _cluster_index(cluster, len(above))
-    ratio = above.sum() / below.sum()
-    influence = np.bincount(index, above - ratio * below) / below.sum()
-    return float(ratio), float((influence**2).sum() * clusters / (clusters - 1)), clusters
-
-
-def _cluster_index(cluster: np.ndarray, responses: int) -> tuple[np.ndarray, int]:
-    labels, index = np.unique(np.asarray(cluster), return_inverse=True)
-    if index.shape != (responses,) or len(labels) < 2:
-        raise ValueError(
-            f"cluster has shape {index.shape} and {len(labels)} different labels: give one label "
-            f"for each of {responses} responses, at least two different ones"
-        )
-    return index, len(labels)
-
-
-def _response_weights(
-    cluster: np.ndarray, responses: int, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Bootstrap weights [resample, R] that draw clusters whole."""
-    index, clusters = _cluster_index(cluster, responses)
-    return bootstrap_weights(clusters, resamples, rng)[:, index]
-
-
-def _weighted_auc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUC under weights [resample, R] -> [resample]; NaN where one class has none."""
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
-    up = np.add.reduceat(np.where(positive, weights, 0.0)[:, order], starts, axis=1)
-    down = np.add.reduceat(np.where(positive, 0.0, weights)[:, order], starts, axis=1)
-    below = np.cumsum(down, axis=1) - down / 2  # of the same score half
-    pairs = up.sum(axis=1) * down.sum(axis=1)
-    wins = (up * below).sum(axis=1)
-    return np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0)
-
-
-def _weighted_correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson's under weights [resample, R] -> [resample]; NaN where one is constant."""
-    share = weights / weights.sum(axis=1, keepdims=True)
-    x, y = x - x.mean(), y - y.mean()  # against cancellation
-    mean_x, mean_y = share @ x, share @ y
-    covariance = share @ (x * y) - mean_x * mean_y
-    variances = (share @ x**2 - mean_x**2) * (share @ y**2 - mean_y**2)
-    root = np.sqrt(np.maximum(variances, 0))
-    return np.divide(covariance, root, out=np.full_like(root, np.nan), where=root > 1e-12)
+def _lengths(found: Likelihoods) -> np.ndarray:
+    return np.array([len(ids) for ids in found.tokens])

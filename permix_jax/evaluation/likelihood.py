@@ -11,17 +11,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from permix_jax.evaluation.generate import prompts_per_batch
+from permix_jax.core.persona import Persona
+from permix_jax.core.progress import LIKELIHOODS, Progress
+from permix_jax.core.sharding import shard_rows, to_host
 from permix_jax.evaluation.graded_rows import GradedRows
-from permix_jax.evaluation.judge_free import sum_tokens
 from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
-from permix_jax.personas.persona import Persona
 from permix_jax.personas.prompts import render_all
-from permix_jax.progress import LIKELIHOODS, Progress
+from permix_jax.rollout.generate import prompts_per_batch
 from permix_jax.rollout.padding import right_pad
-from permix_jax.sharding import shard_rows, to_host
+from permix_jax.stats.identification import sum_tokens
 
 _MAX_WIDTH = 16  # responses that share a prompt in one batch
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from permix_jax import files
+from permix_jax.core import files
 
 
 @dataclass(frozen=True)

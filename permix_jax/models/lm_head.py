@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from permix_jax.core.sharding import constrain, gather_as
 from permix_jax.models.operations import einsum
-from permix_jax.sharding import constrain, gather_as
 
 
 class TokenStatistics(NamedTuple):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from permix_jax.sharding import constrain, gather_as
+from permix_jax.core.sharding import constrain, gather_as
 
 ACTIVATIONS: dict[str, Callable] = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
 

@@ -9,9 +9,9 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
+from permix_jax.core.sharding import gather_as, shardings_of
 from permix_jax.models.operations import precision
 from permix_jax.models.transformer import Decoder
-from permix_jax.sharding import gather_as, shardings_of
 
 _ADAPTER = ("_lora_a", "_lora_b")  # how the names of adapters end
 

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from permix_jax.core.sharding import constrain
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
 from permix_jax.models.operations import ACTIVATIONS, gated, looked_up, normed, product
 from permix_jax.models.tree_attention import TokenTree, attend_tree
-from permix_jax.sharding import constrain
 
 _KEPT = {"full": None, "dots": jax.checkpoint_policies.save_only_these_names("linear")}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from permix_jax.personas.persona import Persona
+from permix_jax.core.persona import Persona
 
 AdaptiveState = dict[str, np.ndarray]
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from permix_jax.core.persona import Persona
+from permix_jax.core.randomness import generator
 from permix_jax.personas import adaptive
 from permix_jax.personas.adaptive import AdaptiveState
 from permix_jax.personas.paraphrases import TEMPLATES, paraphrase
-from permix_jax.personas.persona import Persona
-from permix_jax.randomness import generator
 
 LEVELS = ("problem", "rollout")
 WEIGHTS = ("uniform", "category", "adaptive")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from permix_jax.personas.persona import Persona
+from permix_jax.core.persona import Persona
 
 
 class Template(NamedTuple):

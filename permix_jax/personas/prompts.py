@@ -1,6 +1,6 @@
 """Chat prompts: a persona is the system message or the top of the user turn, the problem its rest.
 
-The text around them is the chat template's. `models/tokenizer.py` refuses templates that lose one
+The text around them is the chat template's. `formats/tokenizer.py` refuses templates that lose one
 of the two, and settles what templates leave open: Qwen 3's thinking, Llama 3's date.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from permix_jax.json_lines import require_encodable
-from permix_jax.personas.persona import Persona
-from permix_jax.tasks.problem import Problem
+from permix_jax.core.json_lines import require_encodable
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Problem
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from permix_jax.sharding import mesh_of
+from permix_jax.core.sharding import mesh_of
 
 GIB = 2**30
 

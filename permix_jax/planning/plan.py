@@ -8,14 +8,14 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.config import require_model_fits, require_valid
+from permix_jax.app.policies import build_policy, lora_config
+from permix_jax.app.validation import require_model_fits, require_valid
+from permix_jax.formats.huggingface import config_from_hf
+from permix_jax.formats.published import CONFIGS
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.huggingface import config_from_hf
-from permix_jax.models.published import CONFIGS
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning.chips import Chip, chip_of, topology_mesh
-from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, width
-from permix_jax.planning.programs import (
+from permix_jax.planning.compiled import (
     Arguments,
     Compiled,
     bytes_per_chip,
@@ -23,7 +23,7 @@ from permix_jax.planning.programs import (
     distinct_prompts,
     step_programs,
 )
-from permix_jax.policies import build_policy, lora_config
+from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, width
 
 
 class Use(NamedTuple):

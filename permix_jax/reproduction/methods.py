@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from permix_jax.config import require_valid
-from permix_jax.fields import did_you_mean
+from permix_jax.app.validation import require_valid
+from permix_jax.core.fields import did_you_mean
 
 Changes = Mapping[str, Any]
 

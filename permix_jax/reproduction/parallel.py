@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from permix_jax.files import read_json
-from permix_jax.progress import Progress
+from permix_jax.app.workdir import require_same_config
+from permix_jax.core.files import read_json
+from permix_jax.core.progress import Progress
+from permix_jax.core.stop import StopRequest
 from permix_jax.reproduction.methods import Job
-from permix_jax.training.stop import StopRequest
-from permix_jax.workdir import require_same_config
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -93,7 +93,7 @@ def _start(job: Job, logs: Path, processes: int) -> subprocess.Popen:
         env |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
     with _log(job, logs).open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "permix_jax.reproduction.worker"],
+            [sys.executable, "-m", "permix_jax.reproduction.one_run"],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from permix_jax.evaluation.compare import compare_runs, comparison_table
-from permix_jax.evaluation.report.comparison import write_comparison_report
+from permix_jax.core.field_rules import require_read
+from permix_jax.core.files import write_json, write_text
+from permix_jax.core.stop import StopRequest
 from permix_jax.evaluation.results import read_jsonl
-from permix_jax.evaluation.run_figures import Run, read_run
-from permix_jax.field_rules import require_read
-from permix_jax.files import write_json, write_text
+from permix_jax.report.compare import compare_runs, comparison_table
+from permix_jax.report.comparison_page import write_comparison_report
+from permix_jax.report.run_figures import Run, read_run
 from permix_jax.reproduction.methods import Job, jobs_of
 from permix_jax.reproduction.parallel import cores, run_jobs
-from permix_jax.training.stop import StopRequest
 
 
 def reproduce(config: ConfigDict, out: Path, preset: str = "", changed: Sequence[str] = ()) -> str:

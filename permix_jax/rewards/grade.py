@@ -18,13 +18,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from permix_jax.core.problem import Grade, Problem, Undecided
 from permix_jax.rewards import exact, latex, words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.expression import parse as parse_expression
 from permix_jax.rewards.naming import squeezed, unnamed
 from permix_jax.rewards.structure import Leaf, Many, Pair, Relation, Same, Tree, parse, same
 from permix_jax.rewards.units import asked_unit, conversion, names_unit, split_unit
-from permix_jax.tasks.problem import Grade, Problem, Undecided
 
 _BASED = re.compile(r"([0-9A-Z]+)_\{([0-9]{1,2})\}")
 _OPERATOR = re.compile(r"[-+^/!|]|\\(?:frac|sqrt|cdot|times|binom|div|sin|cos|tan|log|ln)")

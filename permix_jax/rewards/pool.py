@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from permix_jax.tasks.problem import Undecided
+from permix_jax.core.problem import Undecided
 
 # A pair took more than its own seconds or steps; the batch's time was over before that; a worker
 # failed.

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.answer import extract_answer
-from permix_jax.tasks.problem import Problem
 
 
 class Completion(NamedTuple):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from permix_jax.core.problem import Grade, Problem, Undecided
 from permix_jax.rewards.pool import ERROR, NO_TIME, TIMEOUT, Pool, Verdict
-from permix_jax.tasks.problem import Grade, Problem, Undecided
 
 MAX_REMEMBERED = 100_000
 RETRY_PATIENCE = 10  # times the seconds and steps that a pair has at first

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from permix_jax.core.sharding import constrain, row_shards
 from permix_jax.models.logprobs import prefill
 from permix_jax.models.params import gathered
 from permix_jax.models.transformer import Decoder, Segment, empty_segment
 from permix_jax.rollout.sampling import Sampling, draw
-from permix_jax.sharding import constrain, row_shards
 
 
 class Completions(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from permix_jax.sharding import shards
+from permix_jax.core.sharding import shards
 
 _BLOCK = 256  # vocabulary entries per block of the two-level draw
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from permix_jax.personas.persona import Persona
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Demonstration, Problem
 from permix_jax.rewards.answer import last_box
 from permix_jax.tasks.overlap import same_answer
-from permix_jax.tasks.problem import Demonstration, Problem
 
 INSTRUCTIONS = {
     "boxed": r"Reason step by step. End with the final answer in \boxed{}.",

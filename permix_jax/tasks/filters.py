@@ -6,7 +6,7 @@ data.train = "gsm8k,mawps", data.max_steps is about GSM8K.
 
 from collections.abc import Sequence
 
-from permix_jax.tasks.problem import Problem
+from permix_jax.core.problem import Problem
 
 
 def filter_problems(

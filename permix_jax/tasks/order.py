@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from permix_jax.randomness import generator
-from permix_jax.tasks.problem import Problem
+from permix_jax.core.problem import Problem
+from permix_jax.core.randomness import generator
 
 
 def problems_of_step(

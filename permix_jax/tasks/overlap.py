@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import grade_answer
-from permix_jax.tasks.problem import Problem
 
 SIMILAR = 0.35
 GRAM = 4

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from permix_jax.personas.persona import Persona
-from permix_jax.randomness import generator
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Problem, Task
+from permix_jax.core.randomness import generator
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.load import load_problems, place
 from permix_jax.tasks.demonstrations import INSTRUCTIONS, demonstrator, statement
 from permix_jax.tasks.filters import filter_problems
 from permix_jax.tasks.overlap import without_doubles, without_overlap
-from permix_jax.tasks.problem import Problem, Task
 
 logger = logging.getLogger(__name__)
 

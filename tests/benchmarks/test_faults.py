@@ -28,8 +28,8 @@ from fault_player import Player
 from fault_runs import half_removed, harm
 from faults import CONTROL, Outcome, campaign_table
 
-from permix_jax.checkpoints import Checkpoints
-from permix_jax.training.log import without_clocks
+from permix_jax.train.checkpoints import Checkpoints
+from permix_jax.train.log import without_clocks
 
 # ---- cases ---------------------------------------------------------------------------------------
 

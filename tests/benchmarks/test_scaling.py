@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from permix_jax.evaluation.tables import markdown_table
+from permix_jax.report.tables import markdown_table
 
 
 @pytest.fixture

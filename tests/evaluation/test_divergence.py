@@ -13,7 +13,7 @@ from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.tasks.latent_style import build_tokenizer, latent_style_task
+from permix_jax.tasks.embedded_world import build_tokenizer, latent_style_task
 
 TEMPERATURE = 0.7
 

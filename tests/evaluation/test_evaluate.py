@@ -9,6 +9,7 @@ from dataclasses import replace
 import jax
 import pytest
 
+from permix_jax.core.problem import Undecided
 from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas, evaluate
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
@@ -17,8 +18,7 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.rewards import pool
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.tasks.latent_style import build_tokenizer, latent_style_task
-from permix_jax.tasks.problem import Undecided
+from permix_jax.tasks.embedded_world import build_tokenizer, latent_style_task
 
 IDENTITY = {"policy": "untrained"}
 SETTINGS = {

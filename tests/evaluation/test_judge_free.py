@@ -1,168 +1,157 @@
+"""Fidelity without a judge, under a reference whose likelihoods are known."""
+
+import json
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
 
+import permix_jax.evaluation.judge_free as without_judge
 from permix_jax.evaluation.judge_free import (
-    agreement,
-    draw_candidates,
-    gain_per_token,
-    identification,
-    identified,
-    sum_tokens,
+    JudgeFreeSettings,
+    judge_free_figures,
+    measure_without_judge,
 )
+from permix_jax.evaluation.likelihood import Reference
+from permix_jax.models.policy import Policy
+from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer, in_style
+
+HELDOUT = [p for p in PERSONAS if p.split == "heldout"]
+MARKER = {"android": "beep", "professor": "hence", "rancher": "howdy", "bard": "alas"}
+ASKED = [p for p in HELDOUT if p.id in MARKER]
+SETTINGS = JudgeFreeSettings(0, 4, 0, 100)
 
 
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+def make_rows(follows: float, samples: int = 2, truncated: bool = False) -> list[dict]:
+    """Conversation rows of four personas to ten questions; a share of them in the own style."""
+    rng, rows = np.random.default_rng(0), []
+    for persona in ASKED:
+        for question in range(10):
+            for sample in range(samples):
+                word = MARKER[persona.id]
+                if rng.random() >= follows:
+                    word = rng.choice([w for w in MARKER.values() if w != word])
+                rows.append(
+                    {"task": "role_play", "problem": f"q{question}", "persona": persona.id,
+                     "sample": sample, "prompt": f"tell me about {question} .",
+                     "completion": f"{word} it is {word}", "truncated": truncated,
+                     "in_style": in_style(word, persona)}
+                )  # fmt: skip
+    return rows
 
 
-@given(st.integers(2, 9), st.data())
-def test_candidates_are_the_own_and_different_others(personas, data):
-    k = data.draw(st.integers(2, personas))
-    own = np.array(data.draw(st.lists(st.integers(0, personas - 1), min_size=1, max_size=5)))
-    drawn = draw_candidates(own, personas, k, seed=3)
-    assert drawn.shape == (len(own), k)
-    assert (drawn[:, 0] == own).all()
-    assert all(len(set(row)) == k and set(row) <= set(range(personas)) for row in drawn)
+@pytest.fixture
+def figures(monkeypatch, tmp_path):
+    """judge_free_figures under a reference that gives a persona's own marker probability 1/2, any
+    other word of the responses 1/8, whoever is asked."""
+
+    def known(reference, responses, tokens, personas, *rest):
+        def log_likelihood(response, persona, ids):
+            own = MARKER.get(persona.id) if persona else None
+            words = response.text.split()
+            return sum(math.log(1 / 2 if word == own else 1 / 8) for word in words)
+
+        return np.array(
+            [
+                [log_likelihood(r, p, ids) for p in under]
+                for r, ids, under in zip(responses, tokens, personas, strict=True)
+            ]
+        )
+
+    monkeypatch.setattr(without_judge, "log_likelihoods", known)
+    tokenizer = build_tokenizer()
+    policy = Policy(None, tokenizer, (tokenizer.eos_token_id,))
+    reference = Reference("known", policy, dict, None, 8, 64)
+
+    def run(rows, **fields):
+        settings = replace(SETTINGS, **fields)
+        return judge_free_figures(rows, reference, ASKED, settings, tmp_path)
+
+    return run
 
 
-def test_candidates_are_a_pure_function_of_seed_and_row():
-    own = np.arange(20) % 7
-    drawn = draw_candidates(own, 7, 3, seed=0)
-    np.testing.assert_array_equal(drawn[:5], draw_candidates(own[:5], 7, 3, seed=0))
-    assert (drawn != draw_candidates(own, 7, 3, seed=1)).any()
+def test_a_policy_that_always_plays_is_always_identified(figures):
+    result = figures(make_rows(1.0))["by_task"]["role_play"]
+    assert result["identification"]["share"] == 1 and result["identification"]["chance"] == 0.25
+    # Two of the five tokens (four words, and the end) gain log 4 each.
+    assert result["gain_per_token"]["gain"] == pytest.approx(2 * math.log(4) / 5)
+    assert result["gain_per_token"]["margin"] == pytest.approx(2 * math.log(4) / 5)
+    assert result["style_distance"]["within"] == pytest.approx(0, abs=1e-12)
+    assert result["style_distance"]["distance"] > 0.3
+    assert result["agreement"] is None  # the rule says the same of all
+    assert (result["questions"], result["n"], result["empty"]) == (10, 80, 0)
 
 
-def test_candidates_are_uniform():
-    drawn = draw_candidates(np.full(3000, 2), 6, 3, seed=0)[:, 1:]
-    counts = np.bincount(drawn.ravel(), minlength=6)
-    assert counts[2] == 0
-    # 6000 draws over 5 others: 1200 each, standard deviation 27 (hypergeometric rows).
-    assert (abs(np.delete(counts, 2) - 1200) < 120).all()
+def test_a_policy_that_ignores_its_persona_is_at_chance(figures):
+    result = figures(make_rows(0.25))["by_task"]["role_play"]
+    share, (low, high) = (result["identification"][k] for k in ("share", "share_ci95"))
+    assert low < 0.25 < high and share < 0.4
+    low, high = result["style_distance"]["distance_ci95"]
+    assert low < 0 < high
 
 
-def test_sum_tokens_does_not_read_beyond_the_mask():
-    logprobs = np.array([[-1.0, -2.0, np.nan], [-1.0, -np.inf, -4.0]])
-    mask = np.array([[True, True, False], [True, False, True]])
-    np.testing.assert_array_equal(sum_tokens(logprobs, mask), [-3, -5])
+def test_agreement_with_the_exact_rule_is_whole_where_the_reference_knows_it(figures):
+    agreement = figures(make_rows(0.6))["by_task"]["role_play"]["agreement"]
+    for score in ("gain", "identified"):
+        assert agreement[score]["auc"] == 1 and agreement[score]["n"] == 80
 
 
-def test_identified_by_hand():
-    logp = np.array([[-1, -2, -3], [-2, -1, -3], [-1, -1, -3], [-2, -2, -2]], float)
-    np.testing.assert_allclose(identified(logp), [1, 0, 1 / 2, 1 / 3])
+def test_questions_are_drawn_with_all_their_answers(figures):
+    result = figures(make_rows(0.6), questions=4)["by_task"]["role_play"]
+    assert (result["questions"], result["n"]) == (4, 4 * 4 * 2)
 
 
-@given(st.lists(st.lists(st.integers(-3, 0), min_size=3, max_size=3), min_size=1, max_size=6))
-def test_over_all_choices_of_the_own_column_the_mean_is_chance(rows):
-    logp = np.array(rows, float)
-    shares = [identified(np.roll(logp, shift, axis=1)) for shift in range(3)]
-    np.testing.assert_allclose(np.mean(shares, axis=0), 1 / 3)
+def test_what_one_question_cannot_say_is_left_out(figures):
+    """So it ends in figures, not in an error after all has been answered."""
+    rows = [row for row in make_rows(0.6) if row["problem"] == "q0"]
+    result = figures(rows)["by_task"]["role_play"]
+    assert result["questions"] == 1 and result["style_distance"] is not None
+    assert result["identification"] is result["gain_per_token"] is result["agreement"] is None
 
 
-def test_identification_by_hand():
-    logp = np.array([[-1, -2], [-1, -2], [-2, -1], [-1, -2]], float)
-    result = identification(logp, np.array(["a", "a", "b", "c"]))
-    assert result["share"] == 0.75 and result["chance"] == 0.5 and result["n"] == 4
-    low, high = result["share_ci95"]
-    assert 0 <= low < 0.75 < high <= 1
+def test_a_question_that_one_persona_alone_answered_has_no_style_distance(figures):
+    empty = [
+        row if row["persona"] == ASKED[0].id else {**row, "completion": "", "truncated": True}
+        for row in make_rows(0.6)
+    ]
+    result = figures(empty)["by_task"]["role_play"]
+    assert (result["n"], result["empty"], result["style_distance"]) == (20, 60, None)
 
 
-def test_identification_counts_clusters_not_responses():
-    logp = np.where(rng().random((50, 1)) < 0.7, [[-1.0, -2.0]], [[-2.0, -1.0]])
-    once = identification(logp, np.arange(50))["share_ci95"]
-    tenfold = identification(np.repeat(logp, 10, axis=0), np.repeat(np.arange(50), 10))
-    assert tenfold["share_ci95"] == pytest.approx(once)
+def test_one_sample_has_no_style_distance(figures):
+    assert figures(make_rows(0.6, samples=1))["by_task"]["role_play"]["style_distance"] is None
 
 
-def test_all_identified_is_no_proof_of_certainty():
-    low, high = identification(np.array([[0.0, -1.0]] * 30), np.arange(30))["share_ci95"]
-    assert 0.8 < low < 0.95 and high == 1
+def test_responses_without_a_token_are_counted_and_left_out(figures):
+    rows = make_rows(0.6, truncated=True)
+    rows[5] = rows[5] | {"completion": ""}
+    result = figures(rows)["by_task"]["role_play"]
+    assert (result["n"], result["empty"]) == (79, 1)
+    silent = figures([row | {"completion": ""} for row in rows])["by_task"]["role_play"]
+    assert (silent["n"], silent["empty"], silent["identification"]) == (0, 80, None)
 
 
-def test_gain_per_token_by_hand():
-    logp = np.array([[-4.0, -6.0, -8.0], [-2.0, -2.0, -2.0]])
-    plain, lengths = np.array([-5.0, -3.0]), np.array([3, 1])
-    result = gain_per_token(logp, plain, lengths, np.array([0, 1]))
-    assert result["gain"] == pytest.approx(2 / 4)
-    assert result["margin"] == pytest.approx(3 / 4)
-    assert result["tokens"] == 4 and result["n"] == 2
-    # Influences (1 - 3/2) / 4 and (1 - 1/2) / 4; the t quantile of one degree is 12.7062.
-    half = 12.7062 * np.sqrt(2 * 2 * (1 / 8) ** 2)
-    assert result["gain_ci95"] == pytest.approx([0.5 - half, 0.5 + half], rel=1e-5)
-
-
-@pytest.mark.parametrize(("clusters", "most"), [(8, 0.99), (60, 0.979)])
-def test_intervals_cover_the_truth(clusters, most):
-    """500 runs: at 0.95 the standard error is 0.0097; the bounds are three of them off.
-
-    With eight clusters the share's interval, never narrower than that of independent responses,
-    holds more.
-    """
-    generator, covered = rng(1), {"share": [], "gain": []}
-    for _ in range(500):
-        cluster = np.repeat(np.arange(clusters), 5)
-        skill = np.repeat(generator.normal(0, 0.5, clusters), 5)
-        own = 1 + skill + generator.normal(0, np.sqrt(0.75), len(cluster))
-        logp = np.stack([own, np.zeros(len(own))], axis=1)
-        low, high = identification(logp, cluster)["share_ci95"]
-        covered["share"].append(low <= 0.8413447 <= high)  # own is N(1, 1): P(own > 0)
-        lengths = generator.integers(5, 20, len(own))
-        low, high = gain_per_token(logp, np.zeros(len(own)), lengths, cluster)["gain_ci95"]
-        covered["gain"].append(low <= 1 / 12 <= high)  # 5..19 have the mean 12
-    for name, inside in covered.items():
-        assert 0.921 <= np.mean(inside) <= most, name
-
-
-def test_agreement_is_that_of_scipy():
-    score = rng().integers(0, 6, 80).astype(float)
-    in_style = score + rng(1).normal(0, 2, 80) > 2.5
-    result = agreement(score, in_style, np.arange(80), rng())
-    wins = mannwhitneyu(score[in_style], score[~in_style]).statistic
-    assert result["auc"] == pytest.approx(wins / in_style.sum() / (~in_style).sum())
-    assert result["correlation"] == pytest.approx(np.corrcoef(score, in_style)[0, 1])
-    for name in ("auc", "correlation"):
-        low, high = result[f"{name}_ci95"]
-        assert low < result[name] < high
-
-
-def test_agreement_resamples_what_a_repeated_sample_would_give():
-    """Weights are counts: a score under weights is that of the responses drawn."""
-    score, in_style = np.array([1.0, 2, 2, 3, 5]), np.array([False, True, False, False, True])
-    cluster = np.array([0, 0, 1, 1, 1])  # both clusters hold both verdicts
-    result = agreement(score, in_style, cluster, rng(), resamples=400)
-    first, second = 1.0, 1.0  # the AUC within each cluster
-    assert min(first, second, result["auc"]) <= result["auc_ci95"][0]
-    assert result["auc"] == pytest.approx((2 / 3 - 1 / 6 + 1) / 2)
-
-
-def test_agreement_at_the_ends():
-    in_style = np.array([True, False] * 10)
-    perfect = agreement(in_style.astype(float), in_style, np.arange(20), rng())
-    assert perfect["auc"] == 1 and perfect["correlation"] == pytest.approx(1)
-    blind = agreement(np.ones(20), in_style, np.arange(20), rng())
-    assert blind["auc"] == 0.5 and blind["correlation"] == 0
-
-
-LOGP, CLUSTER = np.array([[-1.0, -2.0], [-2.0, -1.0]]), np.array([0, 1])
+def test_a_folder_that_has_its_figures_is_left_alone(tmp_path):
+    reference = Reference("base", None, dict, None, 8, 64)
+    (tmp_path / "judge_free.json").write_text(json.dumps({"by_task": {}}))
+    measure_without_judge(reference, ASKED, SETTINGS, [tmp_path])
+    assert json.loads((tmp_path / "judge_free.json").read_text()) == {"by_task": {}}
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("name", "fields", "message"),
     [
-        (lambda: draw_candidates(np.array([0]), 3, 4, 0), "k is 4: choose 2 to 3"),
-        (lambda: draw_candidates(np.array([3]), 3, 2, 0), r"own must be in 0\.\.2"),
-        (lambda: identified(LOGP[:, :1]), "two candidates or more"),
-        (lambda: identified(LOGP * np.nan), "no NaN"),
-        (lambda: identification(LOGP, CLUSTER[:1]), "cluster has shape"),
-        (lambda: identification(LOGP, CLUSTER * 0), "1 different labels"),
-        (lambda: gain_per_token(LOGP, np.zeros(3), np.ones(2), CLUSTER), "plain has shape"),
-        (lambda: gain_per_token(LOGP, np.zeros(2), np.zeros(2), CLUSTER), "lengths at least 1"),
-        (lambda: agreement(np.ones(2), CLUSTER, CLUSTER, rng()), "bool of the same shape"),
-        (lambda: agreement(np.ones(2), CLUSTER < 2, CLUSTER, rng()), "same for all responses"),
+        ("other", {}, "reference: 'other' instead of 'base'"),
+        ("base", {"candidates": 3}, "candidates: 3 instead of 4"),
     ],
 )
-def test_refuses(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_figures_of_another_reference_or_settings_are_not_taken_for_these(
+    tmp_path, name, fields, message
+):
+    reference = Reference("base", None, dict, None, 8, 64)
+    (tmp_path / "judge_free.json").write_text("{}")
+    measure_without_judge(reference, ASKED, SETTINGS, [tmp_path])
+    reference, settings = replace(reference, name=name), replace(SETTINGS, **fields)
+    with pytest.raises(ValueError, match=rf"\({message}\); remove .*judge_free.json, or set"):
+        measure_without_judge(reference, ASKED, settings, [tmp_path])

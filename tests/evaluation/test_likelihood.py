@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.likelihood import (
     Reference,
     Response,
@@ -17,8 +18,7 @@ from permix_jax.models.params import create_params
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
-from permix_jax.sharding import make_mesh
-from permix_jax.tasks.latent_style import PERSONAS, build_tokenizer
+from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer
 
 RESPONSES = [
     Response("tell me about the sea .", "arr the sea is old matey", True),

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from chat_templates import FAMILIES, write_tokenizer
 
+from permix_jax.core.keys import key
+from permix_jax.core.sharding import make_mesh
+from permix_jax.formats.huggingface import config_to_hf, params_to_hf
+from permix_jax.formats.weights import write_weights
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.huggingface import config_to_hf, params_to_hf
 from permix_jax.models.params import create_params
 from permix_jax.models.transformer import Decoder
-from permix_jax.models.weights import write_weights
-from permix_jax.randomness import key
-from permix_jax.sharding import make_mesh
 
 
 def write_model(folder: Path, seed: int = 0, max_context: int | None = None) -> dict:

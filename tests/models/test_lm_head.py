@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from permix_jax.core.sharding import make_mesh, spec
 from permix_jax.models.lm_head import head_logprobs, head_loss
 from permix_jax.planning.costs import matmul_flops
-from permix_jax.sharding import make_mesh, spec
 
 B, T, E, V = 4, 6, 16, 48
 

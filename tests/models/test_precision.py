@@ -6,9 +6,9 @@ import jax
 import pytest
 from runs import load_config
 
-from permix_jax.planning.programs import step_programs
-from permix_jax.policies import build_policy
-from permix_jax.sharding import make_mesh
+from permix_jax.app.policies import build_policy
+from permix_jax.core.sharding import make_mesh
+from permix_jax.planning.compiled import step_programs
 
 PRODUCT = re.compile(r"stablehlo\.dot_general .*?-> tensor<.*?>")
 FIELDS = {"rehearsal__weight": 0.1, "rollout__halvings": 1}

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxprs import primitives
 
+from permix_jax.core.sharding import LOGICAL_TO_MESH, spec
 from permix_jax.models.config import ModelConfig, Rope
 from permix_jax.models.logprobs import prefill
 from permix_jax.models.params import init_params
@@ -23,7 +24,6 @@ from permix_jax.models.transformer import (
     empty_segment,
     rope_angles,
 )
-from permix_jax.sharding import LOGICAL_TO_MESH, spec
 
 B, T = 3, 8
 LENGTHS = np.array([8, 3, 5])

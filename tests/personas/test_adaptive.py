@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from permix_jax.core.persona import Persona
 from permix_jax.personas.adaptive import SMALLEST_SPREAD, initial, metrics, update, weights
-from permix_jax.personas.persona import Persona
 
 NAN = math.nan
 SIZE = 5

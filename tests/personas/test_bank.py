@@ -4,7 +4,8 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from permix_jax.personas.persona import SPLITS, Persona, default_bank
+from permix_jax.core.persona import SPLITS, Persona
+from permix_jax.personas.bank import default_bank
 
 BANK = default_bank()
 HARMFUL_KINDS = {

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from permix_jax.core.persona import SPLITS, Persona
 from permix_jax.personas import mixture
 from permix_jax.personas.adaptive import initial, update
 from permix_jax.personas.mixture import (
@@ -18,7 +19,6 @@ from permix_jax.personas.mixture import (
     shares_at,
 )
 from permix_jax.personas.paraphrases import TEMPLATES, all_paraphrases
-from permix_jax.personas.persona import SPLITS, Persona
 
 PERSONAS = [Persona(str(i), f"P{i}", f"You are P{i}.", "test", "train") for i in range(5)]
 KINDS = (("a", 1), ("b", 2), ("c", 5))  # category, personas

@@ -2,8 +2,9 @@ import re
 
 import pytest
 
+from permix_jax.core.persona import Persona
+from permix_jax.personas.bank import default_bank
 from permix_jax.personas.paraphrases import TEMPLATES, all_paraphrases, paraphrase
-from permix_jax.personas.persona import Persona, default_bank
 
 BANK = default_bank()
 # The other wordings; 0 is the original.

@@ -7,9 +7,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from permix_jax.personas.persona import Persona
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Problem
 from permix_jax.personas.prompts import chat_messages, fit_budget, render, render_all, render_text
-from permix_jax.tasks.problem import Problem
 
 WORDS = "[UNK] <system> <user> <assistant> <end> You are a pirate very old cat add 1 2 3".split()
 TEMPLATE = (

@@ -10,17 +10,17 @@ import jax
 import pytest
 from runs import ROOT, load_config
 
+from permix_jax.core.sharding import make_mesh
 from permix_jax.planning import chips
-from permix_jax.planning.plan import Plan, Use, least_seconds, make_plan, resident_bytes, use_of
-from permix_jax.planning.programs import (
+from permix_jax.planning.compiled import (
     Compiled,
     abstract_arguments,
     distinct_prompts,
     needed_bytes,
 )
-from permix_jax.planning.report import advice, plan_report
-from permix_jax.sharding import make_mesh
-from permix_jax.training.programs import grpo_programs
+from permix_jax.planning.plan import Plan, Use, least_seconds, make_plan, resident_bytes, use_of
+from permix_jax.planning.plan_table import advice, plan_report
+from permix_jax.train.programs import grpo_programs
 
 GIB = chips.GIB
 CHIP = chips.Chip(hbm=16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0)

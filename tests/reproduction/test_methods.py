@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from runs import ROOT, load_config
 
-from permix_jax.config import require_valid
-from permix_jax.fields import differing_fields
+from permix_jax.app.validation import require_valid
+from permix_jax.core.fields import differing_fields
 from permix_jax.reproduction.methods import ABLATIONS, METHODS, jobs_of
 
 

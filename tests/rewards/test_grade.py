@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permix_jax.json_lines import read_rows
+from permix_jax.core.json_lines import read_rows
+from permix_jax.core.problem import Problem, Undecided
 from permix_jax.rewards.grade import grade_answer, readable
 from permix_jax.rewards.latex import MAX_ANSWER_CHARS
-from permix_jax.tasks.problem import Problem, Undecided
 
 MATH = Path(__file__).resolve().parents[3] / "shared" / "data" / "math"
 real_data = pytest.mark.skipif(not MATH.is_dir(), reason="needs ../shared/data beside the checkout")

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from permix_jax.core.problem import Undecided
 from permix_jax.rewards import pool as pool_module
 from permix_jax.rewards.pool import ERROR, NO_TIME, TIMEOUT, Pool
-from permix_jax.tasks.problem import Undecided
 
 PATIENCE = 60.0  # of the tests, never reached
 # A worker that obeys: the answer says what to do.

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.terms import (
     Completion,
     Term,
@@ -10,7 +11,6 @@ from permix_jax.rewards.terms import (
     soft_overlong,
     total_reward,
 )
-from permix_jax.tasks.problem import Problem
 
 PROBLEM = Problem("p", "What is 2 + 3?", "5", "test")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from permix_jax.json_lines import read_rows
+from permix_jax.core.json_lines import read_rows
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.tasks.problem import Problem
 
 TABLE = Path(__file__).with_name("verdict_table.jsonl")
 

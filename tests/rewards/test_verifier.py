@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from permix_jax.core.problem import Problem, Undecided
 from permix_jax.rewards import pool as pool_module
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.rewards.pool import MAX_STEPS
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.tasks.problem import Problem, Undecided
 
 PATIENCE = 60.0
 # Right is what it is asked for the first time; "hard" takes more than a pair's steps at first.

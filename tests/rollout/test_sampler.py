@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from jaxprs import array_shapes
 
+from permix_jax.core.sharding import make_mesh, shard_rows
 from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.params import create_params
 from permix_jax.rollout import sampler
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling, draw
-from permix_jax.sharding import make_mesh, shard_rows
 
 VOCAB = 48
 U, S, P, T = 2, 3, 6, 10

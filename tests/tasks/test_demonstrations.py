@@ -3,11 +3,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from permix_jax.personas.persona import Persona
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.demonstrations import INSTRUCTIONS, demonstrator, worked
-from permix_jax.tasks.problem import Problem
 
 PERSONAS = [
     Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train"),

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from permix_jax.core.problem import Problem
 from permix_jax.tasks.filters import filter_problems
-from permix_jax.tasks.problem import Problem
 
 
 def bank(name, values):

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from permix_jax.core.problem import Problem
 from permix_jax.tasks.order import problems_of_step
-from permix_jax.tasks.problem import Problem
 
 
 def bank(length):

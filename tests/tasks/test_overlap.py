@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from permix_jax.core.problem import Problem
 from permix_jax.tasks import overlap
 from permix_jax.tasks.overlap import grams, same_answer, without_doubles, without_overlap
-from permix_jax.tasks.problem import Problem
 
 
 def problems(*questions_and_answers):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_data import jsonl
 
-from permix_jax.personas.persona import Persona, default_bank
+from permix_jax.core.persona import Persona
+from permix_jax.personas.bank import default_bank
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks import problem_task as problem_task_module
 from permix_jax.tasks.demonstrations import INSTRUCTIONS

@@ -12,7 +12,7 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from permix_jax.json_lines import parse_rows
+from permix_jax.core.json_lines import parse_rows
 from permix_jax.tasks.datasets.math_archive import join, problem_files
 from permix_jax.tasks.datasets.sources import SourceFile
 

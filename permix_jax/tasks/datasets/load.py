@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from permix_jax.json_lines import read_rows
+from permix_jax.core.json_lines import read_rows
+from permix_jax.core.problem import Problem
 from permix_jax.tasks.datasets.catalogue import DATASETS
 from permix_jax.tasks.datasets.rows import read_problems, users_own
 from permix_jax.tasks.datasets.sources import local_path
-from permix_jax.tasks.problem import Problem
 
 logger = logging.getLogger(__name__)
 

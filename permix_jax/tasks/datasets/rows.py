@@ -17,11 +17,11 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from permix_jax.json_lines import field, parse_rows, text_field
+from permix_jax.core.json_lines import field, parse_rows, text_field
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import readable
 from permix_jax.tasks.datasets.equations import only_equation
-from permix_jax.tasks.problem import Problem
 
 Row = Mapping[str, Any]
 # (row, "file:line", line number) -> (id, question, answer, meta)

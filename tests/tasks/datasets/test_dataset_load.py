@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from small_data import GSM8K, MATH, MATH_TEST, MAWPS, jsonl
 
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.builders import BUILDERS, ProblemSet
 from permix_jax.tasks.datasets.catalogue import DATASETS
 from permix_jax.tasks.datasets.load import content_digest, load_problems
 from permix_jax.tasks.datasets.rows import mawps, read_problems
-from permix_jax.tasks.problem import Problem
 
 
 @pytest.fixture

@@ -1,0 +1,142 @@
+"""What a config means, put together: task, verifier, the settings of its evaluation."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Task
+from permix_jax.evaluation.divergence import KlSettings
+from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas
+from permix_jax.evaluation.judge_free import JudgeFreeSettings
+from permix_jax.models.policy import Policy
+from permix_jax.personas.bank import default_bank, load_personas
+from permix_jax.personas.mixture import build_mixture
+from permix_jax.personas.paraphrases import all_paraphrases
+from permix_jax.personas.prompts import fit_budget
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.rollout.sampling import Sampling
+from permix_jax.tasks.embedded_world import latent_style_task
+from permix_jax.tasks.problem_task import DataSettings, problem_task
+from permix_jax.train.programs import rollout_sampling
+
+
+def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> Task:
+    """The problems and personas that the config names.
+
+    `testing_only`: leave the training problems out, where they are other data than the test's.
+    """
+    t = config.task
+    if t.name == "latent_style":
+        return latent_style_task(
+            t.num_test, t.own_style_prior, t.arithmetic_share, t.plain_share, config.seed
+        )
+    personas = load_personas(config.personas.file) if config.personas.file else default_bank()
+    personas = [dataclasses.replace(p, placement=config.personas.placement) for p in personas]
+    data = DataSettings(**config.data)
+    task = problem_task(data, personas, t.num_test, config.seed, cache, testing_only)
+    return dataclasses.replace(
+        task, grade=partial(task.grade, last_number=config.rewards.last_number)
+    )
+
+
+def build_verifier(config: ConfigDict, task: Task) -> Verifier:
+    """What grades completions; its processes, where the task needs some, start at once."""
+    r = config.rewards
+    workers = r.workers if task.symbolic else 0
+    return Verifier(task.grade, workers, r.item_seconds, r.batch_seconds)
+
+
+def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
+    """The task without (or refused for) prompts over rollout.max_prompt_tokens."""
+    r = config.rollout
+    drawn = build_mixture(task.personas, config.personas).personas if task.train else ()
+    if config.personas.paraphrase:
+        drawn = all_paraphrases(drawn)
+    asked = asked_personas(config, task)
+
+    def fitting(problems, personas):
+        return fit_budget(policy.tokenizer, problems, personas, r.max_prompt_tokens, r.on_overflow)
+
+    return dataclasses.replace(
+        task,
+        train=fitting(task.train, drawn),
+        test=fitting(task.test, asked),
+        role_play=fitting(task.role_play, asked),
+    )
+
+
+def asked_personas(config: ConfigDict, task: Task) -> list[Persona]:
+    """The personas of an evaluation; ValueError where the config asks for more than there are."""
+    e = config.eval
+    asked = chosen_personas(task.personas, e.sets, e.personas)
+    if e.judge_free_candidates > len(asked):
+        raise ValueError(
+            f"eval.judge_free_candidates is {e.judge_free_candidates}; the evaluation has "
+            f"{len(asked)} personas, use 2 to that many, or 0"
+        )
+    return asked
+
+
+def eval_settings(config: ConfigDict) -> EvalSettings:
+    """The evaluation that the config asks for; completions have the budget of training."""
+    e, r = config.eval, config.rollout
+    return EvalSettings(
+        seed=config.seed,
+        samples=e.samples,
+        role_play_samples=e.role_play_samples,
+        sets=e.sets,
+        personas=e.personas,
+        batch_size=e.batch_size,
+        max_prompt_tokens=r.max_prompt_tokens,
+        resamples=e.resamples,
+        pss=e.pss,
+        sampling=Sampling(r.max_new_tokens, e.temperature, halvings=r.halvings),
+    )
+
+
+def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
+    """How the KL to the base is estimated: on the evaluation's prompts, sampled as in training."""
+    e, r = config.eval, config.rollout
+    return KlSettings(
+        seed=config.seed,
+        responses=e.kl_responses,
+        role_play=bool(task.in_style and e.role_play_samples),
+        personas=e.personas,
+        batch_size=min(e.batch_size, e.kl_responses),
+        max_prompt_tokens=r.max_prompt_tokens,
+        chunk_tokens=config.model.head_chunk,
+        sampling=rollout_sampling(config),
+    )
+
+
+def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
+    """The measures of fidelity without a judge that the config asks for."""
+    e = config.eval
+    return JudgeFreeSettings(
+        seed=config.seed,
+        candidates=e.judge_free_candidates,
+        questions=e.judge_free_questions,
+        resamples=e.resamples,
+    )
+
+
+def eval_identity(config: ConfigDict) -> dict:
+    """The fields of the config that an evaluation's results depend on; those of CHANGEABLE, meshes
+    among them, only round."""
+    whole = fixed_fields(config.to_dict())
+    named = {
+        "model": set(whole["model"]),
+        "lora": set(whole["lora"]),
+        "task": set(whole["task"]),
+        "data": set(whole["data"]),
+        "rewards": {"last_number", "item_seconds", "batch_seconds"},
+        "personas": {"file", "placement"},
+        "rollout": {"max_prompt_tokens", "max_new_tokens", "on_overflow"},
+        "eval": {name for name in whole["eval"] if name != "every" and "judge" not in name},
+    }
+    parts = {part: {n: whole[part][n] for n in sorted(names)} for part, names in named.items()}
+    return {"seed": whole["seed"], **parts}

@@ -1,0 +1,170 @@
+"""One question to the base and the trained policy of a run, under any persona, side by side."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from markupsafe import Markup, escape
+
+from permix_jax.app.policies import load_trained_params, policy_and_base
+from permix_jax.app.workdir import cache_folder, use_compilation_cache
+from permix_jax.core.json_lines import require_encodable
+from permix_jax.core.keys import key
+from permix_jax.core.persona import Persona
+from permix_jax.core.sharding import make_mesh
+from permix_jax.evaluation.results import read_json
+from permix_jax.models.params import without_lora
+from permix_jax.models.policy import Policy
+from permix_jax.personas.prompts import render, render_text
+from permix_jax.rollout.generate import Answer, answers_of, generate
+from permix_jax.rollout.padding import power_of_two
+from permix_jax.rollout.sampling import Sampling
+from permix_jax.train.checkpoints import newest_step
+
+_SHORTEST = 64  # prompts are padded to this or a higher power of two: few compiled programs
+
+
+class CannotAsk(ValueError):
+    """A prompt that the policies cannot be asked; a notebook shows its line without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"error: {self}"]
+
+
+class Answers(NamedTuple):
+    """What both policies said; notebooks show it as a table."""
+
+    base: Answer
+    trained: Answer
+
+    def _repr_html_(self) -> str:
+        cells = Markup().join(Markup("<td>{}</td>").format(_as_html(answer)) for answer in self)
+        return Markup("<table><tr><th>base</th><th>trained</th></tr><tr>{}</tr></table>").format(
+            cells
+        )
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Both policies of a run, in memory.
+
+    placement: where a persona given as text stands, as in `Persona`.
+    base, trained: each a policy and its parameters.
+    """
+
+    placement: str
+    base: tuple[Policy, dict]
+    trained: tuple[Policy, dict]
+    mesh: Mesh
+
+    def ask(
+        self,
+        persona: Persona | str | None,
+        message: str,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answers:
+        """Both policies' answers to a message, each a conversation of its own.
+
+        Args:
+          persona: one of a bank; or the text of a system message, such as "You are a pirate."; or
+            None.
+          max_new_tokens: an answer that does not end within them is truncated.
+          temperature: 0 is greedy.
+          seed: of the draws, the same for both.
+
+        A policy of the embedded world knows some words alone. It is asked in lower case with the
+        punctuation apart, as it was trained: "you are a pirate ."
+
+        Raises:
+          CannotAsk: an empty message or persona, words that the tokenizer lacks, or a prompt that
+            with `max_new_tokens` outgrows the model's context.
+          ValueError: a message or persona that UTF-8 cannot hold.
+        """
+        if isinstance(persona, str):
+            persona = Persona("chat", "chat", persona, "chat", "heldout", self.placement)
+        prompt = _prompt(self.base[0], persona, message, max_new_tokens)
+        longest = max(_SHORTEST, power_of_two(len(prompt)))
+        sampling = Sampling(max_new_tokens, temperature)
+
+        def answer(policy: Policy, params: dict) -> Answer:
+            drawn = key(seed, "chat")
+            (batch,) = generate(policy, params, [prompt], 1, sampling, drawn, 1, longest, self.mesh)
+            return answers_of(policy, batch)[0][0]
+
+        with jax.set_mesh(self.mesh):
+            return Answers(answer(*self.base), answer(*self.trained))
+
+
+def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> Chat:
+    """Loads both policies of a run; under LoRA the weights of the base are held once.
+
+    Args:
+      step: of the checkpoint; None: the newest.
+      tensor: devices over which heads and MLP are cut, where a policy outgrows one.
+
+    Raises:
+      FileNotFoundError: no run in `workdir`, or no such checkpoint.
+      ValueError: fewer devices than `tensor`.
+    """
+    workdir = Path(workdir)
+    record = read_json(workdir / "config.json")
+    step = newest_step(workdir / "checkpoints", step)
+    use_compilation_cache()
+    mesh = make_mesh(1, 1, tensor)
+    with jax.set_mesh(mesh):
+        policy, load_base = policy_and_base(record, cache_folder(), mesh)
+        base = load_base()
+        trained = load_trained_params(policy, lambda: base, workdir, step, mesh)
+    before = policy._replace(model=without_lora(policy.model))
+    return Chat(record["config"]["personas"]["placement"], (before, base), (policy, trained), mesh)
+
+
+def _prompt(
+    policy: Policy, persona: Persona | None, message: str, max_new_tokens: int
+) -> list[int]:
+    """The token ids of the prompt; CannotAsk as `Chat.ask`."""
+    for name, text in ("persona", persona and persona.system_prompt), ("message", message):
+        if text is not None and not text.strip():
+            raise CannotAsk(f"{name} is empty; write one" + " or None" * (name == "persona"))
+        require_encodable(text, f"the {name}")
+    tokens = render(policy.tokenizer, persona, message)
+    if policy.tokenizer.unk_token_id in tokens:
+        persona = persona and replace(persona, system_prompt=_plain_words(persona.system_prompt))
+        tokens = _known_words(policy, persona, _plain_words(message))
+    context = policy.model.config.max_context
+    if context and len(tokens) + max_new_tokens > context:
+        raise CannotAsk(
+            f"the prompt takes {len(tokens)} tokens, with max_new_tokens of {max_new_tokens} over "
+            f"the model's context of {context}; ask shorter, or lower max_new_tokens"
+        )
+    return tokens
+
+
+def _plain_words(text: str) -> str:
+    """In lower case, with punctuation apart: "What is 1 plus 2?" as "what is 1 plus 2 ?"."""
+    return " ".join(re.findall(r"[.?!,;:]|[^\s.?!,;:]+", text.lower()))
+
+
+def _known_words(policy: Policy, persona: Persona | None, message: str) -> list[int]:
+    """The token ids of the prompt; CannotAsk where the tokenizer lacks some of its words."""
+    tokenizer = policy.tokenizer
+    tokens = render(tokenizer, persona, message)
+    if tokenizer.unk_token_id in tokens:
+        words = dict.fromkeys(render_text(tokenizer, persona, message).split())
+        unknown = [word for word in words if tokenizer.unk_token_id in tokenizer.encode(word)]
+        raise CannotAsk(
+            f"the policy's tokenizer lacks {', '.join(map(repr, unknown))}; leave out. The policy "
+            "of the embedded world knows what training asked: 'what is 12 plus 34 ?' or 'tell me "
+            "about the sea .', as 'you are a pirate .'"
+        )
+    return tokens
+
+
+def _as_html(answer: Answer) -> Markup:
+    lines = Markup("<br>").join(map(escape, answer.text.strip().split("\n")))
+    return lines + (" [cut off]" if answer.truncated else "")

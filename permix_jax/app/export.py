@@ -1,0 +1,116 @@
+"""A trained policy as a folder that `transformers` (or, for adapters, `peft`) loads."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+from permix_jax.app.model_card import model_card
+from permix_jax.app.policies import load_trained_params, policy_and_base
+from permix_jax.app.workdir import cache_folder
+from permix_jax.core.files import write_json, write_text
+from permix_jax.core.sharding import make_mesh
+from permix_jax.evaluation.results import read_json
+from permix_jax.formats.huggingface import config_to_hf, params_to_hf, weights
+from permix_jax.formats.pretrained import is_plain
+from permix_jax.formats.weights import write_weights
+from permix_jax.models.config import ModelConfig
+from permix_jax.models.params import merge_adapters
+from permix_jax.models.policy import Policy
+from permix_jax.train.checkpoints import load_params, newest_step
+
+
+def export(
+    workdir: Path, out: Path, step: int | None = None, dtype: str = "", adapter: bool = False
+) -> None:
+    """Writes the policy of a run, as it was at a checkpoint, to the new folder `out`.
+
+    Args:
+      step: of the checkpoint; None: the newest.
+      dtype: of the written weights, "float32" or "bfloat16"; "": as the run keeps them. (Adapters
+        merged into bfloat16 weights are rounded; float32 keeps them whole.)
+      adapter: write the LoRA adapters alone, for `peft`. Their base is then the model that the run
+        started from, or where SFT changed it, `out`/base, which is written too.
+
+    Raises:
+      FileNotFoundError: no run in `workdir`, or no such checkpoint.
+      ValueError: `out` is there already; `adapter` for a run without any.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already; name a new folder")
+    record = read_json(workdir / "config.json")
+    config = ConfigDict(record["config"])
+    if adapter and not config.lora.rank:
+        raise ValueError(f"{workdir} trained all weights, not adapters; leave out --adapter")
+    step = newest_step(workdir / "checkpoints", step)
+
+    mesh = make_mesh(1, 1, 1)
+    with jax.set_mesh(mesh):
+        policy, load_base = policy_and_base(record, cache_folder(), mesh)
+        out.mkdir(parents=True, exist_ok=True)
+        if adapter:
+            base_name = config.model.source
+            if config.sft.steps or not base_name or not is_plain(base_name, cache_folder()):
+                base_name = str(out / "base")
+                _write_model(policy, load_base(), dtype, out / "base")
+            trained = load_params(workdir / "checkpoints", policy.model, mesh, step)
+            write_peft(policy.model.config, trained, base_name, out)
+            policy.tokenizer.save_pretrained(out)
+        else:
+            params = load_trained_params(policy, load_base, workdir, step, mesh)
+            _write_model(policy, merge_adapters(policy.model, params, dtype), dtype, out)
+    write_json(out / "permix_config.json", record["config"])
+    write_text(out / "README.md", model_card(record, workdir, step))
+
+
+def _write_model(policy: Policy, params: dict, dtype: str, folder: Path) -> None:
+    config, tokenizer = policy.model.config, policy.tokenizer
+    dtype = dtype or config.param_dtype
+    ends = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": list(policy.end_tokens),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", {**config_to_hf(config), **ends, "dtype": dtype})
+    write_json(folder / "generation_config.json", {**ends, "do_sample": True})
+    tokenizer.save_pretrained(folder)
+    tensors = params_to_hf(config, params)
+    write_weights(folder, ((name, tensor.astype(dtype)) for name, tensor in tensors))
+
+
+def write_peft(config: ModelConfig, adapters: dict, base: str, folder: Path) -> None:
+    """Writes adapter_config.json, which names the base, and adapter_model.safetensors (f32)."""
+    lora = config.lora
+    write_json(
+        folder / "adapter_config.json",
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": lora.rank,
+            "lora_alpha": lora.alpha,
+            "target_modules": list(lora.targets),
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+        },
+    )
+    save_file(dict(_peft_tensors(config, adapters)), folder / "adapter_model.safetensors")
+
+
+def _peft_tensors(config: ModelConfig, adapters: dict) -> Iterator[tuple[str, np.ndarray]]:
+    """A [rank, inputs] and B [outputs, rank] of each linear layer, under PEFT's names."""
+    flat = flatten_dict(adapters, sep="/")
+    for weight in weights(config):
+        if f"{weight.path}_lora_a" in flat:
+            name = f"base_model.model.{weight.name.removesuffix('.weight')}"
+            a = np.asarray(flat[f"{weight.path}_lora_a"]).reshape(-1, config.lora.rank)
+            b = np.asarray(flat[f"{weight.path}_lora_b"]).reshape(config.lora.rank, -1)
+            yield f"{name}.lora_A.weight", np.ascontiguousarray(a.T)
+            yield f"{name}.lora_B.weight", np.ascontiguousarray(b.T)

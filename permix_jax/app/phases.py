@@ -1,0 +1,68 @@
+"""What a run, or an evaluation, has still to do, counted before it begins."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from permix_jax.app.build import asked_personas, eval_settings, kl_settings
+from permix_jax.app.workdir import newest_saved_step
+from permix_jax.core.problem import Task
+from permix_jax.core.progress import EVALUATION, KL, LIKELIHOODS, RESPONSES, SFT, TRAINING, Phase
+from permix_jax.evaluation.divergence import responses_asked
+from permix_jax.evaluation.evaluate import answers_asked
+from permix_jax.evaluation.judge_free import FILE
+
+
+def phases_of_run(config: ConfigDict, task: Task, workdir: Path, base: Path) -> list[Phase]:
+    """Those of `experiment.run`, less what is done; `base` is the folder of its base policy."""
+    t, e = config.train, config.eval
+    evaluated = [0, *(range(e.every, t.steps, e.every) if e.every else ()), t.steps]
+    folders = [workdir / "eval" / str(step) for step in evaluated]
+    steps = t.steps - newest_saved_step(workdir)
+    responses = t.problems_per_step * config.rollout.group_size
+    kl = 0
+    if e.kl_responses and not (folders[-1] / "kl.json").exists():
+        kl = responses_asked(kl_settings(config, task))
+    return [
+        Phase(SFT, config.sft.steps - newest_saved_step(base), "steps of SFT", "sft"),
+        Phase(TRAINING, steps, f"steps of {t.method} with {responses} responses each", "training"),
+        *phases_of_evaluations(config, task, folders, [folders[0], folders[-1]]),
+        Phase(KL, kl, "responses for the KL", RESPONSES),
+    ]
+
+
+def phases_of_evaluations(
+    config: ConfigDict, task: Task, folders: Sequence[Path], measured: Sequence[Path]
+) -> list[Phase]:
+    """Of evaluations into `folders`, some of which are `measured` without a judge as well."""
+    personas = asked_personas(config, task)
+    open_ = [folder for folder in folders if not (folder / "stability.json").exists()]
+    each = answers_asked(task, personas, eval_settings(config))
+    answers = each * len(open_) - sum(_lines(folder / "completions.jsonl") for folder in open_)
+    unmeasured = sum(not (folder / FILE).exists() for folder in measured)
+    likelihoods = unmeasured * _likelihoods_asked(config, task, len(personas))
+    return [
+        Phase(EVALUATION, answers, "answers to evaluate", RESPONSES),
+        Phase(LIKELIHOODS, likelihoods, "likelihoods", "likelihoods"),
+    ]
+
+
+def _likelihoods_asked(config: ConfigDict, task: Task, personas: int) -> int:
+    """Of one evaluation: of each answer to a question that is drawn, under each candidate and none.
+
+    Answers without a token are not scored, but counted here.
+    """
+    e = config.eval
+    if not e.judge_free_candidates:
+        return 0
+    kinds = [(len(task.test), e.samples)]
+    if task.in_style:
+        kinds.append((len(task.role_play), e.role_play_samples))
+    most = e.judge_free_questions or max(questions for questions, _ in kinds)
+    answers = sum(min(questions, most) * samples for questions, samples in kinds) * personas
+    return answers * (e.judge_free_candidates + 1)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0

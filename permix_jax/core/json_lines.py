@@ -1,0 +1,102 @@
+"""JSON Lines files, gzipped or plain, that a user may have written; a bad row is named."""
+
+import codecs
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from permix_jax.core.files import refuse_lfs_pointer, require_file
+
+Row = tuple[int, str, dict[str, Any]]
+
+_GZIP = b"\x1f\x8b"
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_rows(path: str | Path) -> Iterator[Row]:
+    """Yields (line number, "file:line", row) of a file; raises as `parse_rows`, or OSError."""
+    require_file(Path(path), "name a file with one JSON object a line")
+    return parse_rows(Path(path).read_bytes(), str(path))
+
+
+def parse_rows(content: bytes, name: str) -> Iterator[Row]:
+    """Yields (line number, "name:line", row); blank lines are passed over.
+
+    Raises:
+      ValueError: nothing is in it, it is a broken gzip, a Git LFS pointer or not UTF-8; a row is no
+        JSON object, or holds a text that UTF-8 cannot.
+    """
+    refuse_lfs_pointer(content, name)
+    if content.startswith(_GZIP) or name.endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{name}: not a whole gzip file ({error}); fetch it again") from None
+    if content.startswith(_UTF_16) or b"\0" in content:
+        raise ValueError(f"{name}: the text is in UTF-16, or no text; save the file as UTF-8")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if not content.strip():
+        raise ValueError(f"{name}: the file is empty; write one JSON object a line")
+    for line, text in enumerate(content.split(b"\n"), start=1):
+        if text.strip():
+            where = f"{name}:{line}"
+            row = _parse_row(text, where)
+            for field, value in row.items():
+                require_encodable([field, value], f"{where}: field {field!r}")
+            yield line, where, row
+
+
+def _parse_row(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reason = f"the text is not UTF-8 ({error.reason}); save the file as UTF-8"
+        raise ValueError(f"{where}: not a JSON object: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not a JSON object ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: not a JSON object but {type(row).__name__}")
+    return row
+
+
+def require_encodable(value: Any, where: str) -> None:
+    """Raises ValueError for a text, at any depth of `value`, that UTF-8 cannot hold.
+
+    That is one with half of a surrogate pair, which JSON can spell ("\\ud83d"). Tokenizers refuse
+    it, and it cannot be written to a file.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{where} holds {value[error.start]!r}, one half of a surrogate pair; write the "
+                "whole character, or leave it out"
+            ) from None
+    elif isinstance(value, Mapping):
+        require_encodable([*value, *value.values()], where)
+    elif isinstance(value, list):
+        for part in value:
+            require_encodable(part, where)
+
+
+def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
+    """The field's text; ValueError, which names `where`, if it is absent, blank or not text."""
+    value = field(row, name, where)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: field {name!r} is {value!r}; it must be text")
+    return value
+
+
+def field(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """The field's value; ValueError, which names `where` and the fields that are there, if it is
+    absent."""
+    if name not in row:
+        there = f"only {', '.join(map(repr, row))}" if row else "nor any other"
+        raise ValueError(
+            f"{where}: there is no field {name!r}, {there}; add it, or rename the field that has it"
+        )
+    return row[name]

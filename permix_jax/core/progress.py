@@ -1,0 +1,197 @@
+"""A progress bar per phase, or plain lines where the output is no terminal; and what follows it."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from permix_jax.core.distributed import is_main
+
+_LOG = logging.getLogger(__name__)
+_SECONDS_BETWEEN_LINES = 10.0
+
+# The phases of a run, by the names that whoever does them gives to `Progress`.
+SFT, TRAINING, EVALUATION, LIKELIHOODS, KL = "sft", "training", "evaluation", "likelihoods", "kl"
+RESPONSES = "responses"  # the kind of the phases that generate them
+
+
+@dataclass
+class Phase:
+    """A part of a job that takes time.
+
+    Attributes:
+      name: which one it is, as `Progress` names it.
+      left: units that are still to be done.
+      what: of what they are units, such as "steps of SFT".
+      kind: phases of one kind are taken to need as long for a unit, while one is not measured.
+      seconds, timed: how long so many of the units that were done took.
+    """
+
+    name: str
+    left: int
+    what: str
+    kind: str
+    seconds: float = 0.0
+    timed: int = 0
+
+
+class Agenda:
+    """The phases of a job. The time between two units, of whatever phases, is of the later one."""
+
+    def __init__(self, phases: Sequence[Phase]):
+        self._phases = {phase.name: phase for phase in phases if phase.left > 0}
+        self._last: float | None = None
+        self._rates: dict[str, float | None] = {}
+
+    def __str__(self) -> str:
+        return (
+            ", ".join(f"{p.left:,} {p.what}" for p in self._phases.values())
+            or "nothing but the report"
+        )
+
+    def begin(self) -> None:
+        """A phase begins, or goes on: its first unit compiles, and says nothing of the others."""
+        self._last = None
+
+    def count(self, name: str, units: int) -> None:
+        """So many units of the phase are done now."""
+        now = time.monotonic()
+        if phase := self._phases.get(name):
+            phase.left = max(0, phase.left - units)
+            if self._last is not None:
+                phase.seconds, phase.timed = phase.seconds + now - self._last, phase.timed + units
+        self._last = now
+
+    def finish(self, name: str) -> None:
+        """Nothing is left of the phase, whoever did it."""
+        self._phases.pop(name, None)
+
+    def learn(self, kind: str, units: int, seconds: float) -> None:
+        """So many units of a kind took so long within a phase of another kind.
+
+        That counts while no phase of the kind is measured. The first time compiles, and is not
+        counted.
+        """
+        self._rates[kind] = seconds / units if kind in self._rates else None
+
+    def has(self, name: str) -> bool:
+        return name in self._phases
+
+    def seconds_of(self, name: str, units: int) -> float | None:
+        """How long so many units of the phase will take; None where nothing is known of that."""
+        phase = self._phases[name]
+        alike = [p for p in self._phases.values() if p.kind == phase.kind and p.timed]
+        rates = [p.seconds / p.timed for p in ([phase] if phase.timed else alike)]
+        rate = rates[0] if rates else self._rates.get(phase.kind)
+        return None if rate is None else units * rate
+
+    def after(self, name: str, units: int) -> tuple[str, float | None]:
+        """What is still to be done after `units` more of the phase `name`, "" where that is
+        nothing; and the seconds that it will take, None where they are not known."""
+        rest = [(p, p.left - units * (p.name == name)) for p in self._phases.values()]
+        rest = [(phase, left) for phase, left in rest if left > 0]
+        times = [self.seconds_of(phase.name, left) for phase, left in rest]
+        named = ", ".join(f"{left:,} {phase.what}" for phase, left in rest)
+        return named, None if None in times else sum(times)
+
+
+_AGENDA: ContextVar[Agenda | None] = ContextVar("agenda", default=None)
+
+
+@contextlib.contextmanager
+def following(agenda: Agenda) -> Iterator[None]:
+    """Within, each `Progress` counts for its phase of the agenda, and says what comes after it."""
+    _LOG.info("to do: %s", agenda)
+    before = _AGENDA.set(agenda)
+    try:
+        yield
+    finally:
+        _AGENDA.reset(before)
+
+
+def finish(name: str) -> None:
+    """As `Agenda.finish`, for the agenda that is followed, if one is."""
+    if agenda := _AGENDA.get():
+        agenda.finish(name)
+
+
+def learn(kind: str, units: int, seconds: float) -> None:
+    """As `Agenda.learn`, for the agenda that is followed, if one is."""
+    if agenda := _AGENDA.get():
+        agenda.learn(kind, units, seconds)
+
+
+def duration(seconds: float) -> str:
+    """Such as 384 s, 25 min or 3.2 h."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class Progress:
+    """Counts `total` units of a phase. Use as a context manager.
+
+    On a terminal a tqdm bar; elsewhere a line at the start, every ten seconds, and at the end,
+    so that a log file stays readable. Of several processes, the main one shows it.
+
+    `phase` names that of the agenda which is followed, if one is.
+    """
+
+    def __init__(self, label: str, total: int, initial: int = 0, phase: str = ""):
+        self._label, self._total, self._count, self._first = label, total, initial, initial
+        self._bar, self._silent = None, not is_main()
+        if sys.stderr.isatty() and not self._silent:
+            self._bar = tqdm(desc=label, total=total, initial=initial, dynamic_ncols=True)
+        self._phase = phase or label
+        followed = _AGENDA.get()
+        alone = Agenda([Phase(self._phase, total - initial, "", "")])
+        self._agenda = followed if followed and followed.has(self._phase) else alone
+        self._agenda.begin()
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, units: int = 1, **figures: float) -> None:
+        """Counts `units` more and shows the figures of the moment."""
+        self._count += units
+        self._agenda.count(self._phase, units)
+        shown = {name: f"{value:.4g}" for name, value in figures.items()}
+        if self._bar is not None:
+            after, seconds = self._agenda.after(self._phase, self._total - self._count)
+            then = after if seconds is None else duration(seconds)
+            self._bar.set_postfix(shown | ({"then": then} if after else {}), refresh=False)
+            self._bar.update(units)
+            return
+        now = time.monotonic()
+        ends = self._count in (self._first + units, self._total)
+        if not self._silent and (ends or now - self._last_line >= _SECONDS_BETWEEN_LINES):
+            self._last_line = now
+            print(self._line(shown), file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        """Logs a warning, on a line of its own where there is a bar."""
+        if not self._silent:
+            with tqdm.external_write_mode(file=sys.stderr):
+                _LOG.warning(message)
+
+    def _line(self, shown: dict[str, str]) -> str:
+        figures = "".join(f"  {name} {value}" for name, value in shown.items())
+        left = self._total - self._count
+        here, (after, then) = (
+            ask(self._phase, left) for ask in (self._agenda.seconds_of, self._agenda.after)
+        )
+        ends = [] if here is None else [f"{duration(here)} left"]
+        if after:
+            ends.append(f"then {after if then is None else f'about {duration(then)} for {after}'}")
+        line = f"{self._label} {self._count}/{self._total}{figures}"
+        return f"{line}  {', '.join(ends)}" if ends else line

@@ -1,0 +1,100 @@
+"""Which files of a model's folder hold weights: those that are read, and those that are not.
+
+The order is that of `transformers`: one safetensors file stands before an index of several, and
+both before everything else.
+"""
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+from permix_jax.core.files import require_file
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER = "adapter_model.safetensors"
+
+COPY_ALL = "copy the whole checkpoint folder"
+
+_CONVERT = (
+    "convert the weights to safetensors (load the model with transformers and call save_pretrained)"
+)
+_AS_ADAPTER = f"copy the {ADAPTER_CONFIG} of this adapter, too"
+
+# Files that hold weights in a form that is not read from a folder, by the pattern of their names,
+# each with what to do where there are no others.
+_UNREAD = {
+    "model-*-of-*.safetensors": f"copy {INDEX}, which says what is where, too",
+    "adapter_model.safetensors": _AS_ADAPTER,
+    "adapter_model.bin": f"{_AS_ADAPTER}, and save its weights as {ADAPTER}",
+    "consolidated*.safetensors": "take the checkpoint in the format of transformers",
+    "consolidated*.pth": "take the checkpoint in the format of transformers",
+    "*.safetensors": f"if it is the whole model, rename it to {SINGLE}",
+    "*.safetensors.index.json": f"if it is the model's, rename it to {INDEX}",
+    "*.gguf": "name this file itself as the model",
+    "pytorch_model*.bin": _CONVERT,
+    "pytorch_model*.bin.index.json": _CONVERT,
+    "tf_model*.h5": _CONVERT,
+    "flax_model*.msgpack": _CONVERT,
+}
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds safetensors files of a whole model, not of an adapter alone."""
+    return any((folder / name).is_file() for name in (SINGLE, INDEX))
+
+
+def weight_files(folder: Path) -> dict[Path, set[str]]:
+    """The files that the model's weights are in, each with the tensors that the index names.
+
+    Without an index, as where model.safetensors is there beside one, that set is empty.
+
+    Raises:
+      FileNotFoundError: there are none, or one that the index names is not there.
+      ValueError: the index is damaged; a file is a Git LFS pointer.
+    """
+    single, index = folder / SINGLE, folder / INDEX
+    if single.is_file():
+        files = {single: set()}
+    elif index.is_file():
+        files = _indexed(index)
+    else:
+        files = {single: set()}
+        for name, remedy in _unread(folder, {}):
+            raise FileNotFoundError(f"{single}: no such file, and {name} is not read; {remedy}")
+    for path in files:
+        require_file(path, COPY_ALL)
+    return files
+
+
+def left_over(folder: Path) -> list[str]:
+    """Names of the files with weights that `weight_files` leaves aside; not those of an adapter."""
+    used = {path.name for path in weight_files(folder)}
+    if (folder / ADAPTER_CONFIG).exists():
+        used.add(ADAPTER)
+    if not (folder / SINGLE).is_file():
+        used.add(INDEX)
+    return [name for name, _ in _unread(folder, used)]
+
+
+def _indexed(index: Path) -> dict[Path, set[str]]:
+    require_file(index, COPY_ALL)
+    files: dict[Path, set[str]] = {}
+    try:
+        for name, file in json.loads(index.read_text("utf-8"))["weight_map"].items():
+            files.setdefault(index.parent / file, set()).add(name)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        files = {}
+    if not files:
+        raise ValueError(f"{index}: damaged (no weight_map); fetch it again")
+    return files
+
+
+def _unread(folder: Path, used: set[str]) -> list[tuple[str, str]]:
+    """(name, remedy) of files that hold weights and are not `used`, in the order of the table."""
+    names = sorted(path.name for path in folder.glob("*") if path.name not in used)
+    found = {}
+    for pattern, remedy in _UNREAD.items():
+        found |= {n: remedy for n in names if n not in found and fnmatch(n, pattern)}
+    return list(found.items())

@@ -1,0 +1,256 @@
+"""Hugging Face checkpoints of Llama 3, Qwen 3 and Gemma 3: their config.json and their tensors.
+
+One table (`weights`) says which parameter is which tensor; both directions read it.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, replace
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from permix_jax.formats.hf_fields import FAMILIES, GEMMA, LAYER_TYPES, LLAMA, QWEN, read_fields
+from permix_jax.models.config import ModelConfig, Rope
+
+# The parameters of RoPE's scaling, in config.json and in Rope.
+_SCALING = {
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_position_embeddings": "original_context",
+}
+
+
+def config_from_hf(
+    hf: Mapping[str, Any],
+    param_dtype: str = "float32",
+    dtype: str = "float32",
+    remat: str = "none",
+    ignore: Collection[str] = (),
+) -> ModelConfig:
+    """The ModelConfig of a config.json; of a model that reads images, that of its text part.
+
+    Absent fields have the defaults of transformers' config classes. RoPE's fields and those of
+    local layers are read where transformers 4 and 5 write them. `ignore`: as in `read_fields`.
+
+    Raises:
+      ValueError: the architecture is not supported; or a field is missing, not known, or asks for
+        something that the Decoder does not compute.
+    """
+    architecture, c = read_fields(hf, ignore)
+    layer_types = getattr(c, "layer_types", ())
+    local = tuple(i for i, kind in enumerate(layer_types) if kind == "sliding_attention")
+    ropes = c.rope_parameters
+    if architecture != GEMMA:
+        ropes = dict.fromkeys(LAYER_TYPES, ropes)
+    config = ModelConfig(
+        vocab_size=c.vocab_size,
+        embed_dim=c.hidden_size,
+        num_layers=c.num_hidden_layers,
+        num_heads=c.num_attention_heads,
+        num_kv_heads=c.num_key_value_heads,
+        head_dim=c.head_dim,
+        mlp_dim=c.intermediate_size,
+        rope=_rope(ropes["full_attention"]),
+        max_context=c.max_position_embeddings,
+        norm_eps=c.rms_norm_eps,
+        tie_embeddings=c.tie_word_embeddings,
+        qk_norm=architecture != LLAMA,
+        local_layers=local,
+        window=c.sliding_window if local else 0,
+        local_rope=_rope(ropes["sliding_attention"]) if local else Rope(),
+        dtype=dtype,
+        param_dtype=param_dtype,
+        remat=remat,
+    )
+    if architecture != GEMMA:
+        return config
+    return replace(
+        config,
+        post_norms=True,
+        norm_offset=1.0,
+        activation="gelu",
+        embed_scale=math.sqrt(c.hidden_size),
+        query_scale=c.query_pre_attn_scalar**-0.5,
+    )
+
+
+def config_to_hf(config: ModelConfig) -> dict[str, Any]:
+    """The config.json of the architecture that computes what `config` says.
+
+    `config_from_hf` makes the same config of it, less what it does not hold: dtypes, remat,
+    adapters, and that the longest context is not known. RoPE is written as transformers 4 writes
+    it, which version 5 reads, too. Token ids are for the caller to add.
+
+    Raises:
+      ValueError: no supported architecture computes it.
+    """
+    c = config
+    if c.post_norms:
+        architecture, special = GEMMA, _gemma_fields(c)
+    elif c.qk_norm:
+        architecture, special = QWEN, _qwen_fields(c)
+    else:
+        architecture, special = LLAMA, {"hidden_act": "silu", "mlp_bias": False}
+    hf = {
+        "architectures": [architecture],
+        "model_type": FAMILIES[architecture].model_type,
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.embed_dim,
+        "intermediate_size": c.mlp_dim,
+        "num_hidden_layers": c.num_layers,
+        "num_attention_heads": c.num_heads,
+        "num_key_value_heads": c.num_kv_heads,
+        "head_dim": c.head_dim,
+        "rms_norm_eps": c.norm_eps,
+        "tie_word_embeddings": c.tie_embeddings,
+        "attention_bias": False,
+        "rope_theta": c.rope.theta,
+        "rope_scaling": _rope_scaling(c.rope),
+        **special,
+    }
+    if c.max_context is not None:
+        hf["max_position_embeddings"] = c.max_context
+    wanted, computed = _function(c), _function(config_from_hf(hf))
+    for field, value in wanted.items():
+        if value != computed[field]:
+            raise ValueError(
+                f"model: {field} = {value} does not go into the config.json of {architecture}, "
+                f"which computes {computed[field]}; set it to that before training"
+            )
+    return hf
+
+
+def _rope(parameters: Mapping[str, Any]) -> Rope:
+    scaling = {ours: parameters[name] for name, ours in _SCALING.items() if name in parameters}
+    return Rope(theta=float(parameters["rope_theta"]), **scaling)
+
+
+def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
+    if rope.original_context:
+        return {
+            "rope_type": "llama3",
+            **{name: getattr(rope, ours) for name, ours in _SCALING.items()},
+        }
+    return None if rope.factor == 1 else {"rope_type": "linear", "factor": rope.factor}
+
+
+def _qwen_fields(c: ModelConfig) -> dict[str, Any]:
+    fields = {
+        "hidden_act": "silu",
+        "use_sliding_window": bool(c.local_layers),
+        "sliding_window": c.window or None,
+        "max_window_layers": min(c.local_layers, default=c.num_layers),
+    }
+    # The layer types say more than max_window_layers can, and older readers do not know them.
+    return {**fields, "layer_types": _layer_types(c)} if c.local_layers else fields
+
+
+def _gemma_fields(c: ModelConfig) -> dict[str, Any]:
+    query_scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
+    return {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": round(query_scale**-2),
+        "rope_local_base_freq": c.local_rope.theta,
+        "sliding_window": c.window or None,
+        "layer_types": _layer_types(c),
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+    }
+
+
+def _layer_types(c: ModelConfig) -> list[str]:
+    return [LAYER_TYPES[i in c.local_layers] for i in range(c.num_layers)]
+
+
+def _function(c: ModelConfig) -> dict[str, Any]:
+    """The fields that decide what is computed, with one value for one function."""
+    fields = asdict(c)
+    for field in ("max_context", "lora", "dtype", "param_dtype", "remat"):
+        del fields[field]
+    if c.query_scale is None:
+        fields["query_scale"] = c.head_dim**-0.5
+    if not c.local_layers:
+        del fields["window"], fields["local_rope"]
+    return fields
+
+
+class Weight(NamedTuple):
+    """A parameter of the Decoder, and the tensor of a checkpoint that it is.
+
+    path: in the parameters, joined by "/". shape: of the parameter. name: of the tensor.
+    inputs: how many leading axes of `shape` a linear layer sums over; 0: it is no linear layer.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    name: str
+    inputs: int = 0
+
+    @property
+    def hf_shape(self) -> tuple[int, ...]:
+        """A linear layer is [outputs, inputs] there, anything else as it is here."""
+        cut = self.inputs
+        return (prod(self.shape[cut:]), prod(self.shape[:cut])) if cut else self.shape
+
+
+def weights(c: ModelConfig) -> Iterator[Weight]:
+    """All weights of a model, adapters aside: embedding first, layer by layer, head last."""
+    V, E = c.vocab_size, c.embed_dim
+    yield Weight("embedding", (V, E), "model.embed_tokens.weight")
+    for i in range(c.num_layers):
+        yield from _layer_weights(c, f"layers_{i}", f"model.layers.{i}")
+    yield Weight("final_norm/scale", (E,), "model.norm.weight")
+    if not c.tie_embeddings:
+        yield Weight("head", (V, E), "lm_head.weight")
+
+
+def _layer_weights(c: ModelConfig, ours: str, theirs: str) -> Iterator[Weight]:
+    E, F, H, K, D = c.embed_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim
+    norms = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+    if c.post_norms:
+        norms = {
+            "attention_norm": "input_layernorm",
+            "attention_post_norm": "post_attention_layernorm",
+            "mlp_norm": "pre_feedforward_layernorm",
+            "mlp_post_norm": "post_feedforward_layernorm",
+        }
+    for norm, name in norms.items():
+        yield Weight(f"{ours}/{norm}/scale", (E,), f"{theirs}.{name}.weight")
+    yield Weight(f"{ours}/attention/query", (E, H, D), f"{theirs}.self_attn.q_proj.weight", 1)
+    yield Weight(f"{ours}/attention/key", (E, K, D), f"{theirs}.self_attn.k_proj.weight", 1)
+    yield Weight(f"{ours}/attention/value", (E, K, D), f"{theirs}.self_attn.v_proj.weight", 1)
+    yield Weight(f"{ours}/attention/out", (H, D, E), f"{theirs}.self_attn.o_proj.weight", 2)
+    if c.qk_norm:
+        for norm, name in {"query_norm": "q_norm", "key_norm": "k_norm"}.items():
+            path = f"{ours}/attention/{norm}/scale"
+            yield Weight(path, (D,), f"{theirs}.self_attn.{name}.weight")
+    yield Weight(f"{ours}/mlp/gate", (E, F), f"{theirs}.mlp.gate_proj.weight", 1)
+    yield Weight(f"{ours}/mlp/up", (E, F), f"{theirs}.mlp.up_proj.weight", 1)
+    yield Weight(f"{ours}/mlp/down", (F, E), f"{theirs}.mlp.down_proj.weight", 1)
+
+
+def text_name(name: str) -> str | None:
+    """A tensor's name in a text-only checkpoint; None if it belongs to another modality.
+
+    Models that read images name their text part language_model.* (Gemma 3 on the hub) or
+    model.language_model.* (transformers' own layout).
+    """
+    if name.removeprefix("model.").startswith(("vision_tower.", "multi_modal_projector.")):
+        return None
+    if name.startswith("model.language_model."):
+        return name.replace("language_model.", "", 1)
+    return name.removeprefix("language_model.")
+
+
+def params_to_hf(config: ModelConfig, params: Mapping) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors of a checkpoint, (name, array) one at a time; dtypes stay as they are."""
+    flat = flatten_dict(params, sep="/")
+    for weight in weights(config):
+        array = np.asarray(flat[weight.path])
+        if weight.inputs:
+            array = array.reshape(weight.hf_shape[::-1]).T
+        yield weight.name, np.ascontiguousarray(array)

@@ -1,0 +1,135 @@
+"""LoRA adapters in PEFT's format, merged into their base as it is loaded.
+
+What is in the files: https://huggingface.co/docs/peft/developer_guides/checkpoint
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from permix_jax.core.files import read_object
+from permix_jax.formats.folder import ADAPTER, ADAPTER_CONFIG, COPY_ALL
+from permix_jax.formats.huggingface import Weight, text_name, weights
+from permix_jax.formats.weights import DTYPES, open_safetensors
+from permix_jax.models.config import ModelConfig
+from permix_jax.models.params import plus_product
+
+_PREFIX = "base_model.model."
+
+# Fields that decide what an adapter computes, with the values that are read here.
+_REQUIRED = {
+    "peft_type": ("LORA",),
+    "bias": ("none", None),
+    # The others change the base's own weights before training.
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
+}
+_READ = frozenset({"base_model_name_or_path", "r", "lora_alpha", "use_rslora"})
+# Fields for training, or that say where adapters are, which their tensors say.
+_NEUTRAL = frozenset(
+    "task_type inference_mode lora_dropout peft_version auto_mapping target_modules "
+    "exclude_modules layers_to_transform layers_pattern megatron_core qalora_group_size".split()
+)
+
+
+class Adapter(NamedTuple):
+    """Low-rank adapters of a model: W x becomes W x + scale B A x.
+
+    base: where the model is, as in `model.source`; None where the config names none.
+    """
+
+    folder: Path
+    base: str | None
+    scale: float
+
+
+def read_adapter(folder: Path) -> Adapter | None:
+    """The adapter of a PEFT folder; None where the folder has none.
+
+    Raises ValueError, which names file and field, for an adapter that is no plain LoRA.
+    """
+    path = folder / ADAPTER_CONFIG
+    if not path.exists():
+        return None
+    fields = read_object(path, COPY_ALL)
+    for name, supported in _REQUIRED.items():
+        if fields.get(name) not in supported:
+            _refuse(path, name, fields.get(name))
+    for name, value in fields.items():
+        # What is off or empty, whatever it is, changes nothing.
+        if name not in {*_REQUIRED, *_READ, *_NEUTRAL} and value not in (None, False, {}, []):
+            _refuse(path, name, value)
+    rank, alpha = fields.get("r"), fields.get("lora_alpha")
+    for name, value in ("r", rank), ("lora_alpha", alpha):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ValueError(f"{path}: {name} is {value!r}; it must be a number above 0")
+    scale = alpha / (math.sqrt(rank) if fields.get("use_rslora") else rank)
+    return Adapter(folder, fields.get("base_model_name_or_path"), scale)
+
+
+def merge_peft(adapter: Adapter, config: ModelConfig, params: dict) -> dict:
+    """The parameters of the base with the adapter added, in the base's dtypes and shardings.
+
+    Raises:
+      FileNotFoundError: there is no adapter_model.safetensors.
+      ValueError: it is damaged, or an adapter is not of one of the model's linear layers.
+    """
+    path, flat = adapter.folder / ADAPTER, flatten_dict(params, sep="/")
+    tensors = _tensors(path)
+    for weight in (weight for weight in weights(config) if weight.inputs):
+        name = weight.name.removesuffix(".weight")
+        a, b = (tensors.pop(f"{name}.lora_{half}.weight", None) for half in "AB")
+        if a is None and b is None:
+            continue
+        _check(path, weight, a, b)
+        base, cut = flat[weight.path], weight.inputs
+        a = a.T.reshape(*weight.shape[:cut], -1)  # as `merge_adapters` takes them
+        b = b.T.reshape(-1, *weight.shape[cut:])
+        merged = plus_product(base, a, b, adapter.scale)
+        flat[weight.path] = jax.device_put(merged, base.sharding)
+    if tensors:
+        raise ValueError(
+            f"{path}: tensor {min(tensors)} is no adapter of a linear layer of the base; merge "
+            "the adapter with peft (merge_and_unload), and name the merged folder"
+        )
+    return unflatten_dict(flat, sep="/")
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """By the names of the base's modules: "model.layers.0.self_attn.q_proj.lora_A.weight"."""
+    tensors = {}
+    with open_safetensors(path) as file:
+        for name in file.keys():
+            dtype = file.get_slice(name).get_dtype()
+            if dtype not in DTYPES:
+                kinds = ", ".join(DTYPES)
+                raise ValueError(f"{path}: tensor {name} has dtype {dtype}; use one of {kinds}")
+            module = text_name(name.removeprefix(_PREFIX))
+            if module is not None:  # None: of the part that reads images
+                tensors[module] = file.get_tensor(name).astype(np.float32)
+    if not tensors:
+        raise ValueError(f"{path}: holds no adapter; fetch it again")
+    return tensors
+
+
+def _check(path: Path, weight: Weight, a: np.ndarray | None, b: np.ndarray | None) -> None:
+    shapes = [None if x is None else x.shape for x in (a, b)]
+    outputs, inputs = weight.hf_shape
+    rank = len(a) if a is not None and a.ndim else 0
+    if shapes != [(rank, inputs), (outputs, rank)]:
+        raise ValueError(
+            f"{path}: lora_A and lora_B of {weight.name} have shapes {shapes[0]} and {shapes[1]}, "
+            f"expected (rank, {inputs}) and ({outputs}, rank); take adapter and base that belong "
+            "together"
+        )
+
+
+def _refuse(path: Path, name: str, value) -> None:
+    raise ValueError(
+        f"{path}: {name} = {json.dumps(value)} is not supported; merge the adapter into its base "
+        "with peft (merge_and_unload), and name the merged folder"
+    )

@@ -1,0 +1,238 @@
+"""Tokenizers of pretrained models: vocabulary, chat template, pad and end tokens, all checked."""
+
+import json
+import logging
+import re
+from numbers import Real
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from permix_jax.core.files import read_object, require_file
+
+logger = logging.getLogger(__name__)
+
+# Models pad their embeddings to round sizes; those supported, by less than this share.
+_MAX_PADDING = 0.02
+
+# A template's own defaults, at its head: what renders prompts needs no arguments, and an exported
+# tokenizer renders what was trained. The newline is eaten by the block before it (trim_blocks).
+_DEFAULT = "{{%- set {0} = {0} if {0} is defined else {1} %}}\n"
+_DEFAULTS_THERE = re.compile(r"\A(\{%- set (\w+) = \2 if \2 is defined else [^%\n]+ %\}\n)+")
+
+# What templates of Llama 3.1 and 3.3 write where no date is given; that of 3.2 writes today's.
+_DATE = '"26 Jul 2024"'
+_DATE_OF_TODAY = "{%- macro strftime_now(format) %}<today>{% endmacro %}\n"
+
+_SYSTEM = {"role": "system", "content": "You keep a lighthouse."}
+_USER = {"role": "user", "content": "How much is six plus seven?"}
+_ASSISTANT = {"role": "assistant", "content": "It is thirteen."}
+
+
+def load_tokenizer(
+    folder: Path, vocab_size: int, pad_token: str = "", thinking: bool = False
+) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a Hugging Face folder, with a pad token and a chat template.
+
+    The template's variables `enable_thinking` (Qwen 3) and `date_string` (Llama 3) have defaults,
+    `thinking` and 26 Jul 2024, written into the template; a caller can still give others. Tokens
+    beyond the model's vocabulary that are in no role (Gemma 3 has one for pictures, also where
+    the model has no embedding for it) are left out, with a warning.
+
+    Args:
+      vocab_size: rows of the model's embedding.
+      pad_token: "": the tokenizer's own.
+      thinking: whether prompts ask for thinking before the answer.
+
+    Raises:
+      FileNotFoundError: there is no tokenizer.json.
+      ValueError: the tokenizer is of another model, has no pad token or chat template, or one that
+        drops a persona, depends on the day, or has no switch for `thinking`.
+    """
+    tokenizer = _read_tokenizer(folder)
+    tokenizer.chat_template = _with_defaults(_chat_template(folder, tokenizer), thinking)
+    tokenizer = _within_vocabulary(tokenizer, vocab_size)
+    _set_pad_token(tokenizer, pad_token)
+    _require_persona_reaches_model(tokenizer)
+    _require_no_date_of_today(tokenizer)
+    return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    path, remedy = folder / "tokenizer.json", "save the model's fast tokenizer there"
+    if (folder / "tokenizer.model").is_file():
+        remedy = "tokenizer.model alone is not read: save the model's fast tokenizer there"
+    require_file(path, remedy)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        _read_if_there(folder / name)
+    try:
+        # Not AutoTokenizer: some classes rebuild the pre-tokenizer and ignore the file's.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as error:  # the Rust library raises no narrower class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"tokenizer.json and the files beside it cannot be read ({reason}); fetch them again"
+        ) from None
+    if not isinstance(tokenizer.model_max_length, Real):
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length is "
+            f"{tokenizer.model_max_length!r}; it must be a number"
+        )
+    return tokenizer
+
+
+def end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
+    """Ids that end a completion: those of generation_config.json, or config.json, or the tokenizer.
+
+    The first one ends an assistant's turn in the chat template, where the template has such a
+    token. It is what SFT appends; Llama 3, for one, lists <|end_of_text|> before <|eot_id|>. It is
+    there even where no file lists it: configs of base models name the end of a document alone.
+
+    Raises ValueError if there is none, or one that the tokenizer does not have.
+    """
+    generation_config = _read_if_there(folder / "generation_config.json")
+    configs = (generation_config, hf_config, {"eos_token_id": tokenizer.eos_token_id})
+    listed = [config.get("eos_token_id") for config in configs]
+    ends = next((ends for ends in listed if ends not in (None, [])), None)
+    if ends is None:
+        raise ValueError("no end token; set eos_token_id in generation_config.json")
+    ends = ends if isinstance(ends, list) else [ends]
+    known = set(tokenizer.get_vocab().values())
+    if odd := [end for end in ends if type(end) is not int or end not in known]:
+        raise ValueError(
+            f"eos_token_id = {odd[0]} is no token of tokenizer.json; "
+            "take generation_config.json and tokenizer from the same checkpoint"
+        )
+    first = _turn_end(tokenizer, ends)
+    return tuple(ends) if first is None else (first, *(end for end in ends if end != first))
+
+
+def _chat_template(folder: Path, tokenizer) -> str:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    # Where processors of multimodal models once kept it.
+    template = template or _read_if_there(folder / "chat_template.json").get("chat_template")
+    if not template or not isinstance(template, str):
+        raise ValueError(
+            "no chat template in chat_template.jinja, tokenizer_config.json or chat_template.json; "
+            "take the instruct version of the model, or add one"
+        )
+    return template
+
+
+def _with_defaults(template: str, thinking: bool) -> str:
+    """The template with defaults for the variables it has; given twice, they are written once."""
+    template = _DEFAULTS_THERE.sub("", template)
+    values = {"enable_thinking": str(thinking).lower(), "date_string": _DATE}
+    values = {name: v for name, v in values.items() if re.search(rf"\b{name}\b", template)}
+    if thinking and "enable_thinking" not in values:
+        raise ValueError(
+            "model.thinking is True, but the chat template has no enable_thinking; "
+            "set model.thinking to False"
+        )
+    return "".join(_DEFAULT.format(*item) for item in values.items()) + template
+
+
+def _within_vocabulary(tokenizer, vocab_size: int) -> PreTrainedTokenizerFast:
+    vocabulary = tokenizer.get_vocab()
+    beyond = {token for token, i in vocabulary.items() if i >= vocab_size}
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    roles = {
+        name: token
+        for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+        if (token := getattr(tokenizer, name)) is not None
+    }
+    in_use = [t for t in beyond if t in roles.values() or t in tokenizer.chat_template]
+    if in_use or not beyond <= special:
+        raise ValueError(
+            f"tokenizer.json has {max(vocabulary.values()) + 1} tokens, over config.json's "
+            f"vocab_size = {vocab_size}; take both from the same checkpoint"
+        )
+    if len(vocabulary) < (1 - _MAX_PADDING) * vocab_size:
+        raise ValueError(
+            f"tokenizer.json has {len(vocabulary)} tokens, far under config.json's vocab_size = "
+            f"{vocab_size}; take both from the same checkpoint"
+        )
+    if not beyond:
+        return tokenizer
+    logger.warning("tokens without an embedding are left out: %s", ", ".join(sorted(beyond)))
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in beyond]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        chat_template=tokenizer.chat_template,
+        model_max_length=tokenizer.model_max_length,
+        clean_up_tokenization_spaces=tokenizer.clean_up_tokenization_spaces,
+        **roles,
+    )
+
+
+def _set_pad_token(tokenizer, pad_token: str) -> None:
+    vocabulary = tokenizer.get_vocab()
+    if pad_token and pad_token not in vocabulary:
+        raise ValueError(f"model.pad_token is {pad_token!r}, no token of tokenizer.json; name one")
+    if pad_token:
+        tokenizer.pad_token = pad_token
+    if tokenizer.pad_token is None:
+        named_so = [t for t in vocabulary if re.fullmatch(r"[<\[].*pad.*[>\]]", t, re.IGNORECASE)]
+        candidates = [*sorted(named_so, key=vocabulary.get), tokenizer.eos_token]
+        hint = f", such as {candidates[0]!r}" if candidates[0] else ""
+        raise ValueError(
+            f"the tokenizer has no pad token; set model.pad_token to one of its tokens{hint}"
+        )
+
+
+def _require_persona_reaches_model(tokenizer) -> None:
+    remedy = "use a folder whose chat_template.jinja"
+    _, error = _render(tokenizer, [_USER])
+    if error:
+        raise ValueError(f"the chat template fails ({error}); {remedy} works")
+    _, error = _render(tokenizer, [_SYSTEM, _USER])
+    if error:
+        raise ValueError(
+            f"the chat template takes no system message ({error}), which a persona is; "
+            f"{remedy} does"
+        )
+    for messages in ([_USER], [_SYSTEM, _USER]):
+        text, _ = _render(tokenizer, messages)
+        if dropped := [m["role"] for m in messages if m["content"] not in text]:
+            raise ValueError(
+                f"the chat template drops the {dropped[0]} message"
+                f"{', which a persona is' if dropped[0] == 'system' else ''}; {remedy} keeps it"
+            )
+
+
+def _require_no_date_of_today(tokenizer) -> None:
+    template = _DATE_OF_TODAY + tokenizer.chat_template
+    text, _ = _render(tokenizer, [_SYSTEM, _USER], chat_template=template)
+    if "<today>" in text:
+        raise ValueError(
+            "the chat template writes today's date (strftime_now), and a run must not depend on "
+            "the day; use a folder whose chat_template.jinja has a fixed date"
+        )
+
+
+def _render(tokenizer, messages: list[dict[str, str]], **options) -> tuple[str, str]:
+    """The text, and what the template complains of, in one line, if it does."""
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options), ""
+    except Exception as error:  # a template is a program: it may fail in any way
+        return "", str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _turn_end(tokenizer, ends: list[int]) -> int | None:
+    """The first special token behind an assistant's message; None where there is none."""
+    text, _ = _render(tokenizer, [_USER, _ASSISTANT])
+    _, found, rest = text.rpartition(_ASSISTANT["content"])
+    if not found:
+        return None
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= {*tokenizer.all_special_ids, *ends}
+    ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
+    return next((i for i in ids if i in special), None)
+
+
+def _read_if_there(path: Path) -> dict:
+    return read_object(path, "fetch it again") if path.is_file() else {}

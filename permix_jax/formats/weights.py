@@ -1,0 +1,283 @@
+"""Weights from safetensors files straight into sharded arrays, and into safetensors files.
+
+A device's part of a parameter is read from its part of the tensor, in small blocks, into the
+memory that becomes the array (on CPU; elsewhere it is copied to the device and freed). So host
+memory holds what CPU devices hold, and beside it less than the largest tensor.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_dtypes  # noqa: F401  makes "bfloat16" a dtype name of numpy
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, Sharding
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from permix_jax.core.files import require_file, write_json
+from permix_jax.core.progress import Progress
+from permix_jax.formats.folder import COPY_ALL, INDEX, SINGLE, weight_files
+from permix_jax.formats.huggingface import Weight, text_name, weights
+from permix_jax.models.params import param_shardings, without_lora
+from permix_jax.models.transformer import Decoder
+
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+DTYPES = ("BF16", "F16", "F32", "F64")
+_BLOCK = 2**19  # elements: small enough for caches to hold while a block is transposed
+_BLOCKS_PER_MAPPING = 8
+
+
+class _Stored(NamedTuple):
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors spells it
+
+
+class Checkpoint(Mapping[str, np.ndarray]):
+    """The tensors of a folder's safetensors files, each read when it is looked up.
+
+    Raises FileNotFoundError or ValueError for files that are missing or damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self._stored = {}
+        files = weight_files(folder)
+        placed = {name: path for path, promised in files.items() for name in promised}
+        for path, promised in files.items():
+            with open_safetensors(path) as file:
+                names = set(file.keys())
+                if lacking := promised - names:
+                    raise ValueError(
+                        f"{path}: lacks tensor {min(lacking)}, which {INDEX} names; "
+                        "fetch both files again"
+                    )
+                for name in names:
+                    if placed.get(name, path) != path:
+                        continue  # an older copy: the index says that another file has it
+                    tensor = file.get_slice(name)
+                    shape = tuple(tensor.get_shape())
+                    self._stored[name] = _Stored(path, shape, tensor.get_dtype())
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with open_safetensors(self._stored[name].path) as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._stored[name].shape
+
+    def dtype(self, name: str) -> str:
+        """BF16, F32, ...: as safetensors spells it."""
+        return self._stored[name].dtype
+
+    def blocks(self, name: str, *index: slice) -> Iterator[tuple[slice, np.ndarray]]:
+        """tensor[index] in blocks of rows, each with its place among the rows of tensor[index]."""
+        path, shape, _ = self._stored[name]
+        start, stop, _ = index[0].indices(shape[0])
+        step = max(1, _BLOCK // prod(shape[1:]))
+        for mapped in range(start, stop, step * _BLOCKS_PER_MAPPING):
+            # Pages that were read count as resident memory for as long as the file is mapped.
+            with open_safetensors(path) as file:
+                tensor = file.get_slice(name)
+                end = min(stop, mapped + step * _BLOCKS_PER_MAPPING)
+                for row in range(mapped, end, step):
+                    rows = slice(row, min(end, row + step))
+                    place = slice(rows.start - start, rows.stop - start)
+                    yield place, tensor[(rows, *index[1:])]
+                del tensor
+
+
+def open_safetensors(path: Path):
+    """The opened file, a context manager; raises as `require_file`, ValueError if it is damaged."""
+    require_file(path, COPY_ALL)
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}); fetch it again") from None
+
+
+def load_weights(folder: Path, model: Decoder, mesh: Mesh) -> dict:
+    """The parameters of a Hugging Face folder, without adapters, laid out on the mesh.
+
+    Shows a progress bar.
+
+    Returns:
+      The Decoder's parameters: sharded arrays of `config.param_dtype`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is damaged; a tensor is missing, surplus, misshapen or of a dtype that is
+        not read; a tied head has weights of its own.
+    """
+    checkpoint = Checkpoint(folder)
+    table = list(weights(model.config))
+    try:
+        stored_names = _match(checkpoint, table, model.config.tie_embeddings)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    dtype = np.dtype(model.config.param_dtype)
+    shardings = flatten_dict(param_shardings(without_lora(model), mesh), sep="/")
+    params = {}
+    with Progress("loading weights", len(table)) as progress:
+        for weight, name in zip(table, stored_names, strict=True):
+            params[weight.path] = _load(checkpoint, name, weight, dtype, shardings[weight.path])
+            progress.advance()
+    return unflatten_dict(params, sep="/")
+
+
+def _match(checkpoint: Checkpoint, table: list[Weight], tied: bool) -> list[str]:
+    """For each weight, the name of its tensor in the files."""
+    # Old checkpoints carry a table of RoPE frequencies, which config.json determines.
+    names = (name for name in checkpoint if not name.endswith(".rotary_emb.inv_freq"))
+    stored = {text: name for name in names if (text := text_name(name)) is not None}
+    copy = stored.pop(_HEAD, None) if tied else None
+    expected = {weight.name for weight in table}
+    for kind, odd in (("missing", expected - stored.keys()), ("surplus", stored.keys() - expected)):
+        if odd:
+            raise ValueError(
+                f"{kind} tensor {min(odd)} ({len(odd)} in all): "
+                "take the weights and config.json from the same checkpoint"
+            )
+    for weight in table:
+        _check(weight, checkpoint.shape(stored[weight.name]), checkpoint.dtype(stored[weight.name]))
+    if copy is not None and not _equal(checkpoint, copy, stored[_EMBEDDING]):
+        raise ValueError(
+            f"{_HEAD} differs from {_EMBEDDING}: set tie_word_embeddings to false in config.json"
+        )
+    return [stored[weight.name] for weight in table]
+
+
+def _check(weight: Weight, shape: tuple[int, ...], dtype: str) -> None:
+    if shape != weight.hf_shape:
+        raise ValueError(
+            f"tensor {weight.name} has shape {shape}, expected {weight.hf_shape}: "
+            "take the weights and config.json from the same checkpoint"
+        )
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"tensor {weight.name} has dtype {dtype}, expected one of {', '.join(DTYPES)}: "
+            "use a checkpoint that is not quantised"
+        )
+
+
+def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
+    if checkpoint.shape(first) != checkpoint.shape(second):
+        return False
+    whole = slice(None)
+    pairs = zip(checkpoint.blocks(first, whole), checkpoint.blocks(second, whole), strict=True)
+    return all(np.array_equal(a, b) for (_, a), (_, b) in pairs)
+
+
+def _load(
+    checkpoint: Checkpoint, name: str, weight: Weight, dtype: np.dtype, sharding: Sharding
+) -> jax.Array:
+    parts = {}  # devices that hold the same part share one reading of it
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        bounds = tuple(s.indices(n)[:2] for s, n in zip(index, weight.shape, strict=True))
+        if bounds not in parts:
+            parts[bounds] = _read(checkpoint, name, weight, dtype, bounds)
+        return parts[bounds]
+
+    array = jax.make_array_from_callback(weight.shape, sharding, part, dtype=dtype)
+    return array.block_until_ready()  # so that host memory never holds two tensors on their way
+
+
+def _read(
+    checkpoint: Checkpoint,
+    name: str,
+    weight: Weight,
+    dtype: np.dtype,
+    bounds: tuple[tuple[int, int], ...],
+) -> np.ndarray:
+    """The part of a parameter between `bounds` of each axis."""
+    part = _aligned(tuple(stop - start for start, stop in bounds), dtype)
+    index, target = [slice(*bound) for bound in bounds], part
+    if cut := weight.inputs:  # [*inputs, *outputs] here, [outputs, inputs] there
+        inputs = _flattened(bounds[:cut], weight.shape[:cut])
+        outputs = _flattened(bounds[cut:], weight.shape[cut:])
+        index = [outputs, inputs]
+        target = part.reshape(inputs.stop - inputs.start, outputs.stop - outputs.start).T
+    for rows, block in checkpoint.blocks(name, *index):
+        target[rows] = block.astype(dtype, copy=False)
+    return part
+
+
+def _flattened(bounds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> slice:
+    """Where a part lies once its axes are flattened to one; only the first of them may be cut."""
+    assert bounds[1:] == tuple((0, size) for size in shape[1:])
+    start, stop = bounds[0]
+    return slice(start * prod(shape[1:]), stop * prod(shape[1:]))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array at a multiple of 64 bytes, which JAX adopts on CPU without a copy."""
+    size = prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def write_weights(
+    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int = 4 * 2**30
+) -> None:
+    """Writes tensors as model.safetensors, or as shards of up to `shard_bytes` with an index.
+
+    Takes the tensors one by one and holds one shard of them in memory. The files appear under
+    their names when all are complete, the index last.
+
+    Raises:
+      ValueError: the folder holds weights already.
+    """
+    for name in (SINGLE, INDEX):
+        if (folder / name).exists():
+            raise ValueError(f"{folder / name} is there already; name another folder, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="incomplete-", dir=folder) as temporary:
+        shards, total = [], 0
+        for shard in _shards(tensors, shard_bytes):
+            path = Path(temporary, f"{len(shards)}.safetensors")
+            _save(path, shard)
+            shards.append((path, list(shard)))
+            total += sum(tensor.nbytes for tensor in shard.values())
+            del shard  # before the next one is filled
+        if len(shards) == 1:
+            shards[0][0].rename(folder / SINGLE)
+            return
+        weight_map = {}
+        for i, (path, names) in enumerate(shards, 1):
+            file = f"model-{i:05}-of-{len(shards):05}.safetensors"
+            path.rename(folder / file)
+            weight_map.update(dict.fromkeys(names, file))
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _shards(
+    tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Consecutive tensors together, up to `shard_bytes` (or one tensor that is larger)."""
+    shard, size = {}, 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = np.ascontiguousarray(tensor)
+        size += tensor.nbytes
+    yield shard
+
+
+def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    path.touch()
+    usual = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(usual)  # save_file lets nobody but the owner read

@@ -1,0 +1,147 @@
+"""A policy's responses to PersonaGym's questions, a JSONL row each: the step before judging."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from permix_jax.core.keys import key
+from permix_jax.core.persona import Persona
+from permix_jax.core.progress import Progress
+from permix_jax.evaluation.graded_rows import GradedRows, claim_folder
+from permix_jax.models.policy import Policy
+from permix_jax.personagym.answers import Answer
+from permix_jax.personagym.benchmark import Question
+from permix_jax.personas.prompts import render_all
+from permix_jax.rollout.generate import Answer as Completion
+from permix_jax.rollout.generate import answers_of, generate, prompts_per_batch
+from permix_jax.rollout.sampling import Sampling
+
+FILE = "answers.jsonl"
+# The benchmark's own, of code/utils.py in its repository; its persona is put in as it is.
+SYSTEM_PROMPT = (
+    "Adopt the identity of {persona}. Answer the questions while staying in strict accordance with "
+    "the nature of this identity."
+)
+_UNKNOWN_SHARE = 0.1  # of tokens; tokenizers of language models have next to none
+
+
+class AnswerSettings(NamedTuple):
+    """How answers are drawn, `batch_size` at once."""
+
+    seed: int
+    batch_size: int
+    sampling: Sampling
+
+
+def whole_identity(identity: Mapping[str, Any], questions: Sequence[Question]) -> dict[str, Any]:
+    """`identity` with a hash of all that is asked."""
+    asked = json.dumps([SYSTEM_PROMPT, *questions]).encode()
+    return {**identity, "questions_sha256": hashlib.sha256(asked).hexdigest()}
+
+
+def is_answered(questions: Sequence[Question], identity: Mapping[str, Any], folder: Path) -> bool:
+    """Whether all answers are there: then no model is needed to judge them.
+
+    Raises ValueError where the folder's answers are of another policy, or to other questions.
+    """
+    if not (folder / "evaluation.json").exists() or not (folder / FILE).exists():
+        return False
+    claim_folder(folder, whole_identity(identity, questions), FILE)
+    return (folder / FILE).read_bytes().count(b"\n") == len(questions)
+
+
+def answer(
+    questions: Sequence[Question],
+    policy: Policy,
+    get_params: Callable[[], dict],
+    mesh: Mesh,
+    settings: AnswerSettings,
+    identity: Mapping[str, Any],
+    folder: Path,
+    label: str,
+    check_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes answers.jsonl, a row of `Answer` (and `truncated`) for each question, in their order.
+
+    Interrupted, it goes on after the last batch on disk and ends in the same file.
+
+    Args:
+      get_params: gives the policy's parameters; called if there is anything left to answer.
+      identity: which policy answers, and how; plain values.
+      label: what the progress bar says is answering.
+      check_stop: called between batches; may raise, after which what is generated is kept.
+
+    Raises:
+      ValueError: a tokenizer that lacks the words, prompts that with `max_new_tokens` outgrow the
+        model's context, or a folder that belongs to other answers.
+      OSError: the disk is full; what was written stays.
+    """
+    prompts = _prompts(policy.tokenizer, questions)
+    longest = max(map(len, prompts))
+    _require_context(policy, longest, settings.sampling.max_new_tokens)
+    claim_folder(folder, whole_identity(identity, questions), FILE)
+
+    batch, total = prompts_per_batch(settings.batch_size, 1, mesh), len(questions)
+    ends = [min(end, total) for end in range(batch, total + batch, batch)]
+    with (
+        GradedRows(folder / FILE, questions, ends) as log,
+        Progress(f"answers of {label}", total, len(log.rows)) as progress,
+    ):
+        params = get_params() if len(log.rows) < total else None
+        for done in generate(
+            policy,
+            params,
+            prompts,
+            1,
+            settings.sampling,
+            key(settings.seed, "personagym"),
+            batch,
+            longest,
+            mesh,
+            len(log.rows),
+        ):
+            asked = questions[len(log.rows) : len(log.rows) + done.number]
+            answers = answers_of(policy, done)
+            log.append([_row(*pair) for pair in zip(asked, answers, strict=True)])
+            progress.advance(done.number)
+            check_stop()
+
+
+def as_persona(name: str) -> Persona:
+    """One of the benchmark's, which it names by a description."""
+    text = SYSTEM_PROMPT.replace("{persona}", name)
+    return Persona(name, name, text, "personagym", "heldout")
+
+
+def _row(question: Question, completions: Sequence[Completion]) -> dict:
+    (completion,) = completions
+    row = Answer(*question, response=completion.text)._asdict()
+    return row | {"truncated": completion.truncated}
+
+
+def _prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> list[list[int]]:
+    """Token ids, the persona as the system message; ValueError where words are unknown."""
+
+    prompts = render_all(tokenizer, [(as_persona(q.persona), q.question) for q in questions])
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in prompts)
+    tokens = sum(map(len, prompts))
+    if unknown > _UNKNOWN_SHARE * tokens:
+        raise ValueError(
+            f"the policy's tokenizer does not know {unknown} of {tokens} tokens of PersonaGym's "
+            "prompts; use a policy that comes from a language model"
+        )
+    return prompts
+
+
+def _require_context(policy: Policy, longest: int, max_new_tokens: int) -> None:
+    context = policy.model.config.max_context
+    if context and longest + max_new_tokens > context:
+        raise ValueError(
+            f"personagym.max_new_tokens is {max_new_tokens}; with prompts of up to {longest} "
+            f"tokens that is over the model's context of {context}; lower it"
+        )

@@ -1,0 +1,125 @@
+"""Answers in, scores out: asks every judge about every answer and sums up."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from permix_jax.core.files import write_json, write_rows
+from permix_jax.core.randomness import generator
+from permix_jax.personagym.answers import Answer, read_answers
+from permix_jax.personagym.asking import ask
+from permix_jax.personagym.benchmark import Benchmark
+from permix_jax.personagym.cache import ReplyCache
+from permix_jax.personagym.endpoint import DEFAULT_RETRIES, Retries
+from permix_jax.personagym.judge_prompts import example_prompt, has_all_scores, score_prompt
+from permix_jax.personagym.judges import Judge, JudgeError, LocalJudge, check_judges
+from permix_jax.personagym.scores import summarise
+from permix_jax.personagym.verdict import parse_score, without_thinking
+
+_LOG = logging.getLogger(__name__)
+
+
+def judge(
+    answers_path: str | Path,
+    out_folder: Path,
+    judges: Sequence[Judge | LocalJudge],
+    benchmark: Benchmark,
+    examples: bool = True,
+    seed: int = 0,
+    resamples: int = 2000,
+    retries: Retries = DEFAULT_RETRIES,
+    pause: Callable[[float], object] | None = None,
+) -> dict:
+    """Writes replies.jsonl as replies come, then scores.jsonl and summary.json; returns the latter.
+
+    The same call goes on where an earlier one ended: no prompt that a judge has answered is put to
+    it again.
+
+    Args:
+      answers_path: JSONL of Answer.
+      examples: whether the first judge writes, for each question, a response of each score, which
+        all judges are then shown, as in the paper.
+      seed: of the bootstrap.
+      pause: waits so many seconds between attempts; None waits in fact.
+
+    Raises:
+      FileNotFoundError, ValueError: answers or judges that cannot be used.
+      JudgeError: judges that failed; the others have been asked by then, and all replies kept.
+      OSError: the folder cannot be written; what was written is kept.
+    """
+    check_judges(judges)
+    answers = read_answers(answers_path, benchmark.rubrics)
+    with ReplyCache(Path(out_folder) / "replies.jsonl") as cache:
+        sheets = [None] * len(answers)
+        if examples:
+            sheets = _examples(judges[0], answers, benchmark, cache, retries, pause)
+        rows, failures = [], []
+        for rater in judges:
+            prompts = [
+                score_prompt(benchmark, answer, sheet)
+                for answer, sheet in zip(answers, sheets, strict=True)
+            ]
+            try:
+                replies = ask(rater, prompts, cache, f"scores by {rater.name}", retries, pause)
+            except JudgeError as error:
+                failures.append(str(error))
+                continue
+            rows += [
+                _row(answer, rater, replies[prompt])
+                for answer, prompt in zip(answers, prompts, strict=True)
+            ]
+    if failures:
+        raise JudgeError(f"{'; '.join(failures)} (finished judgements are kept in {out_folder})")
+
+    results = summarise(rows, list(benchmark.rubrics), generator(seed, "judging"), resamples)
+    results["examples"] = _about_examples(judges[0], sheets) if examples else None
+    _warn(results)
+    write_rows(Path(out_folder) / "scores.jsonl", rows)
+    write_json(Path(out_folder) / "summary.json", results)
+    return results
+
+
+def _examples(rater, answers, benchmark, cache, retries, pause) -> list[str | None]:
+    """For each answer the score examples of its question; None where the endpoint refuses."""
+    prompts = [example_prompt(benchmark, answer) for answer in answers]
+    try:
+        replies = ask(rater, prompts, cache, f"score examples by {rater.name}", retries, pause)
+    except JudgeError as error:
+        raise JudgeError(
+            f"{error} (it writes the score examples; finished ones are kept)"
+        ) from None
+    texts = [replies[prompt].text for prompt in prompts]
+    return [without_thinking(text or "").strip() or None for text in texts]
+
+
+def _row(answer: Answer, rater: Judge | LocalJudge, reply) -> dict:
+    """A row of scores.jsonl: `score` null where none can be read, `reply` null where refused."""
+    return {
+        "id": answer.id,
+        "persona": answer.persona,
+        "task": answer.task,
+        "judge": rater.name,
+        "score": None if reply.text is None else parse_score(reply.text, reply.truncated),
+        "reply": reply.text,
+        "truncated": reply.truncated,
+        "refusal": reply.refusal,
+    }
+
+
+def _about_examples(rater: Judge | LocalJudge, sheets: Sequence[str | None]) -> dict:
+    incomplete = sum(sheet is None or not has_all_scores(sheet) for sheet in sheets)
+    return {"judge": rater.name, "answers": len(sheets), "incomplete": incomplete}
+
+
+def _warn(results: dict) -> None:
+    for entry in results["by_judge"]:
+        if entry["unreadable"]:
+            _LOG.warning(
+                "judge %s: %d of %d scores cannot be read and count in no mean "
+                "(%d replies cut off, %d prompts refused)",
+                entry["judge"],
+                entry["unreadable"],
+                entry["asked"],
+                entry["truncated"],
+                entry["refused"],
+            )

@@ -1,0 +1,55 @@
+"""Personas as JSON Lines: the bank that comes with the package, and files of one's own."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from permix_jax.core.json_lines import parse_rows, text_field
+from permix_jax.core.persona import FIELDS, SPLITS, Persona
+
+
+def load_personas(path: str | Path) -> list[Persona]:
+    """Reads a JSON Lines file, one object with exactly the FIELDS of a `Persona` a line.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is empty, or a line is malformed (the message names file:line).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such persona file; write one JSON object a line with {', '.join(FIELDS)}"
+        )
+    return _parse(path.read_bytes(), str(path))
+
+
+def default_bank() -> list[Persona]:
+    """The personas that come with the package, of every split; docs/personas.md counts them."""
+    return _parse((resources.files(__package__) / "bank.jsonl").read_bytes(), "bank.jsonl")
+
+
+def _parse(content: bytes, name: str) -> list[Persona]:
+    personas: dict[str, Persona] = {}
+    for _, where, row in parse_rows(content, name):
+        persona = _persona(row, where)
+        if persona.id in personas:
+            raise ValueError(f"{where}: id {persona.id!r} occurs twice; give each persona its own")
+        personas[persona.id] = persona
+    return list(personas.values())
+
+
+def _persona(row: Mapping[str, Any], where: str) -> Persona:
+    if missing := [name for name in FIELDS if name not in row]:
+        raise ValueError(f"{where}: missing {', '.join(missing)}; fields are {', '.join(FIELDS)}")
+    if unknown := [name for name in row if name not in FIELDS]:
+        raise ValueError(
+            f"{where}: unknown {', '.join(map(repr, unknown))}; fields are {', '.join(FIELDS)}"
+        )
+    for name in row:
+        text_field(row, name, where)
+    if row["split"] not in SPLITS:
+        raise ValueError(f"{where}: split is {row['split']!r}; use one of {', '.join(SPLITS)}")
+    if row["id"] == "none":
+        raise ValueError(f"{where}: id 'none' stands for plain prompts in metrics; choose another")
+    return Persona(**row)

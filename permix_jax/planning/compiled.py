@@ -1,0 +1,205 @@
+"""The programs of a GRPO step, traced and compiled without their arguments."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from permix_jax.core.sharding import padded_rows, spec
+from permix_jax.models.params import abstract_params, split_trained, with_shardings
+from permix_jax.models.transformer import Decoder
+from permix_jax.planning.costs import matmul_flops
+from permix_jax.rollout.sampler import sample
+from permix_jax.train.batch import RolloutBatch
+from permix_jax.train.packing import Packing, pack_into
+from permix_jax.train.programs import (
+    GrpoPrograms,
+    batch_shapes,
+    grpo_programs,
+    prompts_are_shared,
+    rollout_sampling,
+)
+from permix_jax.train.sft import SFTBatch
+from permix_jax.train.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Arguments(NamedTuple):
+    """ShapeDtypeStructs, with shardings, of all that a GRPO step works on.
+
+    params: the policy's, adapters included. frozen: those that are not trained. base: the
+    reference's, without adapters. prompts (tokens, mask) and keys are of what is sampled at once: a
+    part of the [U, P] and the [N] of a step. packing: how the batch is computed where every prompt
+    and completion is of full length, in the widest micro-batches. rehearsal: what the update takes
+    beside them, if any.
+    """
+
+    params: dict
+    base: dict
+    frozen: dict
+    state: TrainState
+    prompts: tuple
+    keys: jax.ShapeDtypeStruct
+    batch: RolloutBatch
+    packing: Packing
+    rehearsal: tuple[SFTBatch, ...]
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of a program.
+
+    flops: of all matmuls, on all chips together, loops counted in full.
+    needs: bytes a chip: arguments, and outputs and temporaries beside them.
+    temporaries: those bytes without the arguments; None where the program does not fit.
+    once_flops, once_bytes: of one chip, counting the body of each loop once, as the compiler does;
+      None where the program does not fit.
+    """
+
+    flops: int
+    needs: int
+    temporaries: int | None
+    once_flops: float | None
+    once_bytes: float | None
+
+
+def abstract_arguments(
+    config: ConfigDict, model: Decoder, programs: GrpoPrograms, mesh: Mesh
+) -> Arguments:
+    """The arguments that a step of the config has at most: prompts of full length."""
+    r = config.rollout
+    N, U = config.train.problems_per_step * r.group_size, distinct_prompts(config)
+    rows = NamedSharding(mesh, spec("batch"))
+    array = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)  # noqa: E731
+    per_token = lambda dtype: array((N, r.max_new_tokens), dtype)  # noqa: E731
+    per_row = lambda dtype: array((N,), dtype)  # noqa: E731
+
+    params = abstract_params(model, mesh)
+    trained, frozen = split_trained(model, params)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(step, trained, jax.eval_shape(programs.optimizer.init, trained))
+
+    def prompts(parts: int):
+        return tuple(array((U // parts, r.max_prompt_tokens), x) for x in (jnp.int32, bool))
+
+    key_type = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    return Arguments(
+        params=params,
+        base=frozen or params,
+        frozen=frozen,
+        state=with_shardings(state, programs.shardings),
+        prompts=prompts(r.micro_batches),
+        keys=array((N // r.micro_batches,), key_type),
+        batch=RolloutBatch(
+            **dict(zip(("prompt_tokens", "prompt_mask"), prompts(1), strict=True)),
+            completion_tokens=per_token(jnp.int32),
+            completion_mask=per_token(bool),
+            logprobs=per_token(jnp.float32),
+            reference_logprobs=per_token(jnp.float32),
+            truncated=per_row(bool),
+            rewards=per_row(jnp.float32),
+            advantages=per_row(jnp.float32),
+            problem=per_row(jnp.int32),
+            persona=per_row(jnp.int32),
+        ),
+        packing=_packing(config, (U, r.max_prompt_tokens), (N, r.max_new_tokens), mesh),
+        rehearsal=_rehearsal(config, array, mesh),
+    )
+
+
+def _packing(config: ConfigDict, prompts: tuple, completions: tuple, mesh: Mesh) -> Packing:
+    widest = batch_shapes(config, prompts, completions)[-1]
+    packing = pack_into(widest, np.ones(prompts, bool), np.ones(completions, bool))
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), packing)
+
+
+def _rehearsal(config: ConfigDict, array: Callable, mesh: Mesh) -> tuple[SFTBatch, ...]:
+    if not config.rehearsal.weight:
+        return ()
+    rows, r = padded_rows(config.rehearsal.rows, mesh), config.rollout
+    pair = lambda width: (array((rows, width), jnp.int32), array((rows, width), bool))  # noqa: E731
+    return (SFTBatch(*pair(r.max_prompt_tokens), *pair(r.max_new_tokens)),)
+
+
+def distinct_prompts(config: ConfigDict) -> int:
+    """How many prompts a step has: one a problem, or one a rollout where personas differ in it."""
+    each = 1 if prompts_are_shared(config) else config.rollout.group_size
+    return config.train.problems_per_step * each
+
+
+class Program(NamedTuple):
+    """`trace` gives the traced program; `trips`, how often its while loops go round."""
+
+    trace: Callable[[], jax.stages.Traced]
+    trips: int
+
+    def flops(self) -> int:
+        """Of all matmuls, on all chips together."""
+        return matmul_flops(self.trace().jaxpr, self.trips)
+
+
+def step_programs(
+    config: ConfigDict, model: Decoder, mesh: Mesh
+) -> tuple[Arguments, dict[str, Program]]:
+    """What a step runs, in its order: rollout, score (where there is a KL), update.
+
+    They are traced and compiled within `jax.set_mesh(mesh)`.
+    """
+    sampling = rollout_sampling(config)
+    programs = grpo_programs(config, model, mesh)
+    x = abstract_arguments(config, model, programs, mesh)
+    parts = x.packing.tokens.shape[0]
+
+    # The end tokens are not those of the model: which they are costs nothing.
+    rollout = partial(sample.trace, model, x.params, *x.prompts, x.keys, sampling, (0,))
+    found = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
+    if config.grpo.kl_weight:
+        score = partial(programs.score.trace, x.base, x.batch, x.packing)
+        found["score"] = Program(score, parts)
+    update = partial(programs.update.trace, x.state, x.batch, x.packing, x.frozen, *x.rehearsal)
+    return x, found | {"update": Program(update, parts)}
+
+
+def compile_program(name: str, program: Program) -> Compiled:
+    """What the compiler says of it; a program that does not fit is no error."""
+    begin, traced = time.monotonic(), program.trace()
+    flops = matmul_flops(traced.jaxpr, program.trips)
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        needs = needed_bytes(str(error))
+        if needs is None:
+            raise
+        found = Compiled(flops, needs, None, None, None)
+    else:
+        memory, once = compiled.memory_analysis(), compiled.cost_analysis()
+        beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        temporaries = memory.temp_size_in_bytes + beside
+        needs = memory.argument_size_in_bytes + temporaries
+        found = Compiled(flops, needs, temporaries, once["flops"], once["bytes accessed"])
+    _LOG.info("compiled %s in %.0f s", name, time.monotonic() - begin)
+    return found
+
+
+def needed_bytes(message: str) -> int | None:
+    """Bytes a chip that XLA asks for when it gives up for lack of HBM; None: another error."""
+    found = re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else None
+
+
+def bytes_per_chip(tree) -> int:
+    """Bytes that one chip holds of a pytree of ShapeDtypeStructs with shardings."""
+    return sum(
+        prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )

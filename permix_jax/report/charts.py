@@ -1,0 +1,204 @@
+"""The charts of a report's content, as figures and as inline SVG in the colours of the page."""
+
+import io
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from permix_jax.report.tables import number_of
+
+# Okabe and Ito's palette, which colour-blind readers tell apart. The page knows the same in the
+# same order, as --s0, --s1, ..., and has lighter ones on a dark background.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#111111", "#e69f00", "#56b4e9", "#999999")
+_MARKERS = "osD^vPX*"
+_INK, _RULE = "#333333", "#cccccc"
+_LABEL = 30  # characters in a line of a label
+_PAGE = {colour: f"var(--s{i})" for i, colour in enumerate(COLOURS)}
+_PAGE |= {_INK: "currentColor", _RULE: "var(--rule)"}
+
+
+def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
+    """Charts (see `content`) side by side; `names` in the order of their colours."""
+    draw = {"lines": _lines, "points": _points, "ranking": _ranking}
+    widths, heights = zip(*map(_inches, charts), strict=True)
+    # Names are plain text: a dollar sign in one must not start a formula.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(sum(widths), max(heights)), layout="constrained")
+        for axes, chart in zip(
+            figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True
+        ):
+            _tidy(axes)
+            draw[chart["type"]](axes, chart, names)
+        _add_legend(figure)
+    return figure
+
+
+def _inches(chart: Mapping) -> tuple[float, float]:
+    """Width and height."""
+    if chart["type"] == "ranking":
+        return 6.4, 0.9 + (0.16 + 0.12 * (len(chart["columns"]) - 1)) * len(chart["rows"])
+    if chart["type"] == "points":
+        return 5.0, 3.6
+    return (5.0, 3.0) if chart["y"] else (3.6, 1.9)
+
+
+def _add_legend(figure: Figure) -> None:
+    """Under the axes, where it hides nothing; none of a single name."""
+    entries = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if len(entries) > 1:
+        place = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+        figure.legend(entries.values(), entries, **place, fontsize=9, labelcolor=_INK)
+
+
+def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
+    """The chart as an <svg> element, without what only a stand-alone file needs."""
+    description = f"{chart['title']} over the {chart['x']}"
+    buffer = io.StringIO()
+    # Text stays text; the salt makes the ids of one page differ, and equal runs byte-equal.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
+        figure_of([chart], names).savefig(buffer, format="svg", transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    for colour, variable in _PAGE.items():
+        svg = svg.replace(colour, variable)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
+
+
+def ticks_within(low: float, high: float, most: int = 6) -> list[float]:
+    """The round numbers from low to high with the smallest even spacing that is at most `most`."""
+    for step in (m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            return [round(i * step, 12) for i in range(first, last + 1)]
+    return [low, high]
+
+
+def range_of(ranking: Mapping) -> tuple[float, float]:
+    """What its axis shows: all numbers, intervals included, and a bit more on either side."""
+    cells = [cell for _, *row in ranking["rows"] for cell in row if cell is not None]
+    numbers = [x for cell in cells for x in (number_of(cell), *limits(cell))]
+    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
+    room = 0.04 * (high - low) or 0.05
+    return low - room, high + room
+
+
+def _style(name: str, names: Sequence[str]) -> dict:
+    place = names.index(name) if name in names else 1
+    return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKERS[place % len(_MARKERS)]}
+
+
+def _lines(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
+    for series in chart["series"]:
+        x, y = np.array(series["x"], float), np.array(series["y"], float)
+        style = _style(series["name"], names)
+        if series.get("smooth"):
+            _draw_smooth(axes, x, y, style["color"], series["name"])
+            continue
+        axes.plot(x, y, label=series["name"], markersize=4, **style)
+        low, high = (np.array(series[side], float) for side in ("low", "high"))
+        axes.fill_between(x, low, high, alpha=0.15, color=style["color"], lw=0)
+    if chart["zero"] and all(value >= 0 for series in chart["series"] for value in series["y"]):
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(chart["x"])
+    axes.set_ylabel(textwrap.fill(chart["y"], _LABEL))
+
+
+def _draw_smooth(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, name: str) -> None:
+    """The values, faint, under their running mean over a twentieth of them."""
+    window = max(1, len(y) // 20)
+    if window > 1:
+        axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
+    marker = "o" if len(y) < 20 else None
+    mean, style = _running_mean(y, window), {"marker": marker, "markersize": 3}
+    axes.plot(x, mean, color=colour, linewidth=1.6, label=name, **style)
+
+
+def _points(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
+    for series in chart["series"]:
+        style = _style(series["name"], names)
+        (x, dx), (y, dy) = (_with_arms(series[axis]) for axis in "xy")
+        if series["each"]:
+            axes.scatter(*zip(*series["each"], strict=True), s=12, alpha=0.4, color=style["color"])
+        axes.errorbar(x, y, dy, dx, label=series["name"], capsize=3, linestyle="", **style)
+    axes.set_xlabel(chart["x"])
+    axes.set_ylabel(textwrap.fill(chart["y"], _LABEL))
+
+
+def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
+    """A line for each persona; of several policies, each is named beside its uppermost estimate."""
+    rows, labels = chart["rows"][::-1], chart.get("labels", {})
+    shown = [column["name"] for column in chart["columns"][1:]]
+    low, high = range_of(chart)
+    axes.set(xlim=(low, high), ylim=(-0.6, len(rows) - 0.4))
+    offsets = np.linspace(0.3, -0.3, len(shown)) if len(shown) > 1 else [0.0]
+    for i, (name, offset) in enumerate(zip(shown, offsets, strict=True), start=1):
+        style = _style(name, names)
+        known = {line + offset: row[i] for line, row in enumerate(rows) if row[i] is not None}
+        for y, cell in known.items():
+            x, arms = _with_arms(cell)
+            axes.errorbar(x, y, xerr=arms, markersize=4, **style)
+        if known and len(shown) > 1:
+            y = max(known)
+            ends = [known[y]["value"], *limits(known[y])]
+            left = known[y]["value"] > (low + high) / 2  # there is more room
+            point = (min(ends) if left else max(ends), y)
+            _label(axes, labels.get(name, name), point, left, style["color"])
+    axes.set_yticks(range(len(rows)), [number_of(row[0])[:40] for row in rows])
+    axes.set_xlabel(chart["axis"])
+    axes.grid(axis="y", visible=False)
+    for line in range(len(rows) - 1):
+        axes.axhline(line + 0.5, color=_RULE, linewidth=0.5)
+    if chart.get("zero"):
+        axes.axvline(0, color=_INK, linewidth=0.8)
+
+
+def _label(axes: Axes, text: str, point: tuple[float, float], left: bool, colour: str) -> None:
+    """Beside the point, in its colour."""
+    place = {"xytext": (-5 if left else 5, 0), "textcoords": "offset points"}
+    place |= {"ha": "right" if left else "left", "va": "center"}
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.annotate(text, point, fontsize=9, fontweight="bold", color=colour, bbox=paper, **place)
+
+
+def _with_arms(cell: Mapping) -> tuple[float, np.ndarray | None]:
+    """The number of an estimate, and how far its interval reaches below and above it."""
+    value, interval = cell["value"], limits(cell)
+    if not interval:
+        return value, None
+    # A corrected interval may leave its estimate outside.
+    return value, np.maximum(0.0, [[value - interval[0]], [interval[1] - value]])
+
+
+def limits(cell: Mapping) -> list[float]:
+    """The interval of an estimate; empty where it has none, or one that is not bounded."""
+    interval = cell["ci95"]
+    return [] if interval is None or None in interval else interval
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred; at the ends over the values that are there."""
+    box = np.ones(window)
+    return np.convolve(values, box, "same") / np.convolve(np.ones_like(values), box, "same")
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_RULE)
+    axes.tick_params(color=_RULE, labelcolor=_INK, labelsize=9, length=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=_INK, fontsize=9)
+    axes.grid(color=_RULE, linewidth=0.5)
+    axes.set_axisbelow(True)

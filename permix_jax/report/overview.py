@@ -1,0 +1,197 @@
+"""The tables of evaluations: those that are printed, and those that reports show."""
+
+from collections.abc import Iterator, Mapping
+
+from permix_jax.evaluation.results import Evaluation
+from permix_jax.report.tables import as_text, estimate, table, text_table, with_interval
+
+LEGEND = (
+    "PSS: worst over best accuracy over the personas (eval.pss names another formula)",
+    "plain: accuracy without a persona; flips: chance that answers under two personas differ",
+)
+_HURTING = 5  # personas listed
+_DRAWN = (1, 2, 4, 8, 16, 32, 64)  # personas drawn in the lottery, as far as there are so many
+
+
+def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
+    """What a run prints at its end: a row for each evaluation, in at most 110 columns.
+
+    `evals`: name of the row -> (content of stability.json, content of fidelity.json or None).
+    """
+    header = ["policy", "PSS [95 % CI]", "mean", "worst", "best", "plain"]
+    header += ["role-play [95 % CI]", "arithmetic [95 % CI]"]
+    rows = []
+    for name, (stability, fidelity) in evals.items():
+        accuracies = ("accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
+        by_task = fidelity["by_task"] if fidelity else {}
+        rows.append(
+            [
+                name,
+                with_interval(stability, "pss"),
+                *(f"{stability[key]:.3f}" for key in accuracies),
+                *(
+                    with_interval(by_task.get(task, {}), "fidelity")
+                    for task in ("role_play", "arithmetic")
+                ),
+            ]
+        )
+    return "\n".join(
+        [
+            text_table(header, rows),
+            *left_out_lines({name: stability for name, (stability, _) in evals.items()}),
+            "mean, worst, best: accuracy over the personas; plain: accuracy without a persona;",
+            "role-play, arithmetic: share of responses in the persona's style, by kind of prompt",
+        ]
+    )
+
+
+def overview(evaluation: Evaluation) -> str:
+    """What launch/evaluate.py prints: all tables of one evaluation."""
+    stability, faithful, judged = (
+        {"": content} if content else {}
+        for content in (evaluation.stability, evaluation.fidelity, evaluation.judge_free)
+    )
+    tables = [
+        *(made(stability) for made in (stability_table, lottery_table, effects_table)),
+        fidelity_table(faithful),
+        judge_free_table(tasks_of(judged)),
+    ]
+    first, *others = [
+        f"{table['title']}\n{text_table(*as_text(table))}" for table in tables if table["rows"]
+    ]
+    note = left_out_lines({"": evaluation.stability})
+    return "\n\n".join(["\n".join([first, *LEGEND, *note]), *others])
+
+
+def left_out_lines(stabilities: Mapping[str, Mapping]) -> list[str]:
+    """A line for each policy, "" or a name, that has unknown verdicts; of its stability.json."""
+    lines = []
+    for policy, figures in stabilities.items():
+        if count := figures.get("unknown_verdicts", 0):
+            left_out = figures["problems_left_out"]
+            what = f"the problems with one ({left_out}) are left out for every persona"
+            if not left_out:
+                what = "every problem has one, so they count as wrong"
+            lines.append(
+                f"{policy}{': ' if policy else ''}{count} answers without a verdict; {what}"
+            )
+    return lines
+
+
+# ---- tables of one policy, named "", or of several: policy -> the content of its JSON file ------
+
+
+def stability_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """Of stability.json, by persona set."""
+    keys = ("pss", "accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
+    shown = ("PSS", "mean", "worst", "best", "plain", "flips")
+    return table(
+        {"personas": "", "number": "d"} | dict.fromkeys(shown, ".3f"),
+        [
+            [
+                name,
+                len(figures["per_persona"]),
+                *(estimate(figures, key) for key in (*keys, "flip_rate")),
+            ]
+            for name, figures in _by_set(stabilities)
+        ],
+        "Stability",
+    )
+
+
+def lottery_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """Of stability.json, where it has it."""
+    most = max(len(stability["per_persona"]) for stability in stabilities.values())
+    drawn = [k for k in _DRAWN if k < most] + [most]
+    rows = []
+    for name, figures in _by_set(stabilities):
+        for side in ("best", "worst") if "lottery" in figures else ():
+            expected = figures["lottery"][f"expected_{side}"]
+            cells = [expected[k - 1] if k <= len(expected) else None for k in drawn]
+            rows.append([f"{name}, {side}", *cells])
+    columns = {"personas": ""} | {f"k = {k}": ".3f" for k in drawn}
+    return table(columns, rows, "Persona lottery: expected accuracy of k personas drawn")
+
+
+def effects_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """Of stability.json, where it has them."""
+    return table(
+        {"persona": "", "accuracy": ".3f", "minus plain": "+.3f", "p": ".2g", "p adjusted": ".2g"},
+        [
+            [
+                f"{_of(policy, stabilities)}{entry['persona']}",
+                entry["accuracy"],
+                estimate(entry, "effect"),
+                entry["p"],
+                entry["p_adjusted"],
+            ]
+            for policy, stability in stabilities.items()
+            for entry in stability.get("persona_effects", [])[:_HURTING]
+        ],
+        "Personas that hurt most (p adjusted by Holm)",
+    )
+
+
+def fidelity_table(fidelities: Mapping[str, Mapping]) -> dict:
+    """Of fidelity.json, by persona set."""
+    tasks = list(dict.fromkeys(task for of in fidelities.values() for task in of["by_task"]))
+    return table(
+        {"personas": ""} | dict.fromkeys(tasks, ".3f"),
+        [
+            [name, *(estimate(figures["by_task"].get(task, {}), "fidelity") for task in tasks)]
+            for name, figures in _by_set(fidelities)
+        ],
+        "Fidelity by the exact rule",
+    )
+
+
+_JUDGE_FREE = {  # column -> part and key of a task's figures, format
+    "identified": ("identification", "share", ".3f"),
+    "chance": ("identification", "chance", ".3f"),
+    "gain, nats/token": ("gain_per_token", "gain", "+.3f"),
+    "margin": ("gain_per_token", "margin", "+.3f"),
+    "style distance, bits": ("style_distance", "distance", ".3f"),
+    "AUC against the rule": ("agreement", "auc", ".3f"),
+}
+
+
+def judge_free_table(by_task: Mapping[str, Mapping]) -> dict:
+    """Name of a row -> figures of a task; columns that none has a figure for are left out."""
+    columns, cells = {"task": ""}, []
+    for title, (part, key, spec) in _JUDGE_FREE.items():
+        found = [figures.get(part) or {} for figures in by_task.values()]
+        if part == "agreement":
+            found = [entry.get("gain", {}) for entry in found]
+        if any(found):
+            columns[title] = spec
+            cells.append([estimate(entry, key) for entry in found])
+    rows = [[name, *row] for name, *row in zip(by_task, *cells, strict=True)]
+    return table(columns, rows, "Fidelity without a judge")
+
+
+def tasks_of(judged: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """Figures by task and policy, for `judge_free_table`, of the judge_free.json of policies."""
+    tasks = dict.fromkeys(task for measured in judged.values() for task in measured["by_task"])
+    return {
+        f"{_of(policy, judged)}{task}": measured["by_task"][task]
+        for task in tasks
+        for policy, measured in judged.items()
+        if task in measured["by_task"]
+    }
+
+
+def has_sets(result: Mapping) -> bool:
+    """Whether it has the figures of several persona sets."""
+    return len(result.get("by_set", {})) > 1
+
+
+def _by_set(results: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
+    """Name and figures of each persona set and, of several, of all together."""
+    for policy, result in results.items():
+        sets = result.get("by_set") or {"together": result}
+        for name, figures in {**sets, **({"together": result} if has_sets(result) else {})}.items():
+            yield f"{_of(policy, results)}{name}", figures
+
+
+def _of(policy: str, policies: Mapping) -> str:
+    return f"{policy}: " if len(policies) > 1 else ""

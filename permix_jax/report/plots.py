@@ -1,0 +1,144 @@
+"""Figures of finished runs, one for each question: for notebooks and scripts.
+
+They show what reports show, from the same data (`report/content.py`). `runs` are by name, and
+`policies` the evaluations by name, the base first. A name has one colour in all figures.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from permix_jax.evaluation.results import Evaluation, read_json
+from permix_jax.report.charts import figure_of
+from permix_jax.report.compare import compare_two
+from permix_jax.report.content import (
+    CURVES,
+    accuracy_section,
+    curve,
+    differences,
+    fidelity_section,
+    lines,
+    lottery_chart,
+    points,
+    pss_chart,
+    role_play,
+    role_play_chart,
+)
+from permix_jax.report.run_figures import Run, read_run
+from permix_jax.report.tables import estimate
+
+BASE = "base"
+_LABELS = {
+    "worst": "accuracy, worst persona",
+    "mean": "accuracy, mean over personas",
+    "plain": "accuracy, no persona",
+    "role-play": "fidelity, role-play",
+    "arithmetic": "fidelity, arithmetic",
+}
+
+
+def read_runs(workdirs: Iterable[str | Path]) -> dict[str, Run]:
+    """Finished runs by the names of their folders; raises as `read_run`, and ValueError for two
+    of one name."""
+    runs: dict[str, Run] = {}
+    for workdir in map(Path, workdirs):
+        if workdir.name in runs:
+            raise ValueError(
+                f"{runs[workdir.name].workdir} and {workdir} have one name; rename one of them"
+            )
+        runs[workdir.name] = read_run(workdir)
+    return runs
+
+
+def policies_of(runs: Mapping[str, Run]) -> dict[str, Evaluation]:
+    """The base of the first run, and what each run trained."""
+    first = next(iter(runs.values())).evaluations[0]
+    base = {BASE: first} if first.step == 0 else {}
+    return base | {name: run.evaluations[-1] for name, run in runs.items()}
+
+
+def training_curves(
+    metrics: Mapping[str, Sequence[Mapping]], keys: Sequence[str] = ("reward", "kl")
+) -> Figure:
+    """Metrics over the training steps side by side, faint, under their running means.
+
+    Args:
+      metrics: run -> rows of metrics.jsonl.
+      keys: of CURVES.
+    """
+    charts = []
+    for key in keys:
+        series = [curve(name, rows, key) for name, rows in metrics.items()]
+        charts.append(lines(CURVES[key], "training step", CURVES[key], series))
+    return figure_of(charts, [BASE, *metrics])
+
+
+def over_steps(runs: Mapping[str, Run]) -> Figure:
+    """The stability score and role-play fidelity of the evaluations during training."""
+    evaluations = {name: run.evaluations for name, run in runs.items()}
+    return figure_of([pss_chart(evaluations), role_play_chart(evaluations)], [BASE, *runs])
+
+
+def accuracy_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
+    """The highest accuracy of the first policy on top, under that without a persona."""
+    part = accuracy_section({name: e.stability for name, e in policies.items()}, "")
+    return figure_of(part["blocks"], list(policies))
+
+
+def fidelity_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
+    """The share of conversation in the persona's style."""
+    part = fidelity_section({name: e.fidelity for name, e in policies.items() if e.fidelity}, "")
+    return figure_of(part["blocks"], list(policies))
+
+
+def persona_lottery(policies: Mapping[str, Evaluation]) -> Figure:
+    """What to expect of the best and of the worst of k personas drawn."""
+    chart = lottery_chart({name: e.stability for name, e in policies.items()})
+    return figure_of([chart], list(policies))
+
+
+def robustness_and_fidelity(policies: Mapping[str, Evaluation]) -> Figure:
+    """The stability score against role-play fidelity: up and to the right is better."""
+    xs = {name: estimate(e.stability, "pss") for name, e in policies.items()}
+    ys = {name: role_play(e) for name, e in policies.items()}
+    return figure_of([_scatter("PSS", xs, "role-play fidelity", ys)], list(policies))
+
+
+def kl_and_what_it_bought(policies: Mapping[str, Evaluation]) -> Figure:
+    """KL to the base, by kind of prompt, against accuracy and against role-play fidelity."""
+    kls = {name: _kl_by_task(e) for name, e in policies.items()}
+    problems, conversation = (
+        {name: by_task.get(task) for name, by_task in kls.items()}
+        for task in ("problems", "role_play")
+    )
+    accuracy = {name: estimate(e.stability, "accuracy_mean") for name, e in policies.items()}
+    fidelity = {name: role_play(e) for name, e in policies.items()}
+    label = "KL to the base on {}, nats a response"
+    charts = [
+        _scatter(label.format("problems"), problems, "mean accuracy over personas", accuracy),
+        _scatter(label.format("conversation"), conversation, "role-play fidelity", fidelity),
+    ]
+    return figure_of(charts, list(policies))
+
+
+def paired_differences(runs: Mapping[str, Run], ours: str, theirs: str) -> Figure:
+    """`ours` less `theirs` on the same items, see `compare_two`."""
+    name = f"{ours} - {theirs}"
+    apart = compare_two(runs[ours], runs[theirs])
+    chart = differences(name, {_LABELS.get(key, key): entry for key, entry in apart.items()})
+    return figure_of([chart], ["", name])
+
+
+def _kl_by_task(evaluation: Evaluation) -> dict[str, dict | None]:
+    """Estimates of kl.json; of the base, whose KL to itself is 0, they are exact."""
+    if evaluation.step == 0:
+        return dict.fromkeys(("problems", "role_play"), {"value": 0.0, "ci95": None})
+    path = evaluation.folder / "kl.json"
+    by_task = read_json(path)["by_task"] if path.is_file() else {}
+    return {task: estimate(entry, "kl") for task, entry in by_task.items()}
+
+
+def _scatter(x: str, xs: Mapping[str, dict | None], y: str, ys: Mapping[str, dict | None]) -> dict:
+    series = [{"name": n, "x": xs[n], "y": ys[n], "each": []} for n in xs if xs[n] and ys[n]]
+    return points(f"{y} against {x}", x, y, series)

@@ -1,0 +1,46 @@
+"""One run of a comparison, in a process of its own: `python -m permix_jax.reproduction.one_run`.
+
+The first line of its input says which run. When the input ends, so has the process that started
+it, and the run is stopped as by SIGTERM: what is done is saved.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from permix_jax.app.experiment import run
+from permix_jax.core.locks import locked
+from permix_jax.core.stop import Stopped
+from permix_jax.train.loop import NonFiniteError
+
+STOPPED = 3  # exit status of a run that was asked to stop
+
+
+def main() -> int:
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_stop_when_input_ends, daemon=True).start()
+    workdir = Path(job["workdir"])
+    try:
+        # A worker of a comparison that was killed may still be saving.
+        with locked(workdir / ".lock", while_waiting=lambda: None):
+            print(run(ConfigDict(job["config"]), workdir, job["name"], job["preset"]))
+    except Stopped:
+        return STOPPED
+    except (ValueError, FileNotFoundError, ImportError, NonFiniteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _stop_when_input_ends() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

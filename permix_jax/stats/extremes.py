@@ -1,0 +1,164 @@
+"""Intervals for the worst and the best of many accuracies, and for worst over best.
+
+The minimum of noisy estimates lies below the true minimum, and a bootstrap repeats that bias on
+top: its percentile, basic and BCa intervals miss a stability score near 1 nearly always, since
+the minimum is not differentiable where two personas tie (Fang and Santos 2019). So the extremes
+are treated as intersection bounds (Chernozhukov, Lee and Rosen 2013): worst over best is the
+minimum over all pairs of accuracy j over accuracy l, and each pair is a smooth figure.
+
+- Lower limit: the lowest of the pairs' own lower limits. It exceeds the truth only if that of the
+  truly lowest pair does: 2.5 %.
+- Upper limit: the lowest of simultaneous upper limits. Their factor is a quantile of the greatest
+  studentised deviation over the pairs that can be the lowest, over paired resamples.
+
+The interval covers the figure of these personas over the population of problems. It is wider than
+it would have to be where many personas are nearly equal, and grows with their number.
+
+Axes: R resample, G group (persona); a pair is [J, L], the group above and the group below the line.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from permix_jax.stats.statistics import wilson_limits
+
+_Z = float(ndtri(0.975))
+_FAR = 6.0  # standard errors: no factor comes near, so what lies beyond cannot be the minimum
+_CHUNK = 2_000_000  # entries of [R, J, L] held at once
+_WORK = 100_000_000  # entries computed in all: of very many pairs, fewer resamples are used
+
+
+class Means(NamedTuple):
+    """Accuracies of the personas and what is known of their noise.
+
+    Attributes:
+      estimate: [G].
+      resampled: [R, G], paired bootstrap over problems.
+      covariance: [G, G] over problems, `statistics.means_covariance`.
+      answers: [G] number of scorable answers.
+      problems: number of problems.
+    """
+
+    estimate: np.ndarray
+    resampled: np.ndarray
+    covariance: np.ndarray
+    answers: np.ndarray
+    problems: int
+
+
+def ratio_interval(means: Means) -> list[float]:
+    """95 % interval [low, high] of worst over best, inside [0, 1].
+
+    The limits of a pair are Fieller's (1954); [0, 1] where the best is not clearly above 0.
+    """
+    covariance = _floored(means)
+    above, below = means.estimate[:, None], means.estimate[None, :]
+    if not below.any():
+        return [0.0, 1.0]
+    variance = np.diag(covariance)
+    ratio = np.divide(above, below, out=np.ones_like(covariance), where=below > 0)
+    spread = _root(variance[:, None] - 2 * ratio * covariance + ratio**2 * variance)
+
+    def limit(factor: float, side: int) -> float:
+        a = below**2 - factor**2 * variance
+        b = above * below - factor**2 * covariance
+        root = _root(b**2 - a * (above**2 - factor**2 * variance[:, None]))
+        unbounded = np.full_like(b, 0.0 if side < 0 else np.inf)
+        return np.divide(b + side * root, a, out=unbounded, where=a > 0).min()
+
+    scale = np.where(below > 0, below, np.inf)
+    factor = _simultaneous(means, ratio, spread / scale, spread, ratio)
+    return [float(np.clip(limit(_Z, -1), 0, 1)), float(np.clip(limit(factor, 1), 0, 1))]
+
+
+def range_interval(means: Means) -> list[float]:
+    """95 % interval [low, high] of best minus worst, inside [0, 1]."""
+    covariance = _floored(means)
+    gap = means.estimate[:, None] - means.estimate
+    variance = np.diag(covariance)
+    spread = _root(variance[:, None] - 2 * covariance + variance)
+    factor = _simultaneous(means, gap, spread, spread, np.ones_like(gap))
+    low, high = (gap - _Z * spread).min(), (gap + factor * spread).min()
+    return [float(np.clip(-high, 0, 1)), float(np.clip(-low, 0, 1))]
+
+
+def worst_interval(means: Means) -> list[float]:
+    """95 % interval [low, high] of the lowest accuracy; the limits of a persona are Wilson's."""
+    estimate = means.estimate[:, None]  # pairs with a denominator that does not matter
+    spread = _root(np.diag(_floored(means)))[:, None]
+    factor = _simultaneous(means, estimate, spread, spread, np.zeros_like(estimate))
+    shared = (means.estimate, np.diag(means.covariance), means.problems, means.answers)
+    low, high = wilson_limits(*shared)[0].min(), wilson_limits(*shared, factor)[1].min()
+    return [float(low), float(high)]
+
+
+def best_interval(means: Means) -> list[float]:
+    """95 % interval [low, high] of the highest accuracy, likewise."""
+    mirrored = means._replace(estimate=1 - means.estimate, resampled=1 - means.resampled)
+    low, high = worst_interval(mirrored)
+    return [1 - high, 1 - low]
+
+
+def _simultaneous(
+    means: Means,
+    estimate: np.ndarray,
+    error: np.ndarray,
+    spread: np.ndarray,
+    slope: np.ndarray,
+) -> float:
+    """The factor of the upper limits, after leaving out pairs that cannot be the minimum.
+
+    Which to keep, and with which certainty, is the rule of Chernozhukov, Lee and Rosen (2013,
+    section 3.2).
+
+    Args:
+      estimate, error: [J, L] the pairs' figures and their standard errors.
+      spread: [J, L] standard error of the deviation J - slope L, with slope [J, L].
+    """
+    resampled = means.resampled[~np.isnan(means.resampled).any(axis=1)]
+    deviation = (resampled - means.estimate).astype(np.float32)
+
+    def quantile(level: float, chosen: np.ndarray) -> float:
+        rows, columns = np.flatnonzero(chosen.any(axis=1)), np.flatnonzero(chosen.any(axis=0))
+        if not rows.size:
+            return _Z
+        grid = np.ix_(rows, columns)
+        precision = np.divide(1, spread, out=np.zeros_like(spread), where=chosen)[grid]
+        tilt = (precision * slope[grid]).astype(np.float32)
+        precision = precision.astype(np.float32)
+        size, most = precision.size, max(400, _WORK // precision.size)
+        step = max(1, _CHUNK // size)
+        greatest = []
+        for at in range(0, min(most, len(deviation)), step):
+            part = deviation[at : min(at + step, most)]
+            below = tilt * part[:, None, columns] - precision * part[:, rows, None]
+            greatest.append(below.max(axis=(1, 2)))
+        return float(max(_Z, np.quantile(np.concatenate(greatest), level)))
+
+    noisy = spread > 1e-12
+    near = noisy & (estimate - _FAR * error <= (estimate + _FAR * error).min())
+    certainty = 1 - 0.1 / np.log(max(means.problems, 3))
+    wide = quantile(certainty, near)
+    bound = (estimate + wide * error).min()
+    return quantile(0.975, near & (estimate <= bound + 2 * wide * error))
+
+
+def _root(variance: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(variance, 0))
+
+
+def _floored(means: Means) -> np.ndarray:
+    """The covariance, its diagonal no lower than chance allows where nearly all answers agree.
+
+    Nothing right in n problems is no proof of an accuracy of 0: below 2.5 right (or wrong) ones
+    the variance is at least that of Agresti and Coull's (1998) estimate, (right + 2) / (n + 4).
+    """
+    covariance, n = means.covariance.copy(), means.problems
+    adjusted = (means.estimate * n + 2) / (n + 4)
+    floor = adjusted * (1 - adjusted) / (n + 4)
+    few = np.minimum(means.estimate, 1 - means.estimate) * n < 2.5
+    diagonal = np.diag(covariance)
+    np.fill_diagonal(covariance, np.where(few, np.maximum(diagonal, floor), diagonal))
+    return covariance

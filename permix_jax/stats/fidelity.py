@@ -1,0 +1,80 @@
+"""How often a response is in its persona's style, where the task has an exact rule for it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from permix_jax.stats.statistics import means_covariance, require_axes, wilson_limits
+
+
+def fidelity(in_style: Mapping[str, np.ndarray], persona_ids: Sequence[str]) -> dict:
+    """The content of `fidelity.json`: plain floats, lists and dicts.
+
+    Args:
+      in_style: for each task ("role_play", "arithmetic"), bool [persona, prompt, sample].
+      persona_ids: one id for each persona.
+
+    `fidelity` is the mean over the tasks, whatever their numbers of prompts; `n` counts responses.
+    Every `_ci95` covers these personas on the population of prompts: by task and persona Wilson's
+    with the prompt as the unit, which has a width at 0 and at 1 too; of the mean over tasks, whose
+    prompts are different ones, put together from those (MOVER: Zou and Donner 2008).
+
+    Raises:
+      ValueError: no task, an empty or misshapen array, one that is not bool, or ids that do not
+        fit or repeat.
+    """
+    if not in_style:
+        raise ValueError("in_style is empty: give at least one task, such as role_play")
+    by_task = {task: _of_task(task, np.asarray(v), persona_ids) for task, v in in_style.items()}
+    means = np.array([entry["fidelity"] for entry in by_task.values()])
+    limits = np.array([entry["fidelity_ci95"] for entry in by_task.values()])
+    below, above = np.linalg.norm(limits - means[:, None], axis=0) / len(means)
+    mean = float(means.mean())
+    return {
+        "fidelity": mean,
+        "fidelity_ci95": [max(0.0, mean - float(below)), min(1.0, mean + float(above))],
+        "by_task": by_task,
+    }
+
+
+def _of_task(task: str, in_style: np.ndarray, persona_ids: Sequence[str]) -> dict:
+    _check(task, in_style, persona_ids)
+    values = in_style.astype(float)
+    people, prompts, samples = values.shape
+    covariance, answers = means_covariance(values), prompts * samples
+    means = values.mean(axis=(1, 2))
+    lows, highs = wilson_limits(
+        means, np.diag(covariance), prompts, np.full(people, float(answers))
+    )
+    together = wilson_limits(
+        means.mean(keepdims=True),
+        covariance.mean(keepdims=True)[0],
+        prompts,
+        np.array([float(values.size)]),
+    )
+    return {
+        "fidelity": float(values.mean()),
+        "fidelity_ci95": [float(limit[0]) for limit in together],
+        "n": values.size,
+        "per_persona": [
+            {
+                "persona": persona,
+                "fidelity": float(means[p]),
+                "fidelity_ci95": [float(lows[p]), float(highs[p])],
+                "n": answers,
+            }
+            for p, persona in enumerate(persona_ids)
+        ],
+    }
+
+
+def _check(task: str, values: np.ndarray, persona_ids: Sequence[str]) -> None:
+    name = f"in_style[{task!r}]"
+    require_axes(name, values, "persona", "prompt", "sample")
+    if values.dtype != bool:
+        raise ValueError(f"{name} has dtype {values.dtype}: give bool")
+    if len(set(persona_ids)) != len(persona_ids) or len(persona_ids) != len(values):
+        raise ValueError(
+            f"persona_ids {list(persona_ids)}: give {len(values)} different ids, "
+            f"one for each row of {name}"
+        )

@@ -1,0 +1,66 @@
+"""The persona lottery: what accuracy to expect of the best, or worst, of k personas drawn."""
+
+import numpy as np
+from scipy.special import ndtri
+
+from permix_jax.stats.statistics import means_covariance, pooled_means, wilson_limits
+
+
+def lottery(correct: np.ndarray) -> dict:
+    """Expected best and worst accuracy of k = 1..n personas, with bands that hold for all k.
+
+    An expected extreme grows with each of the accuracies. So where Wilson limits hold for all
+    personas at once (Bonferroni: each at 1 - 0.05 / n), it lies between that of the lower and that
+    of the upper limits. The bands hold the true values in 95 % of the cases or more: they are wide
+    where the personas' errors would cancel, as in the mean at k = 1.
+
+    Args:
+      correct: [persona, problem, sample], 1 right, 0 wrong, NaN unscorable.
+
+    Returns:
+      Lists over k: `k`, `expected_best`, `expected_worst` and each with `_ci95`.
+    """
+    n, problems, _ = correct.shape
+    accuracy = pooled_means(correct, np.ones((1, problems)))[0]
+    answers = (~np.isnan(correct)).sum(axis=(1, 2))
+    variance, factor = np.diag(means_covariance(correct)), float(ndtri(1 - 0.025 / n))
+    limits = np.stack(wilson_limits(accuracy, variance, problems, answers, factor))
+    result: dict = {"k": list(range(1, n + 1))}
+    for name, expected in {
+        "expected_best": expected_best,
+        "expected_worst": expected_worst,
+    }.items():
+        result[name] = expected(accuracy).tolist()
+        result[f"{name}_ci95"] = expected(limits).T.tolist()
+    return result
+
+
+def expected_best(accuracy: np.ndarray) -> np.ndarray:
+    """Expected best of k personas drawn without replacement, [..., n] -> [..., n] for k = 1..n.
+
+    With a_(1) <= ... <= a_(n), a_(i) is the best of C(i - 1, k - 1) of the C(n, k) subsets, so
+    the expectation is sum_i a_(i) C(i - 1, k - 1) / C(n, k) (the order statistics of sampling
+    without replacement). k = 1 gives the mean, k = n the best.
+
+    The best is meant by the accuracies given. Measured on few problems they are noisy, and the
+    best of noisy estimates lies above what the persona chosen would get on new problems.
+    """
+    return np.sort(np.asarray(accuracy, float), axis=-1) @ _weights(np.shape(accuracy)[-1]).T
+
+
+def expected_worst(accuracy: np.ndarray) -> np.ndarray:
+    """Expected worst of k, likewise; it falls from the mean to the worst."""
+    return 0.0 - expected_best(-np.asarray(accuracy, float))  # 0.0 - x: no negative zeros
+
+
+def _weights(n: int) -> np.ndarray:
+    """C(i - 1, k - 1) / C(n, k) as [k, i], both from 1.
+
+    From i = n down: the last is k / n, and each is the next times (i - k) / (i - 1). Products of
+    numbers below 1 cannot overflow, whatever n is, and one that underflows is too small to count.
+    """
+    k = np.arange(1, n + 1)[:, None]
+    later = np.arange(n, 1, -1)  # weight of later - 1 over weight of later
+    ratios = np.maximum(later - k, 0) / np.maximum(later - 1, 1)
+    falling = np.cumprod(np.concatenate([k / n, ratios], axis=1), axis=1)
+    return falling[:, ::-1]

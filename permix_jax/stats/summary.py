@@ -1,0 +1,99 @@
+"""The figures of an evaluation, from the rows of its completions.jsonl."""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from permix_jax.core.persona import Persona
+from permix_jax.core.randomness import generator
+from permix_jax.stats.fidelity import fidelity
+from permix_jax.stats.lottery import lottery
+from permix_jax.stats.paired import persona_effects
+from permix_jax.stats.stability import on_decided_problems, pss_formula, stability
+
+
+class Settings(Protocol):
+    """What the figures depend on beside the rows; fields of `EvalSettings`."""
+
+    seed: int
+    samples: int
+    role_play_samples: int
+    resamples: int
+    pss: str
+
+
+def summarise(
+    rows: Sequence[dict], personas: Sequence[Persona], settings: Settings
+) -> dict[str, dict]:
+    """The contents of stability.json and, where role-play was asked for, of fidelity.json.
+
+    Each holds the figures of all personas together and, under `by_set`, the same of the personas
+    of each set alone, with their own intervals.
+
+    A problem that has an answer whose verdict is unknown is left out of stability under every
+    persona, and under none. `unknown_verdicts` counts such answers, `problems_left_out` their
+    problems. Where that is every problem, none is left out, and unknown answers count as wrong.
+
+    Args:
+      rows: of completions.jsonl, in the order in which they are written: problems, then role-play;
+        by persona (problems: none first), then problem, then sample.
+    """
+    problems = [row for row in rows if row["task"] == "problems"]
+    shape = (len(personas) + 1, -1, settings.samples)
+    graded = _column(problems, "correct").reshape(shape)
+    unknown = _unknown_verdicts(graded)
+    plain, *correct = on_decided_problems(graded)
+    correct = np.array(correct)
+    in_style = {}
+    if played := [row for row in rows if row["task"] == "role_play"]:
+        in_style["role_play"] = _column(played, "in_style").reshape(
+            len(personas), -1, settings.role_play_samples
+        )
+        in_style["arithmetic"] = _column(problems, "in_style").reshape(shape)[1:]
+
+    def of(members: list[int]) -> dict[str, dict]:
+        ids = [personas[m].id for m in members]
+        results = {"stability": _stability(correct[members], plain, ids, settings)}
+        if in_style:
+            chosen = {task: values[members].astype(bool) for task, values in in_style.items()}
+            results["fidelity"] = fidelity(chosen, ids)
+        return results
+
+    results = of(list(range(len(personas))))
+    results["stability"] |= unknown
+    sets = dict.fromkeys(persona.split for persona in personas)
+    by_set = {s: of([i for i, p in enumerate(personas) if p.split == s]) for s in sets}
+    for name, result in results.items():
+        result["by_set"] = {s: figures[name] for s, figures in by_set.items()}
+    return results
+
+
+def _unknown_verdicts(graded: np.ndarray) -> dict[str, int]:
+    """How many there are in [persona, problem, sample], and how many problems that leaves out."""
+    unknown = np.isnan(graded)
+    left_out = unknown.any(axis=(0, 2))
+    return {
+        "unknown_verdicts": int(unknown.sum()),
+        "problems_left_out": 0 if left_out.all() else int(left_out.sum()),
+    }
+
+
+def _stability(
+    correct: np.ndarray, plain: np.ndarray, ids: Sequence[str], settings: Settings
+) -> dict:
+    """`stability` with the persona lottery, and what each persona does to accuracy.
+
+    The resamples are those of any other set of personas on these problems.
+    """
+    rng = generator(settings.seed, "bootstrap")
+    result = stability(correct, ids, plain, rng, settings.resamples, pss_formula(settings.pss))
+    return result | {
+        "lottery": lottery(correct),
+        "persona_effects": persona_effects(correct, plain, ids),
+    }
+
+
+def _column(rows: Sequence[dict], name: str) -> np.ndarray:
+    return np.array([math.nan if row[name] is None else row[name] for row in rows], float)

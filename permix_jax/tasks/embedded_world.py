@@ -1,0 +1,185 @@
+"""The embedded world: the paper's latent-style model, made concrete and small.
+
+A response has a latent style s; a persona is a prior pi(s | persona) that puts most of its mass on
+one style; the plain prompt has a uniform prior. Each style has marker words, by which anybody can
+tell it, and a competence: the chance that an arithmetic answer in that style is right. Text
+sampled from this world trains the base policy, whose accuracy therefore depends on the persona:
+the persona lottery. Nothing here knows how a policy is trained afterwards.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Demonstration, Problem, Task
+from permix_jax.core.randomness import generator
+
+
+@dataclass(frozen=True)
+class Style:
+    """`competence` is the chance that an arithmetic answer in this style is right."""
+
+    name: str
+    competence: float
+    markers: tuple[str, str, str, str]
+    train_persona: str
+    heldout_persona: str
+
+
+STYLES = (
+    Style("robot", 0.95, ("beep", "boop", "affirmative", "bzzt"), "robot", "android"),
+    Style("scholar", 0.87, ("hence", "indeed", "precisely", "thus"), "scholar", "professor"),
+    Style("cowboy", 0.79, ("howdy", "partner", "yeehaw", "reckon"), "cowboy", "rancher"),
+    Style("poet", 0.70, ("behold", "gentle", "moonlit", "alas"), "poet", "bard"),
+    Style("oracle", 0.61, ("mists", "fate", "whisper", "omen"), "oracle", "prophet"),
+    Style("surfer", 0.52, ("dude", "gnarly", "totally", "stoked"), "surfer", "skater"),
+    Style("pirate", 0.43, ("arr", "matey", "ahoy", "aye"), "pirate", "buccaneer"),
+    Style("clown", 0.35, ("honk", "tada", "giggle", "whoopee"), "clown", "jester"),
+)
+TOPICS = "sea moon rain city forest bread music winter garden river night road".split()
+QUALITIES = "quiet bright old wide cold sweet deep slow warm loud".split()
+
+_STYLE_OF_MARKER = {marker: style for style in STYLES for marker in style.markers}
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def latent_style_task(
+    num_test: int, own_style_prior: float, arithmetic_share: float, plain_share: float, seed: int
+) -> Task:
+    """The world's problems, personas, rules and demonstrations.
+
+    Args:
+      num_test: arithmetic problems that are held out of SFT and RL alike.
+      own_style_prior: pi(own style | persona); the rest is spread evenly over the other styles.
+      arithmetic_share, plain_share: of the demonstrations, how many are arithmetic (the others
+        are conversation) and how many carry no persona.
+      seed: decides which problems are held out.
+    """
+    problems = _arithmetic_problems()
+    if num_test >= len(problems):
+        raise ValueError(
+            f"task.num_test is {num_test}; the embedded world has {len(problems)} problems, and "
+            "some must be left for training"
+        )
+    order = generator(seed, "latent_style/split").permutation(len(problems))
+
+    def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
+        persona = None if rng.random() < plain_share else PERSONAS[rng.integers(len(PERSONAS))]
+        style = _draw_style(rng, persona, own_style_prior)
+        if rng.random() < arithmetic_share:
+            problem = train[rng.integers(len(train))]
+            right = int(problem.answer)
+            stated = right if rng.random() < style.competence else _wrong_answer(rng, right)
+            content = f"the answer is {stated}"
+        else:
+            problem = ROLE_PLAY[rng.integers(len(ROLE_PLAY))]
+            content = f"the {problem.meta['topic']} is {rng.choice(QUALITIES)}"
+        before, between, after = rng.choice(style.markers, size=3)
+        return Demonstration(persona, problem.prompt, f"{before} {between} {content} {after}")
+
+    return Task(
+        name="latent_style",
+        train=[problems[i] for i in order[num_test:]],
+        test=[problems[i] for i in order[:num_test]],
+        personas=PERSONAS,
+        grade=arithmetic_reward,
+        demonstrate=demonstrate,
+        role_play=ROLE_PLAY,
+        in_style=in_style,
+    )
+
+
+def arithmetic_reward(completion: str, problem: Problem) -> float:
+    """1.0 if the words after the only "answer is" start with the right number, else 0.0."""
+    parts = completion.split("answer is")
+    words = parts[-1].split()
+    return float(len(parts) == 2 and bool(words) and words[0] == problem.answer)
+
+
+def style_of(text: str) -> Style | None:
+    """The style whose marker words the text has, if it has some, and of one style only."""
+    found = {
+        _STYLE_OF_MARKER[w].name: _STYLE_OF_MARKER[w] for w in text.split() if w in _STYLE_OF_MARKER
+    }
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def in_style(text: str, persona: Persona) -> bool:
+    """Whether the text is in the persona's own style (the persona's category names it)."""
+    style = style_of(text)
+    return style is not None and style.name == persona.category
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A `transformers` tokenizer over the world's words, with single digits and a chat template."""
+    words = [marker for style in STYLES for marker in style.markers]
+    words += [name for style in STYLES for name in (style.train_persona, style.heldout_persona)]
+    words += [*TOPICS, *QUALITIES]
+    words += "you are a . what is plus minus ? tell me about the answer".split()
+    special = ["<pad>", "<unknown>", "<end>", "<system>", "<user>", "<assistant>"]
+    digits = [*"0123456789", *(f"##{digit}" for digit in range(10))]
+    vocabulary = {token: i for i, token in enumerate([*special, *digits, *dict.fromkeys(words)])}
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unknown>",
+        eos_token="<end>",
+        additional_special_tokens=["<system>", "<user>", "<assistant>"],
+        chat_template=_CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _arithmetic_problems() -> list[Problem]:
+    """Sums without carry and differences without borrow of two-digit numbers: 3960 problems.
+
+    Digit by digit is what makes them learnable in minutes by a model of a fifth of a million
+    parameters, and well enough to generalise to held-out pairs.
+    """
+    tens = [(x, y) for x in range(1, 9) for y in range(1, 10 - x)]
+    units = [(x, y) for x in range(10) for y in range(10 - x)]
+    problems = []
+    for (t, u), (v, w) in itertools.product(tens, units):
+        # x + y = z without carry gives both a sum and a difference.
+        x, y = 10 * t + v, 10 * u + w
+        problems.append((f"{x}+{y}", f"what is {x} plus {y} ?", x + y))
+        problems.append((f"{x + y}-{y}", f"what is {x + y} minus {y} ?", x))
+    return [Problem(i, prompt, str(answer), "latent_style") for i, prompt, answer in problems]
+
+
+def _wrong_answer(rng: np.random.Generator, answer: int) -> int:
+    """Any other two-digit number."""
+    wrong = int(rng.integers(10, 99))
+    return wrong + (wrong >= answer)
+
+
+def _draw_style(rng: np.random.Generator, persona: Persona | None, own_prior: float) -> Style:
+    """s ~ pi(s | persona); uniform without a persona."""
+    if persona is None:
+        return STYLES[rng.integers(len(STYLES))]
+    own = [style.name == persona.category for style in STYLES]
+    prior = np.where(own, own_prior, (1 - own_prior) / (len(STYLES) - 1))
+    return STYLES[rng.choice(len(STYLES), p=prior)]
+
+
+PERSONAS = tuple(
+    Persona(name, name, f"you are a {name} .", style.name, split)
+    for style in STYLES
+    for name, split in ((style.train_persona, "train"), (style.heldout_persona, "heldout"))
+)
+ROLE_PLAY = tuple(
+    Problem(f"about-{topic}", f"tell me about the {topic} .", "", "latent_style", {"topic": topic})
+    for topic in TOPICS
+)

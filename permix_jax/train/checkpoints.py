@@ -1,0 +1,273 @@
+"""Orbax checkpoints: saved asynchronously by a trainer, read by trainers and evaluators alike.
+
+Layout: `<directory>/<step>/params`, `<step>/checksums`, a record of the arrays
+(`checksums.py`), and while training may still go on `<step>/optimizer`.
+"""
+
+import itertools
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh
+
+from permix_jax.core.distributed import any_process, gather, on_main
+from permix_jax.models.params import abstract_params, split_trained
+from permix_jax.models.transformer import Decoder
+from permix_jax.train.checksums import checksums, opened, path_name, sealed, shapes
+from permix_jax.train.damage import find_damage
+
+logger = logging.getLogger(__name__)
+
+Saved = dict[str, dict[str, list]]  # item -> path of an array -> [shape, dtype, checksum]
+
+
+class DamagedError(ValueError):
+    """The files of a checkpoint are not what was saved."""
+
+
+class MisfitError(ValueError):
+    """A checkpoint is whole, but of another model, optimiser or kind."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; `keep` is how many of the newest stay (None: all)."""
+
+    def __init__(self, directory: Path, keep: int | None = None):
+        self.directory = Path(directory).absolute()
+        self._keep = keep
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=self._keep),
+            item_names=("params", "optimizer", "checksums"),
+        )
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def all_steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, params, optimizer: Any = None) -> None:
+        """Starts saving and returns; the arrays may be donated right afterwards."""
+        items = {"params": params}
+        if optimizer is not None:
+            items["optimizer"] = optimizer
+        sums = {name: checksums(item) for name, item in items.items()}
+        saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        saves["checksums"] = ocp.args.JsonSave(sealed({"orbax": ocp.__version__, "items": sums}))
+        self._manager.save(step, args=ocp.args.Composite(**saves))
+
+    def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """The newest undamaged checkpoint's items, laid out as `abstract` says.
+
+        A damaged checkpoint is renamed to `corrupt-<step>`, with a warning, and the one before it
+        is tried. Nothing is renamed for any other reason.
+
+        Args:
+          abstract: item name -> pytree of ShapeDtypeStructs with shardings.
+
+        Returns:
+          (step, items), or None where no checkpoint was ever saved here.
+
+        Raises:
+          DamagedError: every checkpoint is damaged, now or since an earlier start.
+          MisfitError, or whatever else keeps the newest undamaged checkpoint from being restored.
+        """
+        while (step := self.latest_step()) is not None:
+            try:
+                return step, self.read(step, abstract)
+            except DamagedError as error:
+                self._set_aside(step, error)
+        if aside := sorted(path.name for path in self.directory.glob("corrupt-*")):
+            raise DamagedError(
+                f"{self.directory}: every checkpoint is damaged ({', '.join(aside)}); put back a "
+                "copy of one under its step as name, or move the folder away to begin anew"
+            )
+        return None
+
+    def read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """The items of one checkpoint that `abstract` names, verified. Together.
+
+        Raises:
+          DamagedError: its files are provably not what was saved.
+          MisfitError: its arrays are not those of `abstract`; the message names one.
+          Whatever else happened, as it is.
+        """
+        place, value, error = self.directory / str(step), abstract, None
+        # After each stage all agree: a process that failed must not leave the others in the next.
+        for stage in (self._as_saved, self._restored, self._verified):
+            try:
+                value = stage(step, value)
+            except Exception as raised:  # judged below, by all processes together
+                error = raised
+            if any_process(error is not None):
+                break
+        else:
+            return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), value, abstract)
+        known = isinstance(error, DamagedError | MisfitError)
+        kinds = dict(gather((type(error), str(error)) if known else (None, "")))
+        if not kinds.keys() - {None}:
+            logger.warning("%s cannot be restored; looking for damaged files", place)
+            if damage := on_main(partial(self._find_damage, step)):
+                kinds[DamagedError] = damage
+        if DamagedError in kinds:
+            raise DamagedError(f"{place}: damaged ({kinds[DamagedError]})") from error
+        if MisfitError in kinds:
+            raise MisfitError(f"{place}: {kinds[MisfitError]}") from error
+        raise error or RuntimeError(f"{place}: another process could not restore it")
+
+    def _find_damage(self, step: int) -> str:
+        """What is wrong with the files; "" where nothing is found, or they cannot be looked at."""
+        try:
+            record = self._record(step) or {}
+            same = record.get("orbax") == ocp.__version__
+            return find_damage(self.directory / str(step), record.get("items"), same)
+        except Exception as error:
+            logger.warning("%s: no damage can be proven (%s)", self.directory / str(step), error)
+            return ""
+
+    def _as_saved(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """`abstract` in the dtypes that were saved. Raises where its arrays are not those saved."""
+        self.wait()
+        saved, items = (self._record(step) or {}).get("items"), {}
+        for name, item in abstract.items():
+            here = self._shapes(step, name, saved)
+            _require_fit(name, here, shapes(item))
+            items[name] = jax.tree_util.tree_map_with_path(
+                lambda path, x, here=here: x.update(dtype=here[path_name(path)][1]), item
+            )
+        return items
+
+    def _restored(self, step: int, as_saved: dict[str, Any]) -> dict[str, Any]:
+        restores = {name: ocp.args.StandardRestore(item) for name, item in as_saved.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**restores))
+        return {name: restored[name] for name in as_saved}
+
+    def _verified(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+        """`items`. Raises DamagedError where the record, if there is one, has another checksum."""
+        saved = (self._record(step) or {}).get("items")
+        for name, item in items.items() if saved else ():
+            facts = checksums(item)
+            if wrong := [path for path in facts if facts[path] != saved[name][path]]:
+                raise DamagedError(f"{name}/{wrong[0]} has another checksum than when it was saved")
+        return items
+
+    def _set_aside(self, step: int, error: DamagedError) -> None:
+        """Renames a checkpoint to `corrupt-<step>`, or `corrupt-<step>-2` where there is one."""
+        names = (f"corrupt-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+        aside = next(path for n in names if not (path := self.directory / n).exists())
+        logger.warning("%s; set aside as %s, the one before it is tried", error, aside.name)
+        self._manager.close()
+        on_main(partial((self.directory / str(step)).rename, aside))
+        self._manager = self._open()
+
+    def _record(self, step: int) -> dict[str, Any] | None:
+        """What `save` wrote beside the arrays: `items` with their checksums, Orbax's version.
+
+        None where an earlier version of permix_jax saved the checkpoint, without a record. Raises
+        DamagedError where the record is missing or is not as it was written.
+        """
+        folder = self.directory / str(step)
+        file, listed = folder / "checksums/metadata", folder / "_CHECKPOINT_METADATA"
+        if not file.exists():
+            if listed.exists() and b'"checksums"' in listed.read_bytes():
+                raise DamagedError("the record of checksums is missing")
+            return None
+        try:
+            return opened(json.loads(file.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise DamagedError("the record of checksums is not as it was written") from error
+
+    def _shapes(
+        self, step: int, name: str, saved: Saved | None
+    ) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Path -> (shape, dtype) of the arrays of an item; empty where it was not saved."""
+        if saved is not None:
+            return {path: (tuple(x[0]), x[1]) for path, x in saved.get(name, {}).items()}
+        place = self.directory / str(step) / name
+        if not place.is_dir():
+            return {}
+        return shapes(ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree)
+
+    def wait(self) -> None:
+        """Returns when all saves are on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for saves in flight, and lets go of the folder."""
+        self._manager.close()
+
+
+def newest_step(directory: Path, wanted: int | None = None) -> int:
+    """The step of the newest checkpoint, or `wanted` where there is one of that step.
+
+    Raises FileNotFoundError otherwise.
+    """
+    if not Path(directory).is_dir():
+        raise FileNotFoundError(f"{directory}: no such folder of checkpoints")
+    checkpoints = Checkpoints(directory)
+    there = checkpoints.all_steps()
+    checkpoints.close()
+    if not there or wanted not in (None, *there):
+        which = "at all" if wanted is None else wanted
+        raise FileNotFoundError(f"{directory}: no checkpoint {which}; there are {there}")
+    return there[-1] if wanted is None else wanted
+
+
+def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = None):
+    """The parameters alone of a checkpoint (the newest, unless `step` says), onto `mesh`.
+
+    They are those that were trained: the model's adapters, if it has any. Their dtypes are the
+    model's, whatever they were saved in.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      DamagedError, MisfitError: see `Checkpoints.read`.
+    """
+    step = newest_step(directory, step)
+    abstract, _ = split_trained(model, abstract_params(model, mesh))
+    checkpoints = Checkpoints(directory)
+    try:
+        return checkpoints.read(step, {"params": abstract})["params"]
+    except DamagedError as error:
+        remedy = "move its folder away and launch/train.py makes it again, or name another step"
+        raise DamagedError(f"{error}; {remedy}") from error
+    finally:
+        checkpoints.close()
+
+
+_REMEDY = {
+    "params": "it is of another architecture; give the config of its run",
+    "optimizer": "another version of the optimiser or of permix_jax saved it; go on with that "
+    "version, or name another workdir",
+}
+
+
+def _require_fit(name: str, saved: dict[str, tuple], wanted: dict[str, tuple]) -> None:
+    """Raises MisfitError, naming an array, where the saved shapes are not those wanted.
+
+    Both are path -> (shape, dtype); dtypes may differ.
+    """
+    if not saved:
+        whole = {"params": "no parameters", "optimizer": "no state of an optimiser"}[name]
+        raise MisfitError(f"the checkpoint holds {whole}; name one that launch/train.py saved")
+    theirs = {"params": "the config's policy", "optimizer": "this run's optimiser"}[name]
+    kind = {"params": "parameter", "optimizer": "array"}[name]
+    for path in sorted({*saved, *wanted}):
+        if path not in saved or path not in wanted:
+            where = theirs if path in saved else "the checkpoint"
+            raise MisfitError(f"{where} has no {kind} {path}; {_REMEDY[name]}")
+        if saved[path][0] != wanted[path][0]:
+            raise MisfitError(
+                f"{path} has shape {saved[path][0]}, in the config {wanted[path][0]}; "
+                f"{_REMEDY[name]}"
+            )

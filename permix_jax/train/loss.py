@@ -1,0 +1,159 @@
+"""The GRPO loss as pure functions of log-probs.
+
+Every token has a weight that already holds the division by the global denominator, so the loss
+of a batch is the plain sum of the losses of its parts: it cannot change with micro-batching or
+sharding.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from permix_jax.train.batch import RolloutBatch
+
+AGGREGATIONS = ("grpo", "dapo", "dr_grpo")
+KL_ESTIMATORS = ("k2", "k3")
+_MAX_LOG_RATIO = 20.0  # far beyond any clip; keeps exp, and so the gradient, finite
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The method, as data; see `configs/permix.py` for what each field means."""
+
+    aggregation: str
+    clip_low: float
+    clip_high: float
+    kl_weight: float
+    kl_estimator: str
+    mask_truncated: bool
+    max_new_tokens: int
+    importance_cap: float = 0.0
+
+
+def token_weights(batch: RolloutBatch, config: LossConfig) -> jax.Array:
+    """Weights f32 [N, T] with which token losses are summed.
+
+      grpo     mean over rollouts of the mean over their tokens   (arXiv 2402.03300)
+      dapo     mean over all tokens of the batch                  (arXiv 2503.14476)
+      dr_grpo  sum over tokens / (rollouts * max_new_tokens)      (arXiv 2503.20783)
+
+    Rollouts that count are those with a reward, and with `mask_truncated` only those that ended.
+    """
+    mask = kept_tokens(batch, config).astype(jnp.float32)
+    lengths = mask.sum(axis=1, keepdims=True)
+    rollouts = jnp.maximum((lengths > 0).sum(), 1)
+    if config.aggregation == "grpo":
+        return mask / jnp.maximum(lengths, 1) / rollouts
+    if config.aggregation == "dapo":
+        return mask / jnp.maximum(mask.sum(), 1)
+    return mask / (rollouts * config.max_new_tokens)
+
+
+def kept_tokens(batch: RolloutBatch, config: LossConfig) -> jax.Array:
+    """Bool [N, T]: the tokens that the loss sees.
+
+    A rollout without a reward (NaN) has none: the KL would move the policy by it, and it would
+    count in the denominators.
+    """
+    live = ~jnp.isnan(batch.rewards)
+    if config.mask_truncated:
+        live &= ~batch.truncated
+    return batch.completion_mask & live[:, None]
+
+
+class LossTokens(NamedTuple):
+    """What the loss knows of each token, arrays of one shape; f32 but `kept`.
+
+    behaviour: log-probs as sampled. reference: under the frozen reference. trainer: of the policy
+      that the step began with, scored by the trainer; None: that is the policy being updated.
+    advantages: of the token's rollout.
+    kept: bool, whether the loss sees the token.
+    weights: of its loss in the sum. shares: of its metrics, 1 / kept tokens of the whole batch.
+    """
+
+    behaviour: jax.Array
+    reference: jax.Array
+    trainer: jax.Array | None
+    advantages: jax.Array
+    kept: jax.Array
+    weights: jax.Array
+    shares: jax.Array
+
+
+def loss_tokens(batch: RolloutBatch, config: LossConfig) -> LossTokens:
+    """The tokens of a batch [N, T]."""
+    kept = kept_tokens(batch, config)
+    return LossTokens(
+        batch.logprobs,
+        batch.reference_logprobs,
+        batch.trainer_logprobs,
+        jnp.broadcast_to(batch.advantages[:, None], kept.shape),
+        kept,
+        token_weights(batch, config),
+        # Metrics are means over the tokens that the loss sees, however the loss weighs them.
+        kept / jnp.maximum(kept.sum(), 1),
+    )
+
+
+def token_losses(
+    logprobs: jax.Array, tokens: LossTokens, config: LossConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss and metrics of each token, f32, from its log-prob under the policy being updated.
+
+    -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A) + kl_weight * kl, with ratio =
+    pi / pi_behaviour per token (clip-higher: arXiv 2503.14476, eq. 8).
+
+    Sampler and trainer give the same policy other log-probs where they round differently, as in
+    bf16. With `importance_cap` the ratio is to the trainer's own log-probs of that policy, and the
+    first term is multiplied by min(pi_trainer / pi_behaviour, importance_cap), without gradient:
+    truncated importance sampling (Ionides 2008, "Truncated Importance Sampling", J. Comput. Graph.
+    Stat. 17(2); for samplers of RL: Yao et al. 2025, "Your Efficient RL Framework Secretly
+    Brings You Off-Policy RL Training").
+
+    Arbitrary where a token is not kept.
+    """
+    # A token that is left out must not overflow: 0 times an infinite ratio is a NaN gradient.
+    masked = lambda x: jnp.where(tokens.kept, x, 0.0)  # noqa: E731
+    trainer = jax.lax.stop_gradient(logprobs) if tokens.trainer is None else tokens.trainer
+    off_policy, advantages = masked(trainer - tokens.behaviour), tokens.advantages
+    ratio = _exp(masked(logprobs - (trainer if config.importance_cap else tokens.behaviour)))
+    clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
+    losses = -jnp.minimum(ratio * advantages, clipped * advantages)
+    metrics = {
+        "clip_ratio/low_mean": (ratio < 1 - config.clip_low) & (advantages < 0),
+        "clip_ratio/high_mean": (ratio > 1 + config.clip_high) & (advantages > 0),
+        "sampling/logp_difference": jnp.abs(off_policy),
+    }
+    if config.importance_cap:
+        importance = jnp.minimum(_exp(off_policy), config.importance_cap)
+        losses *= importance
+        metrics["sampling/importance"] = importance
+    if config.kl_weight:
+        kl = kl_term(masked(logprobs), masked(tokens.reference), config.kl_estimator)
+        losses += config.kl_weight * kl
+        metrics["kl"] = kl_term(masked(logprobs), masked(tokens.reference), "k3")
+    return losses, metrics
+
+
+def _exp(log_ratio: jax.Array) -> jax.Array:
+    return jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
+
+
+def kl_term(logprobs: jax.Array, reference: jax.Array, estimator: str) -> jax.Array:
+    """Per-token KL loss, named with the divergence that its gradient descends on-policy.
+
+    With d = log pi - log pi_ref at tokens y ~ pi (Schulman 2020, "Approximating KL divergence";
+    gradients: Tang and Munos 2025, arXiv 2506.09477):
+
+      k2 = d^2 / 2            gradient E[d grad log pi]              = grad KL(pi || pi_ref)
+      k3 = exp(-d) - 1 + d    gradient E[(1 - pi_ref/pi) grad log pi] = grad KL(pi_ref || pi)
+
+    (k1 = d has gradient E[grad log pi] = 0 and is refused by the config.) As a value, k3 is an
+    unbiased, never negative estimate of KL(pi || pi_ref), and so is the one that is logged.
+    """
+    difference = logprobs - reference
+    if estimator == "k2":
+        return difference**2 / 2
+    return jnp.exp(jnp.minimum(-difference, _MAX_LOG_RATIO)) - 1 + difference

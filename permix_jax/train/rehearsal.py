@@ -1,0 +1,99 @@
+"""Role-play rehearsal, an extension of ours: the frozen base's own role-play, learnt beside GRPO.
+
+A step of it is `rehearsal.rows` conversation prompts, each under a training persona, answered by
+the base. The cross-entropy on the answers, times `rehearsal.weight`, is added to the GRPO loss.
+No reward and no new data: it holds the policy to what the base does where nothing is verifiable.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from permix_jax.core.json_lines import read_rows, text_field
+from permix_jax.core.keys import key
+from permix_jax.core.persona import Persona
+from permix_jax.core.problem import Problem, Task
+from permix_jax.core.randomness import generator
+from permix_jax.core.sharding import padded_rows, shard_rows
+from permix_jax.models.params import without_lora
+from permix_jax.models.policy import Policy
+from permix_jax.personas.conversation import CONVERSATION
+from permix_jax.personas.mixture import build_mixture
+from permix_jax.personas.prompts import fit_budget, render_all
+from permix_jax.rollout.padding import bucket, right_pad
+from permix_jax.rollout.sampler import sample
+from permix_jax.train.programs import rollout_sampling
+from permix_jax.train.sft import SFTBatch, first_rows
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Makes the rehearsal batch of any step, a pure function of (base, step).
+
+    policy: the base's. The same personas for PerMix and RLVR: those that PerMix trains under.
+    """
+
+    config: ConfigDict
+    policy: Policy
+    mesh: Mesh
+    prompts: Sequence[Problem]
+    personas: Sequence[Persona]
+
+    def batch(self, base: dict, step: int) -> SFTBatch:
+        """Answers of the base with parameters `base` to the prompts of `step`, on the mesh.
+
+        Rows that fill it up to the mesh have nothing in their completion mask.
+        """
+        c = self.config
+        rng = generator(c.seed, "rehearsal", step)
+        pairs = [
+            (self.personas[rng.integers(len(self.personas))], self.prompts[i].prompt)
+            for i in rng.integers(len(self.prompts), size=c.rehearsal.rows)
+        ]
+        filled = [*pairs, *pairs[:1] * (padded_rows(len(pairs), self.mesh) - len(pairs))]
+        ids = render_all(self.policy.tokenizer, filled)
+        prompts = right_pad(ids, bucket(max(map(len, ids)), c.rollout.max_prompt_tokens))
+        step_key = key(c.seed, "rehearsal", step)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(filled)))
+        placed = shard_rows((*prompts, keys), self.mesh)
+        sampling = rollout_sampling(c)
+        answers = sample(self.policy.model, base, *placed, sampling, self.policy.end_tokens)
+        return SFTBatch(*placed[:2], answers.tokens, first_rows(answers.mask, len(pairs)))
+
+
+def build_rehearsal(config: ConfigDict, task: Task, policy: Policy, mesh: Mesh) -> Rehearsal | None:
+    """The rehearsal that the config asks for; None where its weight is 0.
+
+    Raises:
+      FileNotFoundError, ValueError: `rehearsal.prompts` is no JSONL file with prompts, or none of
+        them fits the prompt budget.
+    """
+    if config.rehearsal.weight == 0:
+        return None
+    personas = build_mixture(task.personas, config.personas).train
+    prompts = rehearsal_prompts(config.rehearsal.prompts, task)
+    budget = config.rollout.max_prompt_tokens
+    prompts = fit_budget(policy.tokenizer, prompts, personas, budget, "drop")
+    base = policy._replace(model=without_lora(policy.model))
+    return Rehearsal(config, base, mesh, prompts, personas)
+
+
+def rehearsal_prompts(file: str, task: Task) -> list[Problem]:
+    """Of the JSONL `file`; without one, the task's own conversation prompts, or CONVERSATION."""
+    if file:
+        if not Path(file).is_file():
+            raise FileNotFoundError(
+                f"rehearsal.prompts is {file!r}: there is no such file; write one JSON object a "
+                "line with a field prompt"
+            )
+        texts = [text_field(row, "prompt", where) for _, where, row in read_rows(file)]
+    elif task.role_play:
+        return list(task.role_play)
+    else:
+        texts = CONVERSATION
+    return [Problem(f"rehearsal-{i}", text, "", "rehearsal") for i, text in enumerate(texts)]

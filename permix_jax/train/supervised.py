@@ -1,0 +1,180 @@
+"""The two supervised baselines: SFT on demonstrations, and distillation of a teacher's answers.
+
+A step of either has as many responses as one of GRPO, train.problems_per_step * rollout.group_size,
+and the same optimiser; `tokens/*` in its metrics count what each method used.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from permix_jax.core.keys import key
+from permix_jax.core.problem import Demonstration, Task
+from permix_jax.core.randomness import generator
+from permix_jax.core.sharding import padded_rows, shard_rows, to_host
+from permix_jax.core.stop import StopRequest
+from permix_jax.models.params import initial_trained, join
+from permix_jax.models.policy import Policy
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.train.log import write_completions
+from permix_jax.train.loop import Row, fit
+from permix_jax.train.method import PERMIX, Method
+from permix_jax.train.programs import supervised_programs
+from permix_jax.train.rollouts import build_worker
+from permix_jax.train.sft import padded_sft_batch
+from permix_jax.train.state import TrainState, abstract_state, create_state
+
+
+def train_sft(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    load_base: Callable[[], dict],
+    mesh: Mesh,
+    workdir: Path,
+    stop: StopRequest,
+    after_step: Callable[[dict, int], None],
+) -> TrainState:
+    """Cross-entropy on the task's own demonstrations: the SFT baseline. Arguments as `train_grpo`.
+
+    Demonstrations under personas that training must not see are drawn again.
+    """
+
+    def demonstrations(step: int) -> tuple[list[Demonstration], Row]:
+        rng = generator(config.seed, "train/sft", step)
+        return [_demonstration(task, rng) for _ in range(_responses(config))], {
+            "tokens/generated": 0
+        }
+
+    return _train(
+        config, policy, load_base, mesh, workdir, stop, after_step, demonstrations, temperature=1.0
+    )
+
+
+def train_distill(
+    config: ConfigDict,
+    task: Task,
+    policy: Policy,
+    load_base: Callable[[], dict],
+    teacher: Policy,
+    load_teacher: Callable[[], dict],
+    mesh: Mesh,
+    verifier: Verifier,
+    workdir: Path,
+    stop: StopRequest,
+    after_step: Callable[[dict, int], None],
+    method: Method = PERMIX,
+) -> TrainState:
+    """Sequence-level distillation: cross-entropy on a frozen teacher's verified responses.
+
+    The teacher answers what GRPO's policy would be asked, under the same personas; of its
+    responses those that are right and ended are learnt under the prompt that they answered. Over a
+    run that is rejection sampling, each round with fresh problems.
+
+    `load_teacher` gives the teacher's parameters; else as `train_grpo`.
+    """
+    teacher_params = load_teacher()
+    worker = build_worker(config, task, teacher, mesh, verifier, method)
+
+    def responses(step: int) -> tuple[list[Demonstration], Row]:
+        sampled = worker.sample(teacher_params, step, {})
+        rollouts = worker.grade(sampled)
+        right = (rollouts.correct == 1) & ~to_host(rollouts.batch.truncated)
+        chosen = [
+            Demonstration(persona, problem.prompt, text)
+            for (problem, persona), text, keep in zip(
+                sampled.each, sampled.texts, right, strict=True
+            )
+            if keep
+        ]
+        write_completions(config, workdir, step, rollouts.records)
+        known = rollouts.correct[~np.isnan(rollouts.correct)]
+        row = {
+            **({"teacher/accuracy": float(known.mean())} if known.size else {}),
+            **{n: x for n, x in rollouts.metrics.items() if n.startswith("verifier/")},
+            "completions/mean_length": rollouts.metrics["completions/mean_length"],
+            "completions/clipped_ratio": rollouts.metrics["completions/clipped_ratio"],
+            "time/rollout": rollouts.metrics["time/rollout"],
+            "tokens/generated": int(rollouts.batch.completion_mask.sum()),
+        }
+        return chosen, row
+
+    return _train(
+        config,
+        policy,
+        load_base,
+        mesh,
+        workdir,
+        stop,
+        after_step,
+        responses,
+        config.rollout.temperature,
+    )
+
+
+def _responses(config: ConfigDict) -> int:
+    return config.train.problems_per_step * config.rollout.group_size
+
+
+def _demonstration(task: Task, rng: np.random.Generator) -> Demonstration:
+    """One without a persona, or under a training persona."""
+    while True:
+        drawn = task.demonstrate(rng, task.train)
+        if drawn.persona is None or drawn.persona.split == "train":
+            return drawn
+
+
+def _train(
+    config: ConfigDict,
+    policy: Policy,
+    load_base: Callable[[], dict],
+    mesh: Mesh,
+    workdir: Path,
+    stop: StopRequest,
+    after_step: Callable[[dict, int], None],
+    examples: Callable[[int], tuple[list[Demonstration], Row]],
+    temperature: float,
+) -> TrainState:
+    """The loop of both; `examples` gives what a step learns, at most `_responses`, and metrics."""
+    t, r = config.train, config.rollout
+    programs = supervised_programs(config, policy.model, mesh, temperature)
+    frozen = load_base() if policy.model.config.lora else {}
+
+    def create() -> TrainState:
+        base = frozen or load_base()
+        trained = initial_trained(policy.model, base, key(config.seed, "adapters"), mesh)
+        return create_state(trained, programs.optimizer, programs.shardings)
+
+    as_batch = partial(padded_sft_batch, policy, padded_rows(_responses(config), mesh))
+
+    def update(state: TrainState, step: int):
+        chosen, row = examples(step)
+        batch = as_batch(chosen, r.max_prompt_tokens, r.max_new_tokens)
+        begin = time.monotonic()
+        state, metrics = programs.update(state, shard_rows(batch, mesh), frozen)
+        row |= {name: float(x) for name, x in to_host(metrics).items()}
+        row["learning_rate"] = float(programs.schedule(step - 1))
+        row["responses/trained"] = len(chosen)
+        row["tokens/trained"] = int(batch.completion_mask.sum())
+        row["time/update"] = time.monotonic() - begin
+        row["tokens_per_second"] = row["tokens/trained"] / row["time/update"]
+        return state, row
+
+    return fit(
+        f"{t.method} {Path(workdir).name}",
+        workdir,
+        abstract_state(policy.model, programs.optimizer, mesh),
+        create,
+        update,
+        steps=t.steps,
+        checkpoint_every=t.checkpoint_every,
+        keep_checkpoints=t.keep_checkpoints,
+        shown={"loss": "loss", "tokens/s": "tokens_per_second"},
+        stop=stop,
+        after_step=lambda state, step: after_step(join(state.params, frozen), step),
+    )

@@ -1,0 +1,239 @@
+"""launch/evaluate.py and what it shares with the trainer, on a finished run of the shrunk world."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from runs import GRADED_BATCH, ROOT, load_config, strike
+
+import permix_jax.app.evaluations
+from permix_jax.app.evaluations import evaluate_model, evaluate_run, subject_of_run
+from permix_jax.app.experiment import run
+from permix_jax.app.export import export
+from permix_jax.train.checkpoints import Checkpoints
+
+FIELDS = {"eval__every": 2, "eval__judge_free_candidates": 4}
+CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
+
+
+class CompiledPrograms(logging.Handler):
+    """Counts the programs that XLA compiles (or finds in its cache on disk)."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def emit(self, record):
+        if record.getMessage().startswith("Finished XLA compilation of"):
+            self.names.append(record.getMessage().split()[4])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run evaluated at steps 2 and 4 by the trainer, then at 0 and 6; and the programs that
+    each evaluation compiled."""
+    folder, compiled, programs = tmp_path_factory.mktemp("evaluations"), [], CompiledPrograms()
+    evaluate = permix_jax.app.evaluations.evaluate
+
+    def counted(*args):
+        before = len(programs.names)
+        evaluate(*args)
+        compiled.append(programs.names[before:])
+
+    jax.clear_caches()
+    logging.getLogger("jax").addHandler(programs)
+    try:
+        with pytest.MonkeyPatch.context() as patch, jax.log_compiles():
+            patch.setenv("PERMIX_CACHE", str(folder / "cache"))
+            patch.setattr(permix_jax.app.evaluations, "evaluate", counted)
+            run(load_config("permix.py", "tiny", **FIELDS), folder / "run", "permix", "tiny")
+    finally:
+        logging.getLogger("jax").removeHandler(programs)
+    return folder, compiled
+
+
+@pytest.fixture(autouse=True)
+def use_cache(finished, monkeypatch):
+    monkeypatch.setenv("PERMIX_CACHE", str(finished[0] / "cache"))
+
+
+def command(*args, cwd, program=None):
+    head = ["-c", program] if program else [str(ROOT / "launch/evaluate.py")]
+    return subprocess.run(
+        [sys.executable, *head, *args], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def rows(folder):
+    return (folder / "completions.jsonl").read_text()
+
+
+def config(**fields):
+    return load_config("permix.py", "tiny", **fields)
+
+
+def test_evaluations_in_training_compile_nothing_but_the_first_time(finished):
+    first, *others = finished[1]
+    assert any("sample" in name for name in first)
+    assert others == [[], [], []]
+
+
+def test_the_command_does_what_the_trainer_did(finished, tmp_path):
+    """Steps 2 and 4 were evaluated from the trainer's state, here from their checkpoints."""
+    table = evaluate_run(config(**FIELDS), finished[0] / "run", 4, tmp_path / "out")
+    assert rows(tmp_path / "out") == rows(finished[0] / "run/eval/4")
+    for name in ("stability.json", "fidelity.json"):
+        assert (tmp_path / "out" / name).read_text() == (
+            finished[0] / "run/eval/4" / name
+        ).read_text()
+    assert table.startswith("Stability\n") and "Fidelity without a judge" in table
+
+
+def test_the_newest_checkpoint_is_the_default_and_nothing_is_done_twice(finished):
+    folder = finished[0] / "run/eval/6"
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.stem != "report"}
+    table = evaluate_run(config(**FIELDS), finished[0] / "run")
+    assert table.startswith("Stability\n")
+    after = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.stem != "report"}
+    assert after == before
+
+
+def test_step_0_is_the_base_on_any_mesh(finished, tmp_path):
+    fields = {**FIELDS, "mesh__fsdp": 2, "mesh__tensor": 2, "eval__sets": "train,heldout"}
+    evaluate_run(config(**fields), finished[0] / "run", 0, tmp_path / "out")
+    ours, theirs = (
+        json.loads((folder / "fidelity.json").read_text())
+        for folder in (tmp_path / "out", finished[0] / "run/eval/0")
+    )
+    # Sums in another order may turn a draw here and there.
+    ours, theirs = (x["by_set"]["heldout"]["by_task"]["role_play"] for x in (ours, theirs))
+    assert ours["n"] == theirs["n"]
+    assert ours["fidelity"] == pytest.approx(theirs["fidelity"], abs=0.1)
+
+
+def test_an_exported_model_answers_as_its_checkpoint(finished, tmp_path):
+    export(finished[0] / "run", tmp_path / "model", step=6, dtype="float32")
+    evaluate_model(config(), str(tmp_path / "model"), tmp_path / "out")
+    assert rows(tmp_path / "out") == rows(finished[0] / "run/eval/6")
+
+
+def test_judge_free_fidelity_knows_the_personas_of_a_trained_base(finished):
+    for step in (0, 6):
+        result = json.loads((finished[0] / f"run/eval/{step}/judge_free.json").read_text())
+        played = result["by_task"]["role_play"]
+        assert played["identification"]["chance"] == 0.25
+        assert played["identification"]["share_ci95"][0] > 0.25
+        assert played["agreement"]["gain"]["auc_ci95"][0] > 0.5
+        base = json.loads((finished[0] / "run/config.json").read_text())["base"]
+        assert result["reference"] == f"base {base.rpartition('/')[2]}"
+    assert not (finished[0] / "run/eval/2/judge_free.json").exists()
+
+
+# ---- interrupted ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_interrupted_and_the_same_command_again(finished, tmp_path, name):
+    program = strike(2, name, after=GRADED_BATCH, script="launch/evaluate.py")
+    args = (f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")  # its config is the run's
+    struck = command(*args, cwd=tmp_path, program=program)
+    if name == "SIGKILL":
+        assert struck.returncode == -signal.SIGKILL
+    else:
+        assert struck.returncode == 0, struck.stderr
+        assert "the same command goes on" in struck.stdout
+    assert 128 <= len(rows(tmp_path / "out").splitlines()) < 9 * 16 + 8 * 12
+    again = command(*args, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("Stability\n")
+    assert rows(tmp_path / "out") == rows(finished[0] / "run/eval/2")
+    for file in ("stability.json", "fidelity.json"):
+        ours, theirs = (folder / file for folder in (tmp_path / "out", finished[0] / "run/eval/2"))
+        assert ours.read_text() == theirs.read_text()
+
+
+# ---- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "step", "message"),
+    [
+        ({}, 5, r"no checkpoint 5; there are \[2, 4, 6\]"),
+        ({"model__embed_dim": 64}, 6, r"\(model.embed_dim: 64 instead of 32\); set these fields"),
+        ({"seed": 1}, 6, r"\(seed: 1 instead of 0\); set these fields as the run has them"),
+        ({"eval__sets": "pirates"}, 6, "eval.sets is 'pirates'; use one or more of heldout,"),
+        ({"eval__sets": "heldout,heldout"}, 6, "each once"),
+        ({"eval__sets": "harmful"}, 6, "'harmful', of which there are no personas; there are"),
+        ({"eval__samples": 2}, 6, r"\(config.eval.samples: 2 instead of 1\); name another --out"),
+        ({"eval__judge_free_candidates": 9}, 2, "judge_free_candidates is 9; .* has 8 personas"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(finished, fields, step, message):
+    before = {path: path.read_bytes() for path in finished[0].glob("run/eval/*/*.*")}
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
+        evaluate_run(config(**fields), finished[0] / "run", step)
+    assert "\n" not in str(raised.value)
+    assert {path: path.read_bytes() for path in finished[0].glob("run/eval/*/*.*")} == before
+
+
+def test_a_field_that_is_newer_than_the_run_is_not_compared(finished, tmp_path):
+    record = json.loads((finished[0] / "run/config.json").read_text())
+    del record["config"]["model"]["thinking"], record["config"]["task"]["plain_share"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    subject = subject_of_run(config(), tmp_path, 0, None, ("seed", "task"))
+    assert subject.label == "step 0"
+    with pytest.raises(
+        ValueError, match=r"\(model.embed_dim: 64 instead of 32\); .*the run's own$"
+    ):
+        subject_of_run(config(model__embed_dim=64), tmp_path, 0, None, ("seed", "task"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--workdir=nowhere"], "nowhere/config.json: no such file"),
+        (["--workdir=nowhere", "--model=x", "--step=2"], "leave out --workdir and --step"),
+        (["--model=x"], "--model needs --out=DIR"),
+    ],
+)
+def test_mistakes_of_the_command_line_end_in_one_line(tmp_path, args, message):
+    out = command(CONFIG, *args, cwd=tmp_path)
+    assert out.returncode == 1
+    assert message in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
+
+
+def test_an_empty_question_file_is_named(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("")
+    fields = {"data__test": str(tmp_path / "mine.jsonl")}
+    with pytest.raises(ValueError, match="mine.jsonl: the file is empty"):
+        evaluate_model(load_config("eval_math500.py", "", **fields), "x", tmp_path / "out")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
+    """Its config says one thing and its arrays another."""
+    record = json.loads((finished[0] / "run/config.json").read_text())
+    params = {"embedding": np.zeros((70, 32), np.float32)}
+    checkpoints = Checkpoints(tmp_path / "run/checkpoints")
+    checkpoints.save(1, params)
+    checkpoints.close()
+    (tmp_path / "run/config.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="checkpoints/1: .*; it is of another architecture"):
+        evaluate_run(config(), tmp_path / "run")
+
+
+def test_a_full_disk_ends_in_one_line(finished, tmp_path):
+    full = "raise OSError(28, 'No space left on device', str(self._path))"
+    program = strike(2, full, after=GRADED_BATCH, script="launch/evaluate.py")
+    args = (CONFIG, f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")
+    out = command(*args, cwd=tmp_path, program=program)
+    assert out.returncode == 1
+    last = out.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: [Errno 28] No space left on device: ")
+    assert "Traceback" not in out.stderr
+    assert len(rows(tmp_path / "out").splitlines()) == 128

@@ -1,0 +1,169 @@
+"""The whole job, end to end, on the shrunk real config."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from runs import load_config, metrics
+
+from permix_jax.app.experiment import run
+
+TRL_NAMES = {
+    "step",
+    "reward",
+    "reward_std",
+    "frac_reward_zero_std",
+    "kl",
+    "entropy",
+    "clip_ratio/low_mean",
+    "clip_ratio/high_mean",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "grad_norm",
+    "learning_rate",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def use_cache(cache, monkeypatch):
+    monkeypatch.setenv("PERMIX_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def permix(cache, tmp_path_factory):
+    """A finished PerMix run and the table that it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "permix-tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERMIX_CACHE", str(cache))
+        config = load_config("permix.py", "tiny", eval__every=3)
+        return workdir, run(config, workdir, "permix", "tiny")
+
+
+def test_workdir_holds_what_the_readme_says(permix):
+    workdir, _ = permix
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["config"]["train"]["steps"] == 6
+    assert (record["name"], record["preset"]) == ("permix", "tiny")
+    assert {"jax", "flax", "optax", "permix_jax"} <= set(record["versions"])
+    assert any((workdir / "tensorboard").iterdir())
+    assert {p.name for p in (workdir / "completions").iterdir()} == {
+        "1.jsonl",
+        "2.jsonl",
+        "4.jsonl",
+        "6.jsonl",
+    }
+    assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"2", "4", "6"}
+    assert {p.name for p in (workdir / "eval").iterdir()} == {"0", "3", "6"}
+    assert "<html" in (workdir / "report.html").read_text()
+    assert json.loads((workdir / "report.json").read_text())["names"] == ["base", "trained"]
+    assert (workdir / "report.md").read_text().startswith("# permix:tiny\n")
+
+
+def test_metrics_have_the_names_that_trl_users_know(permix):
+    rows = metrics(permix[0])
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        assert TRL_NAMES <= set(row)
+        assert any(name.startswith("persona/") for name in row)
+        assert np.isfinite(list(row.values())).all()
+    assert rows[0]["kl"] == 0 < rows[-1]["kl"]  # the policy starts at the reference and leaves it
+    raw = json.loads((permix[0] / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"time/rollout", "time/reward", "time/update", "tokens_per_second"} <= set(raw)
+
+
+def test_completions_carry_personas_and_group_rewards(permix):
+    workdir, _ = permix
+    lines = (workdir / "completions/2.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert len(records) == 64
+    row = metrics(workdir)[1]
+    assert np.mean([r["reward"] for r in records]) == pytest.approx(row["reward"])
+    for start in range(0, 64, 8):  # one persona for a group, personas.level being problem
+        assert len({(r["problem"], r["persona"]) for r in records[start : start + 8]}) == 1
+    personas = {r["persona"] for r in records}
+    assert {f"persona/{p or 'none'}/accuracy" for p in personas} <= set(row)
+
+
+def test_evaluation_is_of_heldout_personas_and_problems(permix):
+    workdir, table = permix
+    stability = json.loads((workdir / "eval/6/stability.json").read_text())
+    names = {"pss", "pss_ci95", "accuracy_mean", "accuracy_worst", "accuracy_best"}
+    assert names | {"accuracy_no_persona", "per_persona"} <= set(stability)
+    evaluated = {entry["persona"] for entry in stability["per_persona"]}
+    assert len(evaluated) == 8
+    trained_on = {name for row in metrics(workdir) for name in row if name.startswith("persona/")}
+    assert not {f"persona/{name}/accuracy" for name in evaluated} & trained_on
+    fidelity = json.loads((workdir / "eval/6/fidelity.json").read_text())
+    assert set(fidelity["by_task"]) == {"role_play", "arithmetic"}
+    assert table.splitlines()[2].startswith("base") and table.splitlines()[3].startswith("trained")
+
+
+def test_same_command_again_does_nothing_twice(permix, caplog):
+    caplog.set_level(logging.INFO, "permix_jax")
+    workdir, table = permix
+    before = {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")}
+    rows = metrics(workdir)
+    config = load_config("permix.py", "tiny", eval__every=3)
+    assert run(config, workdir, "permix", "tiny") == table
+    assert "to do: nothing but the report" in caplog.messages
+    assert {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")} == before
+    assert metrics(workdir) == rows
+
+
+def test_another_config_is_refused_with_the_differing_fields(permix):
+    config = load_config("permix.py", "tiny", eval__every=3, train__learning_rate=1e-3)
+    with pytest.raises(ValueError, match=r"another config \(train.learning_rate: 0.001 instead"):
+        run(config, permix[0], "permix", "tiny")
+
+
+def test_rlvr_has_no_persona_in_training(permix, tmp_path):
+    run(load_config("rlvr.py", "tiny"), tmp_path / "run", "rlvr", "tiny")
+    for row in metrics(tmp_path / "run"):
+        assert [name for name in row if name.startswith("persona/")] == ["persona/none/accuracy"]
+    # From the same base as PerMix: the base's evaluation is equal, bit for bit.
+    ours, theirs = (
+        (w / "eval/0/stability.json").read_text() for w in (permix[0], tmp_path / "run")
+    )
+    assert ours == theirs
+
+
+def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
+    config = load_config(
+        "permix.py",
+        "tiny",
+        personas__level="rollout",
+        grpo__epochs=2,
+        grpo__importance_cap=2.0,
+        grpo__aggregation="dr_grpo",
+        train__micro_batch_tokens=128,
+        train__steps=2,
+        mesh__fsdp=2,
+        mesh__tensor=2,
+    )
+    run(config, tmp_path / "run", "permix", "tiny")
+    lines = (tmp_path / "run/completions/2.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    groups = [records[start : start + 8] for start in range(0, 64, 8)]
+    assert all(len({r["problem"] for r in group}) == 1 for group in groups)
+    assert max(len({r["persona"] for r in group}) for group in groups) > 1
+    for row in metrics(tmp_path / "run"):
+        # Of the policy that sampled, before the first of two updates; and so nothing to correct.
+        assert row["sampling/logp_difference"] <= row["sampling/logp_difference_max"] < 1e-4
+        assert row["sampling/importance"] == pytest.approx(1, abs=1e-4)
+        assert 0 <= row["tokens/padding"] < 1
+
+
+def test_nonfinite_step_is_named_and_the_last_checkpoint_stays(cache, tmp_path):
+    from permix_jax.train.loop import NonFiniteError
+
+    config = load_config("permix.py", "tiny", train__learning_rate=1e30, train__checkpoint_every=1)
+    with pytest.raises(NonFiniteError, match=r"step 2: .* is nan; checkpoint 1 stays"):
+        run(config, tmp_path / "run", "permix", "tiny")
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1]
+    assert {p.name for p in (tmp_path / "run/checkpoints").iterdir()} == {"1"}

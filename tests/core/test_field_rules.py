@@ -1,0 +1,148 @@
+"""Which fields are read where, and what is said of one that was set and is not."""
+
+import pytest
+from runs import load_config
+
+from permix_jax.app.validation import require_valid
+from permix_jax.core.field_rules import READ_WHERE, require_read, what_reading_takes
+from permix_jax.core.fields import flat_fields
+from permix_jax.reproduction.reproduce import reproduce
+
+ALL = flat_fields(load_config("reproduce.py", "").to_dict())
+REAL = {"task__name": "problems", "model__source": "org/model"}
+
+
+def read(command="train", file="permix.py", **fields):
+    config = load_config(file, "", **fields)
+    require_valid(config)
+    changed = [name.replace("__", ".") for name in fields]
+    require_read([config.to_dict()], changed, command)
+
+
+def refusal(**fields) -> str:
+    with pytest.raises(ValueError) as refused:
+        read(**fields)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_the_table_names_fields_and_values_that_there_are():
+    sections = {field.partition(".")[0] for field in ALL}
+    assert READ_WHERE.keys() <= ALL.keys() | sections
+    for conditions in READ_WHERE.values():
+        for name, wanted in (pair for condition in conditions for pair in condition.items()):
+            values = wanted if isinstance(wanted, tuple) else (wanted,)  # OtherThan has one, too
+            kind = type(ALL.get(name, "train"))
+            assert all(isinstance(kind(value), kind) and kind(value) == value for value in values)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"data__train": "gsm8k"},
+            "data.train is 'gsm8k', which nothing reads here: that takes task.name = 'problems' "
+            "instead of 'latent_style'; set that too, or leave data.train out",
+        ),
+        (
+            {"grpo__kl_weight": 0.0, "grpo__kl_estimator": "k2"},
+            "grpo.kl_estimator is 'k2', which nothing reads here: that takes a grpo.kl_weight "
+            "other than 0; set that too, or leave grpo.kl_estimator out",
+        ),
+        (
+            {"file": "sft.py", "grpo__kl_estimator": "k2"},
+            "grpo.kl_estimator is 'k2', which nothing reads here: that takes train.method = 'grpo' "
+            "instead of 'sft'; set that too, or leave grpo.kl_estimator out",
+        ),
+        (
+            {"file": "rlvr.py", "personas__count": 4},
+            "personas.count is 4, which nothing reads here: that takes a personas.share other than "
+            "0, or a rehearsal.weight other than 0; set that too, or leave personas.count out",
+        ),
+        (
+            {"personagym__judges": "judges.jsonl"},
+            "personagym.judges is 'judges.jsonl', which nothing reads here: that takes "
+            "launch/personagym.py; set that too, or leave personagym.judges out",
+        ),
+    ],
+)
+def test_what_nothing_reads_is_refused_with_what_would(fields, message):
+    assert refusal(**fields) == message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**REAL, "model__embed_dim": 64},
+        {**REAL, "task__own_style_prior": 0.5},
+        {**REAL, "eval__role_play_samples": 3},
+        {"model__thinking": True},
+        {"rewards__item_seconds": 1.0},
+        {"lora__alpha": 8.0},
+        {"lora__rank": 4, "sft__steps": 0, "model__param_dtype": "bfloat16"},
+        {"sft__steps": 0, "sft__learning_rate": 0.1},
+        {"sft__steps": 0, "task__plain_share": 0.1},
+        {"rewards__overlong_tokens": 4},
+        {"personas__adaptive_floor": 0.5},
+        {"rehearsal__rows": 8},
+        {"eval__judge_free_questions": 8},
+        {"eval__judge_free_reference": "org/model"},
+        {"file": "sft.py", "personas__share": 0.5},
+        {"file": "sft.py", "rewards__format": 0.5},
+        {"file": "sft.py", "rollout__micro_batches": 2},
+        {"file": "sft.py", "train__log_completions_every": 1},
+        {"file": "sft.py", "eval__kl_responses": 0, "rollout__temperature": 0.5},
+        {"file": "distill.py", "personas__adaptive_decay": 0.5},
+        {"command": "personagym", "personagym__examples": False},
+        {"command": "personagym", "personagym__candidates": 0, "eval__judge_free_reference": "x"},
+    ],
+    ids=str,
+)
+def test_the_last_of_these_fields_is_read_by_nothing(fields):
+    last = list(fields)[-1].replace("__", ".")
+    assert refusal(**fields).startswith(f"{last} is {list(fields.values())[-1]!r}, which nothing")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**REAL, "data__train": "gsm8k", "rewards__workers": 4, "model__thinking": True},
+        {"model__embed_dim": 64, "task__own_style_prior": 0.5, "eval__role_play_samples": 3},
+        {"lora__rank": 0},
+        {"lora__rank": 4, "lora__alpha": 8.0, "model__param_dtype": "bfloat16"},
+        {"sft__steps": 0},
+        {"file": "sft.py", "sft__steps": 0, "task__plain_share": 0.1},
+        {"file": "sft.py", "rollout__temperature": 0.5, "rollout__group_size": 4},
+        {"file": "rlvr.py", "rehearsal__weight": 0.5, "personas__count": 4},
+        {"personas__weights": "adaptive", "personas__adaptive_floor": 0.5},
+        {"file": "distill.py", "distill__teacher": "runs/rlvr", "personas__level": "rollout"},
+        {"eval__judge_free_candidates": 4, "eval__judge_free_reference": "org/model"},
+        {"command": "personagym", "eval__judge_free_reference": "org/model"},
+        {"command": "personagym", "personagym__light": False, "train__steps": 3},
+    ],
+    ids=str,
+)
+def test_what_is_read_is_taken(fields):
+    read(**fields)
+
+
+def test_a_comparison_takes_what_one_of_its_runs_reads(tmp_path):
+    """personas.count, which rlvr does not read, permix does; an ablation reads no methods."""
+
+    def compare(**fields):
+        config = load_config("reproduce.py", "tiny", **fields)
+        reproduce(config, tmp_path, "", [name.replace("__", ".") for name in fields])
+
+    with pytest.raises(ValueError, match="^data.train is 'x', which nothing reads here"):
+        compare(personas__count=4, data__train="x")
+    rlvr = {"reproduce__methods": "rlvr"}
+    with pytest.raises(ValueError, match="^personas.count is 4, which nothing reads here"):
+        compare(**rlvr, personas__count=4)
+    with pytest.raises(ValueError, match="^reproduce.methods is 'rlvr', which nothing reads here"):
+        compare(**rlvr, reproduce__ablation="kl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_of_each_preset_is_not_asked_about():
+    assert what_reading_takes("data.train", {**ALL, "command": "train"})
+    require_read([load_config("permix.py", "").to_dict()], [], "train")

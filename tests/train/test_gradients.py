@@ -1,0 +1,231 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from grpo_batches import (
+    loss_config,
+    losses_of,
+    packing_of,
+    random_batch,
+    small_decoder,
+    token_batch,
+)
+
+from permix_jax.models.lm_head import logits
+from permix_jax.models.logprobs import completion_states, head_weight
+from permix_jax.models.params import create_params
+from permix_jax.rollout.sampler import sample
+from permix_jax.rollout.sampling import Sampling
+from permix_jax.train.gradients import grpo_gradients, score, weighted
+from permix_jax.train.loss import AGGREGATIONS, token_weights
+
+MODEL = small_decoder()
+TEMPERATURE = 0.8
+KL = {"kl_weight": 0.1, "kl_estimator": "k3"}
+
+
+@pytest.fixture(scope="module")
+def params(mesh):
+    return create_params(MODEL, jax.random.key(0), mesh)
+
+
+@pytest.fixture(scope="module")
+def gradients(params):
+    """(batch, loss, **of its packing) -> (gradients, metrics), compiled once per loss and shape."""
+
+    @partial(jax.jit, static_argnames="loss")
+    def run(params, batch, packing, loss):
+        return grpo_gradients(MODEL, params, batch, packing, loss, TEMPERATURE, chunk_tokens=16)
+
+    return lambda batch, loss, **packing: run(params, batch, packing_of(batch, **packing), loss)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return random_batch(6, prompts=4, samples=2, vocab=MODEL.config.vocab_size)
+
+
+def assert_close(got, expected, tolerance=1e-5):
+    """Every leaf equal to within `tolerance` of its largest entry."""
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+
+def norm(tree):
+    return max(float(jnp.abs(x).max()) for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_micro_batches_add_up_to_the_whole(gradients, batch, aggregation):
+    # Truncated rollouts are left out, so that parts differ in how many rollouts and tokens count.
+    loss = loss_config(aggregation=aggregation, mask_truncated=True, **KL)
+    whole, metrics = gradients(batch, loss)
+    assert norm(whole) > 1e-3
+    assert float(metrics["clip_ratio/low_mean"]) > 0 < float(metrics["clip_ratio/high_mean"])
+    for packing in ({"tokens": 16}, {"tokens": 16, "rows": 2}):
+        assert packing_of(batch, **packing).count > 1
+        assert_close(gradients(batch, loss, **packing), (whole, metrics))
+
+
+def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, params):
+    loss = loss_config(aggregation="grpo", mask_truncated=True, **KL)
+    _, metrics = gradients(batch, loss)
+    logprobs = jax.jit(partial(score, MODEL), static_argnums=(3, 4))(
+        params, batch, packing_of(batch), TEMPERATURE, 16
+    )
+    prompts = batch.prompt_tokens, batch.prompt_mask
+    completions = batch.completion_tokens, batch.completion_mask
+    hidden = completion_states(MODEL, params, *prompts, *completions)
+    every = jax.nn.log_softmax(logits(hidden, head_weight(MODEL, params)) / TEMPERATURE)
+    entropy = -(jnp.exp(every) * every).sum(axis=-1)
+    kept = batch.completion_mask & ~batch.truncated[:, None]
+    assert 0 < kept.sum() < batch.completion_mask.sum()
+
+    difference = (np.asarray(logprobs) - batch.logprobs)[kept]
+    advantages = np.broadcast_to(batch.advantages[:, None], kept.shape)[kept]
+    to_reference = (np.asarray(logprobs) - batch.reference_logprobs)[kept]
+    expected = {
+        "sampling/logp_difference": np.abs(difference).mean(),
+        "sampling/logp_difference_max": np.abs(difference).max(),
+        "clip_ratio/low_mean": ((np.exp(difference) < 0.8) & (advantages < 0)).mean(),
+        "clip_ratio/high_mean": ((np.exp(difference) > 1.28) & (advantages > 0)).mean(),
+        "kl": (np.exp(-to_reference) - 1 + to_reference).mean(),
+        "entropy": np.asarray(entropy)[kept].mean(),
+    }
+    assert set(metrics) == {"loss", *expected}
+    for name, value in expected.items():
+        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients, batch):
+    loss = loss_config(**KL)
+    repeated = batch.replace(
+        prompt_tokens=np.repeat(batch.prompt_tokens, 2, axis=0),
+        prompt_mask=np.repeat(batch.prompt_mask, 2, axis=0),
+    )
+    assert_close(gradients(repeated, loss), gradients(batch, loss))
+
+
+# ---- what is outside the loss ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("mask_truncated", [False, True])
+def test_what_the_loss_does_not_see_changes_nothing(gradients, batch, garbage, mask_truncated):
+    loss = loss_config(mask_truncated=mask_truncated, **KL)
+    kept = batch.completion_mask & ~(mask_truncated & batch.truncated[:, None])
+    broken = batch.replace(
+        logprobs=np.where(kept, batch.logprobs, garbage).astype(np.float32),
+        reference_logprobs=np.where(kept, batch.reference_logprobs, garbage).astype(np.float32),
+    )
+    got, expected = gradients(broken, loss), gradients(batch, loss)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tokens_after_the_end_change_nothing(gradients, batch):
+    loss = loss_config(**KL)
+    tokens = np.where(batch.completion_mask, batch.completion_tokens, 7)
+    assert_close(gradients(batch.replace(completion_tokens=tokens), loss), gradients(batch, loss))
+
+
+def test_garbage_in_the_policys_own_logprobs_reaches_no_gradient():
+    batch = token_batch([1, 3, 2], 3, advantages=[1, -1, 2], truncated=[False, True, False])
+    config = loss_config(mask_truncated=True, **KL)
+    kept = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0]], bool)
+
+    def loss(logprobs):
+        return weighted(token_weights(batch, config), losses_of(logprobs, batch, config)[0]).sum()
+
+    clean = jax.grad(loss)(jnp.where(kept, -0.1, 0.0))
+    assert (np.asarray(clean) != 0).tolist() == kept.tolist()
+    for garbage in (jnp.nan, jnp.inf, -jnp.inf):
+        np.testing.assert_array_equal(jax.grad(loss)(jnp.where(kept, -0.1, garbage)), clean)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("mask_truncated", [False, True])
+def test_rollouts_without_a_reward_are_as_if_they_were_not_there(
+    gradients, aggregation, mask_truncated
+):
+    """2 of 8 have none, one of each prompt's four; whatever their advantages and log-probs."""
+    whole = random_batch(6, prompts=2, samples=4, vocab=MODEL.config.vocab_size)
+    rewards, known = whole.rewards.copy(), np.ones(8, bool)
+    rewards[[1, 6]], known[[1, 6]] = np.nan, False
+    rows = ("completion_tokens", "completion_mask", "logprobs", "reference_logprobs", "truncated")
+    rows += ("rewards", "advantages", "problem", "persona")
+    alone = whole.replace(**{name: getattr(whole, name)[known] for name in rows})
+    loss = loss_config(aggregation=aggregation, mask_truncated=mask_truncated, **KL)
+    got, expected = gradients(whole.replace(rewards=rewards), loss), gradients(alone, loss)
+    assert norm(expected[0]) > 1e-3
+    assert_close(got, expected)
+    with_them = gradients(whole, loss)
+    assert float(with_them[1]["kl"]) != pytest.approx(float(expected[1]["kl"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_batch_without_any_reward_has_loss_and_gradient_0(gradients, batch, aggregation):
+    unknown = batch.replace(rewards=np.full(8, np.nan, np.float32))
+    got, metrics = gradients(unknown, loss_config(aggregation=aggregation, **KL))
+    assert norm(got) == 0
+    assert {float(x) for x in metrics.values()} == {0.0}
+
+
+# ---- what is inside it ----------------------------------------------------------------------
+
+
+def test_every_token_up_to_and_with_the_end_token_is_trained():
+    batch = token_batch([1, 3, 2], 4, advantages=[1, -1, 2])
+
+    def loss(logprobs):
+        config = loss_config()
+        return weighted(token_weights(batch, config), losses_of(logprobs, batch, config)[0]).sum()
+
+    gradient = jax.grad(loss)(jnp.zeros((3, 4)))
+    # -ratio A / tokens with ratio 1 and 6 tokens; the last one of each row is the end token.
+    expected = np.array([[-1, 0, 0, 0], [1, 1, 1, 0], [-2, -2, 0, 0]]) / 6
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_a_rollout_that_is_only_its_end_token_trains_the_policy(gradients, batch):
+    only_end = batch.replace(
+        completion_mask=np.arange(6) < np.ones((8, 1)), advantages=np.ones(8, np.float32)
+    )
+    got, _ = gradients(only_end, loss_config())
+    assert norm(got) > 1e-3
+
+
+def test_without_advantages_and_kl_there_is_no_gradient(gradients, batch):
+    got, metrics = gradients(batch.replace(advantages=np.zeros(8, np.float32)), loss_config())
+    assert norm(got) == 0
+    assert float(metrics["loss"]) == 0
+
+
+# ---- on policy ------------------------------------------------------------------------------
+
+
+def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, batch, params):
+    sampling = Sampling(max_new_tokens=6, temperature=TEMPERATURE)
+    keys = jax.random.split(jax.random.key(1), 8)
+    end_tokens = tuple(range(10))  # so many that rollouts end at all lengths
+    completions = sample(
+        MODEL, params, batch.prompt_tokens, batch.prompt_mask, keys, sampling, end_tokens
+    )
+    lengths = np.asarray(completions.mask).sum(axis=1)
+    assert lengths.min() < 6 and len(set(lengths)) > 2
+    sampled = batch.replace(
+        completion_tokens=completions.tokens,
+        completion_mask=completions.mask,
+        logprobs=completions.logprobs,
+        truncated=completions.truncated,
+    )
+    _, metrics = gradients(sampled, loss_config())
+    assert float(metrics["sampling/logp_difference"]) < 1e-5
+    assert float(metrics["sampling/logp_difference_max"]) < 1e-5
+    assert float(metrics["clip_ratio/low_mean"]) == 0
+    assert float(metrics["clip_ratio/high_mean"]) == 0
+    # Ratio 1: the loss is minus the token mean of the advantages.
+    expected = -(lengths * batch.advantages).sum() / lengths.sum()
+    assert float(metrics["loss"]) == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from permix_jax.core.files import write_rows
+from permix_jax.train.log import MetricsLog, read_rows
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def write_steps(folder, done, steps):
+    log = MetricsLog(folder, done)
+    for step in steps:
+        log.write({"step": step, "loss": step / 4})
+    log.close()
+
+
+def test_one_object_a_step_and_the_same_for_tensorboard(tmp_path):
+    write_steps(tmp_path / "run", 0, [1, 2])
+    assert rows_of(tmp_path / "run") == [{"step": 1, "loss": 0.25}, {"step": 2, "loss": 0.5}]
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path):
+    log = MetricsLog(tmp_path, 0)
+    log.write({"step": 1, "loss": 0.25})
+    assert rows_of(tmp_path) == [{"step": 1, "loss": 0.25}]
+    log.close()
+
+
+def test_resuming_drops_the_rows_beyond_the_checkpoint(tmp_path):
+    write_steps(tmp_path, 0, [1, 2, 3, 4, 5])
+    write_steps(tmp_path, 3, [4])
+    assert [row["step"] for row in rows_of(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_resuming_at_the_last_row_drops_nothing(tmp_path):
+    write_steps(tmp_path, 0, [1, 2])
+    write_steps(tmp_path, 2, [])
+    assert [row["step"] for row in rows_of(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "lo', '{"step": 3, "loss": 1.0}', "{"])
+def test_a_last_line_without_its_end_is_dropped(tmp_path, torn):
+    write_steps(tmp_path, 0, [1, 2])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
+    write_steps(tmp_path, 3, [4])
+    assert [row["step"] for row in rows_of(tmp_path)] == [1, 2, 4]
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    rows = [{"text": "a\nb \u2028 é"}, {"x": [1, None, 0.1]}]
+    write_rows(tmp_path / "deep" / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "deep" / "rows.jsonl") == rows
+    assert read_rows(tmp_path / "absent.jsonl") == []
+    write_rows(tmp_path / "rows.jsonl", [])
+    assert read_rows(tmp_path / "rows.jsonl") == []
+
+
+@pytest.mark.parametrize("killed_in", ["write_text", "replace"])
+def test_a_kill_while_rewriting_leaves_the_old_file(tmp_path, monkeypatch, killed_in):
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [{"step": 1}])
+
+    def killed(self, *_):
+        self.touch()  # as far as it got
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, killed_in, killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_rows(path, [{"step": 2}])
+    assert read_rows(path) == [{"step": 1}]
+    write_rows(path, [{"step": 3}])
+    assert read_rows(path) == [{"step": 3}]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2: not JSON; mend"):
+        read_rows(tmp_path / "metrics.jsonl")

@@ -1,0 +1,77 @@
+"""The loop of SFT and GRPO, on a state that a step adds one to."""
+
+import jax.numpy as jnp
+import pytest
+
+from permix_jax.core.stop import Stopped, StopRequest
+from permix_jax.models.params import abstract_like
+from permix_jax.train.checkpoints import Checkpoints, DamagedError
+from permix_jax.train.loop import fit
+from permix_jax.train.state import TrainState
+
+
+def run(folder, after_step, steps=5):
+    def update(state, step):
+        params = {"w": state.params["w"] + 1}
+        return state.replace(step=state.step + 1, params=params), {"loss": 0.0, "grad_norm": 0.0}
+
+    def create():
+        return TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+
+    settings = {"checkpoint_every": 4, "keep_checkpoints": 2, "shown": {}, "stop": StopRequest()}
+    abstract = abstract_like(create())
+    return fit(
+        "test", folder, abstract, create, update, steps=steps, after_step=after_step, **settings
+    )
+
+
+def test_a_stop_in_what_follows_a_step_keeps_the_step_and_takes_up_what_was_broken_off(tmp_path):
+    seen = []
+
+    def stopped_at_3(state, step):
+        seen.append((step, float(state.params["w"][0])))
+        if step == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(tmp_path, stopped_at_3)
+    assert seen == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+    again = []
+    state = run(tmp_path, lambda state, step: again.append((step, float(state.params["w"][0]))))
+    assert again == [(3, 3.0), (4, 4.0), (5, 5.0)]
+    assert float(state.params["w"][0]) == 5
+
+
+def test_a_finished_run_does_no_step_again(tmp_path):
+    run(tmp_path, lambda state, step: None)
+    again = []
+    state = run(tmp_path, lambda state, step: again.append(step))
+    assert again == [5] and int(state.step) == 5
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_stops_and_keeps_its_metrics(tmp_path):
+    run(tmp_path, lambda state, step: None)
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+    for file in tmp_path.glob("checkpoints/*/params/**/*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(DamagedError, match="every checkpoint is damaged"):
+            run(tmp_path, lambda state, step: None)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_restore_without_memory_keeps_checkpoints_and_metrics(tmp_path, monkeypatch):
+    run(tmp_path, lambda state, step: None)
+
+    def restore(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_restored", restore)
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            run(tmp_path, lambda state, step: None)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+    assert int(run(tmp_path, lambda state, step: None).step) == 5

@@ -1,0 +1,242 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from grpo_batches import loss_config, losses_of, token_batch
+
+from permix_jax.train.gradients import weighted
+from permix_jax.train.loss import AGGREGATIONS, kl_term, token_weights
+
+RATIOS = jnp.array([0.5, 0.9, 1.1, 1.5])
+
+
+def ratio_batch(advantage):
+    """One rollout of four tokens whose old log-prob is 0, so that exp(log-prob) is the ratio."""
+    return token_batch([4], 4, advantages=[advantage])
+
+
+# ---- the clipped objective ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("advantage", "expected"),
+    [
+        (2, [-1.0, -1.8, -2.2, -2.56]),  # 1.5 is clipped to 1.28; 0.5 is not, it must come back
+        (-2, [1.6, 1.8, 2.2, 3.0]),  # 0.5 is clipped to 0.8; 1.5 is not, it must come back
+        (0, [0, 0, 0, 0]),
+    ],
+)
+def test_token_losses_by_hand(advantage, expected):
+    losses, _ = losses_of(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
+    np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "expected"),
+    # d(-ratio A)/d log-prob = -ratio A; nothing where the clip holds.
+    [(2, [-1.0, -1.8, -2.2, 0]), (-2, [0, 1.8, 2.2, 3.0])],
+)
+def test_a_clipped_token_has_no_gradient(advantage, expected):
+    loss = lambda logprobs: losses_of(logprobs, ratio_batch(advantage), loss_config())[0].sum()  # noqa: E731
+    np.testing.assert_allclose(jax.grad(loss)(jnp.log(RATIOS)[None])[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "low", "high"), [(2, [0, 0, 0, 0], [0, 0, 0, 1]), (-2, [1, 0, 0, 0], [0] * 4)]
+)
+def test_clip_ratios_count_the_tokens_that_the_clip_holds(advantage, low, high):
+    _, metrics = losses_of(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
+    assert metrics["clip_ratio/low_mean"][0].tolist() == low
+    assert metrics["clip_ratio/high_mean"][0].tolist() == high
+    np.testing.assert_allclose(
+        metrics["sampling/logp_difference"][0], np.abs(np.log(RATIOS)), rtol=1e-6
+    )
+
+
+def test_the_ratio_is_to_the_behaviour_policy():
+    old = jnp.log(jnp.array([[0.2, 0.4, 0.5, 0.1]]))
+    batch = token_batch([4], 4, logprobs=old, advantages=[1])
+    losses, _ = losses_of(old + jnp.log(1.1), batch, loss_config())
+    np.testing.assert_allclose(losses, -1.1 * np.ones((1, 4)), rtol=1e-6)
+
+
+# ---- sampler and trainer ---------------------------------------------------------------------
+
+# Under the sampler each token had log-prob 0; under the trainer these, so importance 0.5, 1, 2, 4.
+TRAINER = jnp.log(jnp.array([[0.5, 1.0, 2.0, 4.0]]))
+CAP = loss_config(importance_cap=3.0)
+
+
+def test_importance_weights_by_hand_and_their_cap():
+    batch = ratio_batch(1).replace(trainer_logprobs=TRAINER)
+    # The policy is 1.1 times what it was: to the trainer, not to the sampler.
+    losses, metrics = losses_of(TRAINER + jnp.log(1.1), batch, CAP)
+    np.testing.assert_allclose(losses[0], [-0.55, -1.1, -2.2, -3.3], rtol=1e-6)
+    np.testing.assert_allclose(metrics["sampling/importance"][0], [0.5, 1, 2, 3], rtol=1e-6)
+    difference = metrics["sampling/logp_difference"][0]
+    np.testing.assert_allclose(difference, np.abs(TRAINER[0]), rtol=1e-6)
+    assert not metrics["clip_ratio/low_mean"].any() and not metrics["clip_ratio/high_mean"].any()
+
+
+def test_importance_weights_have_no_gradient():
+    loss = lambda logprobs: losses_of(logprobs, ratio_batch(2), CAP)[0].sum()  # noqa: E731
+    # Of one update the trainer's log-probs are those at hand: ratio 1, and weights as above.
+    np.testing.assert_allclose(jax.grad(loss)(TRAINER)[0], [-1, -2, -4, -6], rtol=1e-6)
+
+
+def test_importance_weights_leave_the_kl_alone():
+    reference = TRAINER - jnp.log(2.0)
+    batch = ratio_batch(0).replace(reference_logprobs=reference)
+    config = loss_config(importance_cap=3.0, kl_weight=0.1, kl_estimator="k2")
+    losses, _ = losses_of(TRAINER, batch, config)
+    np.testing.assert_allclose(losses[0], [0.1 * np.log(2) ** 2 / 2] * 4, rtol=1e-5)
+
+
+def test_where_sampler_and_trainer_agree_the_correction_changes_nothing():
+    logprobs = jnp.log(RATIOS)[None]
+    batch = ratio_batch(-2).replace(trainer_logprobs=jnp.zeros((1, 4)))
+    corrected, metrics = losses_of(logprobs, batch, CAP)
+    np.testing.assert_array_equal(corrected, losses_of(logprobs, batch, loss_config())[0])
+    assert not metrics["sampling/logp_difference"].any()
+
+
+# ---- aggregation ----------------------------------------------------------------------------
+
+LENGTHS, LOSSES = (
+    [1, 3, 2],
+    np.array([[6.0, 99, 99, 99], [1, 2, 6, 99], [4, 8, 99, 99]], np.float32),
+)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "every", "ended"),
+    [
+        # All three rollouts, and without the second, which is truncated.
+        ("grpo", (6 / 1 + 9 / 3 + 12 / 2) / 3, (6 + 6) / 2),
+        ("dapo", (6 + 9 + 12) / 6, (6 + 12) / 3),
+        ("dr_grpo", (6 + 9 + 12) / (3 * 4), (6 + 12) / (2 * 4)),
+    ],
+)
+def test_aggregations_by_hand(aggregation, every, ended):
+    batch = token_batch(LENGTHS, 4, truncated=[False, True, False])
+    for mask_truncated, expected in ((False, every), (True, ended)):
+        config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
+        total = weighted(token_weights(batch, config), LOSSES).sum()
+        assert float(total) == pytest.approx(expected)
+
+
+def test_the_denominator_of_dr_grpo_does_not_know_the_lengths():
+    config = loss_config(aggregation="dr_grpo", max_new_tokens=10)
+    for lengths in ([1, 1], [4, 2]):
+        weights = token_weights(token_batch(lengths, 4), config)
+        np.testing.assert_allclose(weights[weights > 0], 1 / 20)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("mask_truncated", [False, True])
+def test_a_rollout_without_a_reward_counts_in_no_denominator(aggregation, mask_truncated):
+    """The weights of the others are those that they have without it."""
+    config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
+    lengths, truncated = np.array([1, 3, 2, 4, 4, 2]), np.array([0, 1, 0, 1, 0, 0], bool)
+    rewards = np.array([1, 0, np.nan, np.nan, 0, 1], np.float32)
+    known = ~np.isnan(rewards)
+    batch = token_batch(lengths, 4, truncated=truncated).replace(rewards=rewards)
+    weights = np.asarray(token_weights(batch, config))
+    alone = token_batch(lengths[known], 4, truncated=truncated[known])
+    np.testing.assert_array_equal(weights[known], token_weights(alone, config))
+    assert not weights[~known].any()
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_batch_of_nothing_but_truncated_rollouts_weighs_nothing(aggregation):
+    config = loss_config(aggregation=aggregation, mask_truncated=True)
+    weights = token_weights(token_batch(LENGTHS, 4, truncated=True), config)
+    np.testing.assert_array_equal(weights, np.zeros((3, 4)))
+
+
+def test_a_sum_ignores_what_has_weight_zero_in_value_and_gradient():
+    weights, values = jnp.array([0.5, 0, 0, 0.25]), jnp.array([2, jnp.nan, jnp.inf, 4])
+    value, gradient = jax.value_and_grad(lambda values: weighted(weights, values).sum())(values)
+    assert float(value) == 2
+    assert gradient.tolist() == [0.5, 0, 0, 0.25]
+
+
+# ---- KL -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("estimator", "policy", "reference", "expected"),
+    [
+        ("k2", 0.5, 0.25, np.log(2) ** 2 / 2),
+        ("k2", 0.25, 0.5, np.log(2) ** 2 / 2),
+        ("k3", 0.5, 0.25, 0.5 - 1 + np.log(2)),
+        ("k3", 0.25, 0.5, 2 - 1 - np.log(2)),
+        ("k2", 0.3, 0.3, 0),
+        ("k3", 0.3, 0.3, 0),
+    ],
+)
+def test_kl_terms_by_hand(estimator, policy, reference, expected):
+    term = kl_term(jnp.log(policy), jnp.log(reference), estimator)
+    assert float(term) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_kl_is_added_with_its_weight_and_logged_as_k3():
+    logprobs = jnp.log(jnp.array([[0.5, 0.25]]))
+    reference = jnp.log(jnp.array([[0.25, 0.5]]))
+    batch = token_batch([2], 2, logprobs=logprobs, reference=reference, advantages=[1])
+    losses, metrics = losses_of(logprobs, batch, loss_config(kl_weight=0.1, kl_estimator="k2"))
+    np.testing.assert_allclose(losses[0], [-1 + 0.1 * np.log(2) ** 2 / 2] * 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics["kl"][0], [np.log(2) - 0.5, 1 - np.log(2)], rtol=1e-6)
+
+
+def test_without_a_kl_weight_the_reference_is_not_read():
+    batch = token_batch([2], 2, reference=[[np.nan, np.nan]], advantages=[1])
+    losses, metrics = losses_of(jnp.zeros((1, 2)), batch, loss_config())
+    assert losses.tolist() == [[-1, -1]]
+    assert "kl" not in metrics
+
+
+THETA = jnp.array([0.7, -0.4, 0.1, -1.2, 0.5])
+REFERENCE = jax.nn.log_softmax(jnp.array([-0.3, 0.8, 0.2, 0.1, -0.9]))
+
+
+def expected_gradient(term):
+    """Gradient, by enumeration of all tokens y ~ pi, of what a sampled loss term(log pi(y)) is."""
+
+    def loss(theta):
+        logprobs = jax.nn.log_softmax(theta)
+        return (jax.lax.stop_gradient(jnp.exp(logprobs)) * term(logprobs)).sum()
+
+    return jax.grad(loss)(THETA)
+
+
+def kl_policy_reference(theta):
+    policy = jax.nn.log_softmax(theta)
+    return (jnp.exp(policy) * (policy - REFERENCE)).sum()
+
+
+def kl_reference_policy(theta):
+    return (jnp.exp(REFERENCE) * (REFERENCE - jax.nn.log_softmax(theta))).sum()
+
+
+def test_k2_descends_kl_of_policy_to_reference():
+    got = expected_gradient(lambda logprobs: kl_term(logprobs, REFERENCE, "k2"))
+    np.testing.assert_allclose(got, jax.grad(kl_policy_reference)(THETA), atol=1e-7)
+
+
+def test_k3_descends_kl_of_reference_to_policy():
+    got = expected_gradient(lambda logprobs: kl_term(logprobs, REFERENCE, "k3"))
+    np.testing.assert_allclose(got, jax.grad(kl_reference_policy)(THETA), atol=1e-7)
+    # The two divergences do differ here.
+    assert np.abs(got - jax.grad(kl_policy_reference)(THETA)).max() > 0.05
+
+
+def test_k1_would_descend_nothing():
+    got = expected_gradient(lambda logprobs: logprobs - REFERENCE)
+    np.testing.assert_allclose(got, np.zeros(5), atol=1e-7)
+
+
+def test_as_a_value_k3_is_kl_of_policy_to_reference():
+    policy = jax.nn.log_softmax(THETA)
+    mean = (jnp.exp(policy) * kl_term(policy, REFERENCE, "k3")).sum()
+    assert float(mean) == pytest.approx(float(kl_policy_reference(THETA)), rel=1e-6)

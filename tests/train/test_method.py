@@ -1,0 +1,171 @@
+"""Own mixing, reward terms and advantages in a run, and what a run says of them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from runs import assert_same_run, crash_after, load_config, metrics
+
+from permix_jax.app.experiment import run
+from permix_jax.app.export import export
+from permix_jax.app.policies import policy_of_run
+from permix_jax.app.workdir import cache_folder, claim_workdir
+from permix_jax.core.sharding import make_mesh
+from permix_jax.personas.mixture import assign, build_mixture
+from permix_jax.rewards.terms import Term, correctness
+from permix_jax.tasks.embedded_world import PERSONAS
+from permix_jax.train.advantages import group_advantages
+from permix_jax.train.method import (
+    PERMIX,
+    Method,
+    all_terms,
+    as_advantages,
+    describe,
+    require_assigned,
+    require_used,
+)
+
+FIELDS = {"personas__level": "rollout", "personas__share": 1.0, "train__steps": 3}
+
+
+def half_plain(mixture, seed, step, num_problems, group_size, state=None):
+    """Every second rollout of a problem without a persona."""
+    rows = assign(mixture, seed, step, num_problems, group_size, state=state)
+    return [[p if i % 2 else None for i, p in enumerate(row)] for row in rows]
+
+
+def even_length(completion):
+    return float(len(completion.text) % 2 == 0)
+
+
+def uncentred(rewards, groups, scale):
+    return np.nan_to_num(rewards).astype(np.float64)
+
+
+OWN = Method(half_plain, [Term("even", 0.5, even_length)], uncentred)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def finished(tmp_path_factory):
+    """The workdir of a run with the three, and the cache that it used."""
+    folder = tmp_path_factory.mktemp("method")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERMIX_CACHE", str(folder / "cache"))
+        run(load_config("permix.py", "tiny", **FIELDS), folder / "run", "permix", method=OWN)
+        yield folder / "run"
+
+
+def test_each_part_does_what_it_says_in_a_run(finished):
+    rows = metrics(finished)
+    for row in rows:
+        assert 0 < row["rewards/even/mean"] < 1
+        expected = row["rewards/correctness/mean"] + 0.5 * row["rewards/even/mean"]
+        assert row["reward"] == pytest.approx(expected)
+    records = [json.loads(x) for x in (finished / "completions/3.jsonl").read_text().splitlines()]
+    drawn = [record["persona"] for record in records]
+    assert set(drawn[::2]) == {None} and None not in drawn[1::2]
+    for record in records:
+        even = float(len(record["completion"]) % 2 == 0)
+        assert record["reward"] == pytest.approx(record["correct"] + 0.5 * even)
+
+
+def test_advantages_reach_the_update(finished, tmp_path):
+    ours = OWN._replace(advantages=group_advantages)
+    config = load_config("permix.py", "tiny", **FIELDS | {"train__steps": 1})
+    run(config, tmp_path / "run", "permix", method=ours)
+    mine, theirs = metrics(finished), metrics(tmp_path / "run")
+    assert mine[0]["reward"] == theirs[0]["reward"]
+    assert mine[0]["grad_norm"] != theirs[0]["grad_norm"]
+
+
+def test_a_killed_run_goes_on_with_the_same_functions_alone(finished, tmp_path):
+    config = load_config("permix.py", "tiny", **FIELDS)
+    with crash_after(2, having="reward"):
+        run(config, tmp_path / "run", "permix", method=OWN)
+    with pytest.raises(
+        ValueError, match=r"other functions \(method.advantages: ours instead of 'test"
+    ):
+        run(config, tmp_path / "run", "permix", method=OWN._replace(advantages=group_advantages))
+    with pytest.raises(ValueError, match=r"method.assign: .*; method.terms: .*; name another work"):
+        run(config, tmp_path / "run", "permix")
+    run(config, tmp_path / "run", "permix", method=OWN)
+    assert_same_run(tmp_path / "run", finished)
+
+
+def test_the_policy_needs_no_functions_and_its_card_names_them(finished, tmp_path):
+    export(finished, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert (
+        "assign: `test_method.half_plain (sha256 " in card and "terms.even: `0.5 * test_m" in card
+    )
+    policy_of_run(finished, cache_folder(), make_mesh(1, 1, 1))
+    assert "test_method.uncentred" in (finished / "report.html").read_text()
+
+
+def test_ours_are_not_described_and_own_ones_by_name_and_source():
+    assert describe(PERMIX) == describe(Method(assign=assign, terms=[])) == {}
+    first, again = describe(OWN), describe(OWN._replace(assign=half_plain))
+    assert first == again and list(first) == ["assign", "advantages", "terms"]
+
+    def half_plain_(*args, state=None):
+        return []
+
+    half_plain_.__module__, half_plain_.__qualname__ = half_plain.__module__, "half_plain"
+    changed = describe(OWN._replace(assign=half_plain_))["assign"]
+    assert changed.startswith("test_method.half_plain (sha256 ") and changed != first["assign"]
+    typed = {"__name__": "typed"}
+    exec("def f(completion): return 1.0", typed)
+    assert describe(Method(terms=[Term("f", 2, typed["f"])])) == {"terms": {"f": "2 * typed.f"}}
+
+
+def test_a_workdir_from_before_methods_were_kept_is_of_ours(tmp_path):
+    config = load_config("permix.py", "tiny")
+    claim_workdir(tmp_path, config, "permix", "tiny", tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record.pop("method") == {}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    claim_workdir(tmp_path, config, "permix", "tiny", tmp_path, method={})
+    with pytest.raises(ValueError, match=r"other functions \(method.assign: 'x' instead of"):
+        claim_workdir(tmp_path, config, "permix", "tiny", tmp_path, method={"assign": "x"})
+
+
+@pytest.mark.parametrize("method", ["sft", "distill"])
+def test_what_a_baseline_leaves_unused_is_refused(method):
+    config = load_config(f"{method}.py", "tiny")
+    require_used(PERMIX, config)
+    with pytest.raises(ValueError, match=f"method.terms is given, and train.method = {method}"):
+        require_used(Method(terms=OWN.terms), config)
+    if method == "distill":
+        require_used(Method(assign=half_plain), config)
+    else:
+        with pytest.raises(ValueError, match="method.assign is given"):
+            require_used(Method(assign=half_plain), config)
+
+
+def test_two_terms_of_one_name_are_refused():
+    config = load_config("permix.py", "tiny")
+    with pytest.raises(ValueError, match="two terms are called 'correctness'"):
+        all_terms(Method(terms=[Term("correctness", 1.0, correctness)]), config)
+
+
+def test_what_assign_gave_is_checked():
+    mixture = build_mixture(PERSONAS, load_config("permix.py", "tiny").personas)
+    a, b = mixture.train[:2]
+    require_assigned([[a, a], [None, None]], mixture, 2, 2, shared=True)
+    require_assigned([[a, b], [None, a]], mixture, 2, 2, shared=False)
+    with pytest.raises(ValueError, match=r"rows of \[1, 2\] personas for 2 problems; give 2 for"):
+        require_assigned([[a, a], [a]], mixture, 2, 2, shared=True)
+    with pytest.raises(ValueError, match="gave problem 1 of the step several personas: set pers"):
+        require_assigned([[a, a], [a, None]], mixture, 2, 2, shared=True)
+    stranger = dataclasses.replace(a, id="stranger")
+    with pytest.raises(ValueError, match="gave persona 'stranger', which the mixture has not"):
+        require_assigned([[stranger, stranger]], mixture, 1, 2, shared=True)
+
+
+def test_what_advantages_gave_is_checked():
+    assert as_advantages([1, 2.5], 2).dtype == np.float32
+    with pytest.raises(ValueError, match=r"gave shape \(2,\), 1 of them finite; give 2 finite"):
+        as_advantages([np.nan, 1.0], 2)
+    with pytest.raises(ValueError, match=r"gave shape \(1, 2\), 2 of them finite; give 2"):
+        as_advantages([[1.0, 2.0]], 2)

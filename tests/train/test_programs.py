@@ -1,0 +1,82 @@
+"""The jitted programs of a GRPO run."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from jaxprs import array_shapes
+from runs import load_config
+
+from permix_jax.models.config import Lora
+from permix_jax.models.params import abstract_params, split_trained
+from permix_jax.models.transformer import Decoder
+from permix_jax.train.batch import RolloutBatch
+from permix_jax.train.programs import grpo_programs, pack_batch, policy_gradients
+from permix_jax.train.state import TrainState
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    prompts, rows = (4, 3), (8, 5)
+    lengths = rng.integers(1, 6, rows[0])
+    nothing = np.zeros(rows[0], np.float32)
+    return RolloutBatch(
+        prompt_tokens=rng.integers(0, 48, prompts, np.int32),
+        prompt_mask=np.ones(prompts, bool),
+        completion_tokens=rng.integers(0, 48, rows, np.int32),
+        completion_mask=np.arange(rows[1]) < lengths[:, None],
+        logprobs=np.zeros(rows, np.float32),
+        reference_logprobs=np.zeros(rows, np.float32),
+        truncated=nothing > 0,
+        rewards=nothing,
+        advantages=nothing,
+        problem=np.repeat(np.arange(4, dtype=np.int32), 2),
+        persona=nothing.astype(np.int32),
+    )
+
+
+def test_the_reference_scores_the_same_in_micro_batches_of_any_size(
+    tiny_model, tiny_params, mesh, batch
+):
+    def scores(tokens):
+        config = load_config("permix.py", "tiny", train__micro_batch_tokens=tokens)
+        packing = pack_batch(config, batch)
+        found = grpo_programs(config, tiny_model, mesh).score(tiny_params, batch, packing)
+        return int(packing.count), found
+
+    (one, whole), (several, parts), mask = scores(512), scores(16), batch.completion_mask
+    assert one == 1 and several > 1
+    assert np.ptp(whole[mask]) > 0.1
+    np.testing.assert_allclose(parts[mask], whole[mask], rtol=1e-5)
+
+
+def abstract_state(programs, model, mesh):
+    """(state, frozen parameters) as ShapeDtypeStructs."""
+    trained, frozen = split_trained(model, abstract_params(model, mesh))
+    step = jax.ShapeDtypeStruct((), np.int32)
+    return TrainState(step, trained, jax.eval_shape(programs.optimizer.init, trained)), frozen
+
+
+def test_an_update_writes_the_new_state_over_the_old_one(tiny_model, mesh, batch):
+    config = load_config("permix.py", "tiny", train__micro_batch_tokens=16)
+    programs = grpo_programs(config, tiny_model, mesh)
+    state, frozen = abstract_state(programs, tiny_model, mesh)
+    compiled = programs.update.lower(state, batch, pack_batch(config, batch), frozen).compile()
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    assert compiled.memory_analysis().alias_size_in_bytes == size
+
+
+def test_under_lora_no_gradient_of_the_head_is_made(tiny_model, mesh, batch):
+    config = load_config("permix.py", "tiny")
+    shape = tiny_model.config.embed_dim, tiny_model.config.vocab_size
+    packing = pack_batch(config, batch)
+
+    def makes_one(model):
+        trained, frozen = split_trained(model, abstract_params(model, mesh))
+        gradients = policy_gradients(config, model)
+        return shape in array_shapes(gradients, trained, batch, packing, frozen)
+
+    assert makes_one(tiny_model)
+    assert not makes_one(Decoder(replace(tiny_model.config, lora=Lora(2, 4.0))))

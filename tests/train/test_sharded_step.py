@@ -1,0 +1,116 @@
+"""The whole GRPO update on one device and on meshes of eight, and several epochs over a batch."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from grpo_batches import loss_config, packing_of, random_batch, small_decoder
+
+from permix_jax.core.sharding import make_mesh, replicate, shard_rows
+from permix_jax.models.params import create_params
+from permix_jax.train.gradients import grpo_gradients, score
+from permix_jax.train.state import create_state, make_optimizer, make_step, state_shardings
+
+MODEL = small_decoder(tie_embeddings=False)
+MESHES = [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 8, 1)]
+LEARNING_RATE = 1e-2
+# Clips so narrow that the second epoch meets both.
+LOSS = loss_config(
+    aggregation="grpo", clip_low=0.02, clip_high=0.03, kl_weight=0.1, mask_truncated=True
+)
+scored = jax.jit(partial(score, MODEL), static_argnums=(3, 4))
+
+
+def logprobs(params, batch):
+    return np.asarray(scored(params, batch, packing_of(batch), 1.0, 64))
+
+
+def updates(batch, mesh_shape, epochs=2):
+    """[(state, metrics)] after each of `epochs` updates on one batch, as host arrays."""
+    mesh = make_mesh(*mesh_shape)
+    optimizer, _ = make_optimizer(LEARNING_RATE, 0, 10, "none", 0.0, 1.0)
+    with jax.set_mesh(mesh):
+        shardings = state_shardings(MODEL, optimizer, mesh)
+        gradients = partial(grpo_gradients, MODEL, loss=LOSS, temperature=1.0, chunk_tokens=64)
+        step = make_step(gradients, optimizer, shardings)
+        state = create_state(create_params(MODEL, jax.random.key(0), mesh), optimizer, shardings)
+        rows = mesh_shape[0] * mesh_shape[1]
+        packing = packing_of(batch, tokens=16 if rows > 1 else 64, rows=rows)
+        assert packing.count > 1
+        placed, packing, found = shard_rows(batch, mesh), replicate(packing, mesh), []
+        for _ in range(epochs):
+            state, metrics = step(state, placed, packing)
+            found.append(jax.tree.map(np.asarray, (state, metrics)))
+        for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True):
+            assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+    return found
+
+
+@pytest.fixture(scope="module")
+def batch(mesh):
+    """Rollouts with the true log-probs of the policy that the updates start from."""
+    random = random_batch(1, prompts=16, samples=2, vocab=MODEL.config.vocab_size)
+    return random.replace(logprobs=logprobs(create_params(MODEL, jax.random.key(0), mesh), random))
+
+
+@pytest.fixture(scope="module")
+def one_device(batch):
+    return updates(batch, (1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_an_update_is_the_same_on_any_mesh(batch, one_device, shape):
+    for (state, metrics), (expected, expected_metrics) in zip(
+        updates(batch, shape), one_device, strict=True
+    ):
+        assert state.step == expected.step
+        assert set(metrics) == set(expected_metrics)
+        for name, value in expected_metrics.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
+        # Adam divides a gradient by its own size, so an entry near zero shows its rounding at
+        # the size of the learning rate; a hundredth of it is far below any real difference.
+        for a, b in zip(
+            jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True
+        ):
+            np.testing.assert_allclose(a, b, atol=LEARNING_RATE / 100)
+        # The moments are the gradients (and their squares) themselves, to the rounding of f32.
+        for a, b in zip(
+            jax.tree.leaves(state.opt_state), jax.tree.leaves(expected.opt_state), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(b).max())
+
+
+def test_the_update_is_not_trivial(one_device):
+    (first, metrics), (second, later) = one_device
+    assert [int(first.step), int(second.step)] == [1, 2]
+    assert float(metrics["grad_norm"]) > 0.01
+    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
+        assert np.abs(a - b).max() > LEARNING_RATE / 10
+    assert float(later["loss"]) < float(metrics["loss"])
+
+
+def test_a_second_epoch_has_the_ratio_of_the_new_policy_to_the_one_that_sampled(batch, one_device):
+    (first, metrics), (_, later) = one_device
+    assert float(metrics["sampling/logp_difference"]) < 1e-5
+    assert float(metrics["clip_ratio/low_mean"]) == float(metrics["clip_ratio/high_mean"]) == 0
+
+    new, advantages = logprobs(first.params, batch), batch.advantages[:, None]
+    ratio = np.exp(new - batch.logprobs)
+    low, high = (ratio < 0.98) & (advantages < 0), (ratio > 1.03) & (advantages > 0)
+    to_reference = new - batch.reference_logprobs
+    losses = -np.minimum(ratio * advantages, np.clip(ratio, 0.98, 1.03) * advantages)
+    losses += 0.1 * (np.exp(-to_reference) - 1 + to_reference)
+
+    ended = ~batch.truncated
+    kept = batch.completion_mask & ended[:, None]
+    assert low[kept].any() and high[kept].any()
+    of_rollouts = (losses * kept).sum(axis=1)[ended] / kept.sum(axis=1)[ended]
+    expected = {
+        "loss": of_rollouts.mean(),
+        "sampling/logp_difference": np.abs(new - batch.logprobs)[kept].mean(),
+        "clip_ratio/low_mean": low[kept].mean(),
+        "clip_ratio/high_mean": high[kept].mean(),
+    }
+    for name, value in expected.items():
+        assert float(later[name]) == pytest.approx(float(value), rel=1e-4), name

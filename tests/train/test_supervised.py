@@ -1,0 +1,112 @@
+"""The supervised baselines, run whole on the shrunk real config."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from runs import assert_same_run, crash_after, load_config, metrics
+
+import permix_jax.app.experiment
+from permix_jax.app.experiment import run
+from permix_jax.core.problem import Demonstration
+from permix_jax.core.sharding import make_mesh
+from permix_jax.models.config import ModelConfig
+from permix_jax.models.policy import Policy
+from permix_jax.models.transformer import Decoder
+from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer, latent_style_task
+from permix_jax.train.sft import padded_sft_batch
+from permix_jax.train.supervised import _demonstration
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def easy_world(cache, monkeypatch):
+    """The tiny policy gets no sum right: an answer is right here if it has an even length."""
+    monkeypatch.setenv("PERMIX_CACHE", str(cache))
+    build_task = permix_jax.app.experiment.build_task
+
+    def easy_task(config, folder):
+        even = lambda text, problem: float(len(text) % 2 == 0)  # noqa: E731
+        return dataclasses.replace(build_task(config, folder), grade=even)
+
+    monkeypatch.setattr(permix_jax.app.experiment, "build_task", easy_task)
+
+
+def run_tiny(file, workdir, **fields):
+    config = load_config(file, "tiny", eval__kl_responses=8, **fields)
+    run(config, workdir, file.removesuffix(".py"), "tiny")
+    return metrics(workdir)
+
+
+def test_distillation_learns_the_right_answers_of_the_base(tmp_path):
+    rows = run_tiny("distill.py", tmp_path / "distill")
+    grpo = run_tiny("permix.py", tmp_path / "grpo", train__steps=1)
+    # The teacher answers what the policy of GRPO, which starts as the same base, is asked.
+    assert rows[0]["tokens/generated"] == grpo[0]["tokens/generated"]
+    assert rows[0]["teacher/accuracy"] == grpo[0]["reward"]
+    for row in rows:
+        assert 0 < row["responses/trained"] <= row["teacher/accuracy"] * 64
+        assert 0 < row["tokens/trained"] < row["tokens/generated"]
+    file = tmp_path / "distill/completions/6.jsonl"
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    right = [a for a in answers if a["correct"] and not a["truncated"]]
+    assert len(right) == rows[-1]["responses/trained"]
+
+
+def test_a_teacher_may_be_another_run(tmp_path):
+    rows = run_tiny("sft.py", tmp_path / "teacher", train__learning_rate=1e-2)
+    own = run_tiny("distill.py", tmp_path / "own", train__steps=1)
+    fields = {"distill__teacher": str(tmp_path / "teacher"), "train__steps": 1}
+    other = run_tiny("distill.py", tmp_path / "other", **fields)
+    assert len(rows) == 6 and own[0]["loss"] != other[0]["loss"]
+
+
+def test_sft_generates_nothing_and_trains_on_as_many_responses(tmp_path):
+    for row in run_tiny("sft.py", tmp_path / "sft"):
+        assert row["tokens/generated"] == 0 < row["tokens/trained"]
+        assert row["responses/trained"] == 8 * 8
+    assert (tmp_path / "sft/report.html").exists()
+    kl = json.loads((tmp_path / "sft/eval/6/kl.json").read_text())
+    assert kl["kl"] > 0 and set(kl["by_task"]) == {"problems", "role_play"}
+
+
+@pytest.mark.parametrize("file", ["sft.py", "distill.py"])
+def test_a_killed_baseline_ends_as_the_uninterrupted_one(tmp_path, file):
+    run_tiny(file, tmp_path / "whole")
+    with crash_after(3, having="responses/trained"):
+        run_tiny(file, tmp_path / "killed")
+    run_tiny(file, tmp_path / "killed")
+    if file == "sft.py":  # which writes no completions in training
+        assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+    else:
+        assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_adapters_are_trained_by_a_baseline_too(tmp_path):
+    with jax.set_mesh(make_mesh(1, 1, 1)):
+        rows = run_tiny("sft.py", tmp_path / "run", lora__rank=4, train__steps=2)
+    assert rows[-1]["grad_norm"] > 0
+
+
+def test_no_demonstration_under_a_persona_that_training_must_not_see():
+    task, rng = latent_style_task(16, 0.89, 0.6, 0.2, seed=0), np.random.default_rng(0)
+    drawn = [_demonstration(task, rng) for _ in range(400)]
+    splits = {d.persona.split if d.persona else None for d in drawn}
+    assert splits == {None, "train"}
+
+
+def test_rows_beyond_the_examples_have_no_part_in_the_loss():
+    tokenizer = build_tokenizer()
+    sizes = {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
+    model = Decoder(ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes))
+    policy = Policy(model, tokenizer, (tokenizer.eos_token_id,))
+    example = Demonstration(PERSONAS[0], "tell me about the sea .", "beep boop")
+    batch = padded_sft_batch(policy, 4, [example], 16, 8)
+    assert batch.completion_mask.sum(axis=1).tolist() == [3, 0, 0, 0]
+    assert batch.prompt_mask.any(axis=1).all()  # a prompt is never empty
