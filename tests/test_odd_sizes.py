@@ -79,7 +79,7 @@ def sampled(model, params, tokens, mask, keys, sampling, end_tokens) -> Completi
     return Completions(written, kept, np.where(kept, -0.5, 0), np.zeros(rows, bool))
 
 
-def scored(model, params, prompts, prompt_mask, tokens, mask, *, temperature, chunk_tokens):
+def scored(model, params, prompts, prompt_mask, tokens, mask, *, temperature, logits_chunk):
     """A log-prob a token that tells the prompt."""
     require_whole_rows(prompts, prompt_mask, tokens, mask)
     seen = np.asarray(prompts).sum(axis=1).repeat(len(tokens) // len(prompts))

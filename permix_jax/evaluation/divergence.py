@@ -32,7 +32,7 @@ class KlSettings(NamedTuple):
     personas: int
     batch_size: int
     max_prompt_tokens: int
-    chunk_tokens: int
+    logits_chunk: int
     sampling: Sampling
 
 
@@ -120,7 +120,7 @@ def _k3(
         base,
         *shard_rows((*batch.prompts, tokens, mask), mesh),
         temperature=settings.sampling.temperature,
-        chunk_tokens=settings.chunk_tokens,
+        logits_chunk=settings.logits_chunk,
     )
     d = np.where(mask, logprobs - to_host(of_base), 0.0)
     estimates = (np.expm1(-d) + d).sum(axis=1)

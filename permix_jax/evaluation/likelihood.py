@@ -33,7 +33,7 @@ class Reference:
     name: says which one it is.
     get_params: gives its parameters; called if there is anything left to score.
     batch_size: responses scored at once.
-    chunk_tokens: about how many tokens' logits exist at once.
+    logits_chunk: about how many tokens' logits exist at once.
     check_stop: called between batches; may raise, after which what is scored is kept.
     """
 
@@ -42,7 +42,7 @@ class Reference:
     get_params: Callable[[], dict]
     mesh: Mesh
     batch_size: int
-    chunk_tokens: int
+    logits_chunk: int
     check_stop: Callable[[], None] = lambda: None
 
 
@@ -154,8 +154,8 @@ def _score_batch(
     prompts = right_pad([group.prompt for group in filled], shape.prompt)
     completions = right_pad([tokens[m] for row in members for m in row], shape.response)
     placed = shard_rows((*prompts, *completions), reference.mesh)
-    model, chunk = reference.policy.model, reference.chunk_tokens
-    logprobs = to_host(token_logprobs(model, params, *placed, temperature=1.0, chunk_tokens=chunk))
+    model, chunk = reference.policy.model, reference.logits_chunk
+    logprobs = to_host(token_logprobs(model, params, *placed, temperature=1.0, logits_chunk=chunk))
     sums = sum_tokens(logprobs, completions[1]).reshape(len(filled), shape.width)
     return [
         value
@@ -164,12 +164,12 @@ def _score_batch(
     ]
 
 
-@partial(jax.jit, static_argnames=("model", "temperature", "chunk_tokens"))
+@partial(jax.jit, static_argnames=("model", "temperature", "logits_chunk"))
 def token_logprobs(
-    model: Decoder, params, *arrays: jax.Array, temperature: float, chunk_tokens: int
+    model: Decoder, params, *arrays: jax.Array, temperature: float, logits_chunk: int
 ) -> jax.Array:
     """`completion_logprobs` compiled: f32 [B, T]."""
-    return completion_logprobs(model, params, *arrays, temperature, chunk_tokens)
+    return completion_logprobs(model, params, *arrays, temperature, logits_chunk)
 
 
 def _rounded(length: int) -> int:

@@ -35,12 +35,12 @@ def head_logprobs(
     targets: jax.Array,
     mask: jax.Array,
     temperature: float,
-    chunk_tokens: int,
+    logits_chunk: int,
 ) -> jax.Array:
     """Log-probs f32 [B, T] of targets [B, T], given states [B, T, E] and a head [V, E].
 
     Chunks are cut along T, so that the rows stay where the mesh has them, and hold about
-    `chunk_tokens` tokens; one without a token in the bool mask [B, T] is skipped. Meaningless
+    `logits_chunk` tokens; one without a token in the bool mask [B, T] is skipped. Meaningless
     where the mask is False.
     """
     head = _gathered(weight, hidden.dtype)
@@ -52,7 +52,7 @@ def head_logprobs(
         skip = lambda states, targets, _: jnp.zeros(targets.shape, jnp.float32)  # noqa: E731
         return None, jax.lax.cond(chunk[2].any(), one_chunk, skip, *chunk)
 
-    _, found = jax.lax.scan(step, None, _cut((hidden, targets, mask), chunk_tokens))
+    _, found = jax.lax.scan(step, None, _cut((hidden, targets, mask), logits_chunk))
     return _join(found, hidden.shape[1])
 
 
@@ -60,7 +60,7 @@ def head_logprobs(
 def head_loss(
     token_loss: Callable,
     temperature: float,
-    chunk_tokens: int,
+    logits_chunk: int,
     hidden: jax.Array,
     weight: jax.Array,
     targets: jax.Array,
@@ -77,10 +77,10 @@ def head_loss(
     Differentiable in hidden and weight, by the loss: the statistics are metrics and have no
     gradient. Where the weight is not differentiated, no gradient of it is made.
     """
-    return _run(token_loss, temperature, chunk_tokens, hidden, weight, targets, mask, tokens)[0]
+    return _run(token_loss, temperature, logits_chunk, hidden, weight, targets, mask, tokens)[0]
 
 
-def _run(token_loss, temperature, chunk_tokens, hidden, weight, *of_tokens, trained=False):
+def _run(token_loss, temperature, logits_chunk, hidden, weight, *of_tokens, trained=False):
     """((loss, statistics), (gradient of hidden, of the weight or None))."""
     head = _gathered(weight, hidden.dtype)
 
@@ -89,21 +89,24 @@ def _run(token_loss, temperature, chunk_tokens, hidden, weight, *of_tokens, trai
         scaled = _scaled_logits(states, head, temperature)
         logprobs, probabilities = _logprobs(scaled, targets)
         total = lambda logprobs: jnp.where(mask, token_loss(logprobs, tokens), 0).sum()  # noqa: E731
-        loss, slopes = jax.value_and_grad(total)(logprobs)
-        slopes = jnp.where(mask, slopes, 0)[..., None]
+        loss, grad_logprobs = jax.value_and_grad(total)(logprobs)
+        grad_logprobs = jnp.where(mask, grad_logprobs, 0)[..., None]
 
         # Of the log-prob: by logits it is [target] - p, by the state that times the head.
-        by_logit = (_is_target(scaled, targets) - probabilities).astype(hidden.dtype)
-        by_state = einsum("btv,ve->bte", by_logit, head)
-        by_state /= temperature
+        grad_logits = (_is_target(scaled, targets) - probabilities).astype(hidden.dtype)
+        grad_states = einsum("btv,ve->bte", grad_logits, head)
+        grad_states /= temperature
         # Its product with the state is the target's logit less the mean one: no pass over V. (In
         # bf16 to some 0.01 nats a token, for better and for worse alike.)
-        entropy = (states.astype(jnp.float32) * by_state).sum(axis=-1) - logprobs
+        entropy = (states.astype(jnp.float32) * grad_states).sum(axis=-1) - logprobs
         loss_sum, weight_gradient = sums
         if trained:
-            slope_states = (states * slopes / temperature).astype(hidden.dtype)
-            weight_gradient += einsum("bte,btv->ev", slope_states, by_logit)
-        found = TokenStatistics(logprobs, entropy), (by_state * slopes).astype(hidden.dtype)
+            slope_states = (states * grad_logprobs / temperature).astype(hidden.dtype)
+            weight_gradient += einsum("bte,btv->ev", slope_states, grad_logits)
+        found = (
+            TokenStatistics(logprobs, entropy),
+            (grad_states * grad_logprobs).astype(hidden.dtype),
+        )
         return (loss_sum + loss, weight_gradient), found
 
     def skip(sums, chunk):
@@ -115,20 +118,20 @@ def _run(token_loss, temperature, chunk_tokens, hidden, weight, *of_tokens, trai
 
     # Transposed: what has a vocabulary for every token is not to be.
     start = jnp.float32(0), jnp.zeros(weight.shape[::-1], jnp.float32) if trained else None
-    chunks = _cut((hidden, *of_tokens), chunk_tokens)
-    (loss, by_weight), found = jax.lax.scan(step, start, chunks)
-    statistics, by_hidden = _join(found, hidden.shape[1])
-    by_weight = by_weight.T.astype(weight.dtype) if trained else None
-    return (loss, statistics), (by_hidden, by_weight)
+    chunks = _cut((hidden, *of_tokens), logits_chunk)
+    (loss, grad_weight), found = jax.lax.scan(step, start, chunks)
+    statistics, grad_hidden = _join(found, hidden.shape[1])
+    grad_weight = grad_weight.T.astype(weight.dtype) if trained else None
+    return (loss, statistics), (grad_hidden, grad_weight)
 
 
-def _forward(token_loss, temperature, chunk_tokens, *arguments):
+def _forward(token_loss, temperature, logits_chunk, *arguments):
     arrays = jax.tree.map(lambda x: x.value, arguments)
     trained = arguments[1].perturbed
-    return _run(token_loss, temperature, chunk_tokens, *arrays, trained=trained)
+    return _run(token_loss, temperature, logits_chunk, *arrays, trained=trained)
 
 
-def _backward(token_loss, temperature, chunk_tokens, gradients, cotangents):
+def _backward(token_loss, temperature, logits_chunk, gradients, cotangents):
     if isinstance(cotangents[0], SymbolicZero):
         return (None,) * 5
     scaled = lambda x: (x * cotangents[0]).astype(x.dtype)  # noqa: E731
@@ -163,10 +166,10 @@ def _is_target(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == targets[..., None]
 
 
-def _cut(tree, chunk_tokens: int):
+def _cut(tree, logits_chunk: int):
     """Arrays [B, T, ...] as [chunks, B, width, ...], padded with 0."""
     B, T = jax.tree.leaves(tree)[0].shape[:2]
-    width = max(1, min(T, chunk_tokens // B))
+    width = max(1, min(T, logits_chunk // B))
     chunks = -(-T // width)
 
     def one(x):

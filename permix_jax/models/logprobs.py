@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from permix_jax.models.lm_head import head_logprobs
 from permix_jax.models.operations import states_at
+from permix_jax.models.packed_attention import PackedLayout
 from permix_jax.models.transformer import Decoder
-from permix_jax.models.tree_attention import TokenTree
 
 
 def completion_logprobs(
@@ -21,13 +21,13 @@ def completion_logprobs(
     completion_tokens: jax.Array,
     completion_mask: jax.Array,
     temperature: float,
-    chunk_tokens: int,
+    logits_chunk: int,
 ) -> jax.Array:
     """Scores completions after right-padded prompts, for arrays as `completion_states` takes them.
 
     Args:
       temperature: divides the logits, as it did when the completions were sampled.
-      chunk_tokens: about how many tokens' logits exist at once.
+      logits_chunk: about how many tokens' logits exist at once.
 
     Returns:
       Log-probs f32 [B, T]; meaningless where the mask is False.
@@ -35,7 +35,7 @@ def completion_logprobs(
     completions = completion_tokens, completion_mask
     hidden = completion_states(model, params, prompt_tokens, prompt_mask, *completions)
     head = head_weight(model, params)
-    return head_logprobs(hidden, head, *completions, temperature, chunk_tokens)
+    return head_logprobs(hidden, head, *completions, temperature, logits_chunk)
 
 
 def completion_states(
@@ -68,16 +68,16 @@ def completion_states(
 
 
 def packed_states(
-    model: Decoder, params, tokens: jax.Array, tree: TokenTree, states: jax.Array
+    model: Decoder, params, tokens: jax.Array, layout: PackedLayout, states: jax.Array
 ) -> jax.Array:
     """The states [B, X, E] that predict the targets of packed rows.
 
     Args:
-      tokens: int32 [B, L], prompts and completions, where the tree says.
+      tokens: int32 [B, L], prompts and completions, where the layout says.
       states: int32 [B, X], where in its row the state stands that predicts each target.
     """
-    real = tree.sequence >= 0
-    hidden, _ = model.apply({"params": params}, tokens, tree.positions, real, tree=tree)
+    real = layout.sequence >= 0
+    hidden, _ = model.apply({"params": params}, tokens, layout.positions, real, layout=layout)
     return states_at(hidden, states)
 
 

@@ -40,7 +40,7 @@ def precision(x: jax.Array, y: jax.Array) -> jax.lax.Precision | None:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def looked_up(table: jax.Array, tokens: jax.Array, dtype) -> jax.Array:
+def embed_lookup(table: jax.Array, tokens: jax.Array, dtype) -> jax.Array:
     """The rows [..., E] of a table [V, E] that tokens [...] name, in `dtype`.
 
     The gradient is summed in f32, whatever the dtypes: in bf16 a sum of equal terms stops growing
@@ -50,17 +50,17 @@ def looked_up(table: jax.Array, tokens: jax.Array, dtype) -> jax.Array:
     return gather_as(table, dtype, "vocab", "embed")[tokens]
 
 
-def _looked_up_forward(table, tokens, dtype):
-    return looked_up(table, tokens, dtype), (table, tokens)
+def _embed_lookup_forward(table, tokens, dtype):
+    return embed_lookup(table, tokens, dtype), (table, tokens)
 
 
-def _looked_up_backward(dtype, kept, by_rows):
+def _embed_lookup_backward(dtype, kept, cotangent):
     table, tokens = kept
-    sums = jnp.zeros(table.shape, jnp.float32).at[tokens].add(by_rows.astype(jnp.float32))
+    sums = jnp.zeros(table.shape, jnp.float32).at[tokens].add(cotangent.astype(jnp.float32))
     return constrain(sums, "vocab", None).astype(table.dtype), None
 
 
-looked_up.defvjp(_looked_up_forward, _looked_up_backward)
+embed_lookup.defvjp(_embed_lookup_forward, _embed_lookup_backward)
 
 
 @jax.custom_vjp
@@ -77,28 +77,28 @@ def _states_at_forward(states, index):
     return states_at(states, index), (states, index)
 
 
-def _states_at_backward(kept, by_taken):
+def _states_at_backward(kept, cotangent):
     states, index = kept
     add = jax.vmap(lambda sums, i, terms: sums.at[i].add(terms))
-    sums = add(jnp.zeros(states.shape, jnp.float32), index, by_taken.astype(jnp.float32))
+    sums = add(jnp.zeros(states.shape, jnp.float32), index, cotangent.astype(jnp.float32))
     return sums.astype(states.dtype), None
 
 
 states_at.defvjp(_states_at_forward, _states_at_backward)
 
 
-def product(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
+def dense(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
     """x [..., *inputs] times a weight [*inputs, *outputs], in the dtype of x.
 
     The gradient of the weight is summed in f32 and has the weight's dtype. For that the weight is
     passed as it is kept: the gradient of a weight that was converted to bf16 before is bf16, also
     where devices add it up.
     """
-    return _product(x, weight, jax.lax.stop_gradient(weight).astype(x.dtype), sum_over)
+    return _dense(x, weight, jax.lax.stop_gradient(weight).astype(x.dtype), sum_over)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _product(x: jax.Array, weight: jax.Array, converted: jax.Array, sum_over: int) -> jax.Array:
+def _dense(x: jax.Array, weight: jax.Array, converted: jax.Array, sum_over: int) -> jax.Array:
     """x times `converted`, which is the weight in the dtype of x; the gradient is the weight's.
 
     JAX's own gradient of the weight is that of its transpose: XLA then transposes what the gradient
@@ -107,68 +107,68 @@ def _product(x: jax.Array, weight: jax.Array, converted: jax.Array, sum_over: in
     return tensordot(x, converted, sum_over)
 
 
-def _product_forward(x, weight, converted, sum_over):
+def _dense_forward(x, weight, converted, sum_over):
     # A frozen weight, such as under an adapter, has no gradient to compute.
     of_weight = (x.value, weight.value) if weight.perturbed else None
     return tensordot(x.value, converted.value, sum_over), (of_weight, converted.value)
 
 
-def _product_backward(sum_over, kept, by_y):
+def _dense_backward(sum_over, kept, cotangent):
     of_weight, converted = kept
     outputs = list(range(sum_over, converted.ndim))
-    rows = list(range(by_y.ndim - len(outputs)))
-    by_x = tensordot(by_y, converted, (list(range(len(rows), by_y.ndim)), outputs))
+    rows = list(range(cotangent.ndim - len(outputs)))
+    grad_x = tensordot(cotangent, converted, (list(range(len(rows), cotangent.ndim)), outputs))
     if of_weight is None:
-        return by_x, None, None
+        return grad_x, None, None
     x, weight = of_weight
-    by_weight = tensordot(x, by_y, (rows, rows), preferred_element_type=jnp.float32)
-    return by_x, by_weight.astype(weight.dtype), None
+    grad_weight = tensordot(x, cotangent, (rows, rows), preferred_element_type=jnp.float32)
+    return grad_x, grad_weight.astype(weight.dtype), None
 
 
-_product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
+_dense.defvjp(_dense_forward, _dense_backward, symbolic_zeros=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def normed(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """x [..., E] over its root mean square, times scale [E]; f32.
 
     The gradient's two sums are products of one matrix with vectors. As JAX has them they are
     reductions, each of which makes that matrix for itself: a twentieth of an update on a CPU.
     """
-    return _normed_forward(x, scale, eps)[0]
+    return _rms_norm_forward(x, scale, eps)[0]
 
 
-def _normed_forward(x, scale, eps):
+def _rms_norm_forward(x, scale, eps):
     inverse = jax.lax.rsqrt(jnp.mean(x**2, axis=-1) + eps)
     return x * inverse[..., None] * scale, (x, inverse, scale)
 
 
-def _normed_backward(eps, kept, by_y):
+def _rms_norm_backward(eps, kept, cotangent):
     x, inverse, scale = kept
-    both, rows = by_y * x, list(range(x.ndim - 1))
+    both, rows = cotangent * x, list(range(x.ndim - 1))
     mean = tensordot(both, scale, 1) / x.shape[-1]
-    by_x = (by_y * scale - x * (inverse**2 * mean)[..., None]) * inverse[..., None]
-    return by_x, tensordot(inverse, both, (rows, rows))
+    grad_x = (cotangent * scale - x * (inverse**2 * mean)[..., None]) * inverse[..., None]
+    return grad_x, tensordot(inverse, both, (rows, rows))
 
 
-normed.defvjp(_normed_forward, _normed_backward)
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def gated(gate: jax.Array, up: jax.Array, activation: Callable) -> jax.Array:
+def gated_activation(gate: jax.Array, up: jax.Array, activation: Callable) -> jax.Array:
     """activation(gate) * up, elementwise. The two arguments alone are kept for the gradient."""
     return activation(gate) * up
 
 
-def _gated_forward(gate, up, activation):
-    return gated(gate, up, activation), (gate, up)
+def _gated_activation_forward(gate, up, activation):
+    return gated_activation(gate, up, activation), (gate, up)
 
 
-def _gated_backward(activation, kept, by_y):
+def _gated_activation_backward(activation, kept, cotangent):
     gate, up = kept
     # As if it depended on the gradient: XLA would make it in the forward pass, and keep it.
-    activated, by_gate = jax.vjp(activation, gate + 0 * by_y)
-    return *by_gate(by_y * up), by_y * activated
+    activated, gate_vjp = jax.vjp(activation, gate + 0 * cotangent)
+    return *gate_vjp(cotangent * up), cotangent * activated
 
 
-gated.defvjp(_gated_forward, _gated_backward)
+gated_activation.defvjp(_gated_activation_forward, _gated_activation_backward)

@@ -21,8 +21,14 @@ from permix_jax.core.sharding import constrain
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
-from permix_jax.models.operations import ACTIVATIONS, gated, looked_up, normed, product
-from permix_jax.models.tree_attention import TokenTree, attend_tree
+from permix_jax.models.operations import (
+    ACTIVATIONS,
+    dense,
+    embed_lookup,
+    gated_activation,
+    rms_norm,
+)
+from permix_jax.models.packed_attention import PackedLayout, attend_packed
 
 _KEPT = {"full": None, "dots": jax.checkpoint_policies.save_only_these_names("linear")}
 
@@ -87,7 +93,7 @@ class Decoder(nn.Module):
         prefix: Segment | None = None,
         cache: Segment | None = None,
         index: jax.Array | int = 0,
-        tree: TokenTree | None = None,
+        layout: PackedLayout | None = None,
     ) -> tuple[jax.Array, Segment]:
         """Runs the decoder over T new tokens of each row.
 
@@ -103,7 +109,7 @@ class Decoder(nn.Module):
             so rows that share a prompt share one copy of its keys and values.
           cache: segment of B rows, C slots.
           index: int32 scalar, the first slot to write.
-          tree: says what the tokens see, instead of all of the above, where a row holds several
+          layout: says what the tokens see, instead of all of the above, where a row holds several
             prompts and their completions.
 
         Returns:
@@ -111,7 +117,7 @@ class Decoder(nn.Module):
           the next call's `cache`, or as the `prefix` of rows that continue these.
         """
         c = self.config
-        x = looked_up(self.embedding, tokens, c.dtype)
+        x = embed_lookup(self.embedding, tokens, c.dtype)
         if c.embed_scale != 1:
             x = x * jnp.asarray(c.embed_scale, c.dtype)
         x = constrain(x, "batch", None, None)
@@ -121,9 +127,9 @@ class Decoder(nn.Module):
             write = lambda slots, new: jax.lax.dynamic_update_slice(slots, new, (0, index))  # noqa: E731
             own = Segment((), write(cache.positions, positions), write(cache.valid, valid))
         # What a token sees, and its rotation: the same in all global and in all local layers.
-        views = {False: _view(c.rope, 0, c, positions, prefix, own, tree)}
+        views = {False: _view(c.rope, 0, c, positions, prefix, own, layout)}
         if c.local_layers:
-            views[True] = _view(c.local_rope, c.window, c, positions, prefix, own, tree)
+            views[True] = _view(c.local_rope, c.window, c, positions, prefix, own, layout)
 
         own_layers = []
         for i, layer in enumerate(self.layers):
@@ -145,13 +151,13 @@ class Decoder(nn.Module):
 
 class View(NamedTuple):
     """Where T new tokens stand, cos and sin f32 [B, T, D/2], and what they see: bool [B, T, C], or
-    what a tree says, `window` positions of it."""
+    what a layout says, `window` positions of it."""
 
     cos: jax.Array
     sin: jax.Array
     prefix_mask: jax.Array | None
     own_mask: jax.Array | None
-    tree: TokenTree | None
+    layout: PackedLayout | None
     window: int
 
 
@@ -162,13 +168,13 @@ def _view(
     positions: jax.Array,
     prefix: Segment | None,
     own: Segment,
-    tree: TokenTree | None,
+    layout: PackedLayout | None,
 ) -> View:
     return View(
         *rope_angles(positions, config.head_dim, rope),
         None if prefix is None else prefix.seen_from(positions, window),
-        own.seen_from(positions, window) if tree is None else None,
-        tree,
+        own.seen_from(positions, window) if layout is None else None,
+        layout,
         window,
     )
 
@@ -213,8 +219,10 @@ class Attention(nn.Module):
             value = jax.lax.dynamic_update_slice(cache[1], value, (0, 0, index, 0))
 
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
-        if view.tree is not None:
-            out = attend_tree(query, jnp.swapaxes(key, 2, 3), value, view.tree, view.window, scale)
+        if view.layout is not None:
+            out = attend_packed(
+                query, jnp.swapaxes(key, 2, 3), value, view.layout, view.window, scale
+            )
         else:
             segments = [(key, value, view.own_mask)]
             if prefix is not None:
@@ -231,7 +239,7 @@ class MLP(nn.Module):
         c = self.config
         embed, hidden = {"embed": c.embed_dim}, {"mlp": c.mlp_dim}
         gate, up = (_linear(self, name, x, embed, hidden) for name in ("gate", "up"))
-        between = gated(gate, up, ACTIVATIONS[c.activation])
+        between = gated_activation(gate, up, ACTIVATIONS[c.activation])
         return _linear(self, "down", constrain(between, "batch", None, "mlp"), hidden, embed)
 
 
@@ -246,7 +254,7 @@ class RMSNorm(nn.Module):
         init = nn.with_logical_partitioning(one, ("norm",))
         scale = self.param("scale", init, (x.shape[-1],), c.param_dtype)
         scale = scale.astype(jnp.float32) + c.norm_offset
-        return normed(x.astype(jnp.float32), scale, c.norm_eps).astype(c.dtype)
+        return rms_norm(x.astype(jnp.float32), scale, c.norm_eps).astype(c.dtype)
 
 
 def rope_angles(positions: jax.Array, head_dim: int, rope: Rope) -> tuple[jax.Array, jax.Array]:
@@ -289,14 +297,14 @@ def _linear(
     weight = _weight(
         module, name, (*inputs.values(), *outputs.values()), (*inputs, *outputs), fan_in
     )
-    y = checkpoint_name(product(x, weight, sum_over), "linear")
+    y = checkpoint_name(dense(x, weight, sum_over), "linear")
     if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
         # Initialised as PEFT does, and kept in f32: what is trained is small, and steps are too.
         shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)
         a = _adapter(module, f"{name}_lora_a", shape, axes, fan_in**-0.5)
         shape, axes = (c.lora.rank, *outputs.values()), (None, *outputs)
         b = _adapter(module, f"{name}_lora_b", shape, axes, 0.0)
-        y += product(product(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
+        y += dense(dense(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
     return y
 
 

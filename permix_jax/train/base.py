@@ -103,7 +103,7 @@ def _train_base(
         s.learning_rate, s.warmup_steps, s.steps, s.decay, s.weight_decay, s.max_grad_norm
     )
     shardings = state_shardings(policy.model, optimizer, mesh)
-    gradients = partial(sft_gradients, policy.model, chunk_tokens=config.model.head_chunk)
+    gradients = partial(sft_gradients, policy.model, logits_chunk=config.model.head_chunk)
     sft_step = make_step(gradients, optimizer, shardings)
     budgets = config.rollout.max_prompt_tokens, s.max_new_tokens
 

@@ -19,7 +19,7 @@ def score(
     batch: RolloutBatch,
     packing: Packing,
     temperature: float,
-    chunk_tokens: int,
+    logits_chunk: int,
 ) -> jax.Array:
     """Log-probs f32 [N, T] of the batch's completions under `params`; 0 outside them."""
     found = jnp.zeros(batch.completion_tokens.size, jnp.float32)
@@ -28,7 +28,7 @@ def score(
     def one_part(i, found):
         part = micro_batch(packing, i)
         scored = _states_and_targets(model, params, batch, part)
-        logprobs = head_logprobs(scored[0], head, *scored[1:], temperature, chunk_tokens)
+        logprobs = head_logprobs(scored[0], head, *scored[1:], temperature, logits_chunk)
         return found.at[part.targets].set(logprobs, mode="drop")
 
     found = jax.lax.fori_loop(0, packing.count, one_part, found)
@@ -51,7 +51,7 @@ def grpo_gradients(
     packing: Packing,
     loss: LossConfig,
     temperature: float,
-    chunk_tokens: int,
+    logits_chunk: int,
     frozen: dict | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
     """Gradients and metrics of the whole batch, computed as it is packed.
@@ -76,7 +76,7 @@ def grpo_gradients(
         hidden, *targets = _states_and_targets(model, everything, batch, part)
         head = head_weight(model, everything)
         total, statistics = head_loss(
-            token_loss, temperature, chunk_tokens, hidden, head, *targets, mine
+            token_loss, temperature, logits_chunk, hidden, head, *targets, mine
         )
         _, metrics = token_losses(statistics.logprobs, mine, loss)
         metrics["entropy"] = statistics.entropy

@@ -1,8 +1,8 @@
 """Rollouts of many lengths in micro-batches of one shape: packed row by row, almost unpadded.
 
 A row holds prompts, each followed by those of its completions that are computed with it
-(`TokenTree`), so a prompt is computed once a row for all of them. What a row holds is decided here,
-on the host; the device looks the tokens up.
+(`PackedLayout`), so a prompt is computed once a row for all of them. What a row holds is decided
+here, on the host; the device looks the tokens up.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import numpy as np
 
-from permix_jax.models.tree_attention import TokenTree
+from permix_jax.models.packed_attention import PackedLayout
 
 _SHORTEST, _LONGEST = 8, 128  # of a block of tokens
 _WIDTHS = range(8, 17)  # of micro-batches, in sixteenths of the widest
@@ -35,7 +35,7 @@ class Packing:
 
     count: jax.Array
     tokens: jax.Array
-    tree: TokenTree
+    tree: PackedLayout
     targets: jax.Array
     states: jax.Array
 
@@ -130,7 +130,7 @@ def pack_into(shape: Shape, prompt_mask: np.ndarray, completion_mask: np.ndarray
             _list_blocks(blocks[r], piece.start, p, starts, end, shape.block)
 
     by_part = lambda x: x.reshape(parts, shape.rows, *x.shape[1:])  # noqa: E731
-    tree = TokenTree(*map(by_part, (positions, sequence, prompt, blocks)))
+    tree = PackedLayout(*map(by_part, (positions, sequence, prompt, blocks)))
     return Packing(np.int32(used), by_part(tokens), tree, by_part(targets), by_part(states))
 
 

@@ -43,12 +43,12 @@ class GrpoPrograms(NamedTuple):
 def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> GrpoPrograms:
     """The programs of the run's config; nothing is traced or compiled yet."""
     t = config.train
-    temperature, chunk_tokens = config.rollout.temperature, config.model.head_chunk
+    temperature, logits_chunk = config.rollout.temperature, config.model.head_chunk
     optimizer, schedule = _optimizer(config, updates=t.steps * config.grpo.epochs)
     shardings = state_shardings(model, optimizer, mesh)
 
     def scorer(model: Decoder) -> Callable:
-        how = {"temperature": temperature, "chunk_tokens": chunk_tokens}
+        how = {"temperature": temperature, "logits_chunk": logits_chunk}
         return jax.jit(partial(score, model, **how))
 
     update = make_step(policy_gradients(config, model), optimizer, shardings)
@@ -77,7 +77,7 @@ def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
     at the temperature that it was sampled at. `rehearsal/loss` is the latter alone.
     """
     loss = loss_config(config)
-    temperature, chunk_tokens = config.rollout.temperature, config.model.head_chunk
+    temperature, logits_chunk = config.rollout.temperature, config.model.head_chunk
     weight = config.rehearsal.weight
 
     def gradients(
@@ -88,12 +88,12 @@ def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
         rehearsal: SFTBatch | None = None,
     ):
         found, metrics = grpo_gradients(
-            model, params, batch, packing, loss, temperature, chunk_tokens, frozen
+            model, params, batch, packing, loss, temperature, logits_chunk, frozen
         )
         if rehearsal is None:
             return found, metrics
         more, of_it = sft_gradients(
-            model, params, rehearsal, chunk_tokens, temperature, frozen, _parts(config, rehearsal)
+            model, params, rehearsal, logits_chunk, temperature, frozen, _parts(config, rehearsal)
         )
         metrics["loss"] += weight * of_it["loss"]
         metrics["rehearsal/loss"] = of_it["loss"]
@@ -119,8 +119,8 @@ def supervised_programs(
     shardings = state_shardings(model, optimizer, mesh)
 
     def gradients(params, batch, frozen):
-        chunk_tokens, parts = config.model.head_chunk, _parts(config, batch)
-        return sft_gradients(model, params, batch, chunk_tokens, temperature, frozen, parts)
+        logits_chunk, parts = config.model.head_chunk, _parts(config, batch)
+        return sft_gradients(model, params, batch, logits_chunk, temperature, frozen, parts)
 
     update = make_step(gradients, optimizer, shardings)
     return SupervisedPrograms(optimizer, schedule, shardings, update)

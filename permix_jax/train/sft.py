@@ -71,7 +71,7 @@ def sft_gradients(
     model: Decoder,
     params,
     batch: SFTBatch,
-    chunk_tokens: int,
+    logits_chunk: int,
     temperature: float = 1.0,
     frozen: dict | None = None,
     parts: int = 1,
@@ -98,7 +98,7 @@ def sft_gradients(
         negative = lambda logprobs, shares: -shares * logprobs  # noqa: E731
         head = head_weight(model, everything)
         loss, statistics = head_loss(
-            negative, temperature, chunk_tokens, hidden, head, *completions, shares
+            negative, temperature, logits_chunk, hidden, head, *completions, shares
         )
         entropy = jnp.where(batch.completion_mask, shares * statistics.entropy, 0).sum()
         return loss, {"loss": loss, "entropy": entropy}

@@ -16,7 +16,7 @@ B, T, E, V = 4, 6, 16, 48
 
 
 def arrays(B=B, T=T, E=E, V=V, dtype="float32"):
-    """(hidden [B, T, E], head [V, E], targets [B, T], slopes [B, T]); the head is f32."""
+    """(hidden [B, T, E], head [V, E], targets [B, T], loss_weights [B, T]); the head is f32."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     hidden = jnp.asarray(normal(B, T, E), dtype)
@@ -31,20 +31,20 @@ def whole(hidden, head, targets, temperature):
 
 
 @partial(jax.jit, static_argnums=(5, 6))
-def chunked(hidden, head, targets, mask, slopes, temperature, chunk_tokens):
-    """((loss, statistics), gradients by hidden and head) of sum(slopes * log-probs)."""
+def chunked(hidden, head, targets, mask, loss_weights, temperature, logits_chunk):
+    """((loss, statistics), gradients by hidden and head) of sum(loss_weights * log-probs)."""
 
     def loss(hidden, head):
         return head_loss(
-            jnp.multiply, temperature, chunk_tokens, hidden, head, targets, mask, slopes
+            jnp.multiply, temperature, logits_chunk, hidden, head, targets, mask, loss_weights
         )
 
     return jax.value_and_grad(loss, (0, 1), has_aux=True)(hidden, head)
 
 
 @partial(jax.jit, static_argnums=(4,))
-def whole_gradients(hidden, head, targets, slopes, temperature):
-    loss = lambda hidden, head: (slopes * whole(hidden, head, targets, temperature)[0]).sum()  # noqa: E731
+def whole_gradients(hidden, head, targets, loss_weights, temperature):
+    loss = lambda hidden, head: (loss_weights * whole(hidden, head, targets, temperature)[0]).sum()  # noqa: E731
     return jax.grad(loss, (0, 1))(hidden, head)
 
 
@@ -55,45 +55,45 @@ def assert_close(got, wanted, tolerance):
 
 
 # Widths of 1, 2, 4 (does not divide 6) and all 6 tokens, for 4 rows.
-@pytest.mark.parametrize("chunk_tokens", [1, 8, 16, 1000])
+@pytest.mark.parametrize("logits_chunk", [1, 8, 16, 1000])
 @pytest.mark.parametrize("temperature", [0.6, 1.7])
-def test_values_and_gradients_are_those_of_whole_logits(chunk_tokens, temperature):
-    hidden, head, targets, slopes = arrays()
-    mask, setting = targets >= 0, (temperature, chunk_tokens)
+def test_values_and_gradients_are_those_of_whole_logits(logits_chunk, temperature):
+    hidden, head, targets, loss_weights = arrays()
+    mask, setting = targets >= 0, (temperature, logits_chunk)
     wanted = whole(hidden, head, targets, temperature)
-    (loss, statistics), got = chunked(hidden, head, targets, mask, slopes, *setting)
-    assert_close(loss, (slopes * wanted[0]).sum(), 1e-5)
+    (loss, statistics), got = chunked(hidden, head, targets, mask, loss_weights, *setting)
+    assert_close(loss, (loss_weights * wanted[0]).sum(), 1e-5)
     for mine, theirs in zip(statistics, wanted, strict=True):
         assert mine.dtype == jnp.float32
         assert_close(mine, theirs, 1e-5)
     assert_close(head_logprobs(hidden, head, targets, mask, *setting), wanted[0], 1e-5)
     for mine, theirs in zip(
-        got, whole_gradients(hidden, head, targets, slopes, temperature), strict=True
+        got, whole_gradients(hidden, head, targets, loss_weights, temperature), strict=True
     ):
         assert_close(mine, theirs, 1e-5)
 
 
 def test_chunks_without_a_token_are_skipped_and_the_others_are_not():
-    hidden, head, targets, slopes = arrays()
+    hidden, head, targets, loss_weights = arrays()
     mask = np.arange(T) < np.array([[3], [1], [0], [2]])  # of chunks of 2, 2 and 2, two hold some
-    (_, statistics), got = chunked(hidden, head, targets, mask, slopes, 0.8, 8)
+    (_, statistics), got = chunked(hidden, head, targets, mask, loss_weights, 0.8, 8)
     logprobs = head_logprobs(hidden, head, targets, mask, 0.8, 8)
     wanted = whole(hidden, head, targets, 0.8)
     for mine, theirs in zip((*statistics, logprobs), (*wanted, wanted[0]), strict=True):
         assert_close(mine[mask], theirs[mask], 1e-5)
         assert not mine[:, 4:].any()
     for mine, theirs in zip(
-        got, whole_gradients(hidden, head, targets, slopes * mask, 0.8), strict=True
+        got, whole_gradients(hidden, head, targets, loss_weights * mask, 0.8), strict=True
     ):
         assert_close(mine, theirs, 1e-5)
 
 
 def test_what_is_outside_the_mask_may_be_anything():
-    hidden, head, targets, slopes = arrays()
+    hidden, head, targets, loss_weights = arrays()
     mask = np.arange(T) < np.array([[3], [1], [6], [2]])
-    (loss, _), gradients = chunked(hidden, head, targets, mask, slopes, 0.8, 8)
-    slopes = np.where(mask, slopes, np.inf)
-    (same, _), others = chunked(hidden, head, targets, mask, slopes, 0.8, 8)
+    (loss, _), gradients = chunked(hidden, head, targets, mask, loss_weights, 0.8, 8)
+    loss_weights = np.where(mask, loss_weights, np.inf)
+    (same, _), others = chunked(hidden, head, targets, mask, loss_weights, 0.8, 8)
     assert np.isfinite(loss) and loss == same
     for mine, theirs in zip(gradients, others, strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -120,16 +120,16 @@ def test_the_gradient_is_that_of_any_loss_times_its_cotangent():
 
 def test_bf16_states_are_summed_in_f32():
     """Each chunk rounds its logits' gradient to bf16; the sum over 512 chunks does not round."""
-    hidden, head, targets, slopes = arrays(B=1, T=512, dtype="bfloat16")
+    hidden, head, targets, loss_weights = arrays(B=1, T=512, dtype="bfloat16")
     rounded = head.astype(jnp.bfloat16).astype(jnp.float32)
-    (_, statistics), got = chunked(hidden, head, targets, targets >= 0, slopes, 0.8, 1)
+    (_, statistics), got = chunked(hidden, head, targets, targets >= 0, loss_weights, 0.8, 1)
     logprobs, entropy = whole(hidden, rounded, targets, 0.8)
     assert_close(statistics.logprobs, logprobs, 1e-5)
     # The gradient by logits, at most 2 in all, is rounded to bf16 before it meets the logits.
     largest = np.abs(np.asarray(hidden, np.float32) @ rounded.T / 0.8).max(axis=-1)
     error = np.asarray(statistics.entropy - entropy)
     assert (np.abs(error) < 2 * 2**-9 * largest).all() and np.abs(error.mean()) < 1e-3
-    wanted = whole_gradients(hidden, rounded, targets, slopes, 0.8)
+    wanted = whole_gradients(hidden, rounded, targets, loss_weights, 0.8)
     assert [x.dtype for x in got] == [jnp.bfloat16, jnp.float32]
     assert_close(got[0], wanted[0], 2**-7)
     # Both factors of the product are rounded; a sum in bf16 would be off by a percent.
@@ -137,10 +137,10 @@ def test_bf16_states_are_summed_in_f32():
 
 
 def test_entropy_is_a_metric_without_gradient():
-    hidden, head, targets, slopes = arrays()
+    hidden, head, targets, loss_weights = arrays()
 
     def total(hidden, head):
-        arguments = hidden, head, targets, targets >= 0, slopes
+        arguments = hidden, head, targets, targets >= 0, loss_weights
         return head_loss(jnp.multiply, 1.0, 8, *arguments)[1].entropy.sum()
 
     for gradient in jax.jit(jax.grad(total, (0, 1)))(hidden, head):
@@ -148,19 +148,19 @@ def test_entropy_is_a_metric_without_gradient():
 
 
 def test_uniform_logits_have_the_closed_form():
-    hidden, head, targets, slopes = arrays()
+    hidden, head, targets, loss_weights = arrays()
     mask = targets >= 0
-    (_, statistics), _ = chunked(jnp.zeros_like(hidden), head, targets, mask, slopes, 1.0, 4)
+    (_, statistics), _ = chunked(jnp.zeros_like(hidden), head, targets, mask, loss_weights, 1.0, 4)
     np.testing.assert_allclose(statistics.logprobs, np.full((B, T), -np.log(V)), rtol=1e-6)
     np.testing.assert_allclose(statistics.entropy, np.full((B, T), np.log(V)), rtol=1e-6)
 
 
 def test_a_frozen_head_costs_no_gradient_of_it():
     """Matmuls: the logits, once, the states' gradient, and the head's if it is trained."""
-    hidden, head, targets, slopes = arrays(T=8)
+    hidden, head, targets, loss_weights = arrays(T=8)
 
     def loss(hidden, head):
-        arguments = hidden, head, targets, targets >= 0, slopes
+        arguments = hidden, head, targets, targets >= 0, loss_weights
         return head_loss(jnp.multiply, 1.0, 8, *arguments)[0]
 
     one = 2 * hidden.size * V
@@ -177,28 +177,28 @@ def test_memory_grows_with_tokens_by_what_does_not_hold_the_vocabulary():
     """Bytes of temporaries of value and gradient, as the compiler plans them."""
 
     def temporaries(tokens: int, vocab: int) -> int:
-        hidden, head, targets, slopes = arrays(B=1, T=tokens, V=vocab)
-        arguments = hidden, head, targets, targets >= 0, slopes, 1.0, 16
+        hidden, head, targets, loss_weights = arrays(B=1, T=tokens, V=vocab)
+        arguments = hidden, head, targets, targets >= 0, loss_weights, 1.0, 16
         return chunked.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
     tokens = 256, 512, 1024
     few, many = ([temporaries(n, vocab) for n in tokens] for vocab in (512, 4096))
-    slopes = [np.diff(sizes) / np.diff(tokens) for sizes in (few, many)]
+    loss_weights = [np.diff(sizes) / np.diff(tokens) for sizes in (few, many)]
     # A token's state is E f32; a vocabulary of 512 would be 2 KiB of them, one of 4096 16 KiB.
-    np.testing.assert_array_less(slopes, 6 * E * 4)
+    np.testing.assert_array_less(loss_weights, 6 * E * 4)
     assert abs(many[-1] - many[0] - (few[-1] - few[0])) < 1024
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)], ids=str)
 def test_the_vocabulary_stays_cut_over_the_mesh(shape):
-    hidden, head, targets, slopes = arrays(B=8, T=8)
-    wanted = whole_gradients(hidden, head, targets, slopes, 0.8)
+    hidden, head, targets, loss_weights = arrays(B=8, T=8)
+    wanted = whole_gradients(hidden, head, targets, loss_weights, 0.8)
     mesh = make_mesh(*shape)
     place = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, spec(*axes)))  # noqa: E731
-    rows = [place(x, "batch") for x in (hidden, targets, slopes)]
+    rows = [place(x, "batch") for x in (hidden, targets, loss_weights)]
 
-    def run(hidden, head, targets, slopes):
-        return chunked(hidden, head, targets, targets >= 0, slopes, 0.8, 16)[1]
+    def run(hidden, head, targets, loss_weights):
+        return chunked(hidden, head, targets, targets >= 0, loss_weights, 0.8, 16)[1]
 
     with jax.set_mesh(mesh):
         out = NamedSharding(mesh, spec("batch")), NamedSharding(mesh, PartitionSpec("tensor"))

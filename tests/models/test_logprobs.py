@@ -47,12 +47,12 @@ def token_weights(batch):
     return jnp.cos(jnp.arange(mask.size)).reshape(mask.shape)
 
 
-@partial(jax.jit, static_argnames=("model", "temperature", "chunk_tokens"))
-def chunked(model, params, batch, temperature=1.0, chunk_tokens=8):
+@partial(jax.jit, static_argnames=("model", "temperature", "logits_chunk"))
+def chunked(model, params, batch, temperature=1.0, logits_chunk=8):
     """(loss, statistics [B, T])."""
     hidden, head = completion_states(model, params, *batch), head_weight(model, params)
     tokens = *batch[2:], token_weights(batch)
-    return head_loss(jnp.multiply, temperature, chunk_tokens, hidden, head, *tokens)
+    return head_loss(jnp.multiply, temperature, logits_chunk, hidden, head, *tokens)
 
 
 @partial(jax.jit, static_argnames=("model", "temperature"))
@@ -139,9 +139,9 @@ def wanted(model, params):
 
 
 # Widths of 2 and of all 6 tokens, for 4 rows.
-@pytest.mark.parametrize("chunk_tokens", [8, 1000])
-def test_the_chunk_size_changes_nothing(model, params, chunk_tokens, wanted):
-    run = values_and_gradients(chunked, chunk_tokens=chunk_tokens)
+@pytest.mark.parametrize("logits_chunk", [8, 1000])
+def test_the_chunk_size_changes_nothing(model, params, logits_chunk, wanted):
+    run = values_and_gradients(chunked, logits_chunk=logits_chunk)
     assert_same(run(model, params, BATCH), wanted, BATCH[3])
 
 
@@ -181,14 +181,14 @@ def test_prefill_gives_the_state_of_each_prompts_last_token(model, params):
 
 def test_the_vocabulary_is_never_materialised_over_the_sequence():
     """Neither in the jaxpr of value and gradient, nor in the memory of what is compiled."""
-    vocab, rows, length, chunk_tokens = 4099, 4, 64, 16
+    vocab, rows, length, logits_chunk = 4099, 4, 64, 16
     model = Decoder(ModelConfig(vocab, 8, 1, 2, 1, 4, 8))
     params = jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
     batch = make_batch(U=2, S=2, P=5, T=length, vocab=vocab)
     whole = rows * length * vocab
 
     def by_chunks(params):
-        return chunked(model, params, batch, 0.9, chunk_tokens)[0]
+        return chunked(model, params, batch, 0.9, logits_chunk)[0]
 
     def at_once(params):
         return naive(model, params, batch, 0.9)[0]
@@ -201,6 +201,6 @@ def test_the_vocabulary_is_never_materialised_over_the_sequence():
         compiled = jax.jit(run).lower(params).compile()
         memory[loss] = compiled.memory_analysis().temp_size_in_bytes
     assert largest[at_once] >= whole
-    assert largest[by_chunks] == chunk_tokens * vocab
+    assert largest[by_chunks] == logits_chunk * vocab
     assert memory[at_once] >= whole * 4
     assert memory[by_chunks] < whole * 4 / 2

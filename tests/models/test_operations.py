@@ -9,10 +9,10 @@ import pytest
 
 from permix_jax.models.operations import (
     ACTIVATIONS,
-    gated,
-    looked_up,
-    normed,
-    product,
+    dense,
+    embed_lookup,
+    gated_activation,
+    rms_norm,
     states_at,
 )
 
@@ -23,10 +23,10 @@ def normal(*shape, dtype="float32", seed=0):
 
 def assert_same_gradients(ours, plain, *arguments, tolerance=1e-5):
     """Values and gradients of a weighted sum of the outputs, relative to the largest entry."""
-    slopes = normal(*jax.eval_shape(plain, *arguments).shape, seed=9)
+    cotangent = normal(*jax.eval_shape(plain, *arguments).shape, seed=9)
 
     def run(function):
-        total = lambda *x: (function(*x).astype(jnp.float32) * slopes).sum()  # noqa: E731
+        total = lambda *x: (function(*x).astype(jnp.float32) * cotangent).sum()  # noqa: E731
         indices = tuple(range(len(arguments)))
         return jax.jit(jax.value_and_grad(total, indices))(*arguments)
 
@@ -43,11 +43,11 @@ TOKENS = np.array([[3, 0, 3], [1, 3, 0]])
 
 def test_in_f32_lookups_are_those_of_jax_to_the_last_bit():
     def gradients(function, x):
-        slopes = normal(*jax.eval_shape(function, x).shape, seed=9)
-        return jax.jit(jax.value_and_grad(lambda x: (function(x) * slopes).sum()))(x)
+        cotangent = normal(*jax.eval_shape(function, x).shape, seed=9)
+        return jax.jit(jax.value_and_grad(lambda x: (function(x) * cotangent).sum()))(x)
 
     pairs = [
-        (lambda x: looked_up(x, TOKENS, x.dtype), lambda x: x[TOKENS], normal(5, 4)),
+        (lambda x: embed_lookup(x, TOKENS, x.dtype), lambda x: x[TOKENS], normal(5, 4)),
         (
             lambda x: states_at(x, TOKENS),
             lambda x: jnp.take_along_axis(x, TOKENS[..., None], axis=1),
@@ -65,7 +65,7 @@ def test_the_gradient_of_a_token_that_comes_8000_times_is_8000_terms(kept_in):
     table, term = normal(4, 3, dtype=kept_in), jnp.bfloat16(0.7109375)
 
     def loss(table):
-        rows = looked_up(table, jnp.zeros(8000, jnp.int32), jnp.bfloat16)
+        rows = embed_lookup(table, jnp.zeros(8000, jnp.int32), jnp.bfloat16)
         assert rows.dtype == jnp.bfloat16
         return (rows * term).astype(jnp.float32).sum()
 
@@ -88,24 +88,24 @@ def test_the_gradient_of_a_state_that_1000_completions_start_from_is_1000_terms(
 
 
 @pytest.mark.parametrize("sum_over", [1, 2])
-def test_product(sum_over):
+def test_dense(sum_over):
     x, weight = normal(2, 3, 4, 5), normal(*(4, 5)[2 - sum_over :], 6, 7, seed=1)
     assert_same_gradients(
-        partial(product, sum_over=sum_over), partial(jnp.tensordot, axes=sum_over), x, weight
+        partial(dense, sum_over=sum_over), partial(jnp.tensordot, axes=sum_over), x, weight
     )
 
 
 def test_the_gradient_of_an_f32_weight_is_not_rounded_to_bf16():
-    x, slopes = normal(500, 6, dtype="bfloat16"), normal(500, 3, dtype="bfloat16", seed=1)
+    x, cotangent = normal(500, 6, dtype="bfloat16"), normal(500, 3, dtype="bfloat16", seed=1)
     weight = normal(6, 3, seed=2)
 
     def loss(weight):
-        y = product(x, weight, 1)
+        y = dense(x, weight, 1)
         assert y.dtype == jnp.bfloat16
-        return (y * slopes).astype(jnp.float32).sum()
+        return (y * cotangent).astype(jnp.float32).sum()
 
     gradient = jax.jit(jax.grad(loss))(weight)
-    expected = np.asarray(x, np.float64).T @ np.asarray(slopes, np.float64)
+    expected = np.asarray(x, np.float64).T @ np.asarray(cotangent, np.float64)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
@@ -114,7 +114,7 @@ def test_norm():
         return x / jnp.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-3) * scale
 
     x = normal(2, 5, 16) * jnp.array([1e-2, 1, 30, 1e2, 3])[:, None]
-    assert_same_gradients(partial(normed, eps=1e-3), plain, x, normal(16, seed=1))
+    assert_same_gradients(partial(rms_norm, eps=1e-3), plain, x, normal(16, seed=1))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -123,7 +123,9 @@ def test_gate(activation, dtype, tolerance):
     function = ACTIVATIONS[activation]
     gate, up = normal(3, 8, dtype=dtype) * 3, normal(3, 8, dtype=dtype, seed=1)
     plain = lambda gate, up: function(gate) * up  # noqa: E731
-    assert_same_gradients(partial(gated, activation=function), plain, gate, up, tolerance=tolerance)
+    assert_same_gradients(
+        partial(gated_activation, activation=function), plain, gate, up, tolerance=tolerance
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -136,12 +138,12 @@ def test_a_gate_keeps_its_two_arguments_alone(activation):
         def loss(weights):
             x = jnp.ones((tokens, width))
             for w in weights:
-                x = x + gate_of(product(x, w[0], 1), product(x, w[1], 1)) @ w[2].T
+                x = x + gate_of(dense(x, w[0], 1), dense(x, w[1], 1)) @ w[2].T
             return x.sum()
 
         memory = jax.jit(jax.grad(loss)).lower(weights).compile().memory_analysis()
         return memory.temp_size_in_bytes / (4 * tokens * hidden * layers)
 
     function = ACTIVATIONS[activation]
-    ours = arrays(partial(gated, activation=function))
+    ours = arrays(partial(gated_activation, activation=function))
     assert ours + 0.9 < arrays(lambda gate, up: function(gate) * up)

@@ -37,7 +37,7 @@ def gradients(params):
 
     @partial(jax.jit, static_argnames="loss")
     def run(params, batch, packing, loss):
-        return grpo_gradients(MODEL, params, batch, packing, loss, TEMPERATURE, chunk_tokens=16)
+        return grpo_gradients(MODEL, params, batch, packing, loss, TEMPERATURE, logits_chunk=16)
 
     return lambda batch, loss, **packing: run(params, batch, packing_of(batch, **packing), loss)
 

@@ -97,7 +97,7 @@ def test_without_weight_there_is_none_and_the_program_is_that_of_grpo(policy, pa
     batch = random_batch(policy.model.config.vocab_size)
     t, loss = config.rollout.temperature, loss_config(config)
     chunk = config.model.head_chunk
-    plain = partial(grpo_gradients, policy.model, loss=loss, temperature=t, chunk_tokens=chunk)
+    plain = partial(grpo_gradients, policy.model, loss=loss, temperature=t, logits_chunk=chunk)
     args = params, batch, pack_batch(config, batch)
 
     def alone(params, batch, packing, frozen):

@@ -83,7 +83,7 @@ def test_a_prompt_over_the_budget_is_refused(policy):
 def test_the_loss_is_the_mean_negative_logprob_of_completion_tokens(policy, params):
     """By scoring each row alone, unpadded, prompt and completion in one piece."""
     batch = make_sft_batch(policy, DEMONSTRATIONS, PROMPT, COMPLETION)
-    gradients, metrics = jax.jit(partial(sft_gradients, policy.model, chunk_tokens=4))(
+    gradients, metrics = jax.jit(partial(sft_gradients, policy.model, logits_chunk=4))(
         params, batch
     )
 
@@ -115,7 +115,7 @@ def test_one_step_lowers_the_loss(policy, params):
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     state = create_state(params, optimizer, here)
     step = make_step(
-        partial(sft_gradients, policy.model, chunk_tokens=4),
+        partial(sft_gradients, policy.model, logits_chunk=4),
         optimizer,
         jax.tree.map(lambda x: x.sharding, state),
     )

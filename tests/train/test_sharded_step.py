@@ -32,7 +32,7 @@ def updates(batch, mesh_shape, epochs=2):
     optimizer, _ = make_optimizer(LEARNING_RATE, 0, 10, "none", 0.0, 1.0)
     with jax.set_mesh(mesh):
         shardings = state_shardings(MODEL, optimizer, mesh)
-        gradients = partial(grpo_gradients, MODEL, loss=LOSS, temperature=1.0, chunk_tokens=64)
+        gradients = partial(grpo_gradients, MODEL, loss=LOSS, temperature=1.0, logits_chunk=64)
         step = make_step(gradients, optimizer, shardings)
         state = create_state(create_params(MODEL, jax.random.key(0), mesh), optimizer, shardings)
         rows = mesh_shape[0] * mesh_shape[1]

@@ -11,7 +11,7 @@ from permix_jax.models.operations import einsum
 _MASKED = -1e30  # a score of what is not seen: finite, so that a query that sees nothing is too
 
 
-class TokenTree(NamedTuple):
+class PackedLayout(NamedTuple):
     """Rows of T tokens that each hold several prompts, every one followed by its completions.
 
     positions: int32 [B, T], a token's place in its text: completions all go on from their prompt.
@@ -28,11 +28,11 @@ class TokenTree(NamedTuple):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
-def attend_tree(
+def attend_packed(
     query: jax.Array,
     keys: jax.Array,
     values: jax.Array,
-    tree: TokenTree,
+    layout: PackedLayout,
     window: int,
     scale: float,
 ) -> jax.Array:
@@ -50,18 +50,18 @@ def attend_tree(
     Returns:
       [B, T, H, D] in the query's dtype; arbitrary where a token is padding.
     """
-    return _attend_tree(query, keys, values, tree, window, scale)[0]
+    return _attend_packed(query, keys, values, layout, window, scale)[0]
 
 
-def _attend_tree(query, keys, values, tree, window, scale):
+def _attend_packed(query, keys, values, layout, window, scale):
     """The output [B, T, H, D]; and what it was made of, as the backward pass takes it: blocks of
     queries, keys and values, and the weights' common denominator, log sum exp of the scores."""
-    queries = _query_blocks(query, keys.shape[1], tree)
-    key_blocks, value_blocks = _key_blocks(keys, tree), _key_blocks(values, tree)
+    queries = _query_blocks(query, keys.shape[1], layout)
+    key_blocks, value_blocks = _key_blocks(keys, layout), _key_blocks(values, layout)
 
     def read(state, index):
         maximum, total, out = state
-        scores = _scores(queries, _at(key_blocks, index), tree, index, window, scale)
+        scores = _scores(queries, _at(key_blocks, index), layout, index, window, scale)
         higher = jnp.maximum(maximum, scores.max(axis=-1))
         weights, rescale = jnp.exp(scores - higher[..., None]), jnp.exp(maximum - higher)
         part = einsum("bnkgqc,bnkcd->bnkgqd", weights.astype(query.dtype), _at(value_blocks, index))
@@ -70,79 +70,83 @@ def _attend_tree(query, keys, values, tree, window, scale):
 
     of_query = jnp.zeros(queries.shape[:-1], jnp.float32)
     start = of_query + _MASKED, of_query, jnp.zeros(queries.shape, jnp.float32)
-    maximum, total, out = _over_blocks(read, start, tree)
+    maximum, total, out = _over_blocks(read, start, layout)
     out = jnp.moveaxis(out / total[..., None], 4, 2).reshape(query.shape)
     return out.astype(query.dtype), (queries, key_blocks, value_blocks, maximum + jnp.log(total))
 
 
-def _forward(query, keys, values, tree, window, scale):
-    out, blocks = _attend_tree(query, keys, values, tree, window, scale)
-    return out, (tree, window, out, *blocks)
+def _forward(query, keys, values, layout, window, scale):
+    out, blocks = _attend_packed(query, keys, values, layout, window, scale)
+    return out, (layout, window, out, *blocks)
 
 
 def _backward(scale, kept, gradient):
-    tree, window, out, queries, key_blocks, value_blocks, normaliser = kept
+    layout, window, out, queries, key_blocks, value_blocks, normaliser = kept
     K, dtype = key_blocks.shape[2], queries.dtype
-    slopes = _query_blocks(gradient, K, tree)
-    # Of the softmax: the mean of a query's slopes, under its weights.
-    mean = _query_blocks(einsum("bthd,bthd->bth", gradient, out), K, tree)
+    cotangent = _query_blocks(gradient, K, layout)
+    # Of the softmax: the mean of a query's cotangent, under its weights.
+    mean = _query_blocks(einsum("bthd,bthd->bth", gradient, out), K, layout)
 
     def read(sums, index):
         key, value = _at(key_blocks, index), _at(value_blocks, index)
-        scores = _scores(queries, key, tree, index, window, scale)
+        scores = _scores(queries, key, layout, index, window, scale)
         weights = jnp.exp(scores - normaliser[..., None])
-        by_weight = einsum("bnkgqd,bnkcd->bnkgqc", slopes, value)
-        by_score = (weights * (by_weight - mean[..., None]) * scale).astype(dtype)
-        by_query = einsum("bnkgqc,bnkcd->bnkgqd", by_score, key)
-        by_key = einsum("bnkgqc,bnkgqd->bnkcd", by_score, queries)
-        by_value = einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(dtype), slopes)
-        return sums[0] + by_query, _add(sums[1], index, by_key), _add(sums[2], index, by_value)
+        grad_weights = einsum("bnkgqd,bnkcd->bnkgqc", cotangent, value)
+        grad_scores = (weights * (grad_weights - mean[..., None]) * scale).astype(dtype)
+        grad_query = einsum("bnkgqc,bnkcd->bnkgqd", grad_scores, key)
+        grad_key = einsum("bnkgqc,bnkgqd->bnkcd", grad_scores, queries)
+        grad_value = einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(dtype), cotangent)
+        return (
+            sums[0] + grad_query,
+            _add(sums[1], index, grad_key),
+            _add(sums[2], index, grad_value),
+        )
 
     zeros = lambda x: jnp.zeros(x.shape, jnp.float32)  # noqa: E731
     start = zeros(queries), zeros(key_blocks), zeros(value_blocks)
-    by_query, by_keys, by_values = _over_blocks(read, start, tree)
-    by_query = jnp.moveaxis(by_query, 4, 2).reshape(gradient.shape).astype(dtype)
+    grad_query, grad_key, grad_value = _over_blocks(read, start, layout)
+    grad_query = jnp.moveaxis(grad_query, 4, 2).reshape(gradient.shape).astype(dtype)
     (B, T, _, D) = gradient.shape
     whole = lambda x: jnp.swapaxes(x, 1, 2).reshape(B, K, T, D).astype(dtype)  # noqa: E731
-    return by_query, whole(by_keys), whole(by_values), None, None
+    return grad_query, whole(grad_key), whole(grad_value), None, None
 
 
-attend_tree.defvjp(_forward, _backward)
+attend_packed.defvjp(_forward, _backward)
 
 
-def _over_blocks(read, start, tree: TokenTree):
+def _over_blocks(read, start, layout: PackedLayout):
     """`read(state, index)` from `start`, over the blocks [B, n] that queries read, up to the end of
     the longest list."""
 
     def step(state, index):
         return jax.lax.cond((index >= 0).any(), read, lambda state, _: state, state, index), None
 
-    return jax.lax.scan(step, start, jnp.moveaxis(tree.blocks, -1, 0))[0]
+    return jax.lax.scan(step, start, jnp.moveaxis(layout.blocks, -1, 0))[0]
 
 
-def _scores(queries, keys, tree: TokenTree, index, window: int, scale: float) -> jax.Array:
+def _scores(queries, keys, layout: PackedLayout, index, window: int, scale: float) -> jax.Array:
     """Scores f32 [B, n, K, G, q, c] of each block of queries with its block of keys."""
     in_blocks = lambda x: x.reshape(*index.shape, -1)  # noqa: E731
     own = lambda x: in_blocks(x)[..., :, None]  # noqa: E731
     read = lambda x: _at(in_blocks(x), index)[..., None, :]  # noqa: E731
-    distance = own(tree.positions) - read(tree.positions)
-    sequence = read(tree.sequence)
-    seen = (sequence == own(tree.sequence)) | (sequence == own(tree.prompt))
+    distance = own(layout.positions) - read(layout.positions)
+    sequence = read(layout.sequence)
+    seen = (sequence == own(layout.sequence)) | (sequence == own(layout.prompt))
     seen &= (distance >= 0) & (index >= 0)[..., None, None]
     seen &= (window == 0) | (distance < window)
     scores = einsum("bnkgqd,bnkcd->bnkgqc", queries, keys) * scale
     return jnp.where(seen[:, :, None, None], scores, _MASKED)
 
 
-def _query_blocks(x: jax.Array, K: int, tree: TokenTree) -> jax.Array:
+def _query_blocks(x: jax.Array, K: int, layout: PackedLayout) -> jax.Array:
     """[B, T, H, ...] as [B, n, K, G, q, ...]."""
-    (B, _, H, *rest), n = x.shape, tree.blocks.shape[1]
+    (B, _, H, *rest), n = x.shape, layout.blocks.shape[1]
     return jnp.moveaxis(x.reshape(B, n, -1, K, H // K, *rest), 2, 4)
 
 
-def _key_blocks(x: jax.Array, tree: TokenTree) -> jax.Array:
+def _key_blocks(x: jax.Array, layout: PackedLayout) -> jax.Array:
     """[B, K, T, D] as [B, n, K, c, D]."""
-    (B, K, _, D), n = x.shape, tree.blocks.shape[1]
+    (B, K, _, D), n = x.shape, layout.blocks.shape[1]
     return jnp.swapaxes(x.reshape(B, K, n, -1, D), 1, 2)
 
 
