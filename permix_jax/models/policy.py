@@ -1,7 +1,11 @@
-"""A policy: a decoder with the tokenizer that goes with it. Parameters travel beside it."""
+"""A policy: a decoder with the tokenizer that goes with it; and its parameters, still to be read or
+in memory."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from permix_jax.models.transformer import Decoder
@@ -21,3 +25,28 @@ class Policy(NamedTuple):
             for row, keep in zip(tokens, mask, strict=True)
         ]
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+class LoadedPolicy(NamedTuple):
+    """A policy with its parameters, which lie on `mesh`."""
+
+    policy: Policy
+    params: dict
+    mesh: Mesh
+
+
+@dataclass(frozen=True)
+class StoredPolicy:
+    """A policy whose parameters are not in memory: what they cost is paid by whoever needs them.
+
+    name: what people call it, such as "step 50".
+    load_params: reads, or makes, the parameters, on `mesh`.
+    """
+
+    name: str
+    policy: Policy
+    mesh: Mesh
+    load_params: Callable[[], dict]
+
+    def load(self) -> LoadedPolicy:
+        return LoadedPolicy(self.policy, self.load_params(), self.mesh)
