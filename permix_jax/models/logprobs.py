@@ -7,7 +7,7 @@ over the completions in chunks (`lm_head.py`).
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import head_logprobs
+from permix_jax.models.lm_head import CHUNK_TOKENS, head_logprobs
 from permix_jax.models.operations import states_at
 from permix_jax.models.transformer import Decoder
 from permix_jax.models.tree_attention import TokenTree
@@ -20,8 +20,8 @@ def completion_logprobs(
     prompt_mask: jax.Array,
     completion_tokens: jax.Array,
     completion_mask: jax.Array,
-    temperature: float,
-    chunk_tokens: int,
+    temperature: float = 1.0,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> jax.Array:
     """Scores completions after right-padded prompts, for arrays as `completion_states` takes them.
 
