@@ -127,7 +127,7 @@ def _evaluate(subject: Subject) -> str:
             if config.eval.judge_free_candidates:
                 require_reference(config, mesh)
             require_shared(folder, "the evaluation's folder")
-            agenda = Agenda(phases_of_evaluations(config, run.task, [folder], [folder]))
+            agenda = Agenda(phases_of_evaluations(run, [folder], [folder]))
             with run.stop, following(agenda):
                 asked = replace(run.at(subject.step), name=subject.name)
                 evaluate_policy(run, asked, subject.of, folder)

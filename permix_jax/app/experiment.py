@@ -83,17 +83,35 @@ def run(
 
 def train_and_evaluate(run: Run) -> None:
     """The phases of a run; each is skipped, or gone on with, where its result is there already."""
-    config, last = run.config, run.config.train.steps
-
-    def after_step(params: dict, step: int) -> None:
-        if config.eval.every and step % config.eval.every == 0 and step < last:
-            _evaluate(run, step, replace(run.at(step), load_params=lambda: params))
-
     # ---- base policy: SFT, once ----------------------------------------------------------------
-    if config.sft.steps:
-        prepare_base(run)
+    prepare_base(run)
 
     # ---- GRPO on persona-mixed rollouts, or a baseline in its place ----------------------------
+    _train(run)
+
+    # ---- both policies under personas that RL never saw ----------------------------------------
+    trained = replace(run.at(run.config.train.steps), name="the trained policy")
+    before = _evaluate(run, 0, run.base)
+    after = _evaluate(run, run.config.train.steps, trained)
+
+    # ---- how much of the personas is in their responses, by the base's likelihoods -------------
+    measure_likelihoods(run, [before, after])
+
+    # ---- how far the policy has moved from its base ----------------------------------------------
+    kl_path = after / "kl.json"
+    if run.config.eval.kl_responses and not on_main(kl_path.exists):
+        settings = kl_settings(run.config, run.task)
+        measure_kl(run.task, trained, run.base, settings, kl_path, run.stop.check)
+
+
+def _train(run: Run) -> None:
+    """Trains as `train.method` says, and evaluates the policy every `eval.every` steps."""
+    config = run.config
+
+    def after_step(params: dict, step: int) -> None:
+        if config.eval.every and step % config.eval.every == 0 and step < config.train.steps:
+            _evaluate(run, step, replace(run.at(step), load_params=lambda: params))
+
     if config.train.method == "grpo":
         train_grpo(run, after_step)
     elif config.train.method == "sft":
@@ -101,21 +119,9 @@ def train_and_evaluate(run: Run) -> None:
     else:
         train_distill(run, *_open_teacher(run), after_step)
 
-    # ---- both policies under personas that RL never saw ----------------------------------------
-    before = _evaluate(run, 0, run.base)
-    after = _evaluate(run, last, replace(run.at(last), name="the trained policy"))
-
-    # ---- how much of the personas is in their responses, by the base's likelihoods -------------
-    measure_likelihoods(run, [before, after])
-
-    # ---- how far the policy has moved from its base ----------------------------------------------
-    kl_path = after / "kl.json"
-    if config.eval.kl_responses and not on_main(kl_path.exists):
-        settings = kl_settings(config, run.task)
-        measure_kl(run.task, run.at(last), run.base, settings, kl_path, run.stop.check)
-
 
 def _evaluate(run: Run, step: int, policy: StoredPolicy) -> Path:
+    """Evaluates the policy of a step into its folder, which is returned."""
     folder = run.workdir / "eval" / str(step)
     evaluate_policy(run, policy, run_identity(run.workdir, step, folder), folder)
     return folder

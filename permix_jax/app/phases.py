@@ -29,15 +29,16 @@ def phases_of_run(run: Run) -> list[Phase]:
     return [
         Phase(SFT, config.sft.steps - newest_saved_step(run.base_folder), "steps of SFT", "sft"),
         Phase(TRAINING, steps, f"steps of {t.method} with {responses} responses each", "training"),
-        *phases_of_evaluations(config, task, folders, [folders[0], folders[-1]]),
+        *phases_of_evaluations(run, folders, [folders[0], folders[-1]]),
         Phase(KL, kl, "responses for the KL", RESPONSES),
     ]
 
 
 def phases_of_evaluations(
-    config: ConfigDict, task: Task, folders: Sequence[Path], measured: Sequence[Path]
+    run: Run, folders: Sequence[Path], measured: Sequence[Path]
 ) -> list[Phase]:
     """Of evaluations into `folders`, some of which are `measured` without a judge as well."""
+    config, task = run.config, run.task
     personas = asked_personas(config, task)
     open_ = [folder for folder in folders if not (folder / "stability.json").exists()]
     each = answers_asked(task, personas, eval_settings(config))

@@ -58,10 +58,12 @@ def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> 
 def prepare_base(run: Run) -> None:
     """Trains the base policy into `run.base_folder`, unless it is there, or goes on with it.
 
-    SFT trains all weights, in `model.param_dtype`, whether or not GRPO will train adapters. The
-    folder gets `checkpoints/`, `metrics.jsonl` and `tensorboard/` of the SFT. Of several runs one
-    trains it, and the others wait.
+    Without steps of SFT there is nothing to do. SFT trains all weights, in `model.param_dtype`,
+    whether or not GRPO will train adapters. The folder gets `checkpoints/`, `metrics.jsonl` and
+    `tensorboard/` of the SFT. Of several runs one trains it, and the others wait.
     """
+    if run.config.sft.steps == 0:
+        return
     with locked(run.base_folder.with_suffix(".lock"), run.stop.check):
         if not _finished(run):
             _train_base(run)

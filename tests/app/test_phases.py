@@ -74,5 +74,5 @@ def test_what_is_done_is_not_counted(task, tmp_path):
         "kl": 0,
     }
     folder = run / "eval/0"
-    alone = phases_of_evaluations(config(**fields), task, [folder], [folder])
+    alone = phases_of_evaluations(run_of(config(**fields), task, *[None] * 3), [folder], [folder])
     assert left(alone) == {"evaluation": 0, "likelihoods": 0}
