@@ -1,5 +1,4 @@
-"""A policy: a decoder with the tokenizer that goes with it; and its parameters, still to be read or
-in memory."""
+"""A policy: a decoder with its tokenizer; and the same with its parameters, stored or loaded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,10 +36,10 @@ class LoadedPolicy(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredPolicy:
-    """A policy whose parameters are not in memory: what they cost is paid by whoever needs them.
+    """A policy, and what loads its parameters. Nothing is read before they are asked for.
 
     name: what people call it, such as "step 50".
-    load_params: reads, or makes, the parameters, on `mesh`.
+    load_params: reads the parameters, or makes them, and puts them onto `mesh`.
     """
 
     name: str
