@@ -99,7 +99,7 @@ def _seconds(
     try:
         # A new function, as the compiled one does not know of the other draw.
         run = jax.jit(lambda params, tokens, keys: sampler.sample.__wrapped__(
-            model, params, tokens, jnp.ones((U, P), bool), keys, sampling, (END,)))  # fmt: skip
+            model, params, (tokens, jnp.ones((U, P), bool)), keys, sampling, (END,)))  # fmt: skip
         found = run(params, tokens, keys)
         if ends:
             assert found.mask.sum(axis=1).tolist() == list(ends)

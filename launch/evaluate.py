@@ -25,8 +25,9 @@ _OUT = flags.DEFINE_string("out", None, "DIR: of the results; default: eval/<ste
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.app.evaluations import config_of_model, evaluate_model, evaluate_run
+    from permix_jax.app.evaluations import evaluate_model, evaluate_run
     from permix_jax.app.next_steps import after_evaluation
+    from permix_jax.app.policies import config_of_model
 
     out = Path(_OUT.value) if _OUT.value else None
     asked = config_of_model(config, _MODEL.value) if _MODEL.value else config

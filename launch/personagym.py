@@ -25,8 +25,8 @@ _OUT = flags.DEFINE_string("out", None, "DIR: of answers and scores; must be nam
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.app.evaluations import config_of_model
     from permix_jax.app.personagym_run import personagym_of_model, personagym_of_run
+    from permix_jax.app.policies import config_of_model
 
     asked = config_of_model(config, _MODEL.value) if _MODEL.value else config
     require_read([asked.to_dict()], changed_fields(), "personagym")

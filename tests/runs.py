@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.train.checkpoints import Checkpoints
 from permix_jax.train.log import MetricsLog, without_clocks
+from permix_jax.train.run import Run
 
 ROOT = Path(__file__).parent.parent
 FULL = Path("/dev/full")
@@ -28,6 +30,12 @@ def load_config(file: str, preset: str, **fields):
     for name, value in fields.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
     return config
+
+
+def run_of(config, task, policy, params, mesh, workdir=Path("unused"), verifier=None) -> Run:
+    """A run of values that are there already; without SFT its base is `policy` with `params`."""
+    initial = StoredPolicy("initial", policy, mesh, lambda: params)
+    return Run(config, workdir, task, policy, initial, workdir / "base", verifier)
 
 
 def train(*args: str, cwd: Path, env: dict[str, str] | None = None, program: str = ""):

@@ -34,7 +34,7 @@ def rollout(shape):
     mask = np.arange(6) < rng.integers(1, 7, (8, 1))
     with jax.set_mesh(mesh):
         keys = jax.random.split(jax.random.key(1), 16)
-        arrays = shard_rows((prompts, mask, keys), mesh)
+        arrays = shard_rows(((prompts, mask), keys), mesh)
         params = jax.device_put(fresh_params(), param_shardings(MODEL, mesh))
         static = {"sampling": SAMPLING, "end_tokens": END_TOKENS}
         compiled = sample.lower(MODEL, params, *arrays, **static).compile()

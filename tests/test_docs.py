@@ -10,7 +10,7 @@ import pytest
 from commands import parsed
 from runs import ROOT, load_config
 
-from permix_jax.app.evaluations import config_of_model
+from permix_jax.app.policies import config_of_model
 from permix_jax.app.validation import require_valid
 from permix_jax.core.field_rules import require_read
 from permix_jax.core.fields import flat_fields

@@ -10,19 +10,19 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from runs import load_config
+from runs import load_config, run_of
 
 from permix_jax.app.build import build_task, drop_overlong, eval_settings, kl_settings
 from permix_jax.app.policies import build_policy
 from permix_jax.app.validation import require_valid
 from permix_jax.core.sharding import make_mesh, row_shards
-from permix_jax.core.stop import StopRequest
 from permix_jax.evaluation import divergence, likelihood
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.judge_free import JudgeFreeSettings, measure_without_judge
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.models.params import create_params
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.personagym import answering, model_judge
 from permix_jax.personagym.benchmark import Question
 from permix_jax.personagym.judge_prompts import Prompt
@@ -67,8 +67,9 @@ def require_whole_rows(*arrays):
     assert all(len(x) % row_shards() == 0 for x in arrays)
 
 
-def sampled(model, params, tokens, mask, keys, sampling, end_tokens) -> Completions:
+def sampled(model, params, prompts, keys, sampling, end_tokens) -> Completions:
     """Two tokens that tell prompt and key, and the end."""
+    tokens, mask = prompts
     require_whole_rows(tokens, mask, keys)
     rows, T = len(keys), sampling.max_new_tokens
     seen = np.asarray(tokens).sum(axis=1).repeat(rows // len(tokens))
@@ -117,10 +118,6 @@ def same_on_both(seen, name, mesh, found):
         assert found == seen[name]
 
 
-def no_stop():
-    pass
-
-
 # ---- evaluation ---------------------------------------------------------------------------------
 
 
@@ -128,9 +125,8 @@ def test_evaluation_and_its_likelihoods(world, seen, tmp_path):
     config, task, policy, params, mesh = world
     settings, personas = eval_settings(config), PERSONAS[1:4:2]
     with Verifier(task.grade, workers=0) as verifier:
-        evaluate(
-            task, policy, lambda: params, mesh, verifier, settings, {}, tmp_path, "it", no_stop
-        )
+        asked = StoredPolicy("it", policy, mesh, lambda: params)
+        evaluate(task, asked, verifier, settings, {}, tmp_path)
     reference = Reference("it", policy, lambda: params, mesh, settings.batch_size, 64)
     measure_without_judge(reference, personas, JudgeFreeSettings(0, 2, 2, 3), [tmp_path])
     rows = (tmp_path / "completions.jsonl").read_text()
@@ -144,8 +140,8 @@ def test_the_kl_to_the_base(world, seen, tmp_path, responses):
     config, task, policy, params, mesh = world
     with config.unlocked():
         settings = kl_settings(config, task)._replace(responses=responses)
-    pair, path = (policy, lambda: params), tmp_path / "kl.json"
-    measure_kl(task, *pair, *pair, mesh, settings, path, no_stop)
+    asked, path = StoredPolicy("it", policy, mesh, lambda: params), tmp_path / "kl.json"
+    measure_kl(task, asked, asked, settings, path, lambda: None)
     found = json.loads(path.read_text())
     assert {entry["n"] for entry in found["by_task"].values()} == {max(1, responses // 2)}
     same_on_both(seen, f"kl {responses}", mesh, found)
@@ -159,13 +155,14 @@ def test_personagym_and_a_model_that_judges(world, seen, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "as_persona", lambda name: known)  # in words of the world
         for _ in range(2):
-            answering.answer(questions, policy, lambda: params, mesh, settings, {}, tmp_path, "it")
+            asked = StoredPolicy("it", policy, mesh, lambda: params)
+            answering.answer(questions, asked, settings, {}, tmp_path)
             answers = (tmp_path / answering.FILE).read_text()
             assert len(answers.splitlines()) == 10
             # As after a kill: rows of a batch that is not whole are made again.
             (tmp_path / answering.FILE).write_text("".join(answers.splitlines(True)[:9]))
     judge = ModelJudge("m", "folder", max_tokens=4, batch_size=3)
-    (local,) = model_judge.with_models([judge], lambda _: (policy, params, mesh))
+    (local,) = model_judge.with_models([judge], lambda _: asked.load())
     replies = local.reply([Prompt("", f"what is 1{i} plus 3 ?") for i in range(3)])
     same_on_both(seen, "personagym", mesh, (answers, replies))
 
@@ -193,48 +190,50 @@ def only_looking(programs):
 
 
 @pytest.fixture
-def phase(world, tmp_path):
-    config, task, policy, params, mesh = world
-    with Verifier(task.grade, workers=0) as verifier, StopRequest() as stop:
-        yield task, policy, lambda: params, mesh, verifier, tmp_path, stop
+def start(world, tmp_path):
+    """A run of a config, without SFT."""
+    _, task, policy, params, mesh = world
+    with Verifier(task.grade, workers=0) as verifier:
+        yield lambda file, **fields: run_of(
+            odd(file, mesh__data=mesh.size, sft__steps=0, **fields),
+            task,
+            policy,
+            params,
+            mesh,
+            tmp_path,
+            verifier,
+        )
 
 
-def test_grpo_with_rehearsal(world, phase, seen, monkeypatch):
+def test_grpo_with_rehearsal(world, start, seen, monkeypatch):
     build, given = only_looking(grpo.grpo_programs)
     monkeypatch.setattr(grpo, "grpo_programs", build)
-    config = odd(mesh__data=world[-1].size, rehearsal__weight=0.5)
-    grpo.train_grpo(config, *phase, lambda *_: None)
+    grpo.train_grpo(start("permix.py", rehearsal__weight=0.5), lambda *_: None)
     ((batch, *_, rehearsed),) = given
     assert batch.completion_mask.shape[0] == 24
     rollouts_of_both = np.asarray(batch.completion_tokens).tolist(), rows_that_count(rehearsed, 3)
     same_on_both(seen, "grpo", world[-1], rollouts_of_both)
 
 
-def test_supervised_fine_tuning(world, phase, seen, monkeypatch):
+def test_supervised_fine_tuning(world, start, seen, monkeypatch):
     build, given = only_looking(supervised.supervised_programs)
     monkeypatch.setattr(supervised, "supervised_programs", build)
-    config = odd("sft.py", mesh__data=world[-1].size, train__problems_per_step=3)
-    task, policy, load_base, mesh, _, workdir, stop = phase
-    supervised.train_sft(config, task, policy, load_base, mesh, workdir, stop, lambda *_: None)
-    same_on_both(seen, "sft", mesh, rows_that_count(given[0][0], 3 * 3))
+    supervised.train_sft(start("sft.py", train__problems_per_step=3), lambda *_: None)
+    same_on_both(seen, "sft", world[-1], rows_that_count(given[0][0], 3 * 3))
 
 
-def test_distillation(world, phase, seen, monkeypatch):
+def test_distillation(world, start, seen, monkeypatch):
     build, given = only_looking(supervised.supervised_programs)
     monkeypatch.setattr(supervised, "supervised_programs", build)
-    task, policy, load_base, *others = phase
-    task = replace(task, grade=lambda text, problem: float(len(text) % 2))
-    with Verifier(task.grade, workers=0) as others[1]:
-        config = odd("distill.py", mesh__data=world[-1].size)
-        teacher = policy, load_base
-        supervised.train_distill(
-            config, task, policy, load_base, *teacher, *others, lambda *_: None
-        )
+    run = start("distill.py")
+    task = replace(run.task, grade=lambda text, problem: float(len(text) % 2))
+    with Verifier(task.grade, workers=0) as verifier:
+        run = replace(run, verifier=verifier)
+        supervised.train_distill(run, run.base, task, lambda *_: None)
     same_on_both(seen, "distill", world[-1], rows_that_count(given[0][0], None))
 
 
 def test_the_base(world, seen, tmp_path, monkeypatch):
-    config, task, policy, _, mesh = world
     batches = []
 
     def step(state, batch):
@@ -243,11 +242,9 @@ def test_the_base(world, seen, tmp_path, monkeypatch):
         return state, dict(NOTHING)
 
     monkeypatch.setattr(base, "make_step", lambda *_: step)
-    initial = lambda model: create_params(model, jax.random.key(0), mesh)  # noqa: E731
-    with StopRequest() as stop:
-        base.prepare_base(config, task, policy, initial, mesh, tmp_path / "base", stop)
+    base.prepare_base(run_of(*world, tmp_path))
     assert len(batches) == 2
-    same_on_both(seen, "base", mesh, [rows_that_count(batch, 5) for batch in batches])
+    same_on_both(seen, "base", world[-1], [rows_that_count(batch, 5) for batch in batches])
 
 
 def rows_that_count(batch, number: int | None) -> list:

@@ -22,15 +22,15 @@ from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.sharding import make_mesh
-from permix_jax.core.stop import StopRequest
 from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.models.transformer import Decoder
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout import sampler
 from permix_jax.train.grpo import train_grpo
 from permix_jax.train.rollouts import RolloutWorker
+from permix_jax.train.run import Run
 
 ROOT = Path(__file__).parents[2]
 STEPS = 100  # more than will be asked for
@@ -47,6 +47,9 @@ def main() -> None:
     lengths: list[int] = []
     RolloutWorker.sample = in_phases(RolloutWorker.sample, session, lengths)
 
+    def load_params() -> dict:
+        return create_params(model, key(config.seed, "model"), mesh)
+
     def wait() -> None:
         if not session.wait():
             raise SystemExit
@@ -60,20 +63,18 @@ def main() -> None:
         settings=f"{config.train.micro_batch_tokens} tokens a micro-batch",
     )
     wait()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        jax.set_mesh(mesh),
-        Verifier(grade, workers=0) as verifier,
-        StopRequest() as stop,
-    ):
-        base = lambda: create_params(model, key(config.seed, "model"), mesh)  # noqa: E731
-        train_grpo(config, task, policy, base, mesh, verifier, Path(folder), stop, after_step)
+    with tempfile.TemporaryDirectory() as folder, jax.set_mesh(mesh):
+        base, workdir = StoredPolicy("base", policy, mesh, load_params), Path(folder)
+        run = Run(config, workdir, task, policy, base, workdir, Verifier(grade, workers=0))
+        with run.verifier, run.stop:
+            train_grpo(run, after_step)
 
 
 def make_config(work: dict):
     """The config of a run that does the work."""
     c = runpy.run_path(str(ROOT / "configs/permix.py"))["get_config"]().unlock()
     c.task.name = "problems"
+    c.sft.steps = 0
     c.model.head_chunk = 512
     c.train.steps = c.train.checkpoint_every = c.train.log_completions_every = STEPS
     c.train.problems_per_step = len(work["prompts"])

@@ -1,11 +1,15 @@
-"""What a config means, put together: task, verifier, the settings of its evaluation."""
+"""What a config means, put together: a run, its task and verifier, the settings of its parts."""
 
 import dataclasses
 from functools import partial
 from pathlib import Path
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.app.policies import build_policy
+from permix_jax.app.validation import require_model_fits
+from permix_jax.app.workdir import cache_folder
 from permix_jax.core.field_rules import fixed_fields
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Task
@@ -21,7 +25,34 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.tasks.problem_task import DataSettings, problem_task
+from permix_jax.train.base import base_folder
+from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.programs import rollout_sampling
+from permix_jax.train.run import Run
+
+
+def build_run(
+    config: ConfigDict,
+    workdir: Path,
+    mesh: Mesh,
+    base: Path | None = None,
+    method: Method = PERMIX,
+    testing_only: bool = False,
+) -> Run:
+    """The run of a config. No weights are read; grading processes start, so enter its verifier.
+
+    Args:
+      base: folder of the base policy; None: its place in the cache.
+      testing_only: as for `build_task`.
+    """
+    cache = cache_folder()
+    task = build_task(config, cache, testing_only)
+    policy, initial = build_policy(config, cache, mesh)
+    require_model_fits(policy.model.config, config)
+    task = drop_overlong(config, task, policy)
+    base = base or base_folder(config, task, policy, cache)
+    verifier = build_verifier(config, task)
+    return Run(config, workdir, task, policy, initial, base, verifier, method=method)
 
 
 def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> Task:

@@ -6,23 +6,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
 from markupsafe import Markup, escape
 
-from permix_jax.app.policies import load_trained_params, policy_and_base
-from permix_jax.app.workdir import cache_folder, use_compilation_cache
+from permix_jax.app.policies import policy_and_base
+from permix_jax.app.workdir import use_compilation_cache
 from permix_jax.core.json_lines import require_encodable
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.results import read_json
-from permix_jax.models.params import without_lora
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import LoadedPolicy, Policy
 from permix_jax.personas.prompts import render, render_text
 from permix_jax.rollout.generate import Answer, answers_of, generate
 from permix_jax.rollout.padding import power_of_two
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.checkpoints import newest_step
+from permix_jax.train.run import checkpoint
 
 _SHORTEST = 64  # prompts are padded to this or a higher power of two: few compiled programs
 
@@ -52,13 +51,11 @@ class Chat:
     """Both policies of a run, in memory.
 
     placement: where a persona given as text stands, as in `Persona`.
-    base, trained: each a policy and its parameters.
     """
 
     placement: str
-    base: tuple[Policy, dict]
-    trained: tuple[Policy, dict]
-    mesh: Mesh
+    base: LoadedPolicy
+    trained: LoadedPolicy
 
     def ask(
         self,
@@ -87,17 +84,16 @@ class Chat:
         """
         if isinstance(persona, str):
             persona = Persona("chat", "chat", persona, "chat", "heldout", self.placement)
-        prompt = _prompt(self.base[0], persona, message, max_new_tokens)
+        prompt = _prompt(self.base.policy, persona, message, max_new_tokens)
         longest = max(_SHORTEST, power_of_two(len(prompt)))
         sampling = Sampling(max_new_tokens, temperature)
 
-        def answer(policy: Policy, params: dict) -> Answer:
-            drawn = key(seed, "chat")
-            (batch,) = generate(policy, params, [prompt], 1, sampling, drawn, 1, longest, self.mesh)
-            return answers_of(policy, batch)[0][0]
+        def answer(asked: LoadedPolicy) -> Answer:
+            (batch,) = generate(asked, [prompt], sampling, key(seed, "chat"), 1, longest)
+            return answers_of(asked.policy, batch)[0][0]
 
-        with jax.set_mesh(self.mesh):
-            return Answers(answer(*self.base), answer(*self.trained))
+        with jax.set_mesh(self.base.mesh):
+            return Answers(answer(self.base), answer(self.trained))
 
 
 def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> Chat:
@@ -117,11 +113,11 @@ def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> 
     use_compilation_cache()
     mesh = make_mesh(1, 1, tensor)
     with jax.set_mesh(mesh):
-        policy, load_base = policy_and_base(record, cache_folder(), mesh)
-        base = load_base()
-        trained = load_trained_params(policy, lambda: base, workdir, step, mesh)
-    before = policy._replace(model=without_lora(policy.model))
-    return Chat(record["config"]["personas"]["placement"], (before, base), (policy, trained), mesh)
+        policy, stored = policy_and_base(record, mesh)
+        base = stored.load()
+        in_memory = replace(stored, load_params=lambda: base.params)
+        trained = checkpoint(policy, in_memory, workdir, step).load()
+    return Chat(record["config"]["personas"]["placement"], base, trained)
 
 
 def _prompt(

@@ -1,21 +1,20 @@
 """The main job, from a config to a report: base policy, GRPO, evaluation of both."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.app.build import build_task, build_verifier, drop_overlong, kl_settings
+from permix_jax.app.build import build_run, drop_overlong, kl_settings
 from permix_jax.app.compilation import compiled_programs
-from permix_jax.app.evaluations import Evaluator, base_name, run_identity
-from permix_jax.app.later_parts import open_teacher, require_later_parts
+from permix_jax.app.evaluations import evaluate_policy, measure_likelihoods, require_reference
 from permix_jax.app.next_steps import after_training
 from permix_jax.app.phases import phases_of_run
-from permix_jax.app.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.app.policies import policy_of_run, run_identity
 from permix_jax.app.validation import require_model_fits, require_valid, rounding_warning
 from permix_jax.app.workdir import cache_folder, claim_workdir
 from permix_jax.core.distributed import on_main, require_shared
@@ -23,19 +22,18 @@ from permix_jax.core.field_rules import require_read
 from permix_jax.core.files import write_json
 from permix_jax.core.problem import Task
 from permix_jax.core.progress import Agenda, following
+from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import make_mesh
-from permix_jax.core.stop import StopRequest
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.results import read_evaluations
-from permix_jax.models.params import without_lora
-from permix_jax.models.policy import Policy
-from permix_jax.models.transformer import Decoder
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.report.overview import summary_table
 from permix_jax.report.run_page import write_run_report
-from permix_jax.rewards.verifier import Verifier
-from permix_jax.train.base import base_folder, prepare_base
+from permix_jax.train.base import prepare_base
 from permix_jax.train.grpo import train_grpo
 from permix_jax.train.method import PERMIX, Method, describe, require_used
+from permix_jax.train.rehearsal import build_rehearsal
+from permix_jax.train.run import Run
 from permix_jax.train.supervised import train_distill, train_sft
 
 _LOG = logging.getLogger(__name__)
@@ -70,31 +68,104 @@ def run(
     if warning := rounding_warning(config):
         _LOG.warning(warning)
     require_used(method, config)
-    cache = cache_folder()
     mesh = make_mesh(**config.mesh)
 
     with compiled_programs() as count, jax.set_mesh(mesh):
-        # ---- problems, personas, and a policy to start from --------------------------------------
-        task = build_task(config, cache)
-        policy, initial_params = build_policy(config, cache, mesh)
-        require_model_fits(policy.model.config, config)
-        task = drop_overlong(config, task, policy)
-        require_later_parts(config, task, policy, mesh)
-        base = base_folder(config, task, policy, cache)
-        require_shared(workdir, "--workdir")
-        require_shared(cache, "PERMIX_CACHE")
-        claim = partial(claim_workdir, workdir, config, name, preset, base, changed)
-        on_main(partial(claim, describe(method)))
-        devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-        _LOG.info("%s; everything is written to %s; the first steps compile", devices, workdir)
-
-        agenda = Agenda(phases_of_run(config, task, workdir, base))
-        with StopRequest() as stop, build_verifier(config, task) as verifier, following(agenda):
-            train_and_evaluate(
-                config, task, policy, initial_params, mesh, base, verifier, workdir, stop, method
-            )
+        this = build_run(config, workdir, mesh, method=method)
+        with this.verifier:
+            _require_later_parts(this)
+            _claim(this, name, preset, changed)
+            with this.stop, following(Agenda(phases_of_run(this))):
+                train_and_evaluate(this)
 
     return on_main(partial(_report, workdir, count, arguments))
+
+
+def train_and_evaluate(run: Run) -> None:
+    """The phases of a run; each is skipped, or gone on with, where its result is there already."""
+    # ---- base policy: SFT, once ----------------------------------------------------------------
+    prepare_base(run)
+
+    # ---- GRPO on persona-mixed rollouts, or a baseline in its place ----------------------------
+    _train(run)
+
+    # ---- both policies under personas that RL never saw ----------------------------------------
+    trained = replace(run.at(run.config.train.steps), name="the trained policy")
+    before = _evaluate(run, 0, run.base)
+    after = _evaluate(run, run.config.train.steps, trained)
+
+    # ---- how much of the personas is in their responses, by the base's likelihoods -------------
+    measure_likelihoods(run, [before, after])
+
+    # ---- how far the policy has moved from its base ----------------------------------------------
+    kl_path = after / "kl.json"
+    if run.config.eval.kl_responses and not on_main(kl_path.exists):
+        settings = kl_settings(run.config, run.task)
+        measure_kl(run.task, trained, run.base, settings, kl_path, run.stop.check)
+
+
+def _train(run: Run) -> None:
+    """Trains as `train.method` says, and evaluates the policy every `eval.every` steps."""
+    config = run.config
+
+    def after_step(params: dict, step: int) -> None:
+        if config.eval.every and step % config.eval.every == 0 and step < config.train.steps:
+            _evaluate(run, step, replace(run.at(step), load_params=lambda: params))
+
+    if config.train.method == "grpo":
+        train_grpo(run, after_step)
+    elif config.train.method == "sft":
+        train_sft(run, after_step)
+    else:
+        train_distill(run, *_open_teacher(run), after_step)
+
+
+def _evaluate(run: Run, step: int, policy: StoredPolicy) -> Path:
+    """Evaluates the policy of a step into its folder, which is returned."""
+    folder = run.workdir / "eval" / str(step)
+    evaluate_policy(run, policy, run_identity(run.workdir, step, folder), folder)
+    return folder
+
+
+def _require_later_parts(run: Run) -> None:
+    """Raises ValueError or FileNotFoundError, in one line, for what the config names and cannot be
+    used: demonstrations, the teacher, prompts of rehearsal, the reference of an evaluation. A
+    mistake is found before it costs any training.
+
+    Reads no weights.
+    """
+    config, task = run.config, run.task
+    if config.sft.steps or config.train.method == "sft":
+        task.demonstrate(generator(config.seed, "later_parts"), task.train)
+    if config.train.method == "distill":
+        _open_teacher(run)
+    build_rehearsal(run)
+    if config.eval.judge_free_candidates:
+        require_reference(config, run.mesh)
+
+
+def _open_teacher(run: Run) -> tuple[StoredPolicy, Task]:
+    """The policy that `distill.teacher` means, and the task without the problems whose prompts are
+    over the budget in its tokens; ValueError where it is of no use. The default is the base."""
+    if not run.config.distill.teacher:
+        return run.base, run.task
+    workdir = Path(run.config.distill.teacher)
+    try:
+        teacher = policy_of_run(workdir, run.mesh)
+        require_model_fits(teacher.policy.model.config, run.config)
+        return teacher, drop_overlong(run.config, run.task, teacher.policy)
+    except (ValueError, OSError, ImportError) as error:
+        raise ValueError(f"distill.teacher is {str(workdir)!r}: {error}") from None
+
+
+def _claim(run: Run, name: str, preset: str, changed: Sequence[str]) -> None:
+    """Makes the workdir the run's; `claim_workdir` has what it refuses."""
+    require_shared(run.workdir, "--workdir")
+    require_shared(cache_folder(), "PERMIX_CACHE")
+    of = run.workdir, run.config, name, preset, run.base_folder
+    on_main(partial(claim_workdir, *of, changed, describe(run.method)))
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    _LOG.info("%s; everything is written to %s; the first steps compile", devices, run.workdir)
 
 
 def _report(workdir: Path, programs: Mapping[str, float], arguments: Sequence[str] | None) -> str:
@@ -104,63 +175,3 @@ def _report(workdir: Path, programs: Mapping[str, float], arguments: Sequence[st
     rows = {"base": first, "trained": last}
     table = summary_table({row: (e.stability, e.fidelity) for row, e in rows.items()})
     return f"{table}\n{after_training(workdir, arguments)}"
-
-
-def train_and_evaluate(
-    config: ConfigDict,
-    task: Task,
-    policy: Policy,
-    initial_params: Callable[[Decoder], dict],
-    mesh: Mesh,
-    base: Path,
-    verifier: Verifier,
-    workdir: Path,
-    stop: StopRequest,
-    method: Method,
-) -> None:
-    """The phases of a run; each is skipped, or gone on with, where its result is there already."""
-
-    base_policy = policy._replace(model=without_lora(policy.model))
-    load_base = partial(load_base_params, config, policy, initial_params, base, mesh)
-    last = config.train.steps
-    load_trained = partial(load_trained_params, policy, load_base, workdir, last, mesh)
-    evaluator = Evaluator(config, task, mesh, verifier, stop.check)
-
-    def evaluate_at(step: int, policy: Policy, get_params: Callable[[], dict], label: str) -> Path:
-        folder = workdir / "eval" / str(step)
-        evaluator.evaluate(policy, get_params, run_identity(workdir, step, folder), folder, label)
-        return folder
-
-    def after_step(params: dict, step: int) -> None:
-        if config.eval.every and step % config.eval.every == 0 and step < last:
-            evaluate_at(step, policy, lambda: params, f"step {step}")
-
-    # ---- base policy: SFT, once ----------------------------------------------------------------
-    if config.sft.steps:
-        prepare_base(config, task, policy, initial_params, mesh, base, stop)
-
-    # ---- GRPO on persona-mixed rollouts, or a baseline in its place ----------------------------
-    phase = (mesh, verifier, workdir, stop, after_step)
-    if config.train.method == "grpo":
-        train_grpo(config, task, policy, load_base, *phase, method)
-    elif config.train.method == "sft":
-        train_sft(config, task, policy, load_base, mesh, workdir, stop, after_step)
-    else:
-        teacher, load_teacher, asked = base_policy, load_base, task
-        if config.distill.teacher:
-            teacher, load_teacher, asked = open_teacher(config, task, mesh)
-        train_distill(config, asked, policy, load_base, teacher, load_teacher, *phase, method)
-
-    # ---- both policies under personas that RL never saw ----------------------------------------
-    before = evaluate_at(0, base_policy, load_base, "the base policy")
-    after = evaluate_at(last, policy, load_trained, "the trained policy")
-
-    # ---- how much of the personas is in their responses, by the base's likelihoods -------------
-    name = base_name(config, base)
-    evaluator.measure_without_judge(base_policy, load_base, name, [before, after])
-
-    # ---- how far the policy has moved from its base ----------------------------------------------
-    kl_path = after / "kl.json"
-    if config.eval.kl_responses and not on_main(kl_path.exists):
-        pairs = (policy, load_trained, base_policy, load_base)
-        measure_kl(task, *pairs, mesh, kl_settings(config, task), kl_path, stop.check)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from permix_jax.app.model_card import model_card
-from permix_jax.app.policies import load_trained_params, policy_and_base
+from permix_jax.app.policies import policy_and_base
 from permix_jax.app.workdir import cache_folder
 from permix_jax.core.files import write_json, write_text
 from permix_jax.core.sharding import make_mesh
@@ -22,6 +22,7 @@ from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import merge_adapters
 from permix_jax.models.policy import Policy
 from permix_jax.train.checkpoints import load_params, newest_step
+from permix_jax.train.run import checkpoint
 
 
 def export(
@@ -50,18 +51,18 @@ def export(
 
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        policy, load_base = policy_and_base(record, cache_folder(), mesh)
+        policy, base = policy_and_base(record, mesh)
         out.mkdir(parents=True, exist_ok=True)
         if adapter:
             base_name = config.model.source
             if config.sft.steps or not base_name or not is_plain(base_name, cache_folder()):
                 base_name = str(out / "base")
-                _write_model(policy, load_base(), dtype, out / "base")
+                _write_model(policy, base.load_params(), dtype, out / "base")
             trained = load_params(workdir / "checkpoints", policy.model, mesh, step)
             write_peft(policy.model.config, trained, base_name, out)
             policy.tokenizer.save_pretrained(out)
         else:
-            params = load_trained_params(policy, load_base, workdir, step, mesh)
+            params = checkpoint(policy, base, workdir, step).load_params()
             _write_model(policy, merge_adapters(policy.model, params, dtype), dtype, out)
     write_json(out / "permix_config.json", record["config"])
     write_text(out / "README.md", model_card(record, workdir, step))

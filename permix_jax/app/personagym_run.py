@@ -12,17 +12,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.app.build import judge_free_settings
-from permix_jax.app.evaluations import (
-    Subject,
-    config_of_model,
-    make_reference,
-    named_model,
-    reference_name,
-    require_reference,
-    subject_of_model,
-    subject_of_run,
-)
-from permix_jax.app.policies import build_policy
+from permix_jax.app.evaluations import make_reference, reference_name, require_reference
+from permix_jax.app.policies import Subject, named_model, subject_of_model, subject_of_run
 from permix_jax.app.validation import require_model_fits, require_valid
 from permix_jax.app.workdir import cache_folder, use_compilation_cache
 from permix_jax.core.field_rules import fixed_fields
@@ -31,13 +22,14 @@ from permix_jax.core.sharding import make_mesh
 from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.evaluation import judge_free
 from permix_jax.evaluation.results import read_json, read_jsonl
+from permix_jax.models.policy import LoadedPolicy
 from permix_jax.personagym.answering import FILE, AnswerSettings, answer, is_answered
 from permix_jax.personagym.benchmark import Question, load_benchmark
 from permix_jax.personagym.endpoint import DEFAULT_RETRIES, Endpoint
 from permix_jax.personagym.judges import Judge, JudgeError, ModelJudge, read_judges
 from permix_jax.personagym.judging import judge
 from permix_jax.personagym.likelihoods import judge_free_figures
-from permix_jax.personagym.model_judge import Opened, with_models
+from permix_jax.personagym.model_judge import with_models
 from permix_jax.personagym.subsets import light, subsample
 from permix_jax.personagym.tables_of_scores import judge_free_overview, overview
 from permix_jax.rollout.sampling import Sampling
@@ -50,17 +42,17 @@ def personagym_of_run(config: ConfigDict, workdir: Path, step: int | None, out: 
     """
     _require_words(config)
     require_valid(config)
-    return _personagym(config, subject_of_run(config, workdir, step, out))
+    return _personagym(subject_of_run(config, workdir, step, out))
 
 
 def personagym_of_model(config: ConfigDict, source: str, out: Path) -> str:
     """The same for a Hugging Face folder or hub id as it is."""
-    config = config_of_model(config, source)
-    require_valid(config)
-    return _personagym(config, subject_of_model(source, out))
+    subject = subject_of_model(config, source, out)
+    require_valid(subject.config)
+    return _personagym(subject)
 
 
-def _personagym(config: ConfigDict, subject: Subject) -> str:
+def _personagym(subject: Subject) -> str:
     """Answers and their likelihoods, unless that is done, then judges, if judges are named.
 
     Returns what to print.
@@ -70,13 +62,13 @@ def _personagym(config: ConfigDict, subject: Subject) -> str:
       JudgeError: a judge failed; answers and finished judgements are kept.
       Stopped: Ctrl-C, or SIGTERM while answering; what is done is kept.
     """
-    p, out = config.personagym, subject.folder
+    config, p, out = subject.config, subject.config.personagym, subject.folder
     judges = read_judges(p.judges) if p.judges else []
     benchmark = load_benchmark(p.folder, cache_folder())
     questions = _questions(config, benchmark.questions)
     identity = {"policy": subject.of, "config": _identity(config)}
-    if not (is_answered(questions, identity, out) and _is_measured(config, subject)):
-        _ask_and_measure(config, subject, questions, identity, judges)
+    if not (is_answered(questions, identity, out) and _is_measured(subject)):
+        _ask_and_measure(subject, questions, identity, judges)
     printed = [_about_answers(out / FILE)]
     if p.candidates:
         printed.append(judge_free_overview(read_json(out / judge_free.FILE)))
@@ -92,13 +84,12 @@ def _personagym(config: ConfigDict, subject: Subject) -> str:
 
 
 def _ask_and_measure(
-    config: ConfigDict,
     subject: Subject,
     questions: list[Question],
     identity: dict[str, Any],
     judges: Sequence[Judge | ModelJudge],
 ) -> None:
-    p, out = config.personagym, subject.folder
+    config, p, out = subject.config, subject.config.personagym, subject.folder
     use_compilation_cache()
     mesh = make_mesh(**config.mesh)
     sampling = Sampling(
@@ -106,19 +97,19 @@ def _ask_and_measure(
     )
     settings = AnswerSettings(config.seed, p.batch_size, sampling)
     with jax.set_mesh(mesh), StopRequest() as stop:
-        policy, initial_params = build_policy(config, cache_folder(), mesh)
-        require_model_fits(policy.model.config, config)
-        _require_scorers(config, subject, judges, mesh)
-        policy, load_params, *base = subject.load(policy, initial_params, mesh)
-        label, check = subject.label, stop.check
-        answer(questions, policy, load_params, mesh, settings, identity, out, label, check)
-        if not _is_measured(config, subject):
-            reference = make_reference(config, *base, subject.base, mesh, p.batch_size, check)
-            figures = judge_free_figures(reference, _judge_free_settings(config), out, label)
+        asked, base = subject.open(mesh)
+        require_model_fits(asked.policy.model.config, config)
+        _require_scorers(subject, judges, mesh)
+        answer(questions, asked, settings, identity, out, stop.check)
+        if not _is_measured(subject):
+            base = replace(base, name=reference_name(config, subject.base))
+            reference = make_reference(config, base, p.batch_size, stop.check)
+            figures = judge_free_figures(reference, _judge_free_settings(config), out, asked.name)
             write_json(out / judge_free.FILE, figures)
 
 
-def _is_measured(config: ConfigDict, subject: Subject) -> bool:
+def _is_measured(subject: Subject) -> bool:
+    config = subject.config
     if not config.personagym.candidates:
         return True
     reference = reference_name(config, subject.base)
@@ -130,13 +121,12 @@ def _judge_free_settings(config: ConfigDict) -> judge_free.JudgeFreeSettings:
     return replace(judge_free_settings(config), candidates=candidates, questions=0)
 
 
-def _require_scorers(
-    config: ConfigDict, subject: Subject, judges: Sequence[Judge | ModelJudge], mesh: Mesh
-) -> None:
+def _require_scorers(subject: Subject, judges: Sequence[Judge | ModelJudge], mesh: Mesh) -> None:
     """Raises where what is to score the answers cannot be opened, or asked for want of a key.
 
     Reads no weights, and asks nothing.
     """
+    config = subject.config
     if config.personagym.candidates and not (subject.folder / judge_free.FILE).exists():
         require_reference(config, mesh)
     for one in judges:
@@ -149,12 +139,11 @@ def _require_scorers(
             Endpoint(one, DEFAULT_RETRIES, time.sleep)
 
 
-def _open_judge(config: ConfigDict, one: ModelJudge) -> Opened:
+def _open_judge(config: ConfigDict, one: ModelJudge) -> LoadedPolicy:
     use_compilation_cache()
     mesh = make_mesh(**config.mesh)
     with jax.set_mesh(mesh):
-        policy, get_params = named_model(_config_of_judge(config, one), one.source, mesh)
-        return policy, get_params(), mesh
+        return named_model(_config_of_judge(config, one), one.source, mesh).load()
 
 
 def _config_of_judge(config: ConfigDict, one: ModelJudge) -> ConfigDict:

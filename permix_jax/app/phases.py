@@ -12,10 +12,12 @@ from permix_jax.core.progress import EVALUATION, KL, LIKELIHOODS, RESPONSES, SFT
 from permix_jax.evaluation.divergence import responses_asked
 from permix_jax.evaluation.evaluate import answers_asked
 from permix_jax.evaluation.judge_free import FILE
+from permix_jax.train.run import Run
 
 
-def phases_of_run(config: ConfigDict, task: Task, workdir: Path, base: Path) -> list[Phase]:
-    """Those of `experiment.run`, less what is done; `base` is the folder of its base policy."""
+def phases_of_run(run: Run) -> list[Phase]:
+    """Those of `experiment.run`, less what is done."""
+    config, task, workdir = run.config, run.task, run.workdir
     t, e = config.train, config.eval
     evaluated = [0, *(range(e.every, t.steps, e.every) if e.every else ()), t.steps]
     folders = [workdir / "eval" / str(step) for step in evaluated]
@@ -25,17 +27,18 @@ def phases_of_run(config: ConfigDict, task: Task, workdir: Path, base: Path) -> 
     if e.kl_responses and not (folders[-1] / "kl.json").exists():
         kl = responses_asked(kl_settings(config, task))
     return [
-        Phase(SFT, config.sft.steps - newest_saved_step(base), "steps of SFT", "sft"),
+        Phase(SFT, config.sft.steps - newest_saved_step(run.base_folder), "steps of SFT", "sft"),
         Phase(TRAINING, steps, f"steps of {t.method} with {responses} responses each", "training"),
-        *phases_of_evaluations(config, task, folders, [folders[0], folders[-1]]),
+        *phases_of_evaluations(run, folders, [folders[0], folders[-1]]),
         Phase(KL, kl, "responses for the KL", RESPONSES),
     ]
 
 
 def phases_of_evaluations(
-    config: ConfigDict, task: Task, folders: Sequence[Path], measured: Sequence[Path]
+    run: Run, folders: Sequence[Path], measured: Sequence[Path]
 ) -> list[Phase]:
     """Of evaluations into `folders`, some of which are `measured` without a judge as well."""
+    config, task = run.config, run.task
     personas = asked_personas(config, task)
     open_ = [folder for folder in folders if not (folder / "stability.json").exists()]
     each = answers_asked(task, personas, eval_settings(config))

@@ -1,61 +1,77 @@
-"""Which policy a config means, and its parameters: before training, as the base, and trained."""
+"""Which policy a config, a run or a command means: before training, as the base, and trained."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.app.validation import require_mesh_fits
+from permix_jax.app.workdir import cache_folder, config_at_start
+from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.fields import differing_fields, filled_up
 from permix_jax.core.files import read_json
 from permix_jax.core.keys import key
 from permix_jax.formats.pretrained import load_pretrained, open_pretrained
 from permix_jax.models.config import Lora, ModelConfig
-from permix_jax.models.params import create_params, join, without_lora
-from permix_jax.models.policy import Policy
+from permix_jax.models.params import create_params
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.models.transformer import Decoder
 from permix_jax.tasks.embedded_world import build_tokenizer
-from permix_jax.train.checkpoints import load_params, newest_step
+from permix_jax.train.checkpoints import newest_step
+from permix_jax.train.run import base_policy, checkpoint
+
+# What computes a policy, but does not decide which one it is.
+_HOW = {"dtype", "param_dtype", "base_dtype"}
 
 
-def build_policy(
-    config: ConfigDict, cache: Path, mesh: Mesh
-) -> tuple[Policy, Callable[[Decoder], dict]]:
-    """The policy that GRPO trains, and what gives the parameters it has before any training.
+def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, StoredPolicy]:
+    """The policy that RL trains, and the one that everything starts from, before any training.
 
-    The latter takes the decoder (which may differ in `param_dtype`) and loads or makes them.
+    The latter has no adapters. SFT trains all its weights, in `model.param_dtype`.
     """
-    m = config.model
-    lora, param_dtype = lora_config(config), m.param_dtype
-    if lora:
-        param_dtype = config.lora.base_dtype
+    m, lora = config.model, lora_config(config)
+    param_dtype = config.lora.base_dtype if lora else m.param_dtype
     if m.source:
         # Runs made before the field was there have configs without it.
         ignore = [name for name in m.get("ignore_fields", "").split(",") if name]
         found = open_pretrained(
             m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking, ignore
         )
-        shape = replace(found.config, lora=lora)
-        policy = Policy(Decoder(shape), found.tokenizer, found.end_tokens)
-        return policy, lambda model: load_pretrained(found, model, mesh)
-    tokenizer = build_tokenizer()
-    shape = ModelConfig(
-        vocab_size=len(tokenizer),
-        embed_dim=m.embed_dim,
-        num_layers=m.num_layers,
-        num_heads=m.num_heads,
-        num_kv_heads=m.num_kv_heads,
-        head_dim=m.head_dim,
-        mlp_dim=m.mlp_dim,
-        lora=lora,
-        dtype=m.dtype,
-        param_dtype=param_dtype,
-        remat=m.remat,
-    )
-    policy = Policy(Decoder(shape), tokenizer, (tokenizer.eos_token_id,))
-    return policy, lambda model: create_params(model, key(config.seed, "init"), mesh)
+        shape, tokenizer, end_tokens = found.config, found.tokenizer, found.end_tokens
+
+        def load() -> dict:
+            return load_pretrained(found, first, mesh)
+
+    else:
+        tokenizer = build_tokenizer()
+        end_tokens = (tokenizer.eos_token_id,)
+        shape = ModelConfig(
+            vocab_size=len(tokenizer),
+            embed_dim=m.embed_dim,
+            num_layers=m.num_layers,
+            num_heads=m.num_heads,
+            num_kv_heads=m.num_kv_heads,
+            head_dim=m.head_dim,
+            mlp_dim=m.mlp_dim,
+            dtype=m.dtype,
+            param_dtype=param_dtype,
+            remat=m.remat,
+        )
+
+        def load() -> dict:
+            return create_params(first, key(config.seed, "init"), mesh)
+
+    policy = Policy(Decoder(replace(shape, lora=lora)), tokenizer, end_tokens)
+    first_dtype = m.param_dtype if config.sft.steps else param_dtype
+    first = Decoder(replace(shape, lora=None, param_dtype=first_dtype))
+    name = m.source or "the untrained policy"
+    return policy, StoredPolicy(name, policy._replace(model=first), mesh, load)
 
 
 def lora_config(config: ConfigDict) -> Lora | None:
@@ -65,50 +81,149 @@ def lora_config(config: ConfigDict) -> Lora | None:
     return Lora(config.lora.rank, config.lora.alpha, tuple(config.lora.targets.split(",")))
 
 
-def load_base_params(
-    config: ConfigDict,
-    policy: Policy,
-    initial_params: Callable[[Decoder], dict],
-    folder: Path,
-    mesh: Mesh,
-) -> dict:
-    """Parameters of the base policy, where GRPO starts and what its KL refers to, without adapters.
-
-    They come from the SFT in `folder`, or without one from where the policy comes from.
-    """
-    model = without_lora(policy.model)
-    if config.sft.steps == 0:
-        return initial_params(model)
-    return load_params(folder / "checkpoints", model, mesh)
+def config_of_model(config: ConfigDict, source: str) -> ConfigDict:
+    """The config of a Hugging Face folder or hub id as it is: no adapters, no SFT."""
+    config = config.copy_and_resolve_references()
+    config.model.source, config.lora.rank, config.sft.steps = source, 0, 0
+    return config
 
 
-def load_trained_params(
-    policy: Policy, load_base: Callable[[], dict], workdir: Path, step: int, mesh: Mesh
-) -> dict:
-    """Parameters of the policy at a checkpoint of its run; adapters come with their base."""
-    trained = load_params(workdir / "checkpoints", policy.model, mesh, step)
-    return join(trained, load_base() if policy.model.config.lora else {})
+def named_model(config: ConfigDict, source: str, mesh: Mesh) -> StoredPolicy:
+    """Any pretrained model as it is; dtypes are the config's."""
+    policy, model = build_policy(config_of_model(config, source), cache_folder(), mesh)
+    require_mesh_fits(policy.model.config, config)
+    return model
 
 
-def policy_and_base(
-    record: Mapping[str, Any], cache: Path, mesh: Mesh
-) -> tuple[Policy, Callable[[], dict]]:
-    """The policy of the run whose config.json is `record`, and what loads its base's parameters."""
-    config, base = ConfigDict(record["config"]), Path(record["base"])
-    policy, initial_params = build_policy(config, cache, mesh)
-    return policy, partial(load_base_params, config, policy, initial_params, base, mesh)
+# ---- of a run -----------------------------------------------------------------------------------
 
 
-def policy_of_run(workdir: Path, cache: Path, mesh: Mesh) -> tuple[Policy, Callable[[], dict]]:
-    """The policy at the end of a finished run, and what loads its parameters, all of which are
-    there.
+def policy_and_base(record: Mapping[str, Any], mesh: Mesh) -> tuple[Policy, StoredPolicy]:
+    """What the run whose config.json is `record` trains, and its base."""
+    config = ConfigDict(record["config"])
+    policy, initial = build_policy(config, cache_folder(), mesh)
+    sft = Path(record["base"]) if config.sft.steps else None
+    return policy, base_policy(policy, initial, sft)
+
+
+def policy_of_run(workdir: Path, mesh: Mesh) -> StoredPolicy:
+    """The policy at the end of a finished run, whose parameters are all there.
 
     Raises:
       FileNotFoundError: no run in `workdir`, or no checkpoint of its last step or its base.
     """
     record = read_json(workdir / "config.json", "name the workdir of a finished run")
-    policy, load_base = policy_and_base(record, cache, mesh)
+    policy, base = policy_and_base(record, mesh)
     last = newest_step(workdir / "checkpoints", record["config"]["train"]["steps"])
     if policy.model.config.lora and record["config"]["sft"]["steps"]:
         newest_step(Path(record["base"]) / "checkpoints")
-    return policy, partial(load_trained_params, policy, load_base, workdir, last, mesh)
+    return checkpoint(policy, base, workdir, last)
+
+
+def base_name(config: ConfigDict, base: Path) -> str:
+    """Of a run's base policy, the same for all runs that start there."""
+    return f"base {base.name}" if config.sft.steps else config.model.source or f"seed {config.seed}"
+
+
+def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
+    """Says of which checkpoint an evaluation is: the run's place, seen from the evaluation's (both
+    may be moved together), and the config that it began with."""
+    record = read_json(workdir / "config.json", "name the workdir of a run")
+    config = json.dumps(config_at_start(record), sort_keys=True)
+    return {
+        "run": os.path.relpath(workdir.resolve(), folder.resolve()),
+        "run_config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "step": step,
+    }
+
+
+# ---- of a command -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The policy that a command asks; nothing of it is opened yet.
+
+    config: the command's, with the SFT of the run.
+    workdir, base: folders of the run, and of its base policy's SFT.
+    step: of the run's checkpoint; at 0 the base is asked.
+    folder: gets what the command writes.
+    of: says which policy it is; plain values.
+    name: what people call it.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    base: Path
+    step: int
+    folder: Path
+    of: dict[str, Any]
+    name: str
+
+    def open(self, mesh: Mesh) -> tuple[StoredPolicy, StoredPolicy]:
+        """The policy, and the base of its run, which measures its fidelity."""
+        policy, initial = build_policy(self.config, cache_folder(), mesh)
+        base = base_policy(policy, initial, self.base if self.config.sft.steps else None)
+        asked = checkpoint(policy, base, self.workdir, self.step)
+        return replace(asked, name=self.name), base
+
+
+def subject_of_model(config: ConfigDict, source: str, folder: Path) -> Subject:
+    """A model as it is: that is the base of a run that has not begun."""
+    config = config_of_model(config, source)
+    return Subject(config, folder, folder, 0, folder, {"model": source}, source)
+
+
+def subject_of_run(
+    config: ConfigDict,
+    workdir: Path,
+    step: int | None,
+    folder: Path | None,
+    parts: Sequence[str] = (),
+) -> Subject:
+    """A checkpoint by its step (None: the newest; 0: the base).
+
+    Args:
+      folder: of the evaluation; None: `eval/<step>` of the workdir.
+      parts: of the config, "seed" or "task", in which it must be the run's, as in model and LoRA.
+
+    Raises:
+      FileNotFoundError, ValueError: no run, no such checkpoint, or the run of another policy.
+    """
+    record = read_json(workdir / "config.json", "name the workdir of a run")
+    _require_same_policy(config, record, workdir, parts)
+    if step != 0:
+        step = newest_step(workdir / "checkpoints", step)
+    config = config.copy_and_resolve_references()
+    config.sft.steps = record["config"]["sft"]["steps"]
+    folder = folder or workdir / "eval" / str(step)
+    of, name = run_identity(workdir, step, folder), f"step {step}"
+    return Subject(config, workdir, Path(record["base"]), step, folder, of, name)
+
+
+def _require_same_policy(
+    config: ConfigDict, record: dict, workdir: Path, parts: Sequence[str]
+) -> None:
+    """Raises ValueError, with the differing fields, unless the config is of the run's policy.
+
+    A field that is newer than the run is not compared.
+    """
+
+    def deciding(config: dict) -> dict:
+        whole = fixed_fields(config)
+        kept = {part: whole[part] for part in parts}
+        for part in ("model", "lora"):
+            kept[part] = {name: x for name, x in whole[part].items() if name not in _HOW}
+        if "task" in parts and not whole["data"]["test"]:
+            kept["data"] = whole["data"]
+        return kept
+
+    mine = deciding(config.to_dict())
+    theirs = filled_up(deciding(record["config"]), mine)
+    if fields := differing_fields(mine, theirs):
+        made = f"{record['name']}.py" + (f":{record['preset']}" if record.get("preset") else "")
+        raise ValueError(
+            f"{workdir} is a run of another policy or world, made with {made} "
+            f"({'; '.join(fields)}); set these fields as the run has them, or leave --config out, "
+            "for the run's own"
+        )

@@ -16,7 +16,7 @@ from permix_jax.core.progress import KL, Progress
 from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import shard_rows, to_host
 from permix_jax.evaluation.likelihood import token_logprobs
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import Batch, generate
 from permix_jax.rollout.sampling import Sampling
@@ -38,11 +38,8 @@ class KlSettings(NamedTuple):
 
 def measure_kl(
     task: Task,
-    policy: Policy,
-    get_params: Callable[[], dict],
-    base_policy: Policy,
-    get_base: Callable[[], dict],
-    mesh: Mesh,
+    trained: StoredPolicy,
+    base: StoredPolicy,
     settings: KlSettings,
     path: Path,
     check_stop: Callable[[], None],
@@ -54,33 +51,29 @@ def measure_kl(
     exp(-d) - 1 + d with d = log pi - log base of each token, summed over the response: unbiased for
     KL(policy || base) of whole responses, and never negative. `kl` is the mean over the kinds.
 
-    First the policy's parameters are held, then the base's.
+    First the trained policy's parameters are held, then the base's.
     """
     kinds = _prompts(task, settings)
-    answered, params = {}, get_params()
+    answered, policy = {}, trained.load()
     total = sum(map(len, kinds.values()))
     with Progress("KL to the base policy", total, phase=KL) as progress:
         for kind, pairs in kinds.items():
             answered[kind] = []
             for batch in generate(
                 policy,
-                params,
-                render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs]),
-                1,
+                render_all(trained.policy.tokenizer, [(p, q.prompt) for p, q in pairs]),
                 settings.sampling,
                 key(settings.seed, f"evaluation/kl/{kind}"),
                 settings.batch_size,
                 settings.max_prompt_tokens,
-                mesh,
             ):
                 answered[kind].append(batch)
                 progress.advance(batch.number)
                 check_stop()
-    del params
-    base = get_base()
-    by_task = {}
+    del policy
+    params, by_task = base.load_params(), {}
     for kind, batches in answered.items():
-        parts = [_k3(batch, base_policy, base, mesh, settings) for batch in batches]
+        parts = [_k3(batch, base.policy, params, base.mesh, settings) for batch in batches]
         by_task[kind] = _summary(*map(np.concatenate, zip(*parts, strict=True)))
     mean = float(np.mean([entry["kl"] for entry in by_task.values()]))
     result = {"kl": mean, "estimator": "k3", "unit": "nats a response", "by_task": by_task}

@@ -19,7 +19,7 @@ from permix_jax.core.persona import EVAL_SETS, Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.progress import EVALUATION, Progress
 from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rewards.verifier import Grades, Verifier, join_grades
 from permix_jax.rollout.generate import Answer, answers_of, generate, prompts_per_batch
@@ -43,6 +43,15 @@ class EvalSettings:
     sampling: Sampling
 
 
+class Answered(NamedTuple):
+    """An answer to a problem under a persona; `sample` numbers those to the same prompt."""
+
+    persona: Persona | None
+    problem: Problem
+    sample: int
+    answer: Answer
+
+
 class Prompts(NamedTuple):
     """What is asked of one kind ("problems" or "role_play"): each pair `samples` times."""
 
@@ -61,14 +70,11 @@ class Prompts(NamedTuple):
 
 def evaluate(
     task: Task,
-    policy: Policy,
-    get_params: Callable[[], dict],
-    mesh: Mesh,
+    asked: StoredPolicy,
     verifier: Verifier,
     settings: EvalSettings,
     identity: Mapping[str, Any],
     folder: Path,
-    label: str,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes completions.jsonl, stability.json and, where the task has a style rule, fidelity.json.
@@ -78,12 +84,11 @@ def evaluate(
     rows are on disk, and ends in the same files; a finished one is left as it is.
 
     Args:
-      get_params: gives the policy's parameters; called if there is anything left to answer.
+      asked: loaded if there is anything left to answer; the progress bar shows its name.
       verifier: grades a batch of answers while the next is generated; tries those whose verdict
         is unknown a second time.
       identity: what the folder's evaluation is of: policy and config fields, plain values.
       folder: such as `eval/<step>` of a workdir.
-      label: what the progress bar says is being evaluated.
       check_stop: called between batches; may raise, after which what is generated is still kept.
 
     Raises:
@@ -91,8 +96,8 @@ def evaluate(
       OSError: the disk is full; what was written stays, and the evaluation can go on.
     """
     personas = chosen_personas(task.personas, settings.sets, settings.personas)
-    asked = _prompts(task, policy, personas, settings)
-    identity = {**identity, "prompts_sha256": _digest(asked)}
+    prompts = _prompts(task, asked.policy, personas, settings)
+    identity = {**identity, "prompts_sha256": _digest(prompts)}
 
     def claim() -> bool:
         claim_folder(folder, identity)
@@ -101,29 +106,34 @@ def evaluate(
     if on_main(claim):
         return
 
-    keys = [one for part in asked for one in part.keys()]
+    keys = [one for part in prompts for one in part.keys()]
+    ends = _batch_ends(prompts, settings, asked.mesh)
     with (
-        GradedRows(folder / "completions.jsonl", keys, _batch_ends(asked, settings, mesh)) as log,
-        Progress(f"evaluation of {label}", len(keys), len(log.rows), EVALUATION) as progress,
+        GradedRows(folder / "completions.jsonl", keys, ends) as log,
+        Progress(f"evaluation of {asked.name}", len(keys), len(log.rows), EVALUATION) as progress,
     ):
-        params = get_params() if len(log.rows) < len(keys) else None
+        policy = asked.load() if len(log.rows) < len(keys) else None
         before = 0
-        for part in asked:
+        for part in prompts:
             first = max(0, len(log.rows) - before) // part.samples
-            grader = _Grader(task, verifier, part, first, log, progress, check_stop)
+            grader = _Grader(task, verifier, part, first, log)
             for batch in generate(
                 policy,
-                params,
                 part.ids,
-                part.samples,
                 settings.sampling,
                 key(settings.seed, f"evaluation/{part.kind}"),
                 settings.batch_size,
                 settings.max_prompt_tokens,
-                mesh,
+                part.samples,
                 first,
             ):
-                grader.add(answers_of(policy, batch))
+                grader.add(answers_of(asked.policy, batch))
+                progress.advance(batch.number * part.samples)
+                try:
+                    check_stop()
+                except Exception:
+                    grader.finish()
+                    raise
             grader.finish()
             before += len(part.ids) * part.samples
         rows = log.rows
@@ -174,24 +184,16 @@ class _Grader:
         prompts: Prompts,
         first: int,
         log: GradedRows,
-        progress: Progress,
-        check_stop: Callable[[], None],
     ):
         self._task, self._verifier, self._prompts, self._next = task, verifier, prompts, first
-        self._log, self._progress, self._check_stop = log, progress, check_stop
-        self._pending: deque[tuple[list, Future[Grades] | None]] = deque()
+        self._log = log
+        self._pending: deque[tuple[list[Answered], Future[Grades] | None]] = deque()
 
     def add(self, batch: Sequence[Sequence[Answer]]) -> None:
         """Takes the answers to the next prompts; writes the rows of the batch before."""
         self._submit(batch)
         if len(self._pending) > 1:
             self._write()
-        self._progress.advance(sum(map(len, batch)))
-        try:
-            self._check_stop()
-        except Exception:
-            self.finish()
-            raise
 
     def finish(self) -> None:
         """Waits for the verifier, and writes the rows of all batches."""
@@ -202,15 +204,15 @@ class _Grader:
         pairs = self._prompts.pairs[self._next : self._next + len(batch)]
         self._next += len(batch)
         each = [
-            (persona, problem, sample, answer)
+            Answered(persona, problem, sample, answer)
             for (persona, problem), answers in zip(pairs, batch, strict=True)
             for sample, answer in enumerate(answers)
         ]
         grades = None
         if self._prompts.kind == "problems":
             own = each[own_part(len(each))]
-            texts = [answer.text for *_, answer in own]
-            problems = [problem for _, problem, *_ in own]
+            texts = [one.answer.text for one in own]
+            problems = [one.problem for one in own]
             grades = self._verifier.submit(texts, problems, retry=True)
         self._pending.append((each, grades))
 
@@ -221,7 +223,7 @@ class _Grader:
             correct = join_grades(gather(grades.result())).correct.tolist()
         kind = self._prompts.kind
         self._log.append(
-            [_row(self._task, kind, *one, x) for one, x in zip(each, correct, strict=True)]
+            [_row(self._task, kind, one, x) for one, x in zip(each, correct, strict=True)]
         )
 
 
@@ -268,17 +270,10 @@ def _batch_ends(asked: Sequence[Prompts], settings: EvalSettings, mesh: Mesh) ->
     return ends
 
 
-def _row(
-    task: Task,
-    kind: str,
-    persona: Persona | None,
-    problem: Problem,
-    sample: int,
-    answer: Answer,
-    correct: float,
-) -> dict:
+def _row(task: Task, kind: str, answered: Answered, correct: float) -> dict:
     """A row of `completions.jsonl`; `correct` is NaN where the verdict is unknown, or there is
     nothing to grade."""
+    persona, problem, sample, answer = answered
     judged = persona is not None and task.in_style is not None
     return {
         "task": kind,

@@ -43,6 +43,14 @@ class JudgeFreeSettings:
     resamples: int
 
 
+class Played(NamedTuple):
+    """R responses, each of somebody who played a persona; own: [R] its number in `personas`."""
+
+    responses: Sequence[Response]
+    own: np.ndarray
+    personas: Sequence[Persona]
+
+
 class Likelihoods(NamedTuple):
     """What the reference makes of R responses, those without a token left out.
 
@@ -134,26 +142,23 @@ def judge_free_figures(
         own = np.array([number[row["persona"]] for row in chosen])
         path = folder / FOLDER / f"{task}.jsonl"
         label = f"likelihoods of {task.replace('_', '-')}, {folder.name}"
-        found = likelihoods(reference, responses, own, personas, settings, path, label)
+        found = likelihoods(reference, Played(responses, own, personas), settings, path, label)
         result["by_task"][task] = _figures(found, [chosen[i] for i in found.kept], settings)
     return result
 
 
 def likelihoods(
     reference: Reference,
-    responses: Sequence[Response],
-    own: np.ndarray,
-    personas: Sequence[Persona],
+    played: Played,
     settings: JudgeFreeSettings,
     path: Path,
     label: str,
 ) -> Likelihoods:
     """The responses under their own persona, under others drawn by the seed, and under none.
 
-    Args:
-      own: [R] number of each response's persona in `personas`.
-      path, label: as in `log_likelihoods`.
+    `path` and `label` are as in `log_likelihoods`.
     """
+    responses, own, personas = played
     tokens = response_tokens(reference.policy, responses)
     kept = np.flatnonzero([bool(ids) for ids in tokens])
     drawn = draw_candidates(own, len(personas), settings.candidates, settings.seed)[kept]

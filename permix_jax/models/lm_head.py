@@ -16,12 +16,27 @@ from jax.custom_derivatives import SymbolicZero
 from permix_jax.core.sharding import constrain, gather_as
 from permix_jax.models.operations import einsum
 
+LOGITS_CHUNK = 1024  # whose logits exist at once, where nobody says otherwise
+
 
 class TokenStatistics(NamedTuple):
     """Per completion token, f32 [B, T]: its log-prob, and the entropy of what it was drawn from."""
 
     logprobs: jax.Array
     entropy: jax.Array
+
+
+class TokenLoss(NamedTuple):
+    """A loss that is summed over tokens, and how the log-probs that it is of are computed.
+
+    of: (log-probs f32 [...], tokens) -> losses f32 [...], token by token.
+    temperature: divides the logits.
+    logits_chunk: about how many tokens' logits exist at once.
+    """
+
+    of: Callable
+    temperature: float
+    logits_chunk: int
 
 
 def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
@@ -56,11 +71,9 @@ def head_logprobs(
     return _join(found, hidden.shape[1])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def head_loss(
-    token_loss: Callable,
-    temperature: float,
-    logits_chunk: int,
+    loss: TokenLoss,
     hidden: jax.Array,
     weight: jax.Array,
     targets: jax.Array,
@@ -70,18 +83,18 @@ def head_loss(
     """The sum of a loss over the tokens of the mask, and their statistics.
 
     Args:
-      token_loss: (log-probs f32 [...], tokens) -> losses f32 [...], token by token.
-      tokens: what it has to know of each; a pytree of arrays [B, T].
+      tokens: what the loss has to know of each; a pytree of arrays [B, T].
       The others are as for `head_logprobs`.
 
     Differentiable in hidden and weight, by the loss: the statistics are metrics and have no
     gradient. Where the weight is not differentiated, no gradient of it is made.
     """
-    return _run(token_loss, temperature, logits_chunk, hidden, weight, targets, mask, tokens)[0]
+    return _run(loss, hidden, weight, targets, mask, tokens)[0]
 
 
-def _run(token_loss, temperature, logits_chunk, hidden, weight, *of_tokens, trained=False):
+def _run(loss: TokenLoss, hidden, weight, *of_tokens, trained=False):
     """((loss, statistics), (gradient of hidden, of the weight or None))."""
+    token_loss, temperature, logits_chunk = loss
     head = _gathered(weight, hidden.dtype)
 
     def one_chunk(sums, chunk):
@@ -125,13 +138,13 @@ def _run(token_loss, temperature, logits_chunk, hidden, weight, *of_tokens, trai
     return (loss, statistics), (grad_hidden, grad_weight)
 
 
-def _forward(token_loss, temperature, logits_chunk, *arguments):
+def _forward(loss, *arguments):
     arrays = jax.tree.map(lambda x: x.value, arguments)
     trained = arguments[1].perturbed
-    return _run(token_loss, temperature, logits_chunk, *arrays, trained=trained)
+    return _run(loss, *arrays, trained=trained)
 
 
-def _backward(token_loss, temperature, logits_chunk, gradients, cotangents):
+def _backward(loss, gradients, cotangents):
     if isinstance(cotangents[0], SymbolicZero):
         return (None,) * 5
     scaled = lambda x: (x * cotangents[0]).astype(x.dtype)  # noqa: E731

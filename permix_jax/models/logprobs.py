@@ -7,7 +7,7 @@ over the completions in chunks (`lm_head.py`).
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import head_logprobs
+from permix_jax.models.lm_head import LOGITS_CHUNK, head_logprobs
 from permix_jax.models.operations import states_at
 from permix_jax.models.packed_attention import PackedLayout
 from permix_jax.models.transformer import Decoder
@@ -20,8 +20,8 @@ def completion_logprobs(
     prompt_mask: jax.Array,
     completion_tokens: jax.Array,
     completion_mask: jax.Array,
-    temperature: float,
-    logits_chunk: int,
+    temperature: float = 1.0,
+    logits_chunk: int = LOGITS_CHUNK,
 ) -> jax.Array:
     """Scores completions after right-padded prompts, for arrays as `completion_states` takes them.
 

@@ -1,7 +1,10 @@
-"""A policy: a decoder with the tokenizer that goes with it. Parameters travel beside it."""
+"""A policy: a decoder with its tokenizer; and the same with its parameters, stored or loaded."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from permix_jax.models.transformer import Decoder
@@ -21,3 +24,28 @@ class Policy(NamedTuple):
             for row, keep in zip(tokens, mask, strict=True)
         ]
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+class LoadedPolicy(NamedTuple):
+    """A policy with its parameters, which lie on `mesh`."""
+
+    policy: Policy
+    params: dict
+    mesh: Mesh
+
+
+@dataclass(frozen=True)
+class StoredPolicy:
+    """A policy, and what loads its parameters. Nothing is read before they are asked for.
+
+    name: what people call it, such as "step 50".
+    load_params: reads the parameters, or makes them, and puts them onto `mesh`.
+    """
+
+    name: str
+    policy: Policy
+    mesh: Mesh
+    load_params: Callable[[], dict]
+
+    def load(self) -> LoadedPolicy:
+        return LoadedPolicy(self.policy, self.load_params(), self.mesh)

@@ -127,9 +127,11 @@ class Decoder(nn.Module):
             write = lambda slots, new: jax.lax.dynamic_update_slice(slots, new, (0, index))  # noqa: E731
             own = Segment((), write(cache.positions, positions), write(cache.valid, valid))
         # What a token sees, and its rotation: the same in all global and in all local layers.
-        views = {False: _view(c.rope, 0, c, positions, prefix, own, layout)}
+        angles = rope_angles(positions, c.head_dim, c.rope)
+        views = {False: _view(angles, 0, positions, prefix, own, layout)}
         if c.local_layers:
-            views[True] = _view(c.local_rope, c.window, c, positions, prefix, own, layout)
+            angles = rope_angles(positions, c.head_dim, c.local_rope)
+            views[True] = _view(angles, c.window, positions, prefix, own, layout)
 
         own_layers = []
         for i, layer in enumerate(self.layers):
@@ -162,16 +164,15 @@ class View(NamedTuple):
 
 
 def _view(
-    rope: Rope,
+    angles: tuple[jax.Array, jax.Array],
     window: int,
-    config: ModelConfig,
     positions: jax.Array,
     prefix: Segment | None,
     own: Segment,
     layout: PackedLayout | None,
 ) -> View:
     return View(
-        *rope_angles(positions, config.head_dim, rope),
+        *angles,
         None if prefix is None else prefix.seen_from(positions, window),
         own.seen_from(positions, window) if layout is None else None,
         layout,

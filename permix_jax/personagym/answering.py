@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.core.progress import Progress
 from permix_jax.evaluation.graded_rows import GradedRows, claim_folder
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.personagym.answers import Answer
 from permix_jax.personagym.benchmark import Question
 from permix_jax.personas.prompts import render_all
@@ -57,13 +56,10 @@ def is_answered(questions: Sequence[Question], identity: Mapping[str, Any], fold
 
 def answer(
     questions: Sequence[Question],
-    policy: Policy,
-    get_params: Callable[[], dict],
-    mesh: Mesh,
+    asked: StoredPolicy,
     settings: AnswerSettings,
     identity: Mapping[str, Any],
     folder: Path,
-    label: str,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes answers.jsonl, a row of `Answer` (and `truncated`) for each question, in their order.
@@ -71,9 +67,8 @@ def answer(
     Interrupted, it goes on after the last batch on disk and ends in the same file.
 
     Args:
-      get_params: gives the policy's parameters; called if there is anything left to answer.
+      asked: loaded if there is anything left to answer; the progress bar shows its name.
       identity: which policy answers, and how; plain values.
-      label: what the progress bar says is answering.
       check_stop: called between batches; may raise, after which what is generated is kept.
 
     Raises:
@@ -81,33 +76,26 @@ def answer(
         model's context, or a folder that belongs to other answers.
       OSError: the disk is full; what was written stays.
     """
+    policy = asked.policy
     prompts = _prompts(policy.tokenizer, questions)
     longest = max(map(len, prompts))
     _require_context(policy, longest, settings.sampling.max_new_tokens)
     claim_folder(folder, whole_identity(identity, questions), FILE)
 
-    batch, total = prompts_per_batch(settings.batch_size, 1, mesh), len(questions)
+    batch, total = prompts_per_batch(settings.batch_size, 1, asked.mesh), len(questions)
     ends = [min(end, total) for end in range(batch, total + batch, batch)]
     with (
         GradedRows(folder / FILE, questions, ends) as log,
-        Progress(f"answers of {label}", total, len(log.rows)) as progress,
+        Progress(f"answers of {asked.name}", total, len(log.rows)) as progress,
     ):
-        params = get_params() if len(log.rows) < total else None
+        loaded = asked.load() if len(log.rows) < total else None
+        drawn = key(settings.seed, "personagym")
         for done in generate(
-            policy,
-            params,
-            prompts,
-            1,
-            settings.sampling,
-            key(settings.seed, "personagym"),
-            batch,
-            longest,
-            mesh,
-            len(log.rows),
+            loaded, prompts, settings.sampling, drawn, batch, longest, first=len(log.rows)
         ):
-            asked = questions[len(log.rows) : len(log.rows) + done.number]
+            these = questions[len(log.rows) : len(log.rows) + done.number]
             answers = answers_of(policy, done)
-            log.append([_row(*pair) for pair in zip(asked, answers, strict=True)])
+            log.append([_row(*pair) for pair in zip(these, answers, strict=True)])
             progress.advance(done.number)
             check_stop()
 

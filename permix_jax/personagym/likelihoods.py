@@ -7,6 +7,7 @@ import numpy as np
 from permix_jax.evaluation.judge_free import (
     FOLDER,
     JudgeFreeSettings,
+    Played,
     likelihoods,
     recognition,
 )
@@ -29,15 +30,10 @@ def judge_free_figures(
     names = list(dict.fromkeys(row["persona"] for row in rows))
     own = np.array([names.index(row["persona"]) for row in rows])
     task = np.array([row["task"] for row in rows])
-    found = likelihoods(
-        reference,
-        [Response(row["question"], row["response"], not row["truncated"]) for row in rows],
-        own,
-        [as_persona(name) for name in names],
-        settings,
-        folder / FOLDER / FILE,
-        f"likelihoods of {label}",
-    )
+    responses = [Response(row["question"], row["response"], not row["truncated"]) for row in rows]
+    played = Played(responses, own, [as_persona(name) for name in names])
+    path, label = folder / FOLDER / FILE, f"likelihoods of {label}"
+    found = likelihoods(reference, played, settings, path, label)
     of_tasks = {name: found.among(task == name) for name in dict.fromkeys(task.tolist())}
     return {
         "reference": reference.name,

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
-from jax.sharding import Mesh
 
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import LoadedPolicy
 from permix_jax.personagym.judge_prompts import Prompt
 from permix_jax.personagym.judges import (
     Judge,
@@ -23,20 +22,18 @@ from permix_jax.rollout.generate import answers_of, generate
 from permix_jax.rollout.padding import power_of_two
 from permix_jax.rollout.sampling import Sampling
 
-Opened = tuple[Policy, dict, Mesh]
-
 
 def with_models(
-    judges: Sequence[Judge | ModelJudge], open_model: Callable[[ModelJudge], Opened]
+    judges: Sequence[Judge | ModelJudge], open_model: Callable[[ModelJudge], LoadedPolicy]
 ) -> list[Judge | LocalJudge]:
     """The judges, with each ModelJudge as a function that opens its model when first asked.
 
     One model is held at a time. A model that cannot be opened is a JudgeError.
 
     Args:
-      open_model: gives a judge's policy, its parameters and the mesh that they are on.
+      open_model: gives a judge's policy.
     """
-    held: dict[ModelJudge, Opened] = {}
+    held: dict[ModelJudge, LoadedPolicy] = {}
 
     def reply(judge: ModelJudge, prompts: list[Prompt]) -> list[Reply]:
         if judge not in held:
@@ -45,7 +42,7 @@ def with_models(
                 held[judge] = open_model(judge)
             except (ValueError, OSError, ImportError) as error:
                 raise JudgeError(f"judge {judge.name!r}: {error}") from None
-        return _replies(judge, *held[judge], prompts)
+        return _replies(judge, held[judge], prompts)
 
     def local(judge: ModelJudge) -> LocalJudge:
         identity = json.dumps([judge.source, judge.dtype, judge.max_tokens])
@@ -54,10 +51,9 @@ def with_models(
     return [local(judge) if isinstance(judge, ModelJudge) else judge for judge in judges]
 
 
-def _replies(
-    judge: ModelJudge, policy: Policy, params: dict, mesh: Mesh, prompts: list[Prompt]
-) -> list[Reply]:
+def _replies(judge: ModelJudge, loaded: LoadedPolicy, prompts: list[Prompt]) -> list[Reply]:
     """Greedy replies; a prompt that with `max_tokens` outgrows the model's context is refused."""
+    policy = loaded.policy
     ids = render_all(policy.tokenizer, [(_system(prompt), prompt.user) for prompt in prompts])
     context = policy.model.config.max_context
     replies = [_refusal(judge, len(row), context) for row in ids]
@@ -66,18 +62,8 @@ def _replies(
         rows = [ids[i] for i in asked]
         sampling = Sampling(judge.max_tokens, temperature=0.0)
         longest = power_of_two(max(map(len, rows)))
-        with jax.set_mesh(mesh):
-            batches = generate(
-                policy,
-                params,
-                rows,
-                1,
-                sampling,
-                key(0, "judge"),
-                judge.batch_size,
-                longest,
-                mesh,
-            )
+        with jax.set_mesh(loaded.mesh):
+            batches = generate(loaded, rows, sampling, key(0, "judge"), judge.batch_size, longest)
             answers = [answer for batch in batches for answer in answers_of(policy, batch)]
         for i, (answer,) in zip(asked, answers, strict=True):
             replies[i] = Reply(answer.text, answer.truncated)

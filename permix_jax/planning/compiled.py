@@ -162,7 +162,7 @@ def step_programs(
     parts = x.packing.tokens.shape[0]
 
     # The end tokens are not those of the model: which they are costs nothing.
-    rollout = partial(sample.trace, model, x.params, *x.prompts, x.keys, sampling, (0,))
+    rollout = partial(sample.trace, model, x.params, x.prompts, x.keys, sampling, (0,))
     found = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
     if config.grpo.kl_weight:
         score = partial(programs.score.trace, x.base, x.batch, x.packing)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from permix_jax.core.sharding import row_parts, shard_rows, to_host
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import LoadedPolicy, Policy
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.rollout.sampling import Sampling
@@ -36,15 +36,13 @@ class Batch(NamedTuple):
 
 
 def generate(
-    policy: Policy,
-    params,
+    asked: LoadedPolicy,
     prompts: Sequence[Sequence[int]],
-    samples: int,
     sampling: Sampling,
     key: jax.Array,
     batch_size: int,
     max_prompt_tokens: int,
-    mesh: Mesh,
+    samples: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
     """`samples` completions of each prompt from number `first` on, batch by batch.
@@ -60,6 +58,7 @@ def generate(
     """
     if first >= len(prompts):
         return
+    policy, params, mesh = asked
     per_batch = prompts_per_batch(batch_size, samples, mesh)
     length = bucket(max(map(len, prompts)), max_prompt_tokens)
     for start in range(first, len(prompts), per_batch):
@@ -67,7 +66,7 @@ def generate(
         filled = right_pad([*chunk, *[chunk[0]] * (per_batch - len(chunk))], length)
         rows = start * samples + jnp.arange(per_batch * samples)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        placed = shard_rows((*filled, keys), mesh)
+        placed = shard_rows((filled, keys), mesh)
         out = sample(policy.model, params, *placed, sampling, policy.end_tokens)
         yield Batch(filled, to_host(out), len(chunk))
 

@@ -50,8 +50,7 @@ class _Rows(NamedTuple):
 def sample(
     model: Decoder,
     params,
-    prompt_tokens: jax.Array,
-    prompt_mask: jax.Array,
+    prompts: tuple[jax.Array, jax.Array],
     keys: jax.Array,
     sampling: Sampling,
     end_tokens: tuple[int, ...],
@@ -59,14 +58,14 @@ def sample(
     """Samples completions of right-padded prompts, until every row has ended.
 
     Args:
-      prompt_tokens, prompt_mask: [U, P], each prompt non-empty.
+      prompts: tokens and mask [U, P], each prompt non-empty.
       keys: [B] a key a row, U dividing B; row b continues prompt b // (B / U). A prompt is
         prefilled, and its keys and values kept, once for all its rows.
       end_tokens: ids that end a completion (and belong to it).
     """
-    (U, _), B, T = prompt_tokens.shape, keys.shape[0], sampling.max_new_tokens
+    (U, _), B, T = prompts[0].shape, keys.shape[0], sampling.max_new_tokens
     params = gathered(model, params)
-    last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
+    last, prefix, lengths = prefill(model, params, *prompts)
     per_row = lambda x: constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))  # noqa: E731
     written = _Written(
         jnp.full((B, T), end_tokens[0], jnp.int32),
@@ -75,11 +74,12 @@ def sample(
     )
     cache, number = empty_segment(model.config, B, T), jnp.arange(B) % (B // row_shards())
     rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, written)
+    decoder = _Decoder(model, params, sampling, end_tokens)
     step, *sizes = jnp.int32(0), *_sizes(B, sampling.halvings)
     for size, until in zip(sizes, [*sizes[1:], 0], strict=True):
         if size < B:
             rows, prefix = _keep_running(rows, prefix, size)
-        step, rows = _decode(model, params, prefix, rows, step, until, sampling, end_tokens)
+        step, rows = decoder.decode(prefix, rows, step, until)
         written = _put(written, rows.number, rows.written)
 
     is_end = jnp.isin(written.tokens, jnp.array(end_tokens))
@@ -87,39 +87,44 @@ def sample(
     return Completions(written.tokens, ~ended_before, written.logprobs, ~written.done)
 
 
-def _decode(model, params, prefix, rows, step, until, sampling, end_tokens):
-    """(step, rows) once no shard has more than its part of `until` rows running, or at T."""
+class _Decoder(NamedTuple):
+    """What decodes rows, a token of each in a step."""
 
-    def body(carry):
-        step, rows = carry
+    model: Decoder
+    params: dict
+    sampling: Sampling
+    end_tokens: tuple[int, ...]
+
+    def decode(self, prefix: Segment, rows: _Rows, step, until: int):
+        """(step, rows) once no shard has more than its part of `until` rows running, or at T."""
+
+        def go_on(carry):
+            step, rows = carry
+            running = _by_shard(~rows.written.done).sum(axis=1).max()
+            return (step < self.sampling.max_new_tokens) & (running > until // row_shards())
+
+        def body(carry):
+            step, rows = carry
+            return step + 1, self._next_token(prefix, rows, step)
+
+        return jax.lax.while_loop(go_on, body, (step, rows))
+
+    def _next_token(self, prefix: Segment, rows: _Rows, step) -> _Rows:
+        params, ends = {"params": self.params}, self.end_tokens
         tokens, logprobs, done = rows.written
-        logits = model.apply({"params": params}, rows.hidden, method="unembed")
+        logits = self.model.apply(params, rows.hidden, method="unembed")
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(rows.keys, step)
-        token, logprob = draw(step_keys, logits, sampling)
-        token = jnp.where(done, end_tokens[0], token)[:, None]
+        token, logprob = draw(step_keys, logits, self.sampling)
+        token = jnp.where(done, ends[0], token)[:, None]
         logprob = jnp.where(done, 0.0, logprob)[:, None]
-        hidden, cache = model.apply(
-            {"params": params},
-            token,
-            (rows.prompt_length + step)[:, None],
-            ~done[:, None],
-            prefix,
-            rows.cache,
-            step,
-        )
+        positions, seen = (rows.prompt_length + step)[:, None], ~done[:, None]
+        hidden, cache = self.model.apply(params, token, positions, seen, prefix, rows.cache, step)
         written = _Written(
             jax.lax.dynamic_update_slice(tokens, token, (0, step)),
             jax.lax.dynamic_update_slice(logprobs, logprob, (0, step)),
-            done | jnp.isin(token[:, 0], jnp.array(end_tokens)),
+            done | jnp.isin(token[:, 0], jnp.array(ends)),
         )
-        return step + 1, rows._replace(hidden=hidden[:, 0], cache=cache, written=written)
-
-    def go_on(carry):
-        step, rows = carry
-        running = _by_shard(~rows.written.done).sum(axis=1).max()
-        return (step < sampling.max_new_tokens) & (running > until // row_shards())
-
-    return jax.lax.while_loop(go_on, body, (step, rows))
+        return rows._replace(hidden=hidden[:, 0], cache=cache, written=written)
 
 
 def _sizes(rows: int, halvings: int) -> list[int]:

@@ -4,12 +4,9 @@ import hashlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import permix_jax
@@ -19,13 +16,13 @@ from permix_jax.core.problem import Task
 from permix_jax.core.progress import SFT, finish
 from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import padded_rows, shard_rows, to_host
-from permix_jax.core.stop import StopRequest
 from permix_jax.models.policy import Policy
-from permix_jax.models.transformer import Decoder
 from permix_jax.train.checkpoints import Checkpoints
-from permix_jax.train.loop import fit
+from permix_jax.train.loop import Loop, fit
+from permix_jax.train.run import Run
 from permix_jax.train.sft import padded_sft_batch, sft_gradients
 from permix_jax.train.state import (
+    Start,
     abstract_state,
     create_state,
     make_optimizer,
@@ -58,47 +55,30 @@ def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> 
     return cache / "bases" / digest.hexdigest()[:16]
 
 
-def prepare_base(
-    config: ConfigDict,
-    task: Task,
-    policy: Policy,
-    initial_params: Callable[[Decoder], dict],
-    mesh: Mesh,
-    folder: Path,
-    stop: StopRequest,
-) -> None:
-    """Trains the base policy into `folder`, unless it is there already, or goes on doing so.
+def prepare_base(run: Run) -> None:
+    """Trains the base policy into `run.base_folder`, unless it is there, or goes on with it.
 
-    SFT trains all weights, in `model.param_dtype`, whether or not GRPO will train adapters.
-    `initial_params` gives the parameters to start from; `folder` gets `checkpoints/`,
-    `metrics.jsonl` and `tensorboard/` of the SFT. Of several runs one trains it, and the others
-    wait.
+    Without steps of SFT there is nothing to do. SFT trains all weights, in `model.param_dtype`,
+    whether or not GRPO will train adapters. The folder gets `checkpoints/`, `metrics.jsonl` and
+    `tensorboard/` of the SFT. Of several runs one trains it, and the others wait.
     """
-    with locked(folder.with_suffix(".lock"), stop.check):
-        if not _finished(config, folder):
-            _train_base(config, task, policy, initial_params, mesh, folder, stop)
+    if run.config.sft.steps == 0:
+        return
+    with locked(run.base_folder.with_suffix(".lock"), run.stop.check):
+        if not _finished(run):
+            _train_base(run)
     finish(SFT)  # another run may have done it
 
 
-def _finished(config: ConfigDict, folder: Path) -> bool:
-    checkpoints = Checkpoints(folder / "checkpoints")
+def _finished(run: Run) -> bool:
+    checkpoints = Checkpoints(run.base_folder / "checkpoints")
     step = checkpoints.latest_step()
     checkpoints.close()
-    return step == config.sft.steps
+    return step == run.config.sft.steps
 
 
-def _train_base(
-    config: ConfigDict,
-    task: Task,
-    policy: Policy,
-    initial_params: Callable[[Decoder], dict],
-    mesh: Mesh,
-    folder: Path,
-    stop: StopRequest,
-) -> None:
-    s = config.sft
-    shape = replace(policy.model.config, lora=None, param_dtype=config.model.param_dtype)
-    policy = policy._replace(model=Decoder(shape))
+def _train_base(run: Run) -> None:
+    config, s, policy, mesh = run.config, run.config.sft, run.initial.policy, run.mesh
     optimizer, schedule = make_optimizer(
         s.learning_rate, s.warmup_steps, s.steps, s.decay, s.weight_decay, s.max_grad_norm
     )
@@ -109,7 +89,7 @@ def _train_base(
 
     def update(state, step):
         rng = generator(config.seed, "sft", step)
-        demonstrations = [task.demonstrate(rng, task.train) for _ in range(s.batch_size)]
+        demonstrations = [run.task.demonstrate(rng, run.task.train) for _ in range(s.batch_size)]
         batch = padded_sft_batch(policy, padded_rows(s.batch_size, mesh), demonstrations, *budgets)
         begin = time.monotonic()
         state, metrics = sft_step(state, shard_rows(batch, mesh))
@@ -120,16 +100,14 @@ def _train_base(
         row["tokens_per_second"] = row["tokens"] / row["time/update"]
         return state, row
 
+    def create():
+        return create_state(run.initial.load_params(), optimizer, shardings)
+
+    shown = {"loss": "loss", "tokens/s": "tokens_per_second"}
+    every, kept = s.checkpoint_every, 1
     fit(
-        "SFT of the base policy",
-        folder,
-        abstract_state(policy.model, optimizer, mesh),
-        lambda: create_state(initial_params(policy.model), optimizer, shardings),
+        Loop("SFT of the base policy", run.base_folder, s.steps, every, kept, shown, SFT),
+        Start(abstract_state(policy.model, optimizer, mesh), create),
         update,
-        steps=s.steps,
-        checkpoint_every=s.checkpoint_every,
-        keep_checkpoints=1,
-        shown={"loss": "loss", "tokens/s": "tokens_per_second"},
-        stop=stop,
-        phase=SFT,
+        run.stop,
     )

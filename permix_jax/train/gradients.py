@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import head_logprobs, head_loss
+from permix_jax.models.lm_head import LOGITS_CHUNK, TokenLoss, head_logprobs, head_loss
 from permix_jax.models.logprobs import head_weight, packed_states
 from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
@@ -50,8 +50,8 @@ def grpo_gradients(
     batch: RolloutBatch,
     packing: Packing,
     loss: LossConfig,
-    temperature: float,
-    logits_chunk: int,
+    temperature: float = 1.0,
+    logits_chunk: int = LOGITS_CHUNK,
     frozen: dict | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
     """Gradients and metrics of the whole batch, computed as it is packed.
@@ -75,9 +75,8 @@ def grpo_gradients(
         everything = join(params, frozen or {})
         hidden, *targets = _states_and_targets(model, everything, batch, part)
         head = head_weight(model, everything)
-        total, statistics = head_loss(
-            token_loss, temperature, logits_chunk, hidden, head, *targets, mine
-        )
+        summed = TokenLoss(token_loss, temperature, logits_chunk)
+        total, statistics = head_loss(summed, hidden, head, *targets, mine)
         _, metrics = token_losses(statistics.logprobs, mine, loss)
         metrics["entropy"] = statistics.entropy
         means = {name: weighted(mine.shares, x).sum() for name, x in metrics.items()}

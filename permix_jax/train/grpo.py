@@ -2,30 +2,22 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from permix_jax.core.keys import key
-from permix_jax.core.problem import Task
 from permix_jax.core.sharding import replicate, to_host
-from permix_jax.core.stop import StopRequest
-from permix_jax.models.params import abstract_like, initial_trained, join
-from permix_jax.models.policy import Policy
+from permix_jax.models.params import join
 from permix_jax.personas.adaptive import initial
 from permix_jax.personas.adaptive import update as update_accuracies
-from permix_jax.rewards.verifier import Verifier
 from permix_jax.train.log import write_completions
 from permix_jax.train.loop import fit
-from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.packing import padding_share
 from permix_jax.train.programs import grpo_programs, pack_batch
 from permix_jax.train.rehearsal import build_rehearsal
 from permix_jax.train.rollouts import build_worker
-from permix_jax.train.state import TrainState, abstract_state, create_state
+from permix_jax.train.run import Run
+from permix_jax.train.state import TrainState
 
 _SHOWN = {
     "reward": "reward",
@@ -34,42 +26,24 @@ _SHOWN = {
 }
 
 
-def train_grpo(
-    config: ConfigDict,
-    task: Task,
-    policy: Policy,
-    load_base: Callable[[], dict],
-    mesh: Mesh,
-    verifier: Verifier,
-    workdir: Path,
-    stop: StopRequest,
-    after_step: Callable[[dict, int], None],
-    method: Method = PERMIX,
-) -> TrainState:
+def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
-    `load_base` gives the base policy's parameters. Under LoRA they are held once, as the policy's
-    frozen part and as the reference; otherwise they are kept only where KL or rehearsal need them.
-    `after_step` gets the policy's parameters, adapters and base together.
-    """
-    t, g = config.train, config.grpo
-    programs = grpo_programs(config, policy.model, mesh)
-    worker = build_worker(config, task, policy, mesh, verifier, method)
-    rehearsal = build_rehearsal(config, task, policy, mesh)
+    Under LoRA the base's parameters are held once, as the policy's frozen part and as the
+    reference; otherwise they are kept only where KL or rehearsal need them.
 
-    lora = policy.model.config.lora
+    Args:
+      after_step: gets the policy's parameters, adapters and base together, and the step.
+    """
+    config, mesh, g = run.config, run.mesh, run.config.grpo
+    programs = grpo_programs(config, run.policy.model, mesh)
+    worker, rehearsal = build_worker(run), build_rehearsal(run)
+
+    lora, load_base = run.policy.model.config.lora, run.base.load_params
     base = load_base() if lora or g.kl_weight or rehearsal else None
     frozen = base if lora else {}
     adapts = worker.mixture.weights == "adaptive"
     unseen = replicate(initial(len(worker.mixture.personas)), mesh) if adapts else {}
-    abstract = abstract_state(policy.model, programs.optimizer, mesh)
-    abstract = abstract.replace(accuracies=abstract_like(unseen))
-
-    def create() -> TrainState:
-        start = load_base() if base is None else base
-        trained = initial_trained(policy.model, start, key(config.seed, "adapters"), mesh)
-        state = create_state(trained, programs.optimizer, programs.shardings)
-        return state.replace(accuracies=unseen)
 
     def update(state: TrainState, step: int):
         accuracies = jax.tree.map(np.asarray, state.accuracies)
@@ -107,19 +81,13 @@ def train_grpo(
         if rehearsed:
             row["tokens/rehearsal"] = int(rehearsed[0].completion_mask.sum())
             row["tokens/generated"] += row["tokens/rehearsal"]
-        write_completions(config, workdir, step, rollouts.records)
+        write_completions(config, run.workdir, step, rollouts.records)
         return state, row
 
     return fit(
-        f"GRPO {Path(workdir).name}",
-        workdir,
-        abstract,
-        create,
+        run.loop("GRPO", _SHOWN),
+        run.start(programs, lambda: load_base() if base is None else base, unseen),
         update,
-        steps=t.steps,
-        checkpoint_every=t.checkpoint_every,
-        keep_checkpoints=t.keep_checkpoints,
-        shown=_SHOWN,
-        stop=stop,
-        after_step=lambda state, step: after_step(join(state.params, frozen), step),
+        run.stop,
+        lambda state, step: after_step(join(state.params, frozen), step),
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.stats.alarms import Alarms
 from permix_jax.train.checkpoints import Checkpoints
 from permix_jax.train.log import MetricsLog
-from permix_jax.train.state import TrainState
+from permix_jax.train.state import Start, TrainState
 
 Row = dict[str, float]
 
@@ -19,34 +20,43 @@ class NonFiniteError(RuntimeError):
     """The loss or the gradient of a step was not a finite number."""
 
 
+@dataclass(frozen=True)
+class Loop:
+    """How long a loop goes on, what it keeps, and what people see of it.
+
+    label: what the progress bar says.
+    folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+    steps: after which it ends; it saves every `checkpoint_every` of them, and keeps the newest
+      `keep_checkpoints`.
+    shown: metrics on the progress bar, by the name they have there.
+    phase: of the run's agenda (`core/progress.py`).
+    """
+
+    label: str
+    folder: Path
+    steps: int
+    checkpoint_every: int
+    keep_checkpoints: int
+    shown: dict[str, str]
+    phase: str = TRAINING
+
+
 def fit(
-    label: str,
-    folder: Path,
-    abstract: TrainState,
-    create: Callable[[], TrainState],
+    loop: Loop,
+    start: Start,
     update: Callable[[TrainState, int], tuple[TrainState, Row]],
-    *,
-    steps: int,
-    checkpoint_every: int,
-    keep_checkpoints: int,
-    shown: dict[str, str],
     stop: StopRequest,
-    phase: str = TRAINING,
     after_step: Callable[[TrainState, int], None] = lambda state, step: None,
 ) -> TrainState:
-    """Trains to `steps`, going on from the newest undamaged checkpoint in `folder`, if any.
+    """Trains to the loop's last step, going on from the newest undamaged checkpoint, if any.
 
     A step is a pure function of (state, step), so a run that was killed and started again ends
     where the uninterrupted one does.
 
     Args:
-      folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
-      abstract: the state as ShapeDtypeStructs with shardings.
-      create: makes the state of step 0; called only where there is no checkpoint, so that a run
-        that goes on never holds two states.
+      start: its state is made only where there is no checkpoint, so that a run that goes on never
+        holds two states.
       update: (state, step) -> (new state, metrics); must hold `loss` and `grad_norm`.
-      shown: metrics on the progress bar, by the name they have there.
-      phase: of the run's agenda (`progress`).
       after_step: called after each step's row is written, and again where a run goes on from that
         step, for it may have been stopped within; must do nothing where it is done.
 
@@ -55,15 +65,15 @@ def fit(
       DamagedError, MisfitError: there are checkpoints, and the run cannot go on from them.
       Stopped: a stop was requested; the step in flight is finished and saved.
     """
-    checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints)
-    state, done = _resume(checkpoints, abstract, create)
-    log = MetricsLog(folder, done)
+    checkpoints = Checkpoints(loop.folder / "checkpoints", loop.keep_checkpoints)
+    state, done = _resume(checkpoints, start)
+    log = MetricsLog(loop.folder, done)
     alarms = Alarms(log.found, done)
     try:
         if done:
             after_step(state, done)
-        with Progress(label, steps, done, phase) as progress:
-            for step in range(done + 1, steps + 1):
+        with Progress(loop.label, loop.steps, done, loop.phase) as progress:
+            for step in range(done + 1, loop.steps + 1):
                 stop.check()
                 state, row = update(state, step)
                 _require_finite(row, step, checkpoints)
@@ -71,9 +81,10 @@ def fit(
                 for warned in alarms.see(row):
                     progress.warn(warned.text)
                 log.write(row)
-                progress.advance(**{name: row[key] for name, key in shown.items() if key in row})
+                shown = {name: row[key] for name, key in loop.shown.items() if key in row}
+                progress.advance(**shown)
                 save = partial(checkpoints.save, step, state.params, _without_params(state))
-                due = step % checkpoint_every == 0 or step == steps or stop.requested
+                due = step % loop.checkpoint_every == 0 or step == loop.steps or stop.requested
                 if due:
                     save()
                 try:
@@ -91,12 +102,11 @@ def fit(
     return state
 
 
-def _resume(
-    checkpoints: Checkpoints, abstract: TrainState, create: Callable[[], TrainState]
-) -> tuple[TrainState, int]:
-    found = checkpoints.restore({"params": abstract.params, "optimizer": _without_params(abstract)})
+def _resume(checkpoints: Checkpoints, start: Start) -> tuple[TrainState, int]:
+    optimizer = _without_params(start.abstract)
+    found = checkpoints.restore({"params": start.abstract.params, "optimizer": optimizer})
     if found is None:
-        return create(), 0
+        return start.create(), 0
     step, items = found
     return TrainState(params=items["params"], **items["optimizer"]), step
 

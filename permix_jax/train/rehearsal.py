@@ -11,8 +11,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from permix_jax.core.json_lines import read_rows, text_field
 from permix_jax.core.keys import key
@@ -20,14 +18,13 @@ from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import padded_rows, shard_rows
-from permix_jax.models.params import without_lora
-from permix_jax.models.policy import Policy
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.prompts import fit_budget, render_all
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import sample
 from permix_jax.train.programs import rollout_sampling
+from permix_jax.train.run import Run
 from permix_jax.train.sft import SFTBatch, first_rows
 
 
@@ -35,12 +32,10 @@ from permix_jax.train.sft import SFTBatch, first_rows
 class Rehearsal:
     """Makes the rehearsal batch of any step, a pure function of (base, step).
 
-    policy: the base's. The same personas for PerMix and RLVR: those that PerMix trains under.
+    The same personas for PerMix and RLVR: those that PerMix trains under.
     """
 
-    config: ConfigDict
-    policy: Policy
-    mesh: Mesh
+    run: Run
     prompts: Sequence[Problem]
     personas: Sequence[Persona]
 
@@ -49,38 +44,38 @@ class Rehearsal:
 
         Rows that fill it up to the mesh have nothing in their completion mask.
         """
-        c = self.config
+        c, policy, mesh = self.run.config, self.run.base.policy, self.run.mesh
         rng = generator(c.seed, "rehearsal", step)
         pairs = [
             (self.personas[rng.integers(len(self.personas))], self.prompts[i].prompt)
             for i in rng.integers(len(self.prompts), size=c.rehearsal.rows)
         ]
-        filled = [*pairs, *pairs[:1] * (padded_rows(len(pairs), self.mesh) - len(pairs))]
-        ids = render_all(self.policy.tokenizer, filled)
+        filled = [*pairs, *pairs[:1] * (padded_rows(len(pairs), mesh) - len(pairs))]
+        ids = render_all(policy.tokenizer, filled)
         prompts = right_pad(ids, bucket(max(map(len, ids)), c.rollout.max_prompt_tokens))
         step_key = key(c.seed, "rehearsal", step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(filled)))
-        placed = shard_rows((*prompts, keys), self.mesh)
+        placed = shard_rows((prompts, keys), mesh)
         sampling = rollout_sampling(c)
-        answers = sample(self.policy.model, base, *placed, sampling, self.policy.end_tokens)
-        return SFTBatch(*placed[:2], answers.tokens, first_rows(answers.mask, len(pairs)))
+        answers = sample(policy.model, base, *placed, sampling, policy.end_tokens)
+        return SFTBatch(*placed[0], answers.tokens, first_rows(answers.mask, len(pairs)))
 
 
-def build_rehearsal(config: ConfigDict, task: Task, policy: Policy, mesh: Mesh) -> Rehearsal | None:
+def build_rehearsal(run: Run) -> Rehearsal | None:
     """The rehearsal that the config asks for; None where its weight is 0.
 
     Raises:
       FileNotFoundError, ValueError: `rehearsal.prompts` is no JSONL file with prompts, or none of
         them fits the prompt budget.
     """
+    config = run.config
     if config.rehearsal.weight == 0:
         return None
-    personas = build_mixture(task.personas, config.personas).train
-    prompts = rehearsal_prompts(config.rehearsal.prompts, task)
+    personas = build_mixture(run.task.personas, config.personas).train
+    prompts = rehearsal_prompts(config.rehearsal.prompts, run.task)
     budget = config.rollout.max_prompt_tokens
-    prompts = fit_budget(policy.tokenizer, prompts, personas, budget, "drop")
-    base = policy._replace(model=without_lora(policy.model))
-    return Rehearsal(config, base, mesh, prompts, personas)
+    prompts = fit_budget(run.policy.tokenizer, prompts, personas, budget, "drop")
+    return Rehearsal(run, prompts, personas)
 
 
 def rehearsal_prompts(file: str, task: Task) -> list[Problem]:

@@ -9,29 +9,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from permix_jax.core.distributed import gather, own_part
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
-from permix_jax.core.problem import Problem, Task
+from permix_jax.core.problem import Problem
 from permix_jax.core.progress import RESPONSES, learn
 from permix_jax.core.sharding import shard_rows, to_host
-from permix_jax.models.policy import Policy
 from permix_jax.personas import adaptive
 from permix_jax.personas.adaptive import AdaptiveState
 from permix_jax.personas.mixture import Mixture, adaptive_weights, build_mixture
 from permix_jax.personas.prompts import render_all
 from permix_jax.rewards.terms import Completion, Term, total_reward
-from permix_jax.rewards.verifier import Verifier, join_grades
+from permix_jax.rewards.verifier import join_grades
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.train.advantages import group_ids, share_without_spread
 from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.method import Method, all_terms, as_advantages, require_assigned
+from permix_jax.train.method import all_terms, as_advantages, require_assigned
 from permix_jax.train.programs import prompts_are_shared, rollout_sampling
+from permix_jax.train.run import Run
 
 
 class Sampled(NamedTuple):
@@ -65,24 +63,19 @@ class RolloutWorker:
     several processes, each has its share of the rollouts graded.
     """
 
-    config: ConfigDict
-    task: Task
-    policy: Policy
-    mesh: Mesh
+    run: Run
     mixture: Mixture
-    verifier: Verifier
     terms: Sequence[Term]
-    method: Method
 
     def sample(self, params, step: int, accuracies: AdaptiveState) -> Sampled:
         """Rollouts of `step`, on their way through the verifier.
 
         `accuracies`: the running ones of `mixture.personas`; not used unless the weights adapt.
         """
-        c, begin = self.config, time.monotonic()
-        problems = problems_of_step(self.task.train, c.seed, step, c.train.problems_per_step)
+        run, c, begin = self.run, self.run.config, time.monotonic()
+        problems = problems_of_step(run.task.train, c.seed, step, c.train.problems_per_step)
         shape = c.train.problems_per_step, c.rollout.group_size
-        personas = self.method.assign(self.mixture, c.seed, step, *shape, state=accuracies)
+        personas = run.method.assign(self.mixture, c.seed, step, *shape, state=accuracies)
         require_assigned(personas, self.mixture, *shape, prompts_are_shared(c))
         each = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
         prompts = self._prompts(problems, personas)
@@ -90,10 +83,10 @@ class RolloutWorker:
         parts, texts, grades = self._sample(params, prompts, step), [], []
         rows = len(each) // len(parts)
         for i, part in enumerate(parts):
-            texts += self.policy.text(*to_host((part.tokens, part.mask)))
+            texts += run.policy.text(*to_host((part.tokens, part.mask)))
             asked = [problem for problem, _ in each[i * rows : (i + 1) * rows]]
             own = own_part(rows)
-            grades.append(self.verifier.submit(texts[i * rows :][own], asked[own]))
+            grades.append(run.verifier.submit(texts[i * rows :][own], asked[own]))
         completions = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
         problem, persona = self._indices(personas)
@@ -114,16 +107,14 @@ class RolloutWorker:
         metrics = {"time/rollout": time.monotonic() - begin}
         learn(RESPONSES, len(each), metrics["time/rollout"])
         if self.mixture.weights == "adaptive" and self.mixture.share:
-            weights, drawn = (
-                adaptive_weights(self.mixture, accuracies),
-                {p.id for _, p in each if p},
-            )
+            weights = adaptive_weights(self.mixture, accuracies)
+            drawn = {p.id for _, p in each if p}
             metrics |= adaptive.metrics(weights, self.mixture.personas, drawn)
-        return Sampled(shard_rows(batch, self.mesh), each, texts, grades, metrics)
+        return Sampled(shard_rows(batch, run.mesh), each, texts, grades, metrics)
 
     def grade(self, sampled: Sampled) -> Rollouts:
         """Waits for the verifier; adds rewards and advantages to the batch."""
-        c, begin = self.config, time.monotonic()
+        run, c, begin = self.run, self.run.config, time.monotonic()
         batch, each, texts = sampled.batch, sampled.each, sampled.texts
         parts = [part for future in sampled.grades for part in gather(future.result())]
         correct, verifier_metrics = join_grades(parts)
@@ -138,10 +129,10 @@ class RolloutWorker:
         ]
         rewards, means = total_reward(self.terms, completions)
         groups = group_ids(c.grpo.advantage_group, *to_host((batch.problem, batch.persona)))
-        advantages = self.method.advantages(rewards, groups, c.grpo.advantage_scale)
+        advantages = run.method.advantages(rewards, groups, c.grpo.advantage_scale)
         advantages = as_advantages(advantages, len(rewards))
         batch = batch.replace(
-            **shard_rows({"rewards": rewards, "advantages": advantages}, self.mesh)
+            **shard_rows({"rewards": rewards, "advantages": advantages}, run.mesh)
         )
         metrics = {
             **_reward_metrics(rewards, groups),
@@ -157,28 +148,28 @@ class RolloutWorker:
 
     def _prompts(self, problems, personas) -> tuple[np.ndarray, np.ndarray]:
         """Distinct prompts [U, P]: one a problem, or one a rollout where personas differ in it."""
-        shared = prompts_are_shared(self.config)
+        shared = prompts_are_shared(self.run.config)
         pairs = [
             (persona, problem.prompt)
             for problem, row in zip(problems, personas, strict=True)
             for persona in (row[:1] if shared else row)
         ]
-        ids = render_all(self.policy.tokenizer, pairs)
+        ids = render_all(self.run.policy.tokenizer, pairs)
         longest = max(map(len, ids))
-        return right_pad(ids, bucket(longest, self.config.rollout.max_prompt_tokens))
+        return right_pad(ids, bucket(longest, self.run.config.rollout.max_prompt_tokens))
 
     def _sample(self, params, prompts, step: int) -> list[Completions]:
         """The step's completions in `rollout.micro_batches` parts, each still being computed."""
-        r = self.config.rollout
-        rows = self.config.train.problems_per_step * r.group_size
-        sampling = rollout_sampling(self.config)
-        step_key = key(self.config.seed, "rollout", step)
+        c, r, policy = self.run.config, self.run.config.rollout, self.run.policy
+        rows = c.train.problems_per_step * r.group_size
+        sampling = rollout_sampling(c)
+        step_key = key(c.seed, "rollout", step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(rows))
 
         def part(i: int) -> Completions:
             inputs = jax.tree.map(lambda x: np.split(x, r.micro_batches)[i], prompts)
-            placed = shard_rows((*inputs, jnp.split(keys, r.micro_batches)[i]), self.mesh)
-            return sample(self.policy.model, params, *placed, sampling, self.policy.end_tokens)
+            placed = shard_rows((inputs, jnp.split(keys, r.micro_batches)[i]), self.run.mesh)
+            return sample(policy.model, params, *placed, sampling, policy.end_tokens)
 
         return [part(i) for i in range(r.micro_batches)]
 
@@ -190,12 +181,10 @@ class RolloutWorker:
         return np.array(problem, np.int32), np.array(persona, np.int32)
 
 
-def build_worker(
-    config: ConfigDict, task: Task, policy: Policy, mesh: Mesh, verifier: Verifier, method: Method
-) -> RolloutWorker:
+def build_worker(run: Run) -> RolloutWorker:
     """The worker of a run: personas and rewards as its config and its method say."""
-    mixture, terms = build_mixture(task.personas, config.personas), all_terms(method, config)
-    return RolloutWorker(config, task, policy, mesh, mixture, verifier, terms, method)
+    mixture = build_mixture(run.task.personas, run.config.personas)
+    return RolloutWorker(run, mixture, all_terms(run.method, run.config))
 
 
 def _reward_metrics(rewards: np.ndarray, groups: np.ndarray) -> dict[str, float]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from permix_jax.core.problem import Demonstration
-from permix_jax.models.lm_head import head_loss
+from permix_jax.models.lm_head import TokenLoss, head_loss
 from permix_jax.models.logprobs import completion_states, head_weight
 from permix_jax.models.params import join
 from permix_jax.models.policy import Policy
@@ -97,9 +97,8 @@ def sft_gradients(
         )
         negative = lambda logprobs, shares: -shares * logprobs  # noqa: E731
         head = head_weight(model, everything)
-        loss, statistics = head_loss(
-            negative, temperature, logits_chunk, hidden, head, *completions, shares
-        )
+        summed = TokenLoss(negative, temperature, logits_chunk)
+        loss, statistics = head_loss(summed, hidden, head, *completions, shares)
         entropy = jnp.where(batch.completion_mask, shares * statistics.entropy, 0).sum()
         return loss, {"loss": loss, "entropy": entropy}
 

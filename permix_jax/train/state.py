@@ -1,6 +1,7 @@
 """What a trainer carries from step to step, and where it lies on the mesh."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -30,6 +31,13 @@ class TrainState:
     params: dict
     opt_state: optax.OptState
     accuracies: dict = flax.struct.field(default_factory=dict)
+
+
+class Start(NamedTuple):
+    """The state of step 0: as ShapeDtypeStructs with shardings, and what makes it."""
+
+    abstract: TrainState
+    create: Callable[[], TrainState]
 
 
 def make_optimizer(

@@ -6,69 +6,42 @@ and the same optimiser; `tokens/*` in its metrics count what each method used.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.core.keys import key
 from permix_jax.core.problem import Demonstration, Task
 from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import padded_rows, shard_rows, to_host
-from permix_jax.core.stop import StopRequest
-from permix_jax.models.params import initial_trained, join
-from permix_jax.models.policy import Policy
-from permix_jax.rewards.verifier import Verifier
+from permix_jax.models.params import join
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.train.log import write_completions
 from permix_jax.train.loop import Row, fit
-from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.programs import supervised_programs
 from permix_jax.train.rollouts import build_worker
+from permix_jax.train.run import Run
 from permix_jax.train.sft import padded_sft_batch
-from permix_jax.train.state import TrainState, abstract_state, create_state
+from permix_jax.train.state import TrainState
 
 
-def train_sft(
-    config: ConfigDict,
-    task: Task,
-    policy: Policy,
-    load_base: Callable[[], dict],
-    mesh: Mesh,
-    workdir: Path,
-    stop: StopRequest,
-    after_step: Callable[[dict, int], None],
-) -> TrainState:
+def train_sft(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     """Cross-entropy on the task's own demonstrations: the SFT baseline. Arguments as `train_grpo`.
 
     Demonstrations under personas that training must not see are drawn again.
     """
 
     def demonstrations(step: int) -> tuple[list[Demonstration], Row]:
-        rng = generator(config.seed, "train/sft", step)
-        return [_demonstration(task, rng) for _ in range(_responses(config))], {
-            "tokens/generated": 0
-        }
+        rng = generator(run.config.seed, "train/sft", step)
+        drawn = [_demonstration(run.task, rng) for _ in range(_responses(run.config))]
+        return drawn, {"tokens/generated": 0}
 
-    return _train(
-        config, policy, load_base, mesh, workdir, stop, after_step, demonstrations, temperature=1.0
-    )
+    return _train(run, demonstrations, 1.0, after_step)
 
 
 def train_distill(
-    config: ConfigDict,
-    task: Task,
-    policy: Policy,
-    load_base: Callable[[], dict],
-    teacher: Policy,
-    load_teacher: Callable[[], dict],
-    mesh: Mesh,
-    verifier: Verifier,
-    workdir: Path,
-    stop: StopRequest,
-    after_step: Callable[[dict, int], None],
-    method: Method = PERMIX,
+    run: Run, teacher: StoredPolicy, task: Task, after_step: Callable[[dict, int], None]
 ) -> TrainState:
     """Sequence-level distillation: cross-entropy on a frozen teacher's verified responses.
 
@@ -76,10 +49,12 @@ def train_distill(
     responses those that are right and ended are learnt under the prompt that they answered. Over a
     run that is rejection sampling, each round with fresh problems.
 
-    `load_teacher` gives the teacher's parameters; else as `train_grpo`.
+    Args:
+      task: the run's, without the problems that are over the budget in the teacher's tokens.
+      after_step: as in `train_grpo`.
     """
-    teacher_params = load_teacher()
-    worker = build_worker(config, task, teacher, mesh, verifier, method)
+    teacher_params = teacher.load_params()
+    worker = build_worker(replace(run, policy=teacher.policy, task=task))
 
     def responses(step: int) -> tuple[list[Demonstration], Row]:
         sampled = worker.sample(teacher_params, step, {})
@@ -92,7 +67,7 @@ def train_distill(
             )
             if keep
         ]
-        write_completions(config, workdir, step, rollouts.records)
+        write_completions(run.config, run.workdir, step, rollouts.records)
         known = rollouts.correct[~np.isnan(rollouts.correct)]
         row = {
             **({"teacher/accuracy": float(known.mean())} if known.size else {}),
@@ -104,17 +79,7 @@ def train_distill(
         }
         return chosen, row
 
-    return _train(
-        config,
-        policy,
-        load_base,
-        mesh,
-        workdir,
-        stop,
-        after_step,
-        responses,
-        config.rollout.temperature,
-    )
+    return _train(run, responses, run.config.rollout.temperature, after_step)
 
 
 def _responses(config: ConfigDict) -> int:
@@ -130,27 +95,17 @@ def _demonstration(task: Task, rng: np.random.Generator) -> Demonstration:
 
 
 def _train(
-    config: ConfigDict,
-    policy: Policy,
-    load_base: Callable[[], dict],
-    mesh: Mesh,
-    workdir: Path,
-    stop: StopRequest,
-    after_step: Callable[[dict, int], None],
+    run: Run,
     examples: Callable[[int], tuple[list[Demonstration], Row]],
     temperature: float,
+    after_step: Callable[[dict, int], None],
 ) -> TrainState:
     """The loop of both; `examples` gives what a step learns, at most `_responses`, and metrics."""
-    t, r = config.train, config.rollout
-    programs = supervised_programs(config, policy.model, mesh, temperature)
+    r, mesh, policy = run.config.rollout, run.mesh, run.policy
+    programs = supervised_programs(run.config, policy.model, mesh, temperature)
+    load_base = run.base.load_params
     frozen = load_base() if policy.model.config.lora else {}
-
-    def create() -> TrainState:
-        base = frozen or load_base()
-        trained = initial_trained(policy.model, base, key(config.seed, "adapters"), mesh)
-        return create_state(trained, programs.optimizer, programs.shardings)
-
-    as_batch = partial(padded_sft_batch, policy, padded_rows(_responses(config), mesh))
+    as_batch = partial(padded_sft_batch, policy, padded_rows(_responses(run.config), mesh))
 
     def update(state: TrainState, step: int):
         chosen, row = examples(step)
@@ -166,15 +121,9 @@ def _train(
         return state, row
 
     return fit(
-        f"{t.method} {Path(workdir).name}",
-        workdir,
-        abstract_state(policy.model, programs.optimizer, mesh),
-        create,
+        run.loop(run.config.train.method, {"loss": "loss", "tokens/s": "tokens_per_second"}),
+        run.start(programs, lambda: frozen or load_base()),
         update,
-        steps=t.steps,
-        checkpoint_every=t.checkpoint_every,
-        keep_checkpoints=t.keep_checkpoints,
-        shown={"loss": "loss", "tokens/s": "tokens_per_second"},
-        stop=stop,
-        after_step=lambda state, step: after_step(join(state.params, frozen), step),
+        run.stop,
+        lambda state, step: after_step(join(state.params, frozen), step),
     )

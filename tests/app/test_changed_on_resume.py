@@ -8,9 +8,8 @@ import pytest
 from runs import crash_after, load_config, metrics, newest_arrays
 
 from permix_jax.app.build import eval_identity
-from permix_jax.app.evaluations import run_identity
 from permix_jax.app.experiment import run
-from permix_jax.app.policies import build_policy
+from permix_jax.app.policies import build_policy, run_identity
 from permix_jax.app.workdir import claim_workdir, config_at_start
 from permix_jax.core.field_rules import CHANGEABLE, fixed_fields
 from permix_jax.core.fields import flat_fields

@@ -39,11 +39,11 @@ def test_both_answer_greedily_under_the_persona(chat):
     assert answers.base != answers.trained
     assert answers == chat.ask(PERSONAS[12], SUM, max_new_tokens=8, seed=1)
     assert PERSONAS[12].system_prompt == "you are a pirate ."
-    for (policy, params), answer in zip((chat.base, chat.trained), answers, strict=True):
+    for (policy, params, mesh), answer in zip((chat.base, chat.trained), answers, strict=True):
         prompt = right_pad([render(policy.tokenizer, PERSONAS[12], SUM)], 64)
         keys = jax.random.key(0)[None]
-        with jax.set_mesh(chat.mesh):
-            drawn = sample(policy.model, params, *prompt, keys, Sampling(8, 0.0), policy.end_tokens)
+        with jax.set_mesh(mesh):
+            drawn = sample(policy.model, params, prompt, keys, Sampling(8, 0.0), policy.end_tokens)
         expected = policy.text(drawn.tokens, drawn.mask)[0], bool(drawn.truncated[0])
         assert answer == expected
 

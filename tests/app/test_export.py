@@ -12,11 +12,12 @@ from runs import ROOT, load_config
 
 from permix_jax.app.experiment import run
 from permix_jax.app.export import export
-from permix_jax.app.policies import build_policy, load_base_params, load_trained_params
+from permix_jax.app.policies import build_policy
 from permix_jax.app.workdir import cache_folder
 from permix_jax.formats.pretrained import open_pretrained
 from permix_jax.formats.weights import load_weights
 from permix_jax.models.transformer import Decoder
+from permix_jax.train.run import base_policy, checkpoint
 
 SMALL = {
     "sft__steps": 40,
@@ -48,12 +49,9 @@ def policy_and_params(folder, mesh, **fields):
     """The trained policy as evaluation loads it."""
     config = load_config("permix.py", "tiny", **SMALL, **fields)
     policy, initial = build_policy(config, cache_folder(), mesh)
-    base = Path(json.loads((folder / "config.json").read_text())["base"])
-
-    def load_base():
-        return load_base_params(config, policy, initial, base, mesh)
-
-    return policy, load_trained_params(policy, load_base, folder, 2, mesh)
+    sft = Path(json.loads((folder / "config.json").read_text())["base"])
+    base = base_policy(policy, initial, sft)
+    return policy, checkpoint(policy, base, folder, 2).load_params()
 
 
 def logits(model, params):

@@ -191,7 +191,7 @@ def test_judges_score_finished_answers_without_the_model(
     def refuse(*_):
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("permix_jax.app.personagym_run.build_policy", refuse)
+    monkeypatch.setattr("permix_jax.app.policies.build_policy", refuse)
     with chat_server(grade) as server:
         judges = [{"name": name, "base_url": server.url, "model": "m"} for name in ("j", "k")]
         write_lines(tmp_path / "judges.jsonl", judges)

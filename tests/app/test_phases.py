@@ -1,7 +1,9 @@
 """What a run has to do, counted beforehand: by hand for the shrunk embedded world."""
 
+from dataclasses import replace
+
 import pytest
-from runs import load_config
+from runs import load_config, run_of
 
 from permix_jax.app.build import build_task
 from permix_jax.app.phases import phases_of_evaluations, phases_of_run
@@ -20,34 +22,39 @@ def left(phases):
     return {phase.name: phase.left for phase in phases}
 
 
+def phases(config, task, folder):
+    """Of a run in `folder`/run."""
+    run = run_of(config, task, None, None, None, folder / "run")
+    return phases_of_run(replace(run, base_folder=folder / "base"))
+
+
 # 16 problems under 8 held-out personas and none, 12 conversation prompts under the 8.
 ANSWERS = 16 * 9 + 12 * 8
 
 
 def test_a_new_run_has_all_to_do(task, tmp_path):
     fields = {"eval__every": 4, "eval__judge_free_candidates": 2}
-    phases = phases_of_run(config(**fields), task, tmp_path / "run", tmp_path / "base")
-    assert left(phases) == {
+    found = phases(config(**fields), task, tmp_path)
+    assert left(found) == {
         "sft": 120,
         "training": 6,
         "evaluation": 3 * ANSWERS,  # at steps 0, 4 and 6
         "likelihoods": 2 * (16 + 12) * 8 * 3,  # at 0 and 6: under two personas and none
         "kl": 64,
     }
-    assert phases[1].what == "steps of grpo with 64 responses each"
+    assert found[1].what == "steps of grpo with 64 responses each"
 
 
 def test_samples_and_fields_that_leave_phases_out(task, tmp_path):
     fields = {"eval__samples": 2, "eval__role_play_samples": 0, "eval__kl_responses": 0}
     few = config(**fields, sft__steps=0, eval__personas=3)
-    found = left(phases_of_run(few, task, tmp_path / "run", tmp_path / "base"))
-    assert found == {
+    assert left(phases(few, task, tmp_path)) == {
         "sft": 0, "training": 6, "evaluation": 2 * 16 * 4 * 2, "likelihoods": 0, "kl": 0,
     }  # fmt: skip
 
 
 def test_what_is_done_is_not_counted(task, tmp_path):
-    run, base = tmp_path / "run", tmp_path / "base"
+    run = tmp_path / "run"
     for folder in ("base/checkpoints/120", "run/checkpoints/2", "run/checkpoints/4"):
         (tmp_path / folder).mkdir(parents=True)
     for step, file, text in (
@@ -59,7 +66,7 @@ def test_what_is_done_is_not_counted(task, tmp_path):
         (run / f"eval/{step}").mkdir(parents=True, exist_ok=True)
         (run / f"eval/{step}/{file}").write_text(text)
     fields = {"eval__judge_free_candidates": 2, "eval__judge_free_questions": 10}
-    assert left(phases_of_run(config(**fields), task, run, base)) == {
+    assert left(phases(config(**fields), task, tmp_path)) == {
         "sft": 0,
         "training": 2,
         "evaluation": ANSWERS - 64,
@@ -67,5 +74,5 @@ def test_what_is_done_is_not_counted(task, tmp_path):
         "kl": 0,
     }
     folder = run / "eval/0"
-    alone = phases_of_evaluations(config(**fields), task, [folder], [folder])
+    alone = phases_of_evaluations(run_of(config(**fields), task, *[None] * 3), [folder], [folder])
     assert left(alone) == {"evaluation": 0, "likelihoods": 0}

@@ -184,7 +184,7 @@ def test_sampling_and_scoring_on_eight_devices_equal_one(
     sampling, end_tokens = Sampling(8, temperature=0.9), (3, 7, 11)
 
     def run(params, prompts, mask, keys):
-        completions = sample(tiny_model, params, prompts, mask, keys, sampling, end_tokens)
+        completions = sample(tiny_model, params, (prompts, mask), keys, sampling, end_tokens)
         score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
         logprobs = score(
             tiny_model, params, prompts, mask, completions.tokens, completions.mask, 0.9, 16

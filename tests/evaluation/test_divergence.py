@@ -9,7 +9,7 @@ import pytest
 from permix_jax.evaluation.divergence import KlSettings, measure_kl
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
 from permix_jax.rollout.sampling import Sampling
@@ -42,10 +42,15 @@ def measured(policy, params, base, mesh, folder, **changes):
         sampling=Sampling(1, TEMPERATURE),
     )._replace(**changes)
     path = folder / "kl.json"
-    stop = lambda: None  # noqa: E731
+    trained = StoredPolicy("trained", policy, mesh, lambda: params)
     measure_kl(
-        task, policy, lambda: params, policy, lambda: base, mesh, settings, path, stop
-    )  # fmt: skip
+        task,
+        trained,
+        replace(trained, load_params=lambda: base),
+        settings,
+        path,
+        check_stop=lambda: None,
+    )
     return task, json.loads(path.read_text())
 
 

@@ -13,7 +13,7 @@ from permix_jax.core.problem import Undecided
 from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas, evaluate
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.models.transformer import Decoder
 from permix_jax.rewards import pool
 from permix_jax.rewards.verifier import Verifier
@@ -52,19 +52,10 @@ def evaluate_world(world, folder, check_stop=lambda: None, identity=IDENTITY, **
     """Evaluates and returns the number of times that parameters were asked for."""
     task, policy, params, mesh = world
     loaded = []
+    asked = StoredPolicy("a policy", policy, mesh, lambda: loaded.append(1) or params)
     with Verifier(task.grade, workers=int(task.symbolic)) as verifier:
-        evaluate(
-            task,
-            policy,
-            lambda: loaded.append(1) or params,
-            mesh,
-            verifier,
-            EvalSettings(**SETTINGS | fields),
-            identity,
-            folder,
-            "a policy",
-            check_stop,
-        )
+        settings = EvalSettings(**SETTINGS | fields)
+        evaluate(task, asked, verifier, settings, identity, folder, check_stop)
     return len(loaded)
 
 

@@ -210,7 +210,7 @@ def test_greedy_completions_of_unequal_prompts_equal_generate(pair, figures):
     end = next(t for row in rows for t in row[NEW // 4 :] if any(t not in r for r in rows))
     keys = jax.random.split(jax.random.key(0), 3)
     ours = sample(
-        model, params, right, right_mask, keys, Sampling(NEW, temperature=0), end_tokens=(end,)
+        model, params, (right, right_mask), keys, Sampling(NEW, temperature=0), end_tokens=(end,)
     )
     expected = generate(end)
     equal = np.array_equal(ours.tokens[:, : expected.shape[1]], expected)

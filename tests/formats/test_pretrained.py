@@ -34,8 +34,7 @@ from tiny_llama import (
     write_gguf,
 )
 
-from permix_jax.app.evaluations import named_model
-from permix_jax.app.policies import build_policy
+from permix_jax.app.policies import build_policy, named_model
 from permix_jax.formats import gguf as gguf_module
 from permix_jax.formats import pretrained
 from permix_jax.formats.huggingface import config_from_hf, params_to_hf
@@ -119,8 +118,8 @@ def test_the_config_names_fields_to_ignore_for_the_policy_and_for_other_models(f
         policy, _ = build_policy(config, Path("unused"), mesh)
         assert policy.model.config == config_from_hf(HF)
         config.model.source = ""
-        other, _ = named_model(config, str(folder), mesh)
-        assert other.model.config == config_from_hf(HF)
+        other = named_model(config, str(folder), mesh)
+        assert other.policy.model.config == config_from_hf(HF)
 
         config.model.source = str(folder)
         before_there_was_the_field = ConfigDict(config.to_dict())

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from permix_jax.core.sharding import make_mesh, spec
-from permix_jax.models.lm_head import head_logprobs, head_loss
+from permix_jax.models.lm_head import TokenLoss, head_logprobs, head_loss
 from permix_jax.planning.costs import matmul_flops
 
 B, T, E, V = 4, 6, 16, 48
@@ -35,9 +35,8 @@ def chunked(hidden, head, targets, mask, loss_weights, temperature, logits_chunk
     """((loss, statistics), gradients by hidden and head) of sum(loss_weights * log-probs)."""
 
     def loss(hidden, head):
-        return head_loss(
-            jnp.multiply, temperature, logits_chunk, hidden, head, targets, mask, loss_weights
-        )
+        weighted = TokenLoss(jnp.multiply, temperature, logits_chunk)
+        return head_loss(weighted, hidden, head, targets, mask, slopes)
 
     return jax.value_and_grad(loss, (0, 1), has_aux=True)(hidden, head)
 
@@ -106,7 +105,9 @@ def test_the_gradient_is_that_of_any_loss_times_its_cotangent():
         return -jnp.minimum(jnp.exp(logprobs - old), 1.2)
 
     def by_chunks(hidden, head):
-        total, _ = head_loss(clipped, 0.8, 8, hidden, head, targets, targets >= 0, old - 4)
+        total, _ = head_loss(
+            TokenLoss(clipped, 0.8, 8), hidden, head, targets, targets >= 0, old - 4
+        )
         return jnp.sin(total)
 
     def at_once(hidden, head):
@@ -140,8 +141,8 @@ def test_entropy_is_a_metric_without_gradient():
     hidden, head, targets, loss_weights = arrays()
 
     def total(hidden, head):
-        arguments = hidden, head, targets, targets >= 0, loss_weights
-        return head_loss(jnp.multiply, 1.0, 8, *arguments)[1].entropy.sum()
+        arguments = hidden, head, targets, targets >= 0, slopes
+        return head_loss(TokenLoss(jnp.multiply, 1.0, 8), *arguments)[1].entropy.sum()
 
     for gradient in jax.jit(jax.grad(total, (0, 1)))(hidden, head):
         assert not gradient.any()
@@ -160,8 +161,8 @@ def test_a_frozen_head_costs_no_gradient_of_it():
     hidden, head, targets, loss_weights = arrays(T=8)
 
     def loss(hidden, head):
-        arguments = hidden, head, targets, targets >= 0, loss_weights
-        return head_loss(jnp.multiply, 1.0, 8, *arguments)[0]
+        arguments = hidden, head, targets, targets >= 0, slopes
+        return head_loss(TokenLoss(jnp.multiply, 1.0, 8), *arguments)[0]
 
     one = 2 * hidden.size * V
 

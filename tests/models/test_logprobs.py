@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxprs import array_shapes
 
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.lm_head import head_loss
+from permix_jax.models.lm_head import TokenLoss, head_loss
 from permix_jax.models.logprobs import (
     completion_logprobs,
     completion_states,
@@ -52,7 +52,8 @@ def chunked(model, params, batch, temperature=1.0, logits_chunk=8):
     """(loss, statistics [B, T])."""
     hidden, head = completion_states(model, params, *batch), head_weight(model, params)
     tokens = *batch[2:], token_weights(batch)
-    return head_loss(jnp.multiply, temperature, logits_chunk, hidden, head, *tokens)
+    weighted = TokenLoss(jnp.multiply, temperature, logits_chunk)
+    return head_loss(weighted, hidden, head, *tokens)
 
 
 @partial(jax.jit, static_argnames=("model", "temperature"))

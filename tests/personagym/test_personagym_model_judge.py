@@ -5,7 +5,7 @@ import pytest
 
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import LoadedPolicy, Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personagym.judge_prompts import Prompt
 from permix_jax.personagym.judges import Judge, JudgeError, ModelJudge
@@ -26,7 +26,7 @@ def opened(mesh):
     tokenizer = build_tokenizer()
     model = Decoder(ModelConfig(len(tokenizer), 16, 1, 2, 1, 8, 24, max_context=64))
     params = create_params(model, jax.random.key(1), mesh)
-    return Policy(model, tokenizer, (tokenizer.eos_token_id,)), params, mesh
+    return LoadedPolicy(Policy(model, tokenizer, (tokenizer.eos_token_id,)), params, mesh)
 
 
 def test_replies_are_greedy_and_do_not_depend_on_the_batch(opened):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from runs import load_config
 
-from permix_jax.models.lm_head import head_loss
+from permix_jax.models.lm_head import TokenLoss, head_loss
 from permix_jax.models.logprobs import completion_logprobs, completion_states, head_weight
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, matmul_flops
 from permix_jax.rollout.sampler import sample
@@ -59,7 +59,7 @@ def test_the_dimensions_of_a_batched_matmul_count_once():
 
 def test_a_rollout_counts_its_prompts_once_and_every_decode_step(tiny_model, tiny_params, prompts):
     keys = jax.random.split(jax.random.key(0), B)
-    traced = sample.trace(tiny_model, tiny_params, *prompts, keys, Sampling(T), (1,))
+    traced = sample.trace(tiny_model, tiny_params, prompts, keys, Sampling(T), (1,))
     prefill = 2 * LINEAR * U * P + attention(U, P, P)
     step = 2 * (LINEAR + HEAD) * B + attention(B, 1, P + T)
     assert matmul_flops(traced.jaxpr, loop_trips=T) == prefill + T * step
@@ -74,7 +74,8 @@ def test_scoring_runs_each_token_once_and_its_gradient_thrice(tiny_model, tiny_p
     def loss(params, model):
         hidden = completion_states(model, params, *prompts, *completions)
         tokens = *completions, jnp.zeros((B, T))
-        return head_loss(jnp.multiply, 1.0, 20, hidden, head_weight(model, params), *tokens)[0]
+        summed = TokenLoss(jnp.multiply, 1.0, 20)
+        return head_loss(summed, hidden, head_weight(model, params), *tokens)[0]
 
     # The last token of a completion predicts nothing, so it is only predicted.
     layers = 2 * LINEAR * (U * P + B * (T - 1))

@@ -48,7 +48,8 @@ def params(mesh):
 @pytest.fixture(scope="module")
 def program(params):
     tokens, keys = np.ones((U, P), np.int32), jax.random.split(jax.random.key(0), U * S)
-    lowered = sample.lower(Decoder(SHAPE), params, tokens, tokens > 0, keys, Sampling(T), (5,))
+    prompts = tokens, tokens > 0
+    lowered = sample.lower(Decoder(SHAPE), params, prompts, keys, Sampling(T), (5,))
     return lowered.compile().as_text()
 
 

@@ -36,7 +36,7 @@ def run(tiny_model, tiny_params):
     """sample(...) as NumPy arrays."""
 
     def run(prompts, mask, keys, sampling=SAMPLING, end_tokens=END_TOKENS):
-        result = sample(tiny_model, tiny_params, prompts, mask, keys, sampling, end_tokens)
+        result = sample(tiny_model, tiny_params, (prompts, mask), keys, sampling, end_tokens)
         return jax.tree.map(np.asarray, result)
 
     return run
@@ -146,7 +146,7 @@ def test_rows_of_one_prompt_differ_by_their_keys_alone(run, completions):
 def test_every_step_draws_by_a_key_of_its_own(tiny_model, tiny_params):
     """Zero weights make every token as likely as every other, at every step."""
     zeros = jax.tree.map(jnp.zeros_like, tiny_params)
-    result = sample(tiny_model, zeros, PROMPTS, MASK, keys(), SAMPLING, END_TOKENS)
+    result = sample(tiny_model, zeros, (PROMPTS, MASK), keys(), SAMPLING, END_TOKENS)
     np.testing.assert_allclose(result.logprobs[result.mask], -np.log(VOCAB), rtol=1e-6)
     for tokens, mask in zip(np.asarray(result.tokens), result.mask, strict=True):
         assert mask.sum() < 3 or len(set(tokens[mask])) > 2
@@ -195,7 +195,7 @@ def test_halving_the_batch_changes_nothing_but_the_work(tiny_model, shape, monke
     sample.clear_cache()
     mesh = make_mesh(*shape)
     params = create_params(tiny_model, jax.random.key(0), mesh)
-    prompts = np.tile(PROMPTS, (4, 1)), np.tile(MASK, (4, 1)), keys(1, 128)
+    prompts = (np.tile(PROMPTS, (4, 1)), np.tile(MASK, (4, 1))), keys(1, 128)
     results, work = [], []
     with jax.set_mesh(mesh):
         for halvings in (0, 2):
@@ -223,7 +223,7 @@ def test_a_prompt_is_prefilled_once_for_all_its_rows(tiny_model, tiny_params):
         tokens = np.zeros((distinct, length), np.int32)
         return array_shapes(
             lambda params: sample(
-                tiny_model, params, tokens, tokens == 0, keys(rows=rows), SAMPLING, END_TOKENS
+                tiny_model, params, (tokens, tokens == 0), keys(rows=rows), SAMPLING, END_TOKENS
             ),
             tiny_params,
         )

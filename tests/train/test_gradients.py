@@ -210,9 +210,8 @@ def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, batch, par
     sampling = Sampling(max_new_tokens=6, temperature=TEMPERATURE)
     keys = jax.random.split(jax.random.key(1), 8)
     end_tokens = tuple(range(10))  # so many that rollouts end at all lengths
-    completions = sample(
-        MODEL, params, batch.prompt_tokens, batch.prompt_mask, keys, sampling, end_tokens
-    )
+    prompts = batch.prompt_tokens, batch.prompt_mask
+    completions = sample(MODEL, params, prompts, keys, sampling, end_tokens)
     lengths = np.asarray(completions.mask).sum(axis=1)
     assert lengths.min() < 6 and len(set(lengths)) > 2
     sampled = batch.replace(

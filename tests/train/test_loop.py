@@ -6,8 +6,8 @@ import pytest
 from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.models.params import abstract_like
 from permix_jax.train.checkpoints import Checkpoints, DamagedError
-from permix_jax.train.loop import fit
-from permix_jax.train.state import TrainState
+from permix_jax.train.loop import Loop, fit
+from permix_jax.train.state import Start, TrainState
 
 
 def run(folder, after_step, steps=5):
@@ -18,11 +18,9 @@ def run(folder, after_step, steps=5):
     def create():
         return TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
 
-    settings = {"checkpoint_every": 4, "keep_checkpoints": 2, "shown": {}, "stop": StopRequest()}
-    abstract = abstract_like(create())
-    return fit(
-        "test", folder, abstract, create, update, steps=steps, after_step=after_step, **settings
-    )
+    loop = Loop("test", folder, steps, checkpoint_every=4, keep_checkpoints=2, shown={})
+    start = Start(abstract_like(create()), create)
+    return fit(loop, start, update, StopRequest(), after_step)
 
 
 def test_a_stop_in_what_follows_a_step_keeps_the_step_and_takes_up_what_was_broken_off(tmp_path):

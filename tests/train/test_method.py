@@ -10,7 +10,7 @@ from runs import assert_same_run, crash_after, load_config, metrics
 from permix_jax.app.experiment import run
 from permix_jax.app.export import export
 from permix_jax.app.policies import policy_of_run
-from permix_jax.app.workdir import cache_folder, claim_workdir
+from permix_jax.app.workdir import claim_workdir
 from permix_jax.core.sharding import make_mesh
 from permix_jax.personas.mixture import assign, build_mixture
 from permix_jax.rewards.terms import Term, correctness
@@ -99,7 +99,7 @@ def test_the_policy_needs_no_functions_and_its_card_names_them(finished, tmp_pat
     assert (
         "assign: `test_method.half_plain (sha256 " in card and "terms.even: `0.5 * test_m" in card
     )
-    policy_of_run(finished, cache_folder(), make_mesh(1, 1, 1))
+    policy_of_run(finished, make_mesh(1, 1, 1))
     assert "test_method.uncentred" in (finished / "report.html").read_text()
 
 

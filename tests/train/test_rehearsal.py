@@ -4,7 +4,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from runs import assert_same_run, crash_after, load_config, metrics
+from runs import assert_same_run, crash_after, load_config, metrics, run_of
 
 from permix_jax.app.experiment import run
 from permix_jax.models.config import ModelConfig
@@ -45,6 +45,11 @@ def tiny(**fields):
     return load_config("permix.py", "tiny", **{"rehearsal__weight": WEIGHT, **fields})
 
 
+@pytest.fixture
+def rehearsal_of(policy, params, task, mesh):
+    return lambda config: build_rehearsal(run_of(config, task, policy, params, mesh))
+
+
 def random_batch(vocab: int) -> RolloutBatch:
     rng = np.random.default_rng(0)
     prompts, rows = (4, 3), (8, 5)
@@ -64,10 +69,10 @@ def random_batch(vocab: int) -> RolloutBatch:
     )
 
 
-def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, params, task, mesh):
+def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, params, rehearsal_of):
     config = tiny()
     batch = random_batch(policy.model.config.vocab_size)
-    rehearsed = build_rehearsal(config, task, policy, mesh).batch(params, 1)
+    rehearsed = rehearsal_of(config).batch(params, 1)
     loss, temperature = loss_config(config), config.rollout.temperature
     packing = pack_batch(config, batch)
     grpo, of_grpo = jax.jit(
@@ -91,9 +96,9 @@ def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, pa
     assert max(float(np.abs(x).max()) for x in jax.tree.leaves(ce)) > 1e-3
 
 
-def test_without_weight_there_is_none_and_the_program_is_that_of_grpo(policy, params, task, mesh):
+def test_without_weight_there_is_none_and_the_program_is_that_of_grpo(policy, params, rehearsal_of):
     config = tiny(rehearsal__weight=0.0)
-    assert build_rehearsal(config, task, policy, mesh) is None
+    assert rehearsal_of(config) is None
     batch = random_batch(policy.model.config.vocab_size)
     t, loss = config.rollout.temperature, loss_config(config)
     chunk = config.model.head_chunk
@@ -107,8 +112,8 @@ def test_without_weight_there_is_none_and_the_program_is_that_of_grpo(policy, pa
     assert str(ours) == str(jax.make_jaxpr(alone)(*args, {}))
 
 
-def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, task, mesh):
-    rehearsal = build_rehearsal(tiny(rehearsal__rows=64), task, policy, mesh)
+def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, rehearsal_of):
+    rehearsal = rehearsal_of(tiny(rehearsal__rows=64))
     first, again, second = (rehearsal.batch(params, step) for step in (1, 1, 2))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -125,10 +130,8 @@ def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, t
     assert len(set(seen)) == 8
 
 
-def test_plain_rlvr_rehearses_under_the_same_personas(policy, task, mesh):
-    permix, rlvr = (
-        build_rehearsal(tiny(personas__share=share), task, policy, mesh) for share in (0.75, 0.0)
-    )
+def test_plain_rlvr_rehearses_under_the_same_personas(rehearsal_of):
+    permix, rlvr = (rehearsal_of(tiny(personas__share=share)) for share in (0.75, 0.0))
     assert permix.personas == rlvr.personas and permix.prompts == rlvr.prompts
 
 

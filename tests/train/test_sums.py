@@ -14,7 +14,7 @@ from jaxprs import sums
 
 from permix_jax.core.sharding import make_mesh, replicate, shard_rows
 from permix_jax.models.config import Lora
-from permix_jax.models.lm_head import head_loss
+from permix_jax.models.lm_head import TokenLoss, head_loss
 from permix_jax.models.params import (
     abstract_params,
     create_params,
@@ -102,7 +102,7 @@ def test_embeddings_learn_in_bf16_what_they_learn_in_f32():
             hidden, _ = model.apply({"params": params}, inputs, positions, every)
             mean = lambda logprobs, _: -logprobs / targets.size  # noqa: E731
             head = params["head"]
-            return head_loss(mean, 1.0, 4096, hidden, head, targets, every, targets)[0]
+            return head_loss(TokenLoss(mean, 1.0, 4096), hidden, head, targets, every, targets)[0]
 
         return np.asarray(jax.jit(jax.grad(loss))(params)["embedding"])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from runs import assert_same_run, crash_after, load_config, metrics
 
-import permix_jax.app.experiment
+import permix_jax.app.build
 from permix_jax.app.experiment import run
 from permix_jax.core.problem import Demonstration
 from permix_jax.core.sharding import make_mesh
@@ -29,13 +29,13 @@ def cache(tmp_path_factory):
 def easy_world(cache, monkeypatch):
     """The tiny policy gets no sum right: an answer is right here if it has an even length."""
     monkeypatch.setenv("PERMIX_CACHE", str(cache))
-    build_task = permix_jax.app.experiment.build_task
+    build_task = permix_jax.app.build.build_task
 
-    def easy_task(config, folder):
+    def easy_task(*args):
         even = lambda text, problem: float(len(text) % 2 == 0)  # noqa: E731
-        return dataclasses.replace(build_task(config, folder), grade=even)
+        return dataclasses.replace(build_task(*args), grade=even)
 
-    monkeypatch.setattr(permix_jax.app.experiment, "build_task", easy_task)
+    monkeypatch.setattr(permix_jax.app.build, "build_task", easy_task)
 
 
 def run_tiny(file, workdir, **fields):

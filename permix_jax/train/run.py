@@ -1,0 +1,111 @@
+"""A run: everything that its phases work with, opened once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from permix_jax.core.keys import key
+from permix_jax.core.problem import Task
+from permix_jax.core.stop import StopRequest
+from permix_jax.models.params import abstract_like, initial_trained, join, without_lora
+from permix_jax.models.policy import Policy, StoredPolicy
+from permix_jax.rewards.verifier import Verifier
+from permix_jax.train.checkpoints import load_params
+from permix_jax.train.loop import Loop
+from permix_jax.train.method import PERMIX, Method
+from permix_jax.train.programs import GrpoPrograms, SupervisedPrograms
+from permix_jax.train.state import Start, abstract_state, create_state
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run consists of. Enter `stop` and `verifier` before the first phase.
+
+    config: says how everything is done; docs/config.md has its fields.
+    workdir: gets all that the run writes, but for the base policy.
+    task: the problems and personas, without prompts that are over the budget.
+    policy: what RL trains; with adapters where the config asks for them.
+    initial: the policy before any training, without adapters.
+    base_folder: gets the SFT of the base policy, if `sft.steps` asks for one.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    task: Task
+    policy: Policy
+    initial: StoredPolicy
+    base_folder: Path
+    verifier: Verifier
+    stop: StopRequest = field(default_factory=StopRequest)
+    method: Method = PERMIX
+
+    @property
+    def mesh(self) -> Mesh:
+        return self.initial.mesh
+
+    @property
+    def base(self) -> StoredPolicy:
+        """Where RL starts, and what its KL refers to."""
+        folder = self.base_folder if self.config.sft.steps else None
+        return base_policy(self.policy, self.initial, folder)
+
+    def at(self, step: int) -> StoredPolicy:
+        """The policy at a checkpoint; the base at step 0."""
+        return checkpoint(self.policy, self.base, self.workdir, step)
+
+    def loop(self, label: str, shown: dict[str, str]) -> Loop:
+        """The loop that trains the policy; see `Loop`."""
+        t = self.config.train
+        label = f"{label} {self.workdir.name}"
+        return Loop(label, self.workdir, t.steps, t.checkpoint_every, t.keep_checkpoints, shown)
+
+    def start(
+        self,
+        programs: GrpoPrograms | SupervisedPrograms,
+        load_base: Callable[[], dict],
+        accuracies: dict | None = None,
+    ) -> Start:
+        """The state that training starts from: the base, with fresh adapters where there are any.
+
+        `accuracies`: of the personas, at first, on the mesh, if the mixture adapts.
+        """
+        model, optimizer, accuracies = self.policy.model, programs.optimizer, accuracies or {}
+
+        def create():
+            adapters = key(self.config.seed, "adapters")
+            trained = initial_trained(model, load_base(), adapters, self.mesh)
+            state = create_state(trained, optimizer, programs.shardings)
+            return state.replace(accuracies=accuracies)
+
+        abstract = abstract_state(model, optimizer, self.mesh)
+        return Start(abstract.replace(accuracies=abstract_like(accuracies)), create)
+
+
+def base_policy(policy: Policy, initial: StoredPolicy, sft: Path | None) -> StoredPolicy:
+    """The base of `policy`, without adapters: from the folder of its SFT, or without one as it
+    was before any training."""
+    if sft is None:
+        return replace(initial, name="the base policy")
+    model, mesh = without_lora(policy.model), initial.mesh
+    return StoredPolicy(
+        "the base policy",
+        policy._replace(model=model),
+        mesh,
+        lambda: load_params(sft / "checkpoints", model, mesh),
+    )
+
+
+def checkpoint(policy: Policy, base: StoredPolicy, workdir: Path, step: int) -> StoredPolicy:
+    """The policy at a checkpoint of the run in `workdir`, or at step 0 `base`; adapters come with
+    the parameters of the base."""
+    if step == 0:
+        return base
+
+    def load() -> dict:
+        trained = load_params(workdir / "checkpoints", policy.model, base.mesh, step)
+        return join(trained, base.load_params() if policy.model.config.lora else {})
+
+    return StoredPolicy(f"step {step}", policy, base.mesh, load)
