@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from dense import pairs_of
 from runs import load_config
 
 from permix_jax.app.build import build_task, drop_overlong, eval_settings, kl_settings
@@ -33,7 +34,6 @@ from permix_jax.rollout.sampler import Completions
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.embedded_world import PERSONAS
 from permix_jax.train import base, grpo, rehearsal, rollouts, supervised
-from permix_jax.train.sft import SFTBatch
 
 ODD = {
     "mesh__data": 8,
@@ -79,19 +79,26 @@ def sampled(model, params, tokens, mask, keys, sampling, end_tokens) -> Completi
     return Completions(written, kept, np.where(kept, -0.5, 0), np.zeros(rows, bool))
 
 
-def scored(model, params, prompts, prompt_mask, tokens, mask, *, temperature, chunk_tokens):
+def scored(model, params, rows, temperature, chunk_tokens):
     """A log-prob a token that tells the prompt."""
-    require_whole_rows(prompts, prompt_mask, tokens, mask)
-    seen = np.asarray(prompts).sum(axis=1).repeat(len(tokens) // len(prompts))
-    return np.where(mask, -seen[:, None] / 1e4, 0.0)
+    require_whole_rows(np.moveaxis(rows.tokens, 1, 0))
+    found = np.zeros(rows.tokens.shape)
+    for m, r in np.ndindex(found.shape[:2]):
+        tokens, sequence, prompt, states = (
+            np.asarray(x)[m, r]
+            for x in (rows.tokens, rows.tree.sequence, rows.tree.prompt, rows.states)
+        )
+        seen = np.bincount(sequence + 1, tokens, len(tokens) + 1)
+        found[m, r] = -seen[prompt[states] + 1] / 1e4
+    return np.where(rows.scored, found, 0)
 
 
 @pytest.fixture(autouse=True)
 def programs_that_only_look(monkeypatch):
     for module in (generate, rollouts, rehearsal):
         monkeypatch.setattr(module, "sample", sampled)
-    for module in (divergence, likelihood):
-        monkeypatch.setattr(module, "token_logprobs", scored)
+    for module in (divergence, likelihood, grpo):
+        monkeypatch.setattr(module, "score", scored)
 
 
 @pytest.fixture(scope="module", params=[8, 1])
@@ -131,7 +138,7 @@ def test_evaluation_and_its_likelihoods(world, seen, tmp_path):
         evaluate(
             task, policy, lambda: params, mesh, verifier, settings, {}, tmp_path, "it", no_stop
         )
-    reference = Reference("it", policy, lambda: params, mesh, settings.batch_size, 64)
+    reference = Reference("it", policy, lambda: params, mesh, settings.batch_size, 64, 64)
     measure_without_judge(reference, personas, JudgeFreeSettings(0, 2, 2, 3), [tmp_path])
     rows = (tmp_path / "completions.jsonl").read_text()
     assert len(rows.splitlines()) == 3 * 3 * 3 + 2 * 12 * 5
@@ -177,17 +184,14 @@ def only_looking(programs):
     """The programs of a phase, which here change nothing and note what they are given."""
     given = []
 
-    def update(state, batch, *others):
-        require_whole_rows(*jax.tree.leaves(batch))
-        if others and isinstance(others[-1], SFTBatch):
-            require_whole_rows(*jax.tree.leaves(others[-1]))
-        given.append((batch, *others))
+    def update(state, rows, tokens, *others):
+        for packed in ((rows, tokens), *others[1:]):
+            require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.tree.leaves(packed) if x.ndim))
+        given.append((rows, *others))
         return state, dict(NOTHING)
 
     def build(*args):
-        built = programs(*args)._replace(update=update)
-        score = lambda params, batch, packing: np.zeros(batch.logprobs.shape)  # noqa: E731
-        return built._replace(score=score) if hasattr(built, "score") else built
+        return programs(*args)._replace(update=update)
 
     return build, given
 
@@ -204,10 +208,10 @@ def test_grpo_with_rehearsal(world, phase, seen, monkeypatch):
     monkeypatch.setattr(grpo, "grpo_programs", build)
     config = odd(mesh__data=world[-1].size, rehearsal__weight=0.5)
     grpo.train_grpo(config, *phase, lambda *_: None)
-    ((batch, *_, rehearsed),) = given
-    assert batch.completion_mask.shape[0] == 24
-    rollouts_of_both = np.asarray(batch.completion_tokens).tolist(), rows_that_count(rehearsed, 3)
-    same_on_both(seen, "grpo", world[-1], rollouts_of_both)
+    ((rows, _, rehearsed),) = given
+    found = pairs_of(rows), pairs_of(rehearsed.rows)
+    assert [len(pairs) for pairs in found] == [24, 3]
+    same_on_both(seen, "grpo", world[-1], found)
 
 
 def test_supervised_fine_tuning(world, phase, seen, monkeypatch):
@@ -216,7 +220,9 @@ def test_supervised_fine_tuning(world, phase, seen, monkeypatch):
     config = odd("sft.py", mesh__data=world[-1].size, train__problems_per_step=3)
     task, policy, load_base, mesh, _, workdir, stop = phase
     supervised.train_sft(config, task, policy, load_base, mesh, workdir, stop, lambda *_: None)
-    same_on_both(seen, "sft", mesh, rows_that_count(given[0][0], 3 * 3))
+    pairs = pairs_of(given[0][0])
+    assert len(pairs) == 3 * 3
+    same_on_both(seen, "sft", mesh, pairs)
 
 
 def test_distillation(world, phase, seen, monkeypatch):
@@ -230,31 +236,24 @@ def test_distillation(world, phase, seen, monkeypatch):
         supervised.train_distill(
             config, task, policy, load_base, *teacher, *others, lambda *_: None
         )
-    same_on_both(seen, "distill", world[-1], rows_that_count(given[0][0], None))
+    same_on_both(seen, "distill", world[-1], pairs_of(given[0][0]))
 
 
 def test_the_base(world, seen, tmp_path, monkeypatch):
     config, task, policy, _, mesh = world
     batches = []
 
-    def step(state, batch):
-        require_whole_rows(*jax.tree.leaves(batch))
-        batches.append(batch)
+    def step(state, rows, tokens):
+        require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.tree.leaves(tokens)))
+        batches.append(pairs_of(rows))
         return state, dict(NOTHING)
 
     monkeypatch.setattr(base, "make_step", lambda *_: step)
     initial = lambda model: create_params(model, jax.random.key(0), mesh)  # noqa: E731
     with StopRequest() as stop:
         base.prepare_base(config, task, policy, initial, mesh, tmp_path / "base", stop)
-    assert len(batches) == 2
-    same_on_both(seen, "base", mesh, [rows_that_count(batch, 5) for batch in batches])
-
-
-def rows_that_count(batch, number: int | None) -> list:
-    """The arrays of a batch without the rows that have no part in the loss; None: any number."""
-    counts = np.asarray(batch.completion_mask).any(axis=1)
-    assert counts[: counts.sum()].all() and number in (None, counts.sum())
-    return [np.asarray(x)[counts].tolist() for x in jax.tree.leaves(batch)]
+    assert [len(pairs) for pairs in batches] == [5, 5]
+    same_on_both(seen, "base", mesh, batches)
 
 
 def test_rollouts_alone_are_refused_before_anything_is_built():

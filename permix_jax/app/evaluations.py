@@ -115,8 +115,9 @@ def make_reference(
     """What responses are scored by: `policy` by its `name`, unless the config names another."""
     if other := config.eval.judge_free_reference:
         policy, get_params = named_model(config, other, mesh)
-    name, chunk = reference_name(config, name), config.model.head_chunk
-    return Reference(name, policy, get_params, mesh, batch_size, chunk, check_stop)
+    name, at_once = reference_name(config, name), config.train.micro_batch_tokens
+    chunk = config.model.head_chunk
+    return Reference(name, policy, get_params, mesh, batch_size, at_once, chunk, check_stop)
 
 
 def require_reference(config: ConfigDict, mesh: Mesh) -> None:

@@ -6,7 +6,6 @@ and the same optimiser; `tokens/*` in its metrics count what each method used.
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 from permix_jax.core.keys import key
 from permix_jax.core.problem import Demonstration, Task
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import padded_rows, shard_rows, to_host
+from permix_jax.core.sharding import shard_packed, to_host
 from permix_jax.core.stop import StopRequest
 from permix_jax.models.params import initial_trained, join
 from permix_jax.models.policy import Policy
@@ -24,9 +23,9 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.train.log import write_completions
 from permix_jax.train.loop import Row, fit
 from permix_jax.train.method import PERMIX, Method
-from permix_jax.train.programs import supervised_programs
+from permix_jax.train.programs import demonstration_shapes, supervised_programs
 from permix_jax.train.rollouts import build_worker
-from permix_jax.train.sft import padded_sft_batch
+from permix_jax.train.sft import pack_demonstrations
 from permix_jax.train.state import TrainState, abstract_state, create_state
 
 
@@ -84,7 +83,7 @@ def train_distill(
     def responses(step: int) -> tuple[list[Demonstration], Row]:
         sampled = worker.sample(teacher_params, step, {})
         rollouts = worker.grade(sampled)
-        right = (rollouts.correct == 1) & ~to_host(rollouts.batch.truncated)
+        right = (rollouts.correct == 1) & ~rollouts.batch.truncated
         chosen = [
             Demonstration(persona, problem.prompt, text)
             for (problem, persona), text, keep in zip(
@@ -150,17 +149,18 @@ def _train(
         trained = initial_trained(policy.model, base, key(config.seed, "adapters"), mesh)
         return create_state(trained, programs.optimizer, programs.shardings)
 
-    as_batch = partial(padded_sft_batch, policy, padded_rows(_responses(config), mesh))
+    limits = r.max_prompt_tokens, r.max_new_tokens
+    shapes = demonstration_shapes(config, _responses(config), r.max_new_tokens)
 
     def update(state: TrainState, step: int):
         chosen, row = examples(step)
-        batch = as_batch(chosen, r.max_prompt_tokens, r.max_new_tokens)
+        batch = pack_demonstrations(policy, chosen, limits, shapes)
         begin = time.monotonic()
-        state, metrics = programs.update(state, shard_rows(batch, mesh), frozen)
+        state, metrics = programs.update(state, *shard_packed(batch, mesh), frozen)
         row |= {name: float(x) for name, x in to_host(metrics).items()}
         row["learning_rate"] = float(programs.schedule(step - 1))
         row["responses/trained"] = len(chosen)
-        row["tokens/trained"] = int(batch.completion_mask.sum())
+        row["tokens/trained"] = int(batch.rows.scored.sum())
         row["time/update"] = time.monotonic() - begin
         row["tokens_per_second"] = row["tokens/trained"] / row["time/update"]
         return state, row

@@ -47,7 +47,7 @@ def reference_on(policy, mesh, batch_size, check_stop=lambda: None):
     def get_params():
         return create_params(policy.model, jax.random.key(3), mesh)
 
-    return Reference("tiny", policy, get_params, mesh, batch_size, 64, check_stop)
+    return Reference("tiny", policy, get_params, mesh, batch_size, 64, 64, check_stop)
 
 
 def likelihoods(reference, path, responses=RESPONSES, under=UNDER):
