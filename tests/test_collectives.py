@@ -12,11 +12,12 @@ from jax.sharding import NamedSharding
 from runs import load_config
 
 from permix_jax.core.sharding import make_mesh, shard_rows, spec
+from permix_jax.models.logprobs import score
 from permix_jax.models.params import create_params, param_shardings
 from permix_jax.planning.compiled import abstract_arguments, bytes_per_chip
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling, draw
-from permix_jax.train.programs import grpo_programs
+from permix_jax.train.programs import grpo_programs, scoring
 
 MODEL = small_decoder(tie_embeddings=False)
 SAMPLING, END_TOKENS = Sampling(8, temperature=0.9), (3, 7, 11)
@@ -90,7 +91,7 @@ def test_a_draw_does_not_gather_the_vocabulary():
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2)], ids=str)
 def test_an_update_holds_its_share_and_gathers_one_parameter_at_a_time(shape):
     fields = dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), shape, strict=True))
-    config = load_config("permix.py", "tiny", **fields)
+    config = load_config("permix.py", "tiny", **fields, train__micro_batch_tokens=40)
 
     def on(mesh):
         programs = grpo_programs(config, MODEL, mesh)
@@ -99,7 +100,9 @@ def test_an_update_holds_its_share_and_gathers_one_parameter_at_a_time(shape):
     _, whole = on(make_mesh(1, 1, 1))
     programs, x = on(mesh := make_mesh(*shape))
     with jax.set_mesh(mesh):
-        compiled = programs.update.trace(x.state, x.batch, x.packing, x.frozen).lower().compile()
+        update = programs.update.trace(x.state, x.rows, x.tokens, x.frozen)
+        compiled = update.lower().compile()
+        scored = score.trace(MODEL, x.params, x.rows, *scoring(config)).lower().compile()
 
     def matrices(state):
         return [leaf for leaf in jax.tree.leaves(state) if leaf.ndim > 1]
@@ -107,15 +110,22 @@ def test_an_update_holds_its_share_and_gathers_one_parameter_at_a_time(shape):
     share = shape[1] * shape[2]
     assert bytes_per_chip(matrices(x.state)) * share == bytes_per_chip(matrices(whole.state))
     held = compiled.memory_analysis().argument_size_in_bytes
-    # Fields of the batch that the update does not read are no arguments of it.
-    assert bytes_per_chip(x.state) < held <= bytes_per_chip((x.state, x.batch, x.packing))
+    # Each device holds its own rows of the batch, and nothing of it is replicated but a count.
+    batch = jax.tree.leaves((x.rows, x.tokens))
+    of_batch = sum(leaf.size * leaf.dtype.itemsize for leaf in batch) / (shape[0] * shape[1])
+    assert bytes_per_chip((x.rows, x.tokens)) == pytest.approx(of_batch, abs=4)
+    assert held == bytes_per_chip((x.state, x.rows, x.tokens))
+    assert x.rows.tokens.shape[0] > 1
 
-    # Packing brings the rollouts together: 4 bytes a token, of what is known of each.
+    # What is gathered is parameters: f32, one at a time; no tokens, positions or places of them.
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(whole.params)]
-    limit = max(*sizes, 4 * x.batch.completion_tokens.size)
-    assert limit < sum(sizes) / 2
-    gathers = [
-        one for one in collectives(compiled.as_text().splitlines()) if one.kind == "all-gather"
-    ]
-    assert len(gathers) >= len(matrices(x.params))
-    assert max(one.bytes for one in gathers) <= limit
+    assert max(sizes) < sum(sizes) / 2
+    for program in (compiled, scored):
+        gathers = [
+            one for one in collectives(program.as_text().splitlines()) if one.kind == "all-gather"
+        ]
+        assert len(gathers) >= len(matrices(x.params))
+        assert max(one.bytes for one in gathers) <= max(sizes)
+        assert not [
+            one.line for one in gathers if " f32[" not in one.line and "(f32[" not in one.line
+        ]

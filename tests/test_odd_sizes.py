@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from dense import pairs_of
 from runs import load_config, run_of
 
 from permix_jax.app.build import build_task, drop_overlong, eval_settings, kl_settings
@@ -33,7 +34,6 @@ from permix_jax.rollout.sampler import Completions
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.embedded_world import PERSONAS
 from permix_jax.train import base, grpo, rehearsal, rollouts, supervised
-from permix_jax.train.sft import SFTBatch
 
 ODD = {
     "mesh__data": 8,
@@ -80,19 +80,26 @@ def sampled(model, params, prompts, keys, sampling, end_tokens) -> Completions:
     return Completions(written, kept, np.where(kept, -0.5, 0), np.zeros(rows, bool))
 
 
-def scored(model, params, prompts, prompt_mask, tokens, mask, *, temperature, logits_chunk):
+def scored(model, params, rows, scoring):
     """A log-prob a token that tells the prompt."""
-    require_whole_rows(prompts, prompt_mask, tokens, mask)
-    seen = np.asarray(prompts).sum(axis=1).repeat(len(tokens) // len(prompts))
-    return np.where(mask, -seen[:, None] / 1e4, 0.0)
+    require_whole_rows(np.moveaxis(rows.tokens, 1, 0))
+    found = np.zeros(rows.tokens.shape)
+    for m, r in np.ndindex(found.shape[:2]):
+        tokens, sequence, prompt, states = (
+            np.asarray(x)[m, r]
+            for x in (rows.tokens, rows.layout.sequence, rows.layout.prompt, rows.states)
+        )
+        seen = np.bincount(sequence + 1, tokens, len(tokens) + 1)
+        found[m, r] = -seen[prompt[states] + 1] / 1e4
+    return np.where(rows.scored, found, 0)
 
 
 @pytest.fixture(autouse=True)
 def programs_that_only_look(monkeypatch):
     for module in (generate, rollouts, rehearsal):
         monkeypatch.setattr(module, "sample", sampled)
-    for module in (divergence, likelihood):
-        monkeypatch.setattr(module, "token_logprobs", scored)
+    for module in (divergence, likelihood, grpo):
+        monkeypatch.setattr(module, "score", scored)
 
 
 @pytest.fixture(scope="module", params=[8, 1])
@@ -127,7 +134,7 @@ def test_evaluation_and_its_likelihoods(world, seen, tmp_path):
     with Verifier(task.grade, workers=0) as verifier:
         asked = StoredPolicy("it", policy, mesh, lambda: params)
         evaluate(task, asked, verifier, settings, {}, tmp_path)
-    reference = Reference("it", policy, lambda: params, mesh, settings.batch_size, 64)
+    reference = Reference(asked, settings.batch_size, 64, 64)
     measure_without_judge(reference, personas, JudgeFreeSettings(0, 2, 2, 3), [tmp_path])
     rows = (tmp_path / "completions.jsonl").read_text()
     assert len(rows.splitlines()) == 3 * 3 * 3 + 2 * 12 * 5
@@ -174,17 +181,14 @@ def only_looking(programs):
     """The programs of a phase, which here change nothing and note what they are given."""
     given = []
 
-    def update(state, batch, *others):
-        require_whole_rows(*jax.tree.leaves(batch))
-        if others and isinstance(others[-1], SFTBatch):
-            require_whole_rows(*jax.tree.leaves(others[-1]))
-        given.append((batch, *others))
+    def update(state, rows, tokens, *others):
+        for packed in ((rows, tokens), *others[1:]):
+            require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.layout.leaves(packed) if x.ndim))
+        given.append((rows, *others))
         return state, dict(NOTHING)
 
     def build(*args):
-        built = programs(*args)._replace(update=update)
-        score = lambda params, batch, packing: np.zeros(batch.logprobs.shape)  # noqa: E731
-        return built._replace(score=score) if hasattr(built, "score") else built
+        return programs(*args)._replace(update=update)
 
     return build, given
 
@@ -209,17 +213,19 @@ def test_grpo_with_rehearsal(world, start, seen, monkeypatch):
     build, given = only_looking(grpo.grpo_programs)
     monkeypatch.setattr(grpo, "grpo_programs", build)
     grpo.train_grpo(start("permix.py", rehearsal__weight=0.5), lambda *_: None)
-    ((batch, *_, rehearsed),) = given
-    assert batch.completion_mask.shape[0] == 24
-    rollouts_of_both = np.asarray(batch.completion_tokens).tolist(), rows_that_count(rehearsed, 3)
-    same_on_both(seen, "grpo", world[-1], rollouts_of_both)
+    ((rows, _, rehearsed),) = given
+    found = pairs_of(rows), pairs_of(rehearsed.rows)
+    assert [len(pairs) for pairs in found] == [24, 3]
+    same_on_both(seen, "grpo", world[-1], found)
 
 
 def test_supervised_fine_tuning(world, start, seen, monkeypatch):
     build, given = only_looking(supervised.supervised_programs)
     monkeypatch.setattr(supervised, "supervised_programs", build)
     supervised.train_sft(start("sft.py", train__problems_per_step=3), lambda *_: None)
-    same_on_both(seen, "sft", world[-1], rows_that_count(given[0][0], 3 * 3))
+    pairs = pairs_of(given[0][0])
+    assert len(pairs) == 3 * 3
+    same_on_both(seen, "sft", world[-1], pairs)
 
 
 def test_distillation(world, start, seen, monkeypatch):
@@ -230,28 +236,21 @@ def test_distillation(world, start, seen, monkeypatch):
     with Verifier(task.grade, workers=0) as verifier:
         run = replace(run, verifier=verifier)
         supervised.train_distill(run, run.base, task, lambda *_: None)
-    same_on_both(seen, "distill", world[-1], rows_that_count(given[0][0], None))
+    same_on_both(seen, "distill", world[-1], pairs_of(given[0][0]))
 
 
 def test_the_base(world, seen, tmp_path, monkeypatch):
     batches = []
 
-    def step(state, batch):
-        require_whole_rows(*jax.tree.leaves(batch))
-        batches.append(batch)
+    def step(state, rows, tokens):
+        require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.layout.leaves(tokens)))
+        batches.append(pairs_of(rows))
         return state, dict(NOTHING)
 
     monkeypatch.setattr(base, "make_step", lambda *_: step)
     base.prepare_base(run_of(*world, tmp_path))
-    assert len(batches) == 2
-    same_on_both(seen, "base", world[-1], [rows_that_count(batch, 5) for batch in batches])
-
-
-def rows_that_count(batch, number: int | None) -> list:
-    """The arrays of a batch without the rows that have no part in the loss; None: any number."""
-    counts = np.asarray(batch.completion_mask).any(axis=1)
-    assert counts[: counts.sum()].all() and number in (None, counts.sum())
-    return [np.asarray(x)[counts].tolist() for x in jax.tree.leaves(batch)]
+    assert [len(pairs) for pairs in batches] == [5, 5]
+    same_on_both(seen, "base", world[-1], batches)
 
 
 def test_rollouts_alone_are_refused_before_anything_is_built():

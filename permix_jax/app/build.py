@@ -139,6 +139,7 @@ def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
         personas=e.personas,
         batch_size=min(e.batch_size, e.kl_responses),
         max_prompt_tokens=r.max_prompt_tokens,
+        micro_batch_tokens=config.train.micro_batch_tokens,
         logits_chunk=config.model.head_chunk,
         sampling=rollout_sampling(config),
     )

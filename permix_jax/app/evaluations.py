@@ -66,12 +66,11 @@ def make_reference(
     config: ConfigDict, base: StoredPolicy, batch_size: int, check_stop: Callable[[], None]
 ) -> Reference:
     """What responses are scored by: `base`, unless the config names another model."""
-    policy, chunk = base, config.model.head_chunk
+    policy = base
     if other := config.eval.judge_free_reference:
         policy = named_model(config, other, base.mesh)
-    return Reference(
-        policy.name, policy.policy, policy.load_params, policy.mesh, batch_size, chunk, check_stop
-    )
+    at_once = config.train.micro_batch_tokens
+    return Reference(policy, batch_size, at_once, config.model.head_chunk, check_stop)
 
 
 def require_reference(config: ConfigDict, mesh: Mesh) -> None:

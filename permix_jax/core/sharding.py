@@ -156,6 +156,12 @@ def shard_rows(tree, mesh: Mesh):
     return _place(tree, NamedSharding(mesh, spec("batch")))
 
 
+def shard_packed(tree, mesh: Mesh):
+    """As `shard_rows`, for arrays [micro-batches, rows, ...]; scalars are whole on every device."""
+    by_row, whole = NamedSharding(mesh, spec(None, "batch")), NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: _place(x, by_row if np.ndim(x) else whole), tree)
+
+
 def replicate(tree, mesh: Mesh):
     """Host arrays onto the mesh, whole on every device."""
     return _place(tree, NamedSharding(mesh, PartitionSpec()))

@@ -14,8 +14,10 @@ from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.progress import KL, Progress
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import shard_rows, to_host
-from permix_jax.evaluation.likelihood import token_logprobs
+from permix_jax.core.sharding import row_parts, shard_packed, to_host
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.logprobs import score
+from permix_jax.models.packing import Ragged, pack, row_shapes
 from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import Batch, generate
@@ -32,6 +34,7 @@ class KlSettings(NamedTuple):
     personas: int
     batch_size: int
     max_prompt_tokens: int
+    micro_batch_tokens: int
     logits_chunk: int
     sampling: Sampling
 
@@ -108,16 +111,20 @@ def _k3(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The estimates of a batch's responses, in nats, and their tokens: [number] each."""
     tokens, mask, logprobs, _ = batch.completions
-    of_base = token_logprobs(
-        base_policy.model,
-        base,
-        *shard_rows((*batch.prompts, tokens, mask), mesh),
-        temperature=settings.sampling.temperature,
-        logits_chunk=settings.logits_chunk,
+    shapes = row_shapes(
+        batch.prompts[0].shape, tokens.shape, row_parts(mesh), settings.micro_batch_tokens
     )
-    d = np.where(mask, logprobs - to_host(of_base), 0.0)
-    estimates = (np.expm1(-d) + d).sum(axis=1)
-    return estimates[: batch.number], mask.sum(axis=1)[: batch.number]
+    answered = np.s_[: batch.number]
+    prompts = Ragged.masked(*(x[answered] for x in batch.prompts))
+    mask = mask[answered]
+    completions = Ragged.masked(tokens[answered], mask)
+    packing = pack(prompts, completions, np.arange(batch.number), shapes)
+    rows = shard_packed(packing.rows, mesh)
+    how = Scoring(settings.sampling.temperature, settings.logits_chunk)
+    d = np.zeros(mask.shape)
+    of_base = packing.collect(to_host(score(base_policy.model, base, rows, how)))
+    d[mask] = logprobs[answered][mask] - of_base
+    return (np.expm1(-d) + d).sum(axis=1), mask.sum(axis=1)
 
 
 def _summary(sums: np.ndarray, tokens: np.ndarray) -> dict:

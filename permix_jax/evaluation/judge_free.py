@@ -104,9 +104,11 @@ def measure_without_judge(
       ValueError: a folder whose figures are of another reference, or with other settings.
       OSError: the disk is full; what was written stays.
     """
-    reference = replace(reference, get_params=cache(reference.get_params))
+    stored = reference.stored
+    stored = replace(stored, load_params=cache(stored.load_params))
+    reference = replace(reference, stored=stored)
     for folder in folders:
-        if not on_main(partial(claim, folder, reference.name, settings)):
+        if not on_main(partial(claim, folder, stored.name, settings)):
             rows = read_jsonl(folder / "completions.jsonl")
             result = judge_free_figures(rows, reference, personas, settings, folder)
             if is_main():
@@ -134,7 +136,7 @@ def judge_free_figures(
     Args:
       rows: of completions.jsonl; those under a persona are read.
     """
-    result = {"reference": reference.name, "candidates": settings.candidates, "by_task": {}}
+    result = {"reference": reference.stored.name, "candidates": settings.candidates, "by_task": {}}
     number = {persona.id: i for i, persona in enumerate(personas)}
     for task in dict.fromkeys(row["task"] for row in rows):
         chosen = _drawn([r for r in rows if r["task"] == task and r["persona"]], task, settings)
@@ -159,7 +161,7 @@ def likelihoods(
     `path` and `label` are as in `log_likelihoods`.
     """
     responses, own, personas = played
-    tokens = response_tokens(reference.policy, responses)
+    tokens = response_tokens(reference.stored.policy, responses)
     kept = np.flatnonzero([bool(ids) for ids in tokens])
     drawn = draw_candidates(own, len(personas), settings.candidates, settings.seed)[kept]
     logp = np.empty((0, settings.candidates + 1))

@@ -2,26 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from permix_jax.core.persona import Persona
 from permix_jax.core.progress import LIKELIHOODS, Progress
-from permix_jax.core.sharding import shard_rows, to_host
+from permix_jax.core.sharding import row_parts, shard_packed, to_host
 from permix_jax.evaluation.graded_rows import GradedRows
-from permix_jax.models.logprobs import completion_logprobs
-from permix_jax.models.policy import Policy
-from permix_jax.models.transformer import Decoder
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.logprobs import score
+from permix_jax.models.packing import Ragged, RowShape, pack, row_shapes
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import prompts_per_batch
-from permix_jax.rollout.padding import right_pad
-from permix_jax.stats.identification import sum_tokens
 
 _MAX_WIDTH = 16  # responses that share a prompt in one batch
 
@@ -30,18 +26,16 @@ _MAX_WIDTH = 16  # responses that share a prompt in one batch
 class Reference:
     """The frozen model that scores responses, the same for all policies that are to be compared.
 
-    name: says which one it is.
-    get_params: gives its parameters; called if there is anything left to score.
-    batch_size: responses scored at once.
+    stored: the model; its parameters are loaded if there is anything left to score.
+    batch_size: responses that are sent to the device at once.
+    micro_batch_tokens: tokens that a device computes at once.
     logits_chunk: about how many tokens' logits exist at once.
     check_stop: called between batches; may raise, after which what is scored is kept.
     """
 
-    name: str
-    policy: Policy
-    get_params: Callable[[], dict]
-    mesh: Mesh
+    stored: StoredPolicy
     batch_size: int
+    micro_batch_tokens: int
     logits_chunk: int
     check_stop: Callable[[], None] = lambda: None
 
@@ -67,15 +61,6 @@ class _Group(NamedTuple):
     persona: str | None
     prompt: list[int]
     members: list[int]
-
-
-class _Shape(NamedTuple):
-    """Of every batch: groups, responses of a group, tokens of a prompt and of a response."""
-
-    groups: int
-    width: int
-    prompt: int
-    response: int
 
 
 def response_tokens(policy: Policy, responses: Sequence[Response]) -> list[list[int]]:
@@ -108,15 +93,16 @@ def log_likelihoods(
 
     Raises OSError where the disk is full; what was written stays.
     """
-    mesh, batch_size = reference.mesh, reference.batch_size
-    groups, width = _groups(reference.policy, responses, personas, batch_size)
-    shape = _Shape(
-        prompts_per_batch(batch_size, width, mesh),
-        width,
-        _rounded(max(len(group.prompt) for group in groups)),
-        _rounded(max(map(len, tokens))),
+    mesh, batch_size = reference.stored.mesh, reference.batch_size
+    groups, width = _groups(reference.stored.policy, responses, personas, batch_size)
+    number = prompts_per_batch(batch_size, width, mesh)
+    batches = [groups[at : at + number] for at in range(0, len(groups), number)]
+    shapes = row_shapes(
+        (number, _rounded(max(len(group.prompt) for group in groups))),
+        (number * width, _rounded(max(map(len, tokens)))),
+        row_parts(mesh),
+        reference.micro_batch_tokens,
     )
-    batches = [groups[at : at + shape.groups] for at in range(0, len(groups), shape.groups)]
     pairs = [
         [Pair(m, group.persona) for group in batch for m in group.members] for batch in batches
     ]
@@ -126,10 +112,10 @@ def log_likelihoods(
         GradedRows(path, list(chain.from_iterable(pairs)), ends) as log,
         Progress(label, ends[-1], len(log.rows), LIKELIHOODS) as progress,
     ):
-        params = reference.get_params() if len(log.rows) < ends[-1] else None
+        params = reference.stored.load_params() if len(log.rows) < ends[-1] else None
         for batch, keys, end in zip(batches, pairs, ends, strict=True):
             if end > len(log.rows):
-                logp = _score_batch(reference, params, batch, tokens, shape)
+                logp = _score_batch(reference, params, batch, tokens, shapes)
                 rows = zip(keys, logp, strict=True)
                 log.append([key._asdict() | {"logp": value} for key, value in rows])
                 progress.advance(len(keys))
@@ -145,31 +131,18 @@ def _score_batch(
     params,
     batch: Sequence[_Group],
     tokens: Sequence[Sequence[int]],
-    shape: _Shape,
+    shapes: Sequence[RowShape],
 ) -> list[float]:
-    """The figures of the groups' members, in their order."""
-    # Filled up with copies, groups and batch, so that one compiled program serves all.
-    filled = [*batch, *[batch[0]] * (shape.groups - len(batch))]
-    members = [(g.members + g.members[:1] * shape.width)[: shape.width] for g in filled]
-    prompts = right_pad([group.prompt for group in filled], shape.prompt)
-    completions = right_pad([tokens[m] for row in members for m in row], shape.response)
-    placed = shard_rows((*prompts, *completions), reference.mesh)
-    model, chunk = reference.policy.model, reference.logits_chunk
-    logprobs = to_host(token_logprobs(model, params, *placed, temperature=1.0, logits_chunk=chunk))
-    sums = sum_tokens(logprobs, completions[1]).reshape(len(filled), shape.width)
-    return [
-        value
-        for group, row in zip(batch, sums.tolist(), strict=False)
-        for value in row[: len(group.members)]
-    ]
-
-
-@partial(jax.jit, static_argnames=("model", "temperature", "logits_chunk"))
-def token_logprobs(
-    model: Decoder, params, *arrays: jax.Array, temperature: float, logits_chunk: int
-) -> jax.Array:
-    """`completion_logprobs` compiled: f32 [B, T]."""
-    return completion_logprobs(model, params, *arrays, temperature, logits_chunk)
+    """log p of the groups' members, in their order."""
+    responses = Ragged.of([tokens[m] for group in batch for m in group.members])
+    owners = np.repeat(np.arange(len(batch)), [len(group.members) for group in batch])
+    packing = pack(Ragged.of([group.prompt for group in batch]), responses, owners, shapes)
+    rows = shard_packed(packing.rows, reference.stored.mesh)
+    model, how = reference.stored.policy.model, Scoring(1.0, reference.logits_chunk)
+    logprobs = packing.collect(to_host(score(model, params, rows, how)))
+    ends = np.cumsum(responses.lengths)
+    parts = np.split(logprobs.astype(np.float64), ends[:-1])
+    return [float(part.sum()) for part in parts]
 
 
 def _rounded(length: int) -> int:

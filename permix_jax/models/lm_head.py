@@ -16,8 +16,6 @@ from jax.custom_derivatives import SymbolicZero
 from permix_jax.core.sharding import constrain, gather_as
 from permix_jax.models.operations import einsum
 
-LOGITS_CHUNK = 1024  # whose logits exist at once, where nobody says otherwise
-
 
 class TokenStatistics(NamedTuple):
     """Per completion token, f32 [B, T]: its log-prob, and the entropy of what it was drawn from."""
@@ -26,17 +24,25 @@ class TokenStatistics(NamedTuple):
     entropy: jax.Array
 
 
+class Scoring(NamedTuple):
+    """How log-probs are computed.
+
+    temperature: divides the logits, as it did in sampling.
+    logits_chunk: about how many tokens' logits exist at once.
+    """
+
+    temperature: float = 1.0
+    logits_chunk: int = 1024
+
+
 class TokenLoss(NamedTuple):
     """A loss that is summed over tokens, and how the log-probs that it is of are computed.
 
     of: (log-probs f32 [...], tokens) -> losses f32 [...], token by token.
-    temperature: divides the logits.
-    logits_chunk: about how many tokens' logits exist at once.
     """
 
     of: Callable
-    temperature: float
-    logits_chunk: int
+    scoring: Scoring
 
 
 def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
@@ -49,25 +55,23 @@ def head_logprobs(
     weight: jax.Array,
     targets: jax.Array,
     mask: jax.Array,
-    temperature: float,
-    logits_chunk: int,
+    scoring: Scoring,
 ) -> jax.Array:
     """Log-probs f32 [B, T] of targets [B, T], given states [B, T, E] and a head [V, E].
 
-    Chunks are cut along T, so that the rows stay where the mesh has them, and hold about
-    `logits_chunk` tokens; one without a token in the bool mask [B, T] is skipped. Meaningless
-    where the mask is False.
+    Chunks are cut along T, so that the rows stay where the mesh has them. A chunk without a token
+    in the bool mask [B, T] is skipped. Meaningless where the mask is False.
     """
     head = _gathered(weight, hidden.dtype)
 
     def one_chunk(states, targets, _):
-        return _logprobs(_scaled_logits(states, head, temperature), targets)[0]
+        return _logprobs(_scaled_logits(states, head, scoring.temperature), targets)[0]
 
     def step(_, chunk):
         skip = lambda states, targets, _: jnp.zeros(targets.shape, jnp.float32)  # noqa: E731
         return None, jax.lax.cond(chunk[2].any(), one_chunk, skip, *chunk)
 
-    _, found = jax.lax.scan(step, None, _cut((hidden, targets, mask), logits_chunk))
+    _, found = jax.lax.scan(step, None, _cut((hidden, targets, mask), scoring.logits_chunk))
     return _join(found, hidden.shape[1])
 
 
@@ -94,7 +98,7 @@ def head_loss(
 
 def _run(loss: TokenLoss, hidden, weight, *of_tokens, trained=False):
     """((loss, statistics), (gradient of hidden, of the weight or None))."""
-    token_loss, temperature, logits_chunk = loss
+    token_loss, (temperature, logits_chunk) = loss
     head = _gathered(weight, hidden.dtype)
 
     def one_chunk(sums, chunk):

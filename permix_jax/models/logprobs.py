@@ -1,84 +1,54 @@
-"""Hidden states that predict completions, and from them log-probs, without a [B, T, V] array.
+"""Log-probs of completions in packed rows, and the prefill of prompts; no [B, T, V] array.
 
-The prompt goes through the decoder once for all the completions that share it; the LM head goes
-over the completions in chunks (`lm_head.py`).
+A prompt goes through the decoder once for all the completions that share it. The LM head goes over
+the completions in chunks (`lm_head.py`).
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import LOGITS_CHUNK, head_logprobs
+from permix_jax.core.sharding import constrain
+from permix_jax.models.lm_head import Scoring, head_logprobs
 from permix_jax.models.operations import states_at
-from permix_jax.models.packed_attention import PackedLayout
+from permix_jax.models.packing import PackedRows
 from permix_jax.models.transformer import Decoder
 
 
-def completion_logprobs(
-    model: Decoder,
-    params,
-    prompt_tokens: jax.Array,
-    prompt_mask: jax.Array,
-    completion_tokens: jax.Array,
-    completion_mask: jax.Array,
-    temperature: float = 1.0,
-    logits_chunk: int = LOGITS_CHUNK,
-) -> jax.Array:
-    """Scores completions after right-padded prompts, for arrays as `completion_states` takes them.
-
-    Args:
-      temperature: divides the logits, as it did when the completions were sampled.
-      logits_chunk: about how many tokens' logits exist at once.
-
-    Returns:
-      Log-probs f32 [B, T]; meaningless where the mask is False.
-    """
-    completions = completion_tokens, completion_mask
-    hidden = completion_states(model, params, prompt_tokens, prompt_mask, *completions)
+@partial(jax.jit, static_argnames=("model", "scoring"))
+def score(model: Decoder, params, rows: PackedRows, scoring: Scoring) -> jax.Array:
+    """Log-probs f32 [M, R, L] of the targets of packed rows; 0 where there is none."""
     head = head_weight(model, params)
-    return head_logprobs(hidden, head, *completions, temperature, logits_chunk)
+
+    def score_part(i, logprobs):
+        part = micro_batch(rows, i)
+        hidden = target_states(model, params, part)
+        scores = head_logprobs(hidden, head, part.targets, part.scored, scoring)
+        return logprobs.at[i].set(jnp.where(part.scored, scores, 0))
+
+    logprobs = constrain(jnp.zeros(rows.targets.shape, jnp.float32), None, "batch", None)
+    return jax.lax.fori_loop(0, rows.count, score_part, logprobs)
 
 
-def completion_states(
-    model: Decoder,
-    params,
-    prompt_tokens: jax.Array,
-    prompt_mask: jax.Array,
-    completion_tokens: jax.Array,
-    completion_mask: jax.Array,
-) -> jax.Array:
-    """The states [B, T, E] that predict each completion token.
+def micro_batch(parts, i: jax.Array | int):
+    """Micro-batch i of a pytree of arrays [M, R, ...], as [R, ...]; scalars stay as they are."""
 
-    Args:
-      prompt_tokens, prompt_mask: [U, P]; the mask is True on a non-empty prefix of each row.
-      completion_tokens, completion_mask: [B, T], U dividing B; completion b follows prompt
-        b // (B / U).
-    """
-    U, (B, T) = prompt_tokens.shape[0], completion_tokens.shape
-    last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
-    per_row = lambda x: jnp.repeat(x, B // U, axis=0)  # noqa: E731
+    def one(x):
+        if x.ndim == 0:
+            return x
+        x = jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
+        return constrain(x, "batch", *[None] * (x.ndim - 1))
 
-    # The state that predicts token t is that of token t-1; token 0 is predicted by the prompt's
-    # last token, and the last completion token predicts nothing.
-    inputs, mask = completion_tokens[:, :-1], completion_mask[:, :-1]
-    positions = per_row(lengths)[:, None] + jnp.arange(T - 1)
-    hidden, _ = model.apply({"params": params}, inputs, positions, mask, prefix)
-    # Repeated in f32: the gradient of a prompt's last state is the sum over its rows.
-    first = per_row(last.astype(jnp.float32)).astype(last.dtype)
-    return jnp.concatenate([first[:, None], hidden], axis=1)
+    return jax.layout.map(one, parts)
 
 
-def packed_states(
-    model: Decoder, params, tokens: jax.Array, layout: PackedLayout, states: jax.Array
-) -> jax.Array:
-    """The states [B, X, E] that predict the targets of packed rows.
-
-    Args:
-      tokens: int32 [B, L], prompts and completions, where the layout says.
-      states: int32 [B, X], where in its row the state stands that predicts each target.
-    """
-    real = layout.sequence >= 0
-    hidden, _ = model.apply({"params": params}, tokens, layout.positions, real, layout=layout)
-    return states_at(hidden, states)
+def target_states(model: Decoder, params, part: PackedRows) -> jax.Array:
+    """The hidden states [R, L, E] that predict the targets of one micro-batch."""
+    real = part.layout.sequence >= 0
+    positions = part.layout.positions
+    hidden, _ = model.apply({"params": params}, part.tokens, positions, real, layout=part.layout)
+    return states_at(hidden, part.states)
 
 
 def head_weight(model: Decoder, params) -> jax.Array:

@@ -36,7 +36,7 @@ def judge_free_figures(
     found = likelihoods(reference, played, settings, path, label)
     of_tasks = {name: found.among(task == name) for name in dict.fromkeys(task.tolist())}
     return {
-        "reference": reference.name,
+        "reference": reference.stored.name,
         "candidates": settings.candidates,
         "personas": len(names),
         **recognition(found, found.own),

@@ -10,25 +10,28 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from permix_jax.core.sharding import padded_rows, spec
-from permix_jax.models.params import abstract_params, split_trained, with_shardings
+from permix_jax.core.sharding import spec
+from permix_jax.models.logprobs import score
+from permix_jax.models.packed_attention import PackedLayout
+from permix_jax.models.packing import PackedRows, RowShape
+from permix_jax.models.params import abstract_params, split_trained, with_shardings, without_lora
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning.costs import matmul_flops
 from permix_jax.rollout.sampler import sample
-from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.packing import Packing, pack_into
+from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
-    GrpoPrograms,
-    batch_shapes,
+    Programs,
+    demonstration_shapes,
     grpo_programs,
     prompts_are_shared,
     rollout_sampling,
+    scoring,
+    step_shapes,
 )
-from permix_jax.train.sft import SFTBatch
+from permix_jax.train.sft import SftBatch, SftTokens
 from permix_jax.train.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -40,9 +43,9 @@ class Arguments(NamedTuple):
 
     params: the policy's, adapters included. frozen: those that are not trained. base: the
     reference's, without adapters. prompts (tokens, mask) and keys are of what is sampled at once: a
-    part of the [U, P] and the [N] of a step. packing: how the batch is computed where every prompt
-    and completion is of full length, in the widest micro-batches. rehearsal: what the update takes
-    beside them, if any.
+    part of the [U, P] and the [N] of a step. rows, tokens: the batch where every prompt and
+    completion is of full length, in the widest rows. rehearsal: what the update takes beside them,
+    if any.
     """
 
     params: dict
@@ -51,9 +54,9 @@ class Arguments(NamedTuple):
     state: TrainState
     prompts: tuple
     keys: jax.ShapeDtypeStruct
-    batch: RolloutBatch
-    packing: Packing
-    rehearsal: tuple[SFTBatch, ...]
+    rows: PackedRows
+    tokens: LossTokens
+    rehearsal: tuple[SftBatch, ...]
 
 
 class Compiled(NamedTuple):
@@ -74,15 +77,13 @@ class Compiled(NamedTuple):
 
 
 def abstract_arguments(
-    config: ConfigDict, model: Decoder, programs: GrpoPrograms, mesh: Mesh
+    config: ConfigDict, model: Decoder, programs: Programs, mesh: Mesh
 ) -> Arguments:
     """The arguments that a step of the config has at most: prompts of full length."""
     r = config.rollout
     N, U = config.train.problems_per_step * r.group_size, distinct_prompts(config)
     rows = NamedSharding(mesh, spec("batch"))
     array = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)  # noqa: E731
-    per_token = lambda dtype: array((N, r.max_new_tokens), dtype)  # noqa: E731
-    per_row = lambda dtype: array((N,), dtype)  # noqa: E731
 
     params = abstract_params(model, mesh)
     trained, frozen = split_trained(model, params)
@@ -92,6 +93,11 @@ def abstract_arguments(
     def prompts(parts: int):
         return tuple(array((U // parts, r.max_prompt_tokens), x) for x in (jnp.int32, bool))
 
+    packed = _abstract_rows(step_shapes(config)[-1], mesh)
+    number = _per_target(packed)
+    reference = number if config.grpo.kl_weight else None
+    tokens = LossTokens(*[number] * 4, reference)
+
     key_type = jax.eval_shape(lambda: jax.random.key(0)).dtype
     return Arguments(
         params=params,
@@ -100,36 +106,37 @@ def abstract_arguments(
         state=with_shardings(state, programs.shardings),
         prompts=prompts(r.micro_batches),
         keys=array((N // r.micro_batches,), key_type),
-        batch=RolloutBatch(
-            **dict(zip(("prompt_tokens", "prompt_mask"), prompts(1), strict=True)),
-            completion_tokens=per_token(jnp.int32),
-            completion_mask=per_token(bool),
-            logprobs=per_token(jnp.float32),
-            reference_logprobs=per_token(jnp.float32),
-            truncated=per_row(bool),
-            rewards=per_row(jnp.float32),
-            advantages=per_row(jnp.float32),
-            problem=per_row(jnp.int32),
-            persona=per_row(jnp.int32),
-        ),
-        packing=_packing(config, (U, r.max_prompt_tokens), (N, r.max_new_tokens), mesh),
-        rehearsal=_rehearsal(config, array, mesh),
+        rows=packed,
+        tokens=tokens,
+        rehearsal=_rehearsal(config, mesh),
     )
 
 
-def _packing(config: ConfigDict, prompts: tuple, completions: tuple, mesh: Mesh) -> Packing:
-    widest = batch_shapes(config, prompts, completions)[-1]
-    packing = pack_into(widest, np.ones(prompts, bool), np.ones(completions, bool))
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), packing)
+def _abstract_rows(shape: RowShape, mesh: Mesh) -> PackedRows:
+    """Packed rows of this shape, as ShapeDtypeStructs."""
+    by_row, whole = NamedSharding(mesh, spec(None, "batch")), NamedSharding(mesh, PartitionSpec())
+
+    def array(*rest: int, dtype=jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((shape.parts, shape.rows, *rest), dtype, sharding=by_row)
+
+    one, L = array(shape.width), shape.width
+    layout = PackedLayout(one, one, one, array(L // shape.block, shape.reads))
+    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    return PackedRows(count, one, layout, one, one, array(L, dtype=bool))
 
 
-def _rehearsal(config: ConfigDict, array: Callable, mesh: Mesh) -> tuple[SFTBatch, ...]:
+def _per_target(rows: PackedRows) -> jax.ShapeDtypeStruct:
+    """A number for each target."""
+    targets = rows.targets
+    return jax.ShapeDtypeStruct(targets.shape, jnp.float32, sharding=targets.sharding)
+
+
+def _rehearsal(config: ConfigDict, mesh: Mesh) -> tuple[SftBatch, ...]:
     if not config.rehearsal.weight:
         return ()
-    rows, r = padded_rows(config.rehearsal.rows, mesh), config.rollout
-    pair = lambda width: (array((rows, width), jnp.int32), array((rows, width), bool))  # noqa: E731
-    return (SFTBatch(*pair(r.max_prompt_tokens), *pair(r.max_new_tokens)),)
+    number, length = config.rehearsal.rows, config.rollout.max_new_tokens
+    rows = _abstract_rows(demonstration_shapes(config, number, length)[-1], mesh)
+    return (SftBatch(rows, SftTokens(_per_target(rows), _per_target(rows))),)
 
 
 def distinct_prompts(config: ConfigDict) -> int:
@@ -159,15 +166,15 @@ def step_programs(
     sampling = rollout_sampling(config)
     programs = grpo_programs(config, model, mesh)
     x = abstract_arguments(config, model, programs, mesh)
-    parts = x.packing.tokens.shape[0]
+    parts = x.rows.tokens.shape[0]
 
     # The end tokens are not those of the model: which they are costs nothing.
     rollout = partial(sample.trace, model, x.params, x.prompts, x.keys, sampling, (0,))
     found = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
     if config.grpo.kl_weight:
-        score = partial(programs.score.trace, x.base, x.batch, x.packing)
-        found["score"] = Program(score, parts)
-    update = partial(programs.update.trace, x.state, x.batch, x.packing, x.frozen, *x.rehearsal)
+        scorer = partial(score.trace, without_lora(model), x.base, x.rows, scoring(config))
+        found["score"] = Program(scorer, parts)
+    update = partial(programs.update.trace, x.state, x.rows, x.tokens, x.frozen, *x.rehearsal)
     return x, found | {"update": Program(update, parts)}
 
 
@@ -201,5 +208,5 @@ def needed_bytes(message: str) -> int | None:
 def bytes_per_chip(tree) -> int:
     """Bytes that one chip holds of a pytree of ShapeDtypeStructs with shardings."""
     return sum(
-        prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+        prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.layout.leaves(tree)
     )

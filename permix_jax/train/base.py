@@ -15,12 +15,15 @@ from permix_jax.core.locks import locked
 from permix_jax.core.problem import Task
 from permix_jax.core.progress import SFT, finish
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import padded_rows, shard_rows, to_host
+from permix_jax.core.sharding import shard_packed, to_host
+from permix_jax.models.lm_head import Scoring
 from permix_jax.models.policy import Policy
 from permix_jax.train.checkpoints import Checkpoints
+from permix_jax.train.gradients import packed_gradients
 from permix_jax.train.loop import Loop, fit
+from permix_jax.train.programs import demonstration_shapes
 from permix_jax.train.run import Run
-from permix_jax.train.sft import padded_sft_batch, sft_gradients
+from permix_jax.train.sft import cross_entropy, pack_demonstrations
 from permix_jax.train.state import (
     Start,
     abstract_state,
@@ -33,7 +36,7 @@ from permix_jax.train.state import (
 # What the base depends on beside its config: a change of this code makes a new base.
 _CODE = ("models", "formats", "personas", "tasks", "tasks/datasets", "core/persona.py",
          "core/problem.py", "core/keys.py", "core/randomness.py", "train/sft.py", "train/state.py",
-         "train/loop.py", "train/micro_batches.py", "rollout/padding.py")  # fmt: skip
+         "train/loop.py", "train/gradients.py")  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax")
 
 
@@ -83,19 +86,21 @@ def _train_base(run: Run) -> None:
         s.learning_rate, s.warmup_steps, s.steps, s.decay, s.weight_decay, s.max_grad_norm
     )
     shardings = state_shardings(policy.model, optimizer, mesh)
-    gradients = partial(sft_gradients, policy.model, logits_chunk=config.model.head_chunk)
+    how = Scoring(1.0, config.model.head_chunk)
+    gradients = partial(packed_gradients, policy.model, cross_entropy, how)
     sft_step = make_step(gradients, optimizer, shardings)
-    budgets = config.rollout.max_prompt_tokens, s.max_new_tokens
+    limits = config.rollout.max_prompt_tokens, s.max_new_tokens
+    shapes = demonstration_shapes(config, s.batch_size, s.max_new_tokens)
 
     def update(state, step):
         rng = generator(config.seed, "sft", step)
         demonstrations = [run.task.demonstrate(rng, run.task.train) for _ in range(s.batch_size)]
-        batch = padded_sft_batch(policy, padded_rows(s.batch_size, mesh), demonstrations, *budgets)
+        batch = pack_demonstrations(policy, demonstrations, limits, shapes)
         begin = time.monotonic()
-        state, metrics = sft_step(state, shard_rows(batch, mesh))
+        state, metrics = sft_step(state, *shard_packed(batch, mesh))
         row = {name: float(x) for name, x in to_host(metrics).items()}
         row["learning_rate"] = float(schedule(step - 1))
-        row["tokens"] = int(batch.completion_mask.sum())
+        row["tokens"] = int(batch.rows.scored.sum())
         row["time/update"] = time.monotonic() - begin
         row["tokens_per_second"] = row["tokens"] / row["time/update"]
         return state, row

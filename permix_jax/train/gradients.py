@@ -1,92 +1,96 @@
-"""The gradient of the GRPO loss on a persona-mixed batch of rollouts, by micro-batches."""
+"""The gradient of a loss on packed rows, one micro-batch after another: GRPO's and SFT's."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import LOGITS_CHUNK, TokenLoss, head_logprobs, head_loss
-from permix_jax.models.logprobs import head_weight, packed_states
+from permix_jax.models.lm_head import Scoring, TokenLoss, head_loss
+from permix_jax.models.logprobs import head_weight, micro_batch, target_states
+from permix_jax.models.packing import PackedRows
 from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
-from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.loss import LossConfig, loss_tokens, token_losses
-from permix_jax.train.micro_batches import accumulate, micro_batch
-from permix_jax.train.packing import Packing
 
 
-def score(
+def packed_gradients(
     model: Decoder,
+    token_losses: Callable,
+    scoring: Scoring,
     params,
-    batch: RolloutBatch,
-    packing: Packing,
-    temperature: float,
-    logits_chunk: int,
-) -> jax.Array:
-    """Log-probs f32 [N, T] of the batch's completions under `params`; 0 outside them."""
-    found = jnp.zeros(batch.completion_tokens.size, jnp.float32)
-    head = head_weight(model, params)
-
-    def one_part(i, found):
-        part = micro_batch(packing, i)
-        scored = _states_and_targets(model, params, batch, part)
-        logprobs = head_logprobs(scored[0], head, *scored[1:], temperature, logits_chunk)
-        return found.at[part.targets].set(logprobs, mode="drop")
-
-    found = jax.lax.fori_loop(0, packing.count, one_part, found)
-    return found.reshape(batch.completion_tokens.shape)
-
-
-def _states_and_targets(model: Decoder, params, batch: RolloutBatch, part: Packing):
-    """Of one micro-batch: states [R, L, E], the tokens that they predict [R, L], and which are."""
-    completions = batch.completion_tokens.reshape(-1)
-    tokens = jnp.concatenate([batch.prompt_tokens.reshape(-1), completions])[part.tokens]
-    real = part.targets < completions.size
-    targets = completions[jnp.where(real, part.targets, 0)]
-    return packed_states(model, params, tokens, part.tree, part.states), targets, real
-
-
-def grpo_gradients(
-    model: Decoder,
-    params,
-    batch: RolloutBatch,
-    packing: Packing,
-    loss: LossConfig,
-    temperature: float = 1.0,
-    logits_chunk: int = LOGITS_CHUNK,
+    rows: PackedRows,
+    tokens,
     frozen: dict | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
-    """Gradients and metrics of the whole batch, computed as it is packed.
+    """Gradients and metrics of sum(weights * losses), over all targets of packed rows.
 
     Args:
+      token_losses: (log-probs f32 [...], tokens) -> (losses f32 [...], metrics by name, each
+        [...]), token by token.
       params: what the gradients are of.
+      tokens: what the loss knows of each target; a pytree of arrays [M, R, L] with the fields
+        `weights`, of its loss in the sum, and `shares`, of its metrics. Both hold the global
+        denominators.
       frozen: the rest of the decoder's parameters, where `params` are adapters.
 
     Returns:
       (gradients like params, f32 scalars by metric name); the same, up to rounding, for any
-      packing.
+      packing. Metrics are `loss`, `entropy` and those of `token_losses`: means by `shares`, but
+      for names in `_max`, which are the largest where the share is not 0. Without a target all
+      are 0.
     """
-    tokens = jax.tree.map(jnp.ravel, loss_tokens(batch, loss))
 
     def token_loss(logprobs, tokens):
-        return weighted(tokens.weights, token_losses(logprobs, tokens, loss)[0])
+        return weighted(tokens.weights, token_losses(logprobs, tokens)[0])
 
     def part_loss(params, part):
-        # A slot that holds no target looks up nothing: weight 0, and not kept.
-        mine = jax.tree.map(lambda x: x.at[part.targets].get(mode="fill", fill_value=0), tokens)
+        rows, tokens = part
         everything = join(params, frozen or {})
-        hidden, *targets = _states_and_targets(model, everything, batch, part)
-        head = head_weight(model, everything)
-        summed = TokenLoss(token_loss, temperature, logits_chunk)
-        total, statistics = head_loss(summed, hidden, head, *targets, mine)
-        _, metrics = token_losses(statistics.logprobs, mine, loss)
-        metrics["entropy"] = statistics.entropy
-        means = {name: weighted(mine.shares, x).sum() for name, x in metrics.items()}
-        largest = jnp.where(mine.kept, metrics["sampling/logp_difference"], 0).max()
-        return total, {"loss": total, **means, "sampling/logp_difference_max": largest}
+        hidden, head = target_states(model, everything, rows), head_weight(model, everything)
+        targets = rows.targets, rows.scored, tokens
+        loss, statistics = head_loss(TokenLoss(token_loss, scoring), hidden, head, *targets)
+        _, metrics = token_losses(statistics.logprobs, tokens)
+        metrics = {"entropy": statistics.entropy, **metrics}
+        return loss, {"loss": loss, **{n: _merged(n, tokens.shares, x) for n, x in metrics.items()}}
 
     gradients_of = jax.grad(part_loss, has_aux=True)
-    return accumulate(gradients_of, params, packing, packing.count)
+    return accumulate(gradients_of, params, (rows, tokens), rows.count)
+
+
+def _merged(name: str, shares: jax.Array, values: jax.Array) -> jax.Array:
+    if name.endswith("_max"):
+        return jnp.where(shares > 0, values, 0).max()
+    return weighted(shares, values).sum()
 
 
 def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
     """weights * values, but 0, in value and gradient, wherever the weight is 0."""
     return weights * jnp.where(weights > 0, values, 0)
+
+
+def accumulate(gradients_of: Callable, params, parts, count: jax.Array | int):
+    """(gradients, metrics) of `gradients_of(params, part)`, over parts one after another.
+
+    Args:
+      gradients_of: gives gradients like `params`, and f32 scalars by name; both are plain sums over
+        rows, but for metrics that end in `_max`.
+      parts: a pytree whose arrays lead with the parts, [parts, rows, ...].
+      count: how many of them there are, from the first.
+
+    Returns:
+      what `gradients_of` returns for the whole batch, up to rounding, in the same dtypes.
+    """
+    if jax.tree.leaves(parts)[-1].shape[0] == 1:
+        return gradients_of(params, micro_batch(parts, 0))
+    one = jax.eval_shape(lambda: gradients_of(params, micro_batch(parts, 0)))
+
+    def add(i, sums):
+        gradients, metrics = gradients_of(params, micro_batch(parts, i))
+        return jax.tree.map(jnp.add, sums[0], gradients), {
+            name: (jnp.maximum if name.endswith("_max") else jnp.add)(sums[1][name], x)
+            for name, x in metrics.items()
+        }
+
+    # Summed in f32, whatever the parameters are kept in: bf16 would round every part away a little.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), one)
+    sums = jax.lax.fori_loop(0, count, add, zeros)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), sums, one)

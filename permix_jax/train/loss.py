@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from permix_jax.train.batch import RolloutBatch
 
@@ -32,7 +33,7 @@ class LossConfig:
     importance_cap: float = 0.0
 
 
-def token_weights(batch: RolloutBatch, config: LossConfig) -> jax.Array:
+def token_weights(batch: RolloutBatch, config: LossConfig) -> np.ndarray:
     """Weights f32 [N, T] with which token losses are summed.
 
       grpo     mean over rollouts of the mean over their tokens   (arXiv 2402.03300)
@@ -41,60 +42,55 @@ def token_weights(batch: RolloutBatch, config: LossConfig) -> jax.Array:
 
     Rollouts that count are those with a reward, and with `mask_truncated` only those that ended.
     """
-    mask = kept_tokens(batch, config).astype(jnp.float32)
+    mask = np.float32(kept_tokens(batch, config))
     lengths = mask.sum(axis=1, keepdims=True)
-    rollouts = jnp.maximum((lengths > 0).sum(), 1)
+    rollouts = np.float32(max((lengths > 0).sum(), 1))
     if config.aggregation == "grpo":
-        return mask / jnp.maximum(lengths, 1) / rollouts
+        return mask / np.maximum(lengths, 1) / rollouts
     if config.aggregation == "dapo":
-        return mask / jnp.maximum(mask.sum(), 1)
+        return mask / np.maximum(mask.sum(), 1)
     return mask / (rollouts * config.max_new_tokens)
 
 
-def kept_tokens(batch: RolloutBatch, config: LossConfig) -> jax.Array:
+def kept_tokens(batch: RolloutBatch, config: LossConfig) -> np.ndarray:
     """Bool [N, T]: the tokens that the loss sees.
 
     A rollout without a reward (NaN) has none: the KL would move the policy by it, and it would
     count in the denominators.
     """
-    live = ~jnp.isnan(batch.rewards)
+    live = ~np.isnan(batch.rewards)
     if config.mask_truncated:
         live &= ~batch.truncated
     return batch.completion_mask & live[:, None]
 
 
 class LossTokens(NamedTuple):
-    """What the loss knows of each token, arrays of one shape; f32 but `kept`.
+    """What the loss knows of each token, f32 arrays of one shape.
 
-    behaviour: log-probs as sampled. reference: under the frozen reference. trainer: of the policy
-      that the step began with, scored by the trainer; None: that is the policy being updated.
+    behaviour: log-probs as sampled.
     advantages: of the token's rollout.
-    kept: bool, whether the loss sees the token.
-    weights: of its loss in the sum. shares: of its metrics, 1 / kept tokens of the whole batch.
+    weights: of its loss in the sum. shares: of its metrics: 1 / kept tokens of the whole batch, and
+      0 where the loss does not see the token.
+    reference: log-probs under the frozen reference; None without a KL.
+    trainer: log-probs of the policy that the step began with, scored by the trainer; None: that is
+      the policy being updated.
     """
 
     behaviour: jax.Array
-    reference: jax.Array
-    trainer: jax.Array | None
     advantages: jax.Array
-    kept: jax.Array
     weights: jax.Array
     shares: jax.Array
+    reference: jax.Array | None = None
+    trainer: jax.Array | None = None
 
 
 def loss_tokens(batch: RolloutBatch, config: LossConfig) -> LossTokens:
-    """The tokens of a batch [N, T]."""
+    """The tokens of a batch, NumPy arrays [N, T], without what a model has to score."""
     kept = kept_tokens(batch, config)
-    return LossTokens(
-        batch.logprobs,
-        batch.reference_logprobs,
-        batch.trainer_logprobs,
-        jnp.broadcast_to(batch.advantages[:, None], kept.shape),
-        kept,
-        token_weights(batch, config),
-        # Metrics are means over the tokens that the loss sees, however the loss weighs them.
-        kept / jnp.maximum(kept.sum(), 1),
-    )
+    advantages = np.broadcast_to(np.float32(batch.advantages)[:, None], kept.shape)
+    # Metrics are means over the tokens that the loss sees, however the loss weighs them.
+    shares = np.float32(kept) / np.float32(max(kept.sum(), 1))
+    return LossTokens(batch.logprobs, advantages, token_weights(batch, config), shares)
 
 
 def token_losses(
@@ -112,10 +108,13 @@ def token_losses(
     Stat. 17(2); for samplers of RL: Yao et al. 2025, "Your Efficient RL Framework Secretly
     Brings You Off-Policy RL Training").
 
-    Arbitrary where a token is not kept.
+    Arbitrary where the loss does not see a token.
     """
+
     # A token that is left out must not overflow: 0 times an infinite ratio is a NaN gradient.
-    masked = lambda x: jnp.where(tokens.kept, x, 0.0)  # noqa: E731
+    def masked(x):
+        return jnp.where(tokens.shares > 0, x, 0.0)
+
     trainer = jax.lax.stop_gradient(logprobs) if tokens.trainer is None else tokens.trainer
     off_policy, advantages = masked(trainer - tokens.behaviour), tokens.advantages
     ratio = _exp(masked(logprobs - (trainer if config.importance_cap else tokens.behaviour)))
@@ -125,6 +124,7 @@ def token_losses(
         "clip_ratio/low_mean": (ratio < 1 - config.clip_low) & (advantages < 0),
         "clip_ratio/high_mean": (ratio > 1 + config.clip_high) & (advantages > 0),
         "sampling/logp_difference": jnp.abs(off_policy),
+        "sampling/logp_difference_max": jnp.abs(off_policy),
     }
     if config.importance_cap:
         importance = jnp.minimum(_exp(off_policy), config.importance_cap)

@@ -1,137 +1,122 @@
 """The jitted programs of a GRPO run: the trainer runs them, `launch/plan.py` compiles them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.core.sharding import to_host
-from permix_jax.models.params import without_lora
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.packing import PackedRows, Packing, Ragged, RowShape, pack, row_shapes
 from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.gradients import grpo_gradients, score
-from permix_jax.train.loss import LossConfig
-from permix_jax.train.packing import Packing, Shape, pack, packed_shapes
-from permix_jax.train.sft import SFTBatch, sft_gradients
+from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.loss import LossConfig, LossTokens, loss_tokens, token_losses
+from permix_jax.train.sft import SftBatch, cross_entropy
 from permix_jax.train.state import TrainState, make_optimizer, make_step, state_shardings
 
 
-class GrpoPrograms(NamedTuple):
+class Programs(NamedTuple):
     """What a run needs to update its policy.
 
     optimizer, schedule: AdamW, and its learning rate by update.
     shardings: NamedShardings of the TrainState.
-    update: (state, batch, packing, frozen, rehearsal) -> (state, metrics), the state donated; the
-      last argument, an SFTBatch, is left out where `rehearsal.weight` is 0.
-    score: (base parameters, batch, packing) -> log-probs f32 [N, T] under the reference.
-    score_policy: the same of the policy's parameters, adapters included.
+    update: (state, rows, tokens, frozen, *rehearsal) -> (state, metrics), the state donated: packed
+      rows with what the loss knows of their targets; the last argument, an SftBatch, is left out
+      where `rehearsal.weight` is 0.
     """
 
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     shardings: TrainState
     update: Callable
-    score: Callable
-    score_policy: Callable
 
 
-def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> GrpoPrograms:
+def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> Programs:
     """The programs of the run's config; nothing is traced or compiled yet."""
-    t = config.train
-    temperature, logits_chunk = config.rollout.temperature, config.model.head_chunk
-    optimizer, schedule = _optimizer(config, updates=t.steps * config.grpo.epochs)
-    shardings = state_shardings(model, optimizer, mesh)
-
-    def scorer(model: Decoder) -> Callable:
-        how = {"temperature": temperature, "logits_chunk": logits_chunk}
-        return jax.jit(partial(score, model, **how))
-
-    update = make_step(policy_gradients(config, model), optimizer, shardings)
-    scorers = scorer(without_lora(model)), scorer(model)
-    return GrpoPrograms(optimizer, schedule, shardings, update, *scorers)
-
-
-def pack_batch(config: ConfigDict, batch: RolloutBatch) -> Packing:
-    """How the update and the reference compute a batch, on the host."""
-    masks = to_host((batch.prompt_mask, batch.completion_mask))
-    return pack(*masks, batch_shapes(config, *(mask.shape for mask in masks)))
-
-
-def batch_shapes(
-    config: ConfigDict, prompts: tuple[int, int], completions: tuple[int, int]
-) -> list[Shape]:
-    """The shapes that batches of [U, P] prompts and [N, T] completions can be packed into."""
-    rows = config.mesh.data * config.mesh.fsdp
-    return packed_shapes(prompts, completions, rows, config.train.micro_batch_tokens)
-
-
-def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
-    """(params, batch, packing, frozen[, rehearsal]) -> (gradients, metrics) of the run's loss.
-
-    That is GRPO's, plus `rehearsal.weight` times the cross-entropy on the rehearsal batch, scored
-    at the temperature that it was sampled at. `rehearsal/loss` is the latter alone.
-    """
-    loss = loss_config(config)
-    temperature, logits_chunk = config.rollout.temperature, config.model.head_chunk
-    weight = config.rehearsal.weight
-
-    def gradients(
-        params,
-        batch: RolloutBatch,
-        packing: Packing,
-        frozen: dict,
-        rehearsal: SFTBatch | None = None,
-    ):
-        found, metrics = grpo_gradients(
-            model, params, batch, packing, loss, temperature, logits_chunk, frozen
-        )
-        if rehearsal is None:
-            return found, metrics
-        more, of_it = sft_gradients(
-            model, params, rehearsal, logits_chunk, temperature, frozen, _parts(config, rehearsal)
-        )
-        metrics["loss"] += weight * of_it["loss"]
-        metrics["rehearsal/loss"] = of_it["loss"]
-        return jax.tree.map(lambda x, y: x + weight * y, found, more), metrics
-
-    return gradients
-
-
-class SupervisedPrograms(NamedTuple):
-    """As `GrpoPrograms`, without a reference; update: (state, SFTBatch, frozen)."""
-
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    shardings: TrainState
-    update: Callable
+    updates = config.train.steps * config.grpo.epochs
+    return _programs(config, model, mesh, policy_gradients(config, model), updates)
 
 
 def supervised_programs(
     config: ConfigDict, model: Decoder, mesh: Mesh, temperature: float
-) -> SupervisedPrograms:
+) -> Programs:
     """The programs of the supervised baselines, with the optimiser of GRPO."""
-    optimizer, schedule = _optimizer(config, updates=config.train.steps)
+    scoring = Scoring(temperature, config.model.head_chunk)
+    gradients = partial(packed_gradients, model, cross_entropy, scoring)
+    return _programs(config, model, mesh, gradients, config.train.steps)
+
+
+def _programs(
+    config: ConfigDict, model: Decoder, mesh: Mesh, gradients: Callable, updates: int
+) -> Programs:
+    optimizer, schedule = _optimizer(config, updates)
     shardings = state_shardings(model, optimizer, mesh)
-
-    def gradients(params, batch, frozen):
-        logits_chunk, parts = config.model.head_chunk, _parts(config, batch)
-        return sft_gradients(model, params, batch, logits_chunk, temperature, frozen, parts)
-
-    update = make_step(gradients, optimizer, shardings)
-    return SupervisedPrograms(optimizer, schedule, shardings, update)
+    return Programs(optimizer, schedule, shardings, make_step(gradients, optimizer, shardings))
 
 
-def _parts(config: ConfigDict, batch: SFTBatch) -> int:
-    """As few parts of equal size as hold at most `train.micro_batch_tokens` a device."""
-    each = batch.prompt_tokens.shape[0] // (config.mesh.data * config.mesh.fsdp)
-    width = batch.prompt_tokens.shape[1] + batch.completion_tokens.shape[1]
-    fits = lambda parts: each // parts * width <= config.train.micro_batch_tokens  # noqa: E731
-    return next(filter(fits, (n for n in range(1, each) if each % n == 0)), each)
+def scoring(config: ConfigDict) -> Scoring:
+    """How update and reference score what the policy sampled."""
+    return Scoring(config.rollout.temperature, config.model.head_chunk)
+
+
+def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
+    """(params, rows, tokens, frozen[, rehearsal]) -> (gradients, metrics) of the run's loss.
+
+    That is GRPO's, plus `rehearsal.weight` times the cross-entropy on the rehearsal batch, scored
+    at the temperature that it was sampled at. `rehearsal/loss` is the latter alone.
+    """
+    how, weight = scoring(config), config.rehearsal.weight
+    grpo = partial(packed_gradients, model, partial(token_losses, config=loss_config(config)), how)
+    supervised = partial(packed_gradients, model, cross_entropy, how)
+
+    def gradients(params, rows: PackedRows, tokens: LossTokens, frozen: dict, *rehearsal: SftBatch):
+        found, metrics = grpo(params, rows, tokens, frozen)
+        for batch in rehearsal:
+            more, of_it = supervised(params, *batch, frozen)
+            found = jax.tree.map(lambda x, y: x + weight * y, found, more)
+            metrics["loss"] += weight * of_it["loss"]
+            metrics["rehearsal/loss"] = of_it["loss"]
+        return found, metrics
+
+    return gradients
+
+
+def step_shapes(config: ConfigDict) -> list[RowShape]:
+    """The shapes that a step's rollouts are packed into."""
+    rollouts = config.train.problems_per_step * config.rollout.group_size
+    prompts = config.train.problems_per_step if prompts_are_shared(config) else rollouts
+    return _shapes(config, prompts, rollouts, config.rollout.max_new_tokens)
+
+
+def demonstration_shapes(config: ConfigDict, number: int, max_new_tokens: int) -> list[RowShape]:
+    """The shapes that so many demonstrations are packed into, each with a prompt of its own."""
+    return _shapes(config, number, number, max_new_tokens)
+
+
+def _shapes(config: ConfigDict, prompts: int, completions: int, length: int) -> list[RowShape]:
+    rows = config.mesh.data * config.mesh.fsdp
+    limits = (prompts, config.rollout.max_prompt_tokens), (completions, length)
+    return row_shapes(*limits, rows, config.train.micro_batch_tokens)
+
+
+def pack_step(batch: RolloutBatch, shapes: Sequence[RowShape]) -> Packing:
+    """A step's rollouts in packed rows, on the host."""
+    prompts = Ragged.masked(batch.prompt_tokens, batch.prompt_mask)
+    completions = Ragged.masked(batch.completion_tokens, batch.completion_mask)
+    U, N = len(prompts.lengths), len(completions.lengths)
+    return pack(prompts, completions, np.repeat(np.arange(U), N // U), shapes)
+
+
+def pack_tokens(batch: RolloutBatch, packing: Packing, loss: LossConfig) -> LossTokens:
+    """What the loss knows of the targets of packed rows, on the host, without what is scored."""
+    mask = batch.completion_mask
+    return jax.tree.map(lambda x: packing.spread(x[mask]), loss_tokens(batch, loss))
 
 
 def rollout_sampling(config: ConfigDict) -> Sampling:

@@ -17,15 +17,16 @@ from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import padded_rows, shard_rows
+from permix_jax.core.sharding import padded_rows, shard_rows, to_host
+from permix_jax.models.packing import Ragged, RowShape
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.prompts import fit_budget, render_all
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import sample
-from permix_jax.train.programs import rollout_sampling
+from permix_jax.train.programs import demonstration_shapes, rollout_sampling
 from permix_jax.train.run import Run
-from permix_jax.train.sft import SFTBatch, first_rows
+from permix_jax.train.sft import SftBatch, sft_batch
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,10 @@ class Rehearsal:
     run: Run
     prompts: Sequence[Problem]
     personas: Sequence[Persona]
+    shapes: Sequence[RowShape]
 
-    def batch(self, base: dict, step: int) -> SFTBatch:
-        """Answers of the base with parameters `base` to the prompts of `step`, on the mesh.
-
-        Rows that fill it up to the mesh have nothing in their completion mask.
-        """
+    def batch(self, base: dict, step: int) -> SftBatch:
+        """Answers of the base with parameters `base` to the prompts of `step`, on the host."""
         c, policy, mesh = self.run.config, self.run.base.policy, self.run.mesh
         rng = generator(c.seed, "rehearsal", step)
         pairs = [
@@ -58,7 +57,8 @@ class Rehearsal:
         placed = shard_rows((prompts, keys), mesh)
         sampling = rollout_sampling(c)
         answers = sample(policy.model, base, *placed, sampling, policy.end_tokens)
-        return SFTBatch(*placed[0], answers.tokens, first_rows(answers.mask, len(pairs)))
+        tokens, mask = (x[: len(pairs)] for x in to_host((answers.tokens, answers.mask)))
+        return sft_batch(ids[: len(pairs)], Ragged.masked(tokens, mask), self.shapes)
 
 
 def build_rehearsal(run: Run) -> Rehearsal | None:
@@ -75,7 +75,8 @@ def build_rehearsal(run: Run) -> Rehearsal | None:
     prompts = rehearsal_prompts(config.rehearsal.prompts, run.task)
     budget = config.rollout.max_prompt_tokens
     prompts = fit_budget(run.policy.tokenizer, prompts, personas, budget, "drop")
-    return Rehearsal(run, prompts, personas)
+    shapes = demonstration_shapes(config, config.rehearsal.rows, config.rollout.max_new_tokens)
+    return Rehearsal(run, prompts, personas, shapes)
 
 
 def rehearsal_prompts(file: str, task: Task) -> list[Problem]:

@@ -43,7 +43,7 @@ class Sampled(NamedTuple):
 
 
 class Rollouts(NamedTuple):
-    """A step's batch on the mesh, what it says in words, and its metrics.
+    """A step's batch, what it says in words, and its metrics.
 
     correct: f32 [N], the verifier's verdicts.
     """
@@ -80,14 +80,16 @@ class RolloutWorker:
         each = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
         prompts = self._prompts(problems, personas)
 
-        parts, texts, grades = self._sample(params, prompts, step), [], []
-        rows = len(each) // len(parts)
-        for i, part in enumerate(parts):
-            texts += run.policy.text(*to_host((part.tokens, part.mask)))
+        parts, texts, grades = [], [], []
+        sampled = self._sample(params, prompts, step)
+        rows = len(each) // len(sampled)
+        for i, part in enumerate(map(to_host, sampled)):
+            parts.append(part)
+            texts += run.policy.text(part.tokens, part.mask)
             asked = [problem for problem, _ in each[i * rows : (i + 1) * rows]]
             own = own_part(rows)
             grades.append(run.verifier.submit(texts[i * rows :][own], asked[own]))
-        completions = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+        completions = jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
         problem, persona = self._indices(personas)
         blank = np.zeros(len(each), np.float32)
@@ -97,7 +99,6 @@ class RolloutWorker:
             completion_tokens=completions.tokens,
             completion_mask=completions.mask,
             logprobs=completions.logprobs,
-            reference_logprobs=jnp.zeros_like(completions.logprobs),
             truncated=completions.truncated,
             rewards=blank,
             advantages=blank,
@@ -110,7 +111,7 @@ class RolloutWorker:
             weights = adaptive_weights(self.mixture, accuracies)
             drawn = {p.id for _, p in each if p}
             metrics |= adaptive.metrics(weights, self.mixture.personas, drawn)
-        return Sampled(shard_rows(batch, run.mesh), each, texts, grades, metrics)
+        return Sampled(batch, each, texts, grades, metrics)
 
     def grade(self, sampled: Sampled) -> Rollouts:
         """Waits for the verifier; adds rewards and advantages to the batch."""
@@ -119,8 +120,7 @@ class RolloutWorker:
         parts = [part for future in sampled.grades for part in gather(future.result())]
         correct, verifier_metrics = join_grades(parts)
         waited = time.monotonic() - begin
-        lengths = to_host(batch.completion_mask).sum(axis=1)
-        truncated = to_host(batch.truncated)
+        lengths, truncated = batch.completion_mask.sum(axis=1), batch.truncated
         completions = [
             Completion(text, int(length), c.rollout.max_new_tokens, bool(cut), problem, float(x))
             for text, length, cut, (problem, _), x in zip(
@@ -128,12 +128,10 @@ class RolloutWorker:
             )
         ]
         rewards, means = total_reward(self.terms, completions)
-        groups = group_ids(c.grpo.advantage_group, *to_host((batch.problem, batch.persona)))
+        groups = group_ids(c.grpo.advantage_group, batch.problem, batch.persona)
         advantages = run.method.advantages(rewards, groups, c.grpo.advantage_scale)
         advantages = as_advantages(advantages, len(rewards))
-        batch = batch.replace(
-            **shard_rows({"rewards": rewards, "advantages": advantages}, run.mesh)
-        )
+        batch = batch.replace(rewards=rewards, advantages=advantages)
         metrics = {
             **_reward_metrics(rewards, groups),
             **means,

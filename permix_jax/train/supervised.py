@@ -7,22 +7,21 @@ and the same optimiser; `tokens/*` in its metrics count what each method used.
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from permix_jax.core.problem import Demonstration, Task
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import padded_rows, shard_rows, to_host
+from permix_jax.core.sharding import shard_packed, to_host
 from permix_jax.models.params import join
 from permix_jax.models.policy import StoredPolicy
 from permix_jax.train.log import write_completions
 from permix_jax.train.loop import Row, fit
-from permix_jax.train.programs import supervised_programs
+from permix_jax.train.programs import demonstration_shapes, supervised_programs
 from permix_jax.train.rollouts import build_worker
 from permix_jax.train.run import Run
-from permix_jax.train.sft import padded_sft_batch
+from permix_jax.train.sft import pack_demonstrations
 from permix_jax.train.state import TrainState
 
 
@@ -59,7 +58,7 @@ def train_distill(
     def responses(step: int) -> tuple[list[Demonstration], Row]:
         sampled = worker.sample(teacher_params, step, {})
         rollouts = worker.grade(sampled)
-        right = (rollouts.correct == 1) & ~to_host(rollouts.batch.truncated)
+        right = (rollouts.correct == 1) & ~rollouts.batch.truncated
         chosen = [
             Demonstration(persona, problem.prompt, text)
             for (problem, persona), text, keep in zip(
@@ -105,17 +104,18 @@ def _train(
     programs = supervised_programs(run.config, policy.model, mesh, temperature)
     load_base = run.base.load_params
     frozen = load_base() if policy.model.config.lora else {}
-    as_batch = partial(padded_sft_batch, policy, padded_rows(_responses(run.config), mesh))
+    limits = r.max_prompt_tokens, r.max_new_tokens
+    shapes = demonstration_shapes(run.config, _responses(run.config), r.max_new_tokens)
 
     def update(state: TrainState, step: int):
         chosen, row = examples(step)
-        batch = as_batch(chosen, r.max_prompt_tokens, r.max_new_tokens)
+        batch = pack_demonstrations(policy, chosen, limits, shapes)
         begin = time.monotonic()
-        state, metrics = programs.update(state, shard_rows(batch, mesh), frozen)
+        state, metrics = programs.update(state, *shard_packed(batch, mesh), frozen)
         row |= {name: float(x) for name, x in to_host(metrics).items()}
         row["learning_rate"] = float(programs.schedule(step - 1))
         row["responses/trained"] = len(chosen)
-        row["tokens/trained"] = int(batch.completion_mask.sum())
+        row["tokens/trained"] = int(batch.rows.scored.sum())
         row["time/update"] = time.monotonic() - begin
         row["tokens_per_second"] = row["tokens/trained"] / row["time/update"]
         return state, row

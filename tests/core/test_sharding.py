@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import pack_arrays, unpack
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from permix_jax.core import sharding
-from permix_jax.core.sharding import constrain, gather_as, make_mesh, shard_rows, spec
-from permix_jax.models.logprobs import completion_logprobs
+from permix_jax.core.sharding import constrain, gather_as, make_mesh, shard_packed, shard_rows, spec
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.logprobs import score
 from permix_jax.models.params import create_params, param_shardings
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
@@ -183,21 +185,26 @@ def test_sampling_and_scoring_on_eight_devices_equal_one(
     keys = jax.random.split(jax.random.key(1), 8)
     sampling, end_tokens = Sampling(8, temperature=0.9), (3, 7, 11)
 
-    def run(params, prompts, mask, keys):
-        completions = sample(tiny_model, params, (prompts, mask), keys, sampling, end_tokens)
-        score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
-        logprobs = score(
-            tiny_model, params, prompts, mask, completions.tokens, completions.mask, 0.9, 16
-        )
-        return completions, logprobs
+    def run(params, *arrays):
+        return sample(tiny_model, params, arrays, keys, sampling, end_tokens)
 
-    completions, logprobs = run(tiny_params, prompts, mask, keys)
+    def scores(params, completions, rows, place=lambda x: x):
+        on_host = jax.tree.map(np.asarray, (completions.tokens, completions.mask))
+        packing = pack_arrays(prompts, mask, *on_host, tokens=32, rows=rows)
+        found = score(tiny_model, params, place(packing.rows), Scoring(0.9, 16))
+        return unpack(packing, found, on_host[1])
+
+    completions = run(tiny_params, prompts, mask)
+    logprobs = scores(tiny_params, completions, 1)
     with jax.set_mesh(cube):
-        sharded, scored = run(cube_params, *shard_rows((prompts, mask, keys), cube))
+        placed, keys = shard_rows((prompts, mask), cube), shard_rows(keys, cube)
+        sharded = run(cube_params, *placed)
+        scored = scores(cube_params, sharded, 4, lambda rows: shard_packed(rows, cube))
     np.testing.assert_array_equal(sharded.tokens, completions.tokens)
     np.testing.assert_array_equal(sharded.mask, completions.mask)
     np.testing.assert_array_equal(sharded.truncated, completions.truncated)
     np.testing.assert_allclose(sharded.logprobs, completions.logprobs, atol=1e-5)
-    inside = completions.mask
+    inside = np.asarray(completions.mask)
     np.testing.assert_allclose(scored[inside], logprobs[inside], atol=1e-5)
+    np.testing.assert_allclose(scored[inside], completions.logprobs[inside], atol=1e-5)
     assert len(sharded.tokens.sharding.device_set) == 8

@@ -38,6 +38,7 @@ def measured(policy, params, base, mesh, folder, **changes):
         personas=0,
         batch_size=128,  # does not divide the number of responses
         max_prompt_tokens=16,
+        micro_batch_tokens=256,
         logits_chunk=512,
         sampling=Sampling(1, TEMPERATURE),
     )._replace(**changes)

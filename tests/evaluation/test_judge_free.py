@@ -14,7 +14,7 @@ from permix_jax.evaluation.judge_free import (
     measure_without_judge,
 )
 from permix_jax.evaluation.likelihood import Reference
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer, in_style
 
 HELDOUT = [p for p in PERSONAS if p.split == "heldout"]
@@ -62,7 +62,7 @@ def figures(monkeypatch, tmp_path):
     monkeypatch.setattr(without_judge, "log_likelihoods", known)
     tokenizer = build_tokenizer()
     policy = Policy(None, tokenizer, (tokenizer.eos_token_id,))
-    reference = Reference("known", policy, dict, None, 8, 64)
+    reference = Reference(StoredPolicy("known", policy, None, dict), 8, 64, 64)
 
     def run(rows, **fields):
         settings = replace(SETTINGS, **fields)
@@ -133,7 +133,7 @@ def test_responses_without_a_token_are_counted_and_left_out(figures):
 
 
 def test_a_folder_that_has_its_figures_is_left_alone(tmp_path):
-    reference = Reference("base", None, dict, None, 8, 64)
+    reference = Reference(StoredPolicy("base", None, None, dict), 8, 64, 64)
     (tmp_path / "judge_free.json").write_text(json.dumps({"by_task": {}}))
     measure_without_judge(reference, ASKED, SETTINGS, [tmp_path])
     assert json.loads((tmp_path / "judge_free.json").read_text()) == {"by_task": {}}
@@ -149,7 +149,7 @@ def test_a_folder_that_has_its_figures_is_left_alone(tmp_path):
 def test_figures_of_another_reference_or_settings_are_not_taken_for_these(
     tmp_path, name, fields, message
 ):
-    reference = Reference("base", None, dict, None, 8, 64)
+    reference = Reference(StoredPolicy("base", None, None, dict), 8, 64, 64)
     (tmp_path / "judge_free.json").write_text("{}")
     measure_without_judge(reference, ASKED, SETTINGS, [tmp_path])
     reference, settings = replace(reference, name=name), replace(SETTINGS, **fields)

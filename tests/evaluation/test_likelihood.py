@@ -15,7 +15,7 @@ from permix_jax.evaluation.likelihood import (
 )
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy
+from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer
@@ -47,11 +47,12 @@ def reference_on(policy, mesh, batch_size, check_stop=lambda: None):
     def get_params():
         return create_params(policy.model, jax.random.key(3), mesh)
 
-    return Reference("tiny", policy, get_params, mesh, batch_size, 64, check_stop)
+    stored = StoredPolicy("tiny", policy, mesh, get_params)
+    return Reference(stored, batch_size, 64, 64, check_stop)
 
 
 def likelihoods(reference, path, responses=RESPONSES, under=UNDER):
-    tokens = response_tokens(reference.policy, responses)
+    tokens = response_tokens(reference.stored.policy, responses)
     return log_likelihoods(reference, responses, tokens, under, path, "likelihoods")
 
 
@@ -83,7 +84,7 @@ def test_tokens_are_the_text_and_the_end_where_it_ended(policy):
 def test_equal_to_one_row_at_a_time(policy, mesh, tmp_path, batch_size):
     reference = reference_on(policy, mesh, batch_size)
     found = likelihoods(reference, tmp_path / "rows.jsonl")
-    params, tokens = reference.get_params(), response_tokens(policy, RESPONSES)
+    params, tokens = reference.stored.load_params(), response_tokens(policy, RESPONSES)
     wanted = [
         [one_by_one(policy, params, r, persona, ids) for persona in under]
         for r, ids, under in zip(RESPONSES, tokens, UNDER, strict=True)
@@ -120,5 +121,6 @@ def test_what_is_scored_before_a_stop_is_not_scored_again(policy, mesh, tmp_path
         with pytest.raises(Struck):
             likelihoods(reference_on(policy, mesh, 4, strike), again)
     assert again.read_text() == (tmp_path / "whole.jsonl").read_text()
-    scored = replace(reference_on(policy, mesh, 4), get_params=None)  # nothing is left to score
+    stored = StoredPolicy("tiny", policy, mesh, None)  # nothing is left to score
+    scored = replace(reference_on(policy, mesh, 4), stored=stored)
     np.testing.assert_array_equal(likelihoods(scored, again), whole)

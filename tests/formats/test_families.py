@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
+from dense import pack_arrays, unpack
 
 from permix_jax.formats.huggingface import config_from_hf, config_to_hf, params_to_hf
 from permix_jax.formats.weights import load_weights
-from permix_jax.models.logprobs import completion_logprobs
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.logprobs import score
 from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
@@ -274,8 +276,8 @@ def test_completions_after_a_shared_prompt_score_as_whole_sequences_do(pair):
     prompts[prompt_mask] = rng.integers(VOCAB, size=sum(lengths))
     completions = rng.integers(VOCAB, size=(2 * S, T))
     mask = np.arange(T) < np.array([T, 13, 3, 17])[:, None]
-    score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
-    ours = score(model, params, prompts, prompt_mask, completions, mask, 1.0, 16)
+    packing = pack_arrays(prompts, prompt_mask, completions, mask)
+    ours = unpack(packing, score(model, params, packing.rows, Scoring(1.0, 16)), mask)
     for b, (completion, kept) in enumerate(zip(completions, mask, strict=True)):
         prompt = prompts[b // S][prompt_mask[b // S]]
         whole = np.concatenate([prompt, completion[kept]])[None]

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from permix_jax.core.sharding import make_mesh, spec
-from permix_jax.models.lm_head import TokenLoss, head_logprobs, head_loss
+from permix_jax.models.lm_head import Scoring, TokenLoss, head_logprobs, head_loss
 from permix_jax.planning.costs import matmul_flops
 
 B, T, E, V = 4, 6, 16, 48
@@ -35,8 +35,8 @@ def chunked(hidden, head, targets, mask, loss_weights, temperature, logits_chunk
     """((loss, statistics), gradients by hidden and head) of sum(loss_weights * log-probs)."""
 
     def loss(hidden, head):
-        weighted = TokenLoss(jnp.multiply, temperature, logits_chunk)
-        return head_loss(weighted, hidden, head, targets, mask, slopes)
+        weighted = TokenLoss(jnp.multiply, Scoring(temperature, logits_chunk))
+        return head_loss(weighted, hidden, head, targets, mask, loss_weights)
 
     return jax.value_and_grad(loss, (0, 1), has_aux=True)(hidden, head)
 
@@ -65,7 +65,7 @@ def test_values_and_gradients_are_those_of_whole_logits(logits_chunk, temperatur
     for mine, theirs in zip(statistics, wanted, strict=True):
         assert mine.dtype == jnp.float32
         assert_close(mine, theirs, 1e-5)
-    assert_close(head_logprobs(hidden, head, targets, mask, *setting), wanted[0], 1e-5)
+    assert_close(head_logprobs(hidden, head, targets, mask, Scoring(*setting)), wanted[0], 1e-5)
     for mine, theirs in zip(
         got, whole_gradients(hidden, head, targets, loss_weights, temperature), strict=True
     ):
@@ -76,7 +76,7 @@ def test_chunks_without_a_token_are_skipped_and_the_others_are_not():
     hidden, head, targets, loss_weights = arrays()
     mask = np.arange(T) < np.array([[3], [1], [0], [2]])  # of chunks of 2, 2 and 2, two hold some
     (_, statistics), got = chunked(hidden, head, targets, mask, loss_weights, 0.8, 8)
-    logprobs = head_logprobs(hidden, head, targets, mask, 0.8, 8)
+    logprobs = head_logprobs(hidden, head, targets, mask, Scoring(0.8, 8))
     wanted = whole(hidden, head, targets, 0.8)
     for mine, theirs in zip((*statistics, logprobs), (*wanted, wanted[0]), strict=True):
         assert_close(mine[mask], theirs[mask], 1e-5)
@@ -106,7 +106,7 @@ def test_the_gradient_is_that_of_any_loss_times_its_cotangent():
 
     def by_chunks(hidden, head):
         total, _ = head_loss(
-            TokenLoss(clipped, 0.8, 8), hidden, head, targets, targets >= 0, old - 4
+            TokenLoss(clipped, Scoring(0.8, 8)), hidden, head, targets, targets >= 0, old - 4
         )
         return jnp.sin(total)
 
@@ -141,8 +141,8 @@ def test_entropy_is_a_metric_without_gradient():
     hidden, head, targets, loss_weights = arrays()
 
     def total(hidden, head):
-        arguments = hidden, head, targets, targets >= 0, slopes
-        return head_loss(TokenLoss(jnp.multiply, 1.0, 8), *arguments)[1].entropy.sum()
+        arguments = hidden, head, targets, targets >= 0, loss_weights
+        return head_loss(TokenLoss(jnp.multiply, Scoring(1.0, 8)), *arguments)[1].entropy.sum()
 
     for gradient in jax.jit(jax.grad(total, (0, 1)))(hidden, head):
         assert not gradient.any()
@@ -161,8 +161,8 @@ def test_a_frozen_head_costs_no_gradient_of_it():
     hidden, head, targets, loss_weights = arrays(T=8)
 
     def loss(hidden, head):
-        arguments = hidden, head, targets, targets >= 0, slopes
-        return head_loss(TokenLoss(jnp.multiply, 1.0, 8), *arguments)[0]
+        arguments = hidden, head, targets, targets >= 0, loss_weights
+        return head_loss(TokenLoss(jnp.multiply, Scoring(1.0, 8)), *arguments)[0]
 
     one = 2 * hidden.size * V
 

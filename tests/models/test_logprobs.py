@@ -1,4 +1,4 @@
-"""Chunked, prefix-shared log-probs against log_softmax of the full logits."""
+"""Chunked, prompt-shared log-probs of packed rows against log_softmax of the full logits."""
 
 import dataclasses
 from functools import partial
@@ -7,17 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import dense_statistics, pack_arrays, unpack
 from flax import linen as nn
 from jaxprs import array_shapes
 
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.lm_head import TokenLoss, head_loss
-from permix_jax.models.logprobs import (
-    completion_logprobs,
-    completion_states,
-    head_weight,
-    prefill,
-)
+from permix_jax.models.lm_head import Scoring, TokenLoss, TokenStatistics, head_loss
+from permix_jax.models.logprobs import head_weight, micro_batch, prefill, score, target_states
 from permix_jax.models.params import init_params
 from permix_jax.models.transformer import Decoder
 
@@ -44,44 +40,35 @@ BATCH = make_batch()
 def token_weights(batch):
     """Those of the loss that is differentiated: they differ from token to token."""
     mask = batch[3]
-    return jnp.cos(jnp.arange(mask.size)).reshape(mask.shape)
+    return np.cos(np.arange(mask.size, dtype=np.float32)).reshape(mask.shape)
 
 
 @partial(jax.jit, static_argnames=("model", "temperature", "logits_chunk"))
+def _chunked(model, params, rows, weights, index, temperature, logits_chunk):
+    part = micro_batch(rows, 0)
+    hidden, head = target_states(model, params, part), head_weight(model, params)
+    tokens = part.targets, part.scored, weights[0]
+    weighted = TokenLoss(jnp.multiply, Scoring(temperature, logits_chunk))
+    loss, found = head_loss(weighted, hidden, head, *tokens)
+    return loss, TokenStatistics(*(jnp.append(x.reshape(-1), 0)[index] for x in found))
+
+
 def chunked(model, params, batch, temperature=1.0, logits_chunk=8):
-    """(loss, statistics [B, T])."""
-    hidden, head = completion_states(model, params, *batch), head_weight(model, params)
-    tokens = *batch[2:], token_weights(batch)
-    weighted = TokenLoss(jnp.multiply, temperature, logits_chunk)
-    return head_loss(weighted, hidden, head, *tokens)
+    """(loss, statistics [N, T]), of one packed row; 0 outside the mask."""
+    packing = pack_arrays(*batch)
+    assert packing.rows.tokens.shape[:2] == (1, 1)
+    source, mask = packing.source[0, 0], batch[3]
+    index = np.full(mask.shape, source.size)
+    index[mask] = np.flatnonzero(source >= 0)[np.argsort(source[source >= 0])]
+    weights = packing.spread(np.asarray(token_weights(batch))[mask])
+    return _chunked(model, params, packing.rows, weights, index, temperature, logits_chunk)
 
 
 @partial(jax.jit, static_argnames=("model", "temperature"))
 def naive(model, params, batch, temperature=1.0):
     """As `chunked`."""
-    statistics = naive_statistics(model, params, batch, temperature)
+    statistics = dense_statistics(model, params, *batch, temperature)
     return (token_weights(batch) * batch[3] * statistics[0]).sum(), statistics
-
-
-def naive_statistics(model, params, batch, temperature):
-    """(log-probs, entropy) [B, T] from one sequence a row and its whole logits."""
-    prompts, prompt_mask, completions, completion_mask = batch
-    (B, length), P = completions.shape, prompts.shape[1]
-    repeat = partial(jnp.repeat, repeats=B // prompts.shape[0], axis=0)
-    tokens = jnp.concatenate([repeat(prompts), completions], axis=1)
-    mask = jnp.concatenate([repeat(prompt_mask), completion_mask], axis=1)
-    # Positions count the valid tokens, so that the gap behind a short prompt takes none.
-    positions = jnp.cumsum(mask, axis=1) - 1
-    hidden, _ = model.apply({"params": params}, tokens, positions, mask)
-    logits = model.apply({"params": params}, hidden, method="unembed")
-    every = jax.nn.log_softmax(logits / temperature, axis=-1)
-    last = repeat(prompt_mask.sum(axis=1))[:, None] - 1
-    sources = jnp.concatenate(
-        [last, P + jnp.broadcast_to(jnp.arange(length - 1), (B, length - 1))], 1
-    )
-    every = jnp.take_along_axis(every, sources[..., None], axis=1)
-    chosen = jnp.take_along_axis(every, completions[..., None], axis=-1)[..., 0]
-    return chosen, -(jnp.exp(every) * every).sum(axis=-1)
 
 
 def assert_close(actual, wanted, tolerance=1e-5):
@@ -94,8 +81,9 @@ def test_values_are_those_of_log_softmax(model, params, temperature):
     wanted, (logprobs, entropy) = naive(model, params, BATCH, temperature)
     mask = BATCH[3]
     assert_close(loss, wanted)
-    score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
-    assert_close(score(model, params, *BATCH, temperature, 8)[mask], logprobs[mask])
+    packing = pack_arrays(*BATCH)
+    scores = score(model, params, packing.rows, Scoring(temperature, 8))
+    assert_close(unpack(packing, scores, mask)[mask], logprobs[mask])
     assert statistics.logprobs.shape == statistics.entropy.shape == mask.shape
     assert statistics.logprobs.dtype == statistics.entropy.dtype == jnp.float32
     assert_close(statistics.logprobs[mask], logprobs[mask])
@@ -105,7 +93,6 @@ def test_values_are_those_of_log_softmax(model, params, temperature):
 def values_and_gradients(loss_of, **kwargs):
     """(statistics, gradients) of loss_of(model, params, batch, ...)."""
 
-    @partial(jax.jit, static_argnums=0)
     def run(model, params, batch):
         gradients, statistics = jax.grad(loss_of, 1, has_aux=True)(model, params, batch, **kwargs)
         return statistics, gradients

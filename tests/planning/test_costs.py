@@ -5,14 +5,18 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from dense import pack_arrays
 from runs import load_config
 
-from permix_jax.models.lm_head import TokenLoss, head_loss
-from permix_jax.models.logprobs import completion_logprobs, completion_states, head_weight
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.logprobs import score
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, matmul_flops
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
+from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.sft import SftTokens, cross_entropy
 
 U, P, B, T = 2, 3, 4, 5
 # Of the tiny decoder: query and out, key and value, gate, up and down; two layers.
@@ -59,34 +63,35 @@ def test_the_dimensions_of_a_batched_matmul_count_once():
 
 def test_a_rollout_counts_its_prompts_once_and_every_decode_step(tiny_model, tiny_params, prompts):
     keys = jax.random.split(jax.random.key(0), B)
-    traced = sample.trace(tiny_model, tiny_params, prompts, keys, Sampling(T), (1,))
+    traced = sample.trace(tiny_model, tiny_params, *prompts, keys, Sampling(T), (1,))
     prefill = 2 * LINEAR * U * P + attention(U, P, P)
     step = 2 * (LINEAR + HEAD) * B + attention(B, 1, P + T)
     assert matmul_flops(traced.jaxpr, loop_trips=T) == prefill + T * step
 
 
-def test_scoring_runs_each_token_once_and_its_gradient_thrice(tiny_model, tiny_params, prompts):
-    completions = jnp.zeros((B, T), jnp.int32), jnp.ones((B, T), bool)
+def test_scoring_runs_each_token_once_and_its_gradient_thrice(tiny_model, tiny_params):
+    """One packed row of L tokens, in n blocks that read at most J blocks each."""
+    prompts, completions = (U, P), (B, T)
+    shapes = (np.zeros(prompts, np.int32), np.ones(prompts, bool))
+    packing = pack_arrays(*shapes, np.zeros(completions, np.int32), np.ones(completions, bool))
+    rows, blocks = packing.rows, packing.rows.layout.blocks
+    (_, _, L), (n, J) = rows.tokens.shape, blocks.shape[2:]
+    assert rows.tokens.shape[:2] == (1, 1) and L == n * 8
 
-    def total(params, model):
-        return completion_logprobs(model, params, *prompts, *completions, 1.0, 20).sum()
+    def gradients(params):
+        tokens = SftTokens(np.float32(rows.scored), np.float32(rows.scored))
+        return packed_gradients(tiny_model, cross_entropy, Scoring(1.0, L), params, rows, tokens)
 
-    def loss(params, model):
-        hidden = completion_states(model, params, *prompts, *completions)
-        tokens = *completions, jnp.zeros((B, T))
-        summed = TokenLoss(jnp.multiply, 1.0, 20)
-        return head_loss(summed, hidden, head_weight(model, params), *tokens)[0]
-
-    # The last token of a completion predicts nothing, so it is only predicted.
-    layers = 2 * LINEAR * (U * P + B * (T - 1))
-    layers += attention(U, P, P) + attention(B, T - 1, P + T - 1)
-    head = 2 * HEAD * B * T
-    forward = jax.make_jaxpr(partial(total, model=tiny_model))(tiny_params)
-    assert matmul_flops(forward, loop_trips=1) == layers + head
-    # Backward costs twice the forward pass, and each of five norms two products with a vector.
-    norms = 5 * 2 * 2 * 16 * (U * P + B * (T - 1))
-    backward = jax.make_jaxpr(jax.grad(partial(loss, model=tiny_model)))(tiny_params)
-    assert matmul_flops(backward, loop_trips=1) == 3 * (layers + head) + norms
+    attended, head = attention(n, 8, J * 8), 2 * HEAD * L
+    forward = jax.make_jaxpr(lambda p: score(tiny_model, p, rows, Scoring(1.0, L)))(tiny_params)
+    assert matmul_flops(forward, loop_trips=1) == 2 * LINEAR * L + attended + head
+    # Backward costs twice the forward pass. Attention makes its scores once more, and takes a
+    # product of each output with its gradient; each of five norms takes two products with a vector.
+    again = attended // 2 + 2 * 2 * L * 4 * 8
+    norms = 5 * 2 * 2 * 16 * L
+    backward = jax.make_jaxpr(gradients)(tiny_params)
+    wanted = 3 * (2 * LINEAR * L + attended + head) + again + norms
+    assert matmul_flops(backward, loop_trips=1) == wanted
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import dense_statistics
 from jaxprs import array_shapes
 
 from permix_jax.core.sharding import make_mesh, shard_rows
-from permix_jax.models.logprobs import completion_logprobs
 from permix_jax.models.params import create_params
 from permix_jax.rollout import sampler
 from permix_jax.rollout.sampler import sample
@@ -73,10 +73,8 @@ def test_greedy_is_the_argmax_of_full_forward_passes(tiny_model, tiny_params, ru
 
 
 def test_behaviour_logprobs_are_those_of_the_trainer(tiny_model, tiny_params, completions):
-    score = jax.jit(completion_logprobs, static_argnums=(0, 6, 7))
-    logprobs = score(
-        tiny_model, tiny_params, PROMPTS, MASK, completions.tokens, completions.mask, 0.8, 16
-    )
+    completed = completions.tokens, completions.mask
+    logprobs, _ = dense_statistics(tiny_model, tiny_params, PROMPTS, MASK, *completed, 0.8)
     mask = completions.mask
     np.testing.assert_allclose(completions.logprobs[mask], logprobs[mask], atol=1e-5)
     assert not completions.logprobs[~mask].any()

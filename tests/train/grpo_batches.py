@@ -1,13 +1,16 @@
-"""Rollout batches for the tests of `permix_jax.grpo`."""
+"""Rollout batches for the tests of `permix_jax.train`."""
 
-import jax.numpy as jnp
+from typing import NamedTuple
+
 import numpy as np
+from dense import pack_arrays
 
 from permix_jax.models.config import ModelConfig
+from permix_jax.models.packing import Packing
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.loss import LossConfig, loss_tokens, token_losses
-from permix_jax.train.packing import Packing, pack, packed_shapes
+from permix_jax.train.loss import LossConfig, LossTokens, loss_tokens, token_losses
+from permix_jax.train.programs import pack_tokens
 
 
 def small_decoder(**changes) -> Decoder:
@@ -31,57 +34,91 @@ def loss_config(**changes) -> LossConfig:
     return LossConfig(**{**usual, **changes})
 
 
-def token_batch(lengths, tokens, *, logprobs=None, reference=None, advantages=0, truncated=False):
+def token_batch(lengths, tokens, *, logprobs=None, advantages=0, truncated=False):
     """N rollouts of `lengths` tokens out of `tokens`; what only a model would read is left 0."""
     shape = (len(lengths), tokens)
-    mask = np.arange(tokens) < np.array(lengths)[:, None]
-    row = lambda x, dtype: jnp.broadcast_to(jnp.asarray(x, dtype), shape[:1])  # noqa: E731
-    array = lambda x: jnp.zeros(shape) if x is None else jnp.asarray(x, jnp.float32)  # noqa: E731
+
+    def of_rows(x, dtype):
+        return np.broadcast_to(np.asarray(x, dtype), shape[:1])
+
     return RolloutBatch(
-        prompt_tokens=jnp.zeros((shape[0], 1), jnp.int32),
-        prompt_mask=jnp.ones((shape[0], 1), bool),
-        completion_tokens=jnp.zeros(shape, jnp.int32),
-        completion_mask=jnp.asarray(mask),
-        logprobs=array(logprobs),
-        reference_logprobs=array(reference),
-        truncated=row(truncated, bool),
-        rewards=row(0, jnp.float32),
-        advantages=row(advantages, jnp.float32),
-        problem=jnp.arange(shape[0], dtype=jnp.int32),
-        persona=row(-1, jnp.int32),
+        prompt_tokens=np.zeros((shape[0], 1), np.int32),
+        prompt_mask=np.ones((shape[0], 1), bool),
+        completion_tokens=np.zeros(shape, np.int32),
+        completion_mask=np.arange(tokens) < np.array(lengths)[:, None],
+        logprobs=np.zeros(shape, np.float32) if logprobs is None else logprobs,
+        truncated=of_rows(truncated, bool),
+        rewards=of_rows(0, np.float32),
+        advantages=of_rows(advantages, np.float32),
+        problem=np.arange(shape[0], dtype=np.int32),
+        persona=of_rows(-1, np.int32),
     )
 
 
-def losses_of(logprobs, batch: RolloutBatch, config: LossConfig):
-    """(losses, metrics) [N, T] of log-probs [N, T]."""
-    return token_losses(logprobs, loss_tokens(batch, config), config)
+def losses_of(logprobs, batch: RolloutBatch, config: LossConfig, **scored):
+    """(losses, metrics) [N, T] of log-probs [N, T]; `scored`: reference and trainer log-probs."""
+    return token_losses(logprobs, loss_tokens(batch, config)._replace(**scored), config)
 
 
-def packing_of(batch: RolloutBatch, tokens: int = 1024, rows: int = 1) -> Packing:
-    """Micro-batches of `rows` rows of about `tokens` tokens; by default a single one."""
-    masks = np.asarray(batch.prompt_mask), np.asarray(batch.completion_mask)
-    return pack(*masks, packed_shapes(masks[0].shape, masks[1].shape, rows, tokens))
+class Packed(NamedTuple):
+    """A batch as an update takes it, and how it was packed."""
+
+    packing: Packing
+    tokens: LossTokens
+
+    @property
+    def rows(self):
+        return self.packing.rows
 
 
-def random_batch(seed, prompts, samples, *, vocab, prompt_tokens=5, tokens=6) -> RolloutBatch:
-    """Ragged rollouts of random tokens; a rollout is truncated where it fills the budget."""
+def packed(batch: RolloutBatch, config: LossConfig, reference=None, tokens=None, rows=1) -> Packed:
+    """Micro-batches of `rows` rows of about `tokens` tokens; by default a single row.
+
+    `reference`: log-probs [N, T] under the reference.
+    """
+    arrays = (batch.prompt_tokens, batch.prompt_mask)
+    packing = pack_arrays(*arrays, batch.completion_tokens, batch.completion_mask, tokens, rows)
+    of_loss = pack_tokens(batch, packing, config)
+    if reference is not None:
+        of_loss = of_loss._replace(reference=packing.spread(reference[batch.completion_mask]))
+    return Packed(packing, of_loss)
+
+
+def random_batch(seed, prompts, samples, **sizes) -> RolloutBatch:
+    """The batch of `random_rollouts`."""
+    return random_rollouts(seed, prompts, samples, **sizes)[0]
+
+
+def random_rollouts(
+    seed, prompts, samples, *, vocab, prompt_tokens=5, tokens=6
+) -> tuple[RolloutBatch, np.ndarray]:
+    """Ragged rollouts of random tokens, and their log-probs [N, T] under a reference.
+
+    A rollout is truncated where it fills the budget.
+    """
     rng = np.random.default_rng(seed)
     rows = prompts * samples
     lengths = rng.integers(1, tokens + 1, rows)
     lengths[:2] = 1, tokens  # both ends of the range are always there
     prompt_lengths = rng.integers(1, prompt_tokens + 1, prompts)
-    values = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
-    return RolloutBatch(
-        prompt_tokens=rng.integers(0, vocab, (prompts, prompt_tokens), np.int32),
+    words = [
+        rng.integers(0, vocab, (n, t), np.int32)
+        for n, t in ((prompts, prompt_tokens), (rows, tokens))
+    ]
+    # Near what a fresh policy says, so that some ratios are clipped and some are not.
+    logprobs, reference = (
+        -np.log(vocab).astype(np.float32) + 0.3 * rng.normal(size=(2, rows, tokens))
+    ).astype(np.float32)
+    batch = RolloutBatch(
+        prompt_tokens=words[0],
         prompt_mask=np.arange(prompt_tokens) < prompt_lengths[:, None],
-        completion_tokens=rng.integers(0, vocab, (rows, tokens), np.int32),
+        completion_tokens=words[1],
         completion_mask=np.arange(tokens) < lengths[:, None],
-        # Near what a fresh policy says, so that some ratios are clipped and some are not.
-        logprobs=-np.log(vocab).astype(np.float32) + 0.3 * values(rows, tokens),
-        reference_logprobs=-np.log(vocab).astype(np.float32) + 0.3 * values(rows, tokens),
+        logprobs=logprobs,
         truncated=lengths == tokens,
         rewards=rng.integers(0, 2, rows).astype(np.float32),
-        advantages=values(rows),
+        advantages=rng.normal(size=rows).astype(np.float32),
         problem=np.repeat(np.arange(prompts, dtype=np.int32), samples),
         persona=np.full(rows, -1, np.int32),
     )
+    return batch, reference

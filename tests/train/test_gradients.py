@@ -4,25 +4,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import dense_statistics
 from grpo_batches import (
     loss_config,
     losses_of,
-    packing_of,
-    random_batch,
+    packed,
+    random_rollouts,
     small_decoder,
     token_batch,
 )
 
-from permix_jax.models.lm_head import logits
-from permix_jax.models.logprobs import completion_states, head_weight
+from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.train.gradients import grpo_gradients, score, weighted
-from permix_jax.train.loss import AGGREGATIONS, token_weights
+from permix_jax.train.gradients import accumulate, packed_gradients, weighted
+from permix_jax.train.loss import AGGREGATIONS, token_losses, token_weights
 
 MODEL = small_decoder()
 TEMPERATURE = 0.8
+BATCH, REFERENCE = random_rollouts(6, prompts=4, samples=2, vocab=MODEL.config.vocab_size)
 KL = {"kl_weight": 0.1, "kl_estimator": "k3"}
 
 
@@ -33,18 +34,25 @@ def params(mesh):
 
 @pytest.fixture(scope="module")
 def gradients(params):
-    """(batch, loss, **of its packing) -> (gradients, metrics), compiled once per loss and shape."""
+    """(batch, loss, reference, **of its packing) -> (gradients, metrics), compiled once a shape."""
 
     @partial(jax.jit, static_argnames="loss")
-    def run(params, batch, packing, loss):
-        return grpo_gradients(MODEL, params, batch, packing, loss, TEMPERATURE, logits_chunk=16)
+    def run(params, rows, tokens, loss):
+        of_token, scoring = partial(token_losses, config=loss), Scoring(TEMPERATURE, 16)
+        return packed_gradients(MODEL, of_token, scoring, params, rows, tokens)
 
-    return lambda batch, loss, **packing: run(params, batch, packing_of(batch, **packing), loss)
+    def of_batch(batch, loss, reference=None, **packing):
+        if reference is None and loss.kl_weight:
+            reference = REFERENCE
+        x = packed(batch, loss, reference, **packing)
+        return run(params, x.rows, x.tokens, loss)
+
+    return of_batch
 
 
 @pytest.fixture(scope="module")
 def batch():
-    return random_batch(6, prompts=4, samples=2, vocab=MODEL.config.vocab_size)
+    return BATCH
 
 
 def assert_close(got, expected, tolerance=1e-5):
@@ -65,27 +73,22 @@ def test_micro_batches_add_up_to_the_whole(gradients, batch, aggregation):
     assert norm(whole) > 1e-3
     assert float(metrics["clip_ratio/low_mean"]) > 0 < float(metrics["clip_ratio/high_mean"])
     for packing in ({"tokens": 16}, {"tokens": 16, "rows": 2}):
-        assert packing_of(batch, **packing).count > 1
+        assert packed(batch, loss, **packing).rows.count > 1
         assert_close(gradients(batch, loss, **packing), (whole, metrics))
 
 
 def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, params):
     loss = loss_config(aggregation="grpo", mask_truncated=True, **KL)
     _, metrics = gradients(batch, loss)
-    logprobs = jax.jit(partial(score, MODEL), static_argnums=(3, 4))(
-        params, batch, packing_of(batch), TEMPERATURE, 16
-    )
     prompts = batch.prompt_tokens, batch.prompt_mask
     completions = batch.completion_tokens, batch.completion_mask
-    hidden = completion_states(MODEL, params, *prompts, *completions)
-    every = jax.nn.log_softmax(logits(hidden, head_weight(MODEL, params)) / TEMPERATURE)
-    entropy = -(jnp.exp(every) * every).sum(axis=-1)
+    logprobs, entropy = dense_statistics(MODEL, params, *prompts, *completions, TEMPERATURE)
     kept = batch.completion_mask & ~batch.truncated[:, None]
     assert 0 < kept.sum() < batch.completion_mask.sum()
 
     difference = (np.asarray(logprobs) - batch.logprobs)[kept]
     advantages = np.broadcast_to(batch.advantages[:, None], kept.shape)[kept]
-    to_reference = (np.asarray(logprobs) - batch.reference_logprobs)[kept]
+    to_reference = (np.asarray(logprobs) - REFERENCE)[kept]
     expected = {
         "sampling/logp_difference": np.abs(difference).mean(),
         "sampling/logp_difference_max": np.abs(difference).max(),
@@ -116,11 +119,9 @@ def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients, batch):
 def test_what_the_loss_does_not_see_changes_nothing(gradients, batch, garbage, mask_truncated):
     loss = loss_config(mask_truncated=mask_truncated, **KL)
     kept = batch.completion_mask & ~(mask_truncated & batch.truncated[:, None])
-    broken = batch.replace(
-        logprobs=np.where(kept, batch.logprobs, garbage).astype(np.float32),
-        reference_logprobs=np.where(kept, batch.reference_logprobs, garbage).astype(np.float32),
-    )
-    got, expected = gradients(broken, loss), gradients(batch, loss)
+    broken = np.where(kept, [batch.logprobs, REFERENCE], garbage).astype(np.float32)
+    got = gradients(batch.replace(logprobs=broken[0]), loss, broken[1])
+    expected = gradients(batch, loss)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -137,7 +138,8 @@ def test_garbage_in_the_policys_own_logprobs_reaches_no_gradient():
     kept = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0]], bool)
 
     def loss(logprobs):
-        return weighted(token_weights(batch, config), losses_of(logprobs, batch, config)[0]).sum()
+        losses, _ = losses_of(logprobs, batch, config, reference=np.zeros((3, 3)))
+        return weighted(token_weights(batch, config), losses).sum()
 
     clean = jax.grad(loss)(jnp.where(kept, -0.1, 0.0))
     assert (np.asarray(clean) != 0).tolist() == kept.tolist()
@@ -151,17 +153,19 @@ def test_rollouts_without_a_reward_are_as_if_they_were_not_there(
     gradients, aggregation, mask_truncated
 ):
     """2 of 8 have none, one of each prompt's four; whatever their advantages and log-probs."""
-    whole = random_batch(6, prompts=2, samples=4, vocab=MODEL.config.vocab_size)
+    sizes = {"prompts": 2, "samples": 4, "vocab": MODEL.config.vocab_size}
+    whole, reference = random_rollouts(6, **sizes)
     rewards, known = whole.rewards.copy(), np.ones(8, bool)
     rewards[[1, 6]], known[[1, 6]] = np.nan, False
-    rows = ("completion_tokens", "completion_mask", "logprobs", "reference_logprobs", "truncated")
-    rows += ("rewards", "advantages", "problem", "persona")
+    rows = ("completion_tokens", "completion_mask", "logprobs", "truncated", "rewards")
+    rows += ("advantages", "problem", "persona")
     alone = whole.replace(**{name: getattr(whole, name)[known] for name in rows})
     loss = loss_config(aggregation=aggregation, mask_truncated=mask_truncated, **KL)
-    got, expected = gradients(whole.replace(rewards=rewards), loss), gradients(alone, loss)
+    got = gradients(whole.replace(rewards=rewards), loss, reference)
+    expected = gradients(alone, loss, reference[known])
     assert norm(expected[0]) > 1e-3
     assert_close(got, expected)
-    with_them = gradients(whole, loss)
+    with_them = gradients(whole, loss, reference)
     assert float(with_them[1]["kl"]) != pytest.approx(float(expected[1]["kl"]), rel=1e-3)
 
 
@@ -211,8 +215,11 @@ def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, batch, par
     keys = jax.random.split(jax.random.key(1), 8)
     end_tokens = tuple(range(10))  # so many that rollouts end at all lengths
     prompts = batch.prompt_tokens, batch.prompt_mask
-    completions = sample(MODEL, params, prompts, keys, sampling, end_tokens)
-    lengths = np.asarray(completions.mask).sum(axis=1)
+    completions = jax.tree.map(
+        np.asarray,
+        sample(MODEL, params, prompts, keys, sampling, end_tokens),
+    )
+    lengths = completions.mask.sum(axis=1)
     assert lengths.min() < 6 and len(set(lengths)) > 2
     sampled = batch.replace(
         completion_tokens=completions.tokens,
@@ -228,3 +235,19 @@ def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, batch, par
     # Ratio 1: the loss is minus the token mean of the advantages.
     expected = -(lengths * batch.advantages).sum() / lengths.sum()
     assert float(metrics["loss"]) == pytest.approx(expected, abs=1e-5)
+
+
+# ---- sums -----------------------------------------------------------------------------------
+
+
+def test_parts_are_added_up_in_f32_but_for_maxima_and_only_as_many_as_there_are():
+    def gradients_of(scale, part):
+        total = part["x"].sum()
+        return (scale * total).astype(jnp.bfloat16), {"mean": total, "mean_max": part["x"].max()}
+
+    parts = {"x": jnp.array([[1.0, 256.0], [1.0, 0.0], [3.0, 2.0], [1000.0, 0.0]])}
+    run = jax.jit(lambda count: accumulate(gradients_of, jnp.float32(1), parts, count))
+    gradients, metrics = run(3)
+    # 256 + 1 is 256 in bf16, and 257 + 1 + 5 is 262 if it is summed in f32 and rounded once.
+    assert gradients.dtype == jnp.bfloat16 and float(gradients) == 262.0
+    assert {name: float(x) for name, x in metrics.items()} == {"mean": 263.0, "mean_max": 256.0}

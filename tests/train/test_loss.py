@@ -68,9 +68,9 @@ CAP = loss_config(importance_cap=3.0)
 
 
 def test_importance_weights_by_hand_and_their_cap():
-    batch = ratio_batch(1).replace(trainer_logprobs=TRAINER)
     # The policy is 1.1 times what it was: to the trainer, not to the sampler.
-    losses, metrics = losses_of(TRAINER + jnp.log(1.1), batch, CAP)
+    logprobs = TRAINER + jnp.log(1.1)
+    losses, metrics = losses_of(logprobs, ratio_batch(1), CAP, trainer=TRAINER)
     np.testing.assert_allclose(losses[0], [-0.55, -1.1, -2.2, -3.3], rtol=1e-6)
     np.testing.assert_allclose(metrics["sampling/importance"][0], [0.5, 1, 2, 3], rtol=1e-6)
     difference = metrics["sampling/logp_difference"][0]
@@ -86,16 +86,15 @@ def test_importance_weights_have_no_gradient():
 
 def test_importance_weights_leave_the_kl_alone():
     reference = TRAINER - jnp.log(2.0)
-    batch = ratio_batch(0).replace(reference_logprobs=reference)
     config = loss_config(importance_cap=3.0, kl_weight=0.1, kl_estimator="k2")
-    losses, _ = losses_of(TRAINER, batch, config)
+    losses, _ = losses_of(TRAINER, ratio_batch(0), config, reference=reference)
     np.testing.assert_allclose(losses[0], [0.1 * np.log(2) ** 2 / 2] * 4, rtol=1e-5)
 
 
 def test_where_sampler_and_trainer_agree_the_correction_changes_nothing():
     logprobs = jnp.log(RATIOS)[None]
-    batch = ratio_batch(-2).replace(trainer_logprobs=jnp.zeros((1, 4)))
-    corrected, metrics = losses_of(logprobs, batch, CAP)
+    batch = ratio_batch(-2)
+    corrected, metrics = losses_of(logprobs, batch, CAP, trainer=jnp.zeros((1, 4)))
     np.testing.assert_array_equal(corrected, losses_of(logprobs, batch, loss_config())[0])
     assert not metrics["sampling/logp_difference"].any()
 
@@ -183,15 +182,16 @@ def test_kl_terms_by_hand(estimator, policy, reference, expected):
 def test_the_kl_is_added_with_its_weight_and_logged_as_k3():
     logprobs = jnp.log(jnp.array([[0.5, 0.25]]))
     reference = jnp.log(jnp.array([[0.25, 0.5]]))
-    batch = token_batch([2], 2, logprobs=logprobs, reference=reference, advantages=[1])
-    losses, metrics = losses_of(logprobs, batch, loss_config(kl_weight=0.1, kl_estimator="k2"))
+    batch = token_batch([2], 2, logprobs=logprobs, advantages=[1])
+    config = loss_config(kl_weight=0.1, kl_estimator="k2")
+    losses, metrics = losses_of(logprobs, batch, config, reference=reference)
     np.testing.assert_allclose(losses[0], [-1 + 0.1 * np.log(2) ** 2 / 2] * 2, rtol=1e-6)
     np.testing.assert_allclose(metrics["kl"][0], [np.log(2) - 0.5, 1 - np.log(2)], rtol=1e-6)
 
 
 def test_without_a_kl_weight_the_reference_is_not_read():
-    batch = token_batch([2], 2, reference=[[np.nan, np.nan]], advantages=[1])
-    losses, metrics = losses_of(jnp.zeros((1, 2)), batch, loss_config())
+    batch, nothing = token_batch([2], 2, advantages=[1]), np.full((1, 2), np.nan)
+    losses, metrics = losses_of(jnp.zeros((1, 2)), batch, loss_config(), reference=nothing)
     assert losses.tolist() == [[-1, -1]]
     assert "kl" not in metrics
 

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grpo_batches import loss_config, losses_of, token_batch
+from grpo_batches import loss_config, token_batch
 from scipy.optimize import brentq
 
 from permix_jax.train.advantages import group_advantages
-from permix_jax.train.loss import token_weights
+from permix_jax.train.loss import loss_tokens, token_losses
 
 REWARDS = np.array([1.0, 0.0, 0.6, 0.3, 0.9, 0.1])
 REFERENCE = np.array([0.08, 0.3, 0.2, 0.22, 0.1, 0.1])
@@ -55,15 +55,13 @@ def descend(groups_of, estimator, steps=600):
         rollouts = arms.shape[1]
 
         def one_group(logprobs, arms, advantages):
-            batch = token_batch(
-                [1] * rollouts,
-                1,
-                logprobs=old[arms][:, None],
+            tokens = loss_tokens(token_batch([1] * rollouts, 1), config)._replace(
+                behaviour=old[arms][:, None],
                 reference=jnp.log(REFERENCE)[arms][:, None],
-                advantages=advantages,
+                advantages=advantages[:, None],
             )
-            losses, _ = losses_of(logprobs[arms][:, None], batch, config)
-            return (token_weights(batch, config) * losses).sum()
+            losses, _ = token_losses(logprobs[arms][:, None], tokens, config)
+            return (tokens.weights * losses).sum()
 
         def loss(logits):
             each = jax.vmap(one_group, (None, 0, 0))

@@ -9,10 +9,19 @@ from jaxprs import array_shapes
 from runs import load_config
 
 from permix_jax.models.config import Lora
+from permix_jax.models.logprobs import score
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.programs import grpo_programs, pack_batch, policy_gradients
+from permix_jax.train.programs import (
+    grpo_programs,
+    loss_config,
+    pack_step,
+    pack_tokens,
+    policy_gradients,
+    scoring,
+    step_shapes,
+)
 from permix_jax.train.state import TrainState
 
 
@@ -28,7 +37,6 @@ def batch():
         completion_tokens=rng.integers(0, 48, rows, np.int32),
         completion_mask=np.arange(rows[1]) < lengths[:, None],
         logprobs=np.zeros(rows, np.float32),
-        reference_logprobs=np.zeros(rows, np.float32),
         truncated=nothing > 0,
         rewards=nothing,
         advantages=nothing,
@@ -37,19 +45,26 @@ def batch():
     )
 
 
-def test_the_reference_scores_the_same_in_micro_batches_of_any_size(
-    tiny_model, tiny_params, mesh, batch
-):
+def packed(config, batch):
+    """(packing, tokens) of the batch, whose rollouts the config's steps are as many as."""
+    with config.unlocked():
+        config.train.problems_per_step, config.rollout.group_size = 4, 2
+    packing = pack_step(batch, step_shapes(config))
+    tokens = pack_tokens(batch, packing, loss_config(config))
+    return packing, tokens._replace(reference=np.zeros_like(tokens.weights))
+
+
+def test_the_reference_scores_the_same_in_micro_batches_of_any_size(tiny_model, tiny_params, batch):
     def scores(tokens):
         config = load_config("permix.py", "tiny", train__micro_batch_tokens=tokens)
-        packing = pack_batch(config, batch)
-        found = grpo_programs(config, tiny_model, mesh).score(tiny_params, batch, packing)
-        return int(packing.count), found
+        packing, _ = packed(config, batch)
+        found = score(tiny_model, tiny_params, packing.rows, scoring(config))
+        return int(packing.rows.count), packing.collect(np.asarray(found))
 
-    (one, whole), (several, parts), mask = scores(512), scores(16), batch.completion_mask
+    (one, whole), (several, parts) = scores(512), scores(16)
     assert one == 1 and several > 1
-    assert np.ptp(whole[mask]) > 0.1
-    np.testing.assert_allclose(parts[mask], whole[mask], rtol=1e-5)
+    assert np.ptp(whole) > 0.1
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
 def abstract_state(programs, model, mesh):
@@ -63,7 +78,8 @@ def test_an_update_writes_the_new_state_over_the_old_one(tiny_model, mesh, batch
     config = load_config("permix.py", "tiny", train__micro_batch_tokens=16)
     programs = grpo_programs(config, tiny_model, mesh)
     state, frozen = abstract_state(programs, tiny_model, mesh)
-    compiled = programs.update.lower(state, batch, pack_batch(config, batch), frozen).compile()
+    packing, tokens = packed(config, batch)
+    compiled = programs.update.lower(state, packing.rows, tokens, frozen).compile()
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     assert compiled.memory_analysis().alias_size_in_bytes == size
 
@@ -71,12 +87,12 @@ def test_an_update_writes_the_new_state_over_the_old_one(tiny_model, mesh, batch
 def test_under_lora_no_gradient_of_the_head_is_made(tiny_model, mesh, batch):
     config = load_config("permix.py", "tiny")
     shape = tiny_model.config.embed_dim, tiny_model.config.vocab_size
-    packing = pack_batch(config, batch)
+    packing, tokens = packed(config, batch)
 
     def makes_one(model):
         trained, frozen = split_trained(model, abstract_params(model, mesh))
         gradients = policy_gradients(config, model)
-        return shape in array_shapes(gradients, trained, batch, packing, frozen)
+        return shape in array_shapes(gradients, trained, packing.rows, tokens, frozen)
 
     assert makes_one(tiny_model)
     assert not makes_one(Decoder(replace(tiny_model.config, lora=Lora(2, 4.0))))

@@ -4,6 +4,8 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from dense import pairs_of
+from grpo_batches import packed, random_rollouts
 from runs import assert_same_run, crash_after, load_config, metrics, run_of
 
 from permix_jax.app.experiment import run
@@ -14,11 +16,11 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.embedded_world import PERSONAS, ROLE_PLAY, build_tokenizer, latent_style_task
-from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.gradients import grpo_gradients
-from permix_jax.train.programs import loss_config, pack_batch, policy_gradients
+from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.loss import token_losses
+from permix_jax.train.programs import loss_config, policy_gradients, scoring
 from permix_jax.train.rehearsal import build_rehearsal, rehearsal_prompts
-from permix_jax.train.sft import sft_gradients
+from permix_jax.train.sft import cross_entropy
 
 WEIGHT = 0.5
 
@@ -50,42 +52,22 @@ def rehearsal_of(policy, params, task, mesh):
     return lambda config: build_rehearsal(run_of(config, task, policy, params, mesh))
 
 
-def random_batch(vocab: int) -> RolloutBatch:
-    rng = np.random.default_rng(0)
-    prompts, rows = (4, 3), (8, 5)
-    logprobs = -np.log(vocab) + 0.3 * rng.normal(size=(2, *rows))
-    return RolloutBatch(
-        prompt_tokens=rng.integers(0, vocab, prompts, np.int32),
-        prompt_mask=np.ones(prompts, bool),
-        completion_tokens=rng.integers(0, vocab, rows, np.int32),
-        completion_mask=np.arange(rows[1]) < rng.integers(1, 6, rows[0])[:, None],
-        logprobs=logprobs[0].astype(np.float32),
-        reference_logprobs=logprobs[1].astype(np.float32),
-        truncated=np.zeros(rows[0], bool),
-        rewards=np.zeros(rows[0], np.float32),
-        advantages=rng.normal(size=rows[0]).astype(np.float32),
-        problem=np.repeat(np.arange(4, dtype=np.int32), 2),
-        persona=np.full(rows[0], -1, np.int32),
-    )
-
-
 def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, params, rehearsal_of):
-    config = tiny()
-    batch = random_batch(policy.model.config.vocab_size)
+    config = tiny(train__micro_batch_tokens=16)
+    batch, reference = random_rollouts(0, 4, 2, vocab=policy.model.config.vocab_size)
     rehearsed = rehearsal_of(config).batch(params, 1)
-    loss, temperature = loss_config(config), config.rollout.temperature
-    packing = pack_batch(config, batch)
-    grpo, of_grpo = jax.jit(
-        lambda *args: grpo_gradients(policy.model, *args, loss, temperature, 64)
-    )(params, batch, packing)
-    ce, of_ce = jax.jit(lambda p: sft_gradients(policy.model, p, rehearsed, 64, temperature))(
-        params
-    )
-    few_tokens = tiny(train__micro_batch_tokens=16)
-    packing = pack_batch(few_tokens, batch)
-    assert packing.count > 1
-    gradients = policy_gradients(few_tokens, policy.model)
-    both, of_both = jax.jit(gradients)(params, batch, packing, {}, rehearsed)
+    loss, how = loss_config(config), scoring(config)
+    x = packed(batch, loss, reference, tokens=16)
+    assert x.rows.count > 1
+
+    def alone(token_losses, rows, tokens):
+        gradients = partial(packed_gradients, policy.model, token_losses, how)
+        return jax.jit(gradients)(params, rows, tokens)
+
+    grpo, of_grpo = alone(partial(token_losses, config=loss), x.rows, x.tokens)
+    ce, of_ce = alone(cross_entropy, *rehearsed)
+    gradients = policy_gradients(config, policy.model)
+    both, of_both = jax.jit(gradients)(params, x.rows, x.tokens, {}, rehearsed)
     expected = jax.tree.map(lambda x, y: x + WEIGHT * y, grpo, ce)
     for got, want in zip(jax.tree.leaves(both), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
@@ -96,20 +78,8 @@ def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, pa
     assert max(float(np.abs(x).max()) for x in jax.tree.leaves(ce)) > 1e-3
 
 
-def test_without_weight_there_is_none_and_the_program_is_that_of_grpo(policy, params, rehearsal_of):
-    config = tiny(rehearsal__weight=0.0)
-    assert rehearsal_of(config) is None
-    batch = random_batch(policy.model.config.vocab_size)
-    t, loss = config.rollout.temperature, loss_config(config)
-    chunk = config.model.head_chunk
-    plain = partial(grpo_gradients, policy.model, loss=loss, temperature=t, logits_chunk=chunk)
-    args = params, batch, pack_batch(config, batch)
-
-    def alone(params, batch, packing, frozen):
-        return plain(params, batch, packing, frozen=frozen)
-
-    ours = jax.make_jaxpr(policy_gradients(config, policy.model))(*args, {})
-    assert str(ours) == str(jax.make_jaxpr(alone)(*args, {}))
+def test_without_weight_there_is_none(rehearsal_of):
+    assert rehearsal_of(tiny(rehearsal__weight=0.0)) is None
 
 
 def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, rehearsal_of):
@@ -117,7 +87,7 @@ def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, r
     first, again, second = (rehearsal.batch(params, step) for step in (1, 1, 2))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first.completion_tokens, second.completion_tokens)
+    assert not np.array_equal(first.rows.targets, second.rows.targets)
 
     allowed = {
         tuple(render(policy.tokenizer, persona, problem.prompt)): persona.id
@@ -125,8 +95,7 @@ def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, r
         if persona.split == "train"
         for problem in ROLE_PLAY
     }
-    tokens, mask = np.asarray(first.prompt_tokens), np.asarray(first.prompt_mask)
-    seen = [allowed[tuple(row[keep].tolist())] for row, keep in zip(tokens, mask, strict=True)]
+    seen = [allowed[tuple(prompt)] for prompt, _ in pairs_of(first.rows)]
     assert len(set(seen)) == 8
 
 

@@ -4,15 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import pairs_of
 
 from permix_jax.core.problem import Demonstration
 from permix_jax.models.config import ModelConfig
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.packing import row_shapes
 from permix_jax.models.params import create_params
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer
-from permix_jax.train.sft import make_sft_batch, sft_gradients
+from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.sft import cross_entropy, pack_demonstrations
 from permix_jax.train.state import create_state, make_optimizer, make_step
 
 DEMONSTRATIONS = [
@@ -47,45 +51,54 @@ def ids(policy, words):
     return policy.tokenizer.convert_tokens_to_ids(words.split())
 
 
-def test_batch_layout(policy):
-    batch = make_sft_batch(policy, DEMONSTRATIONS, PROMPT, COMPLETION)
-    assert batch.prompt_tokens.shape == batch.prompt_mask.shape == (3, PROMPT)
-    assert batch.completion_tokens.shape == batch.completion_mask.shape == (3, COMPLETION)
+def pack(policy, demonstrations=DEMONSTRATIONS, prompt=PROMPT, completion=COMPLETION):
+    shapes = row_shapes((3, prompt), (3, completion), 1, 128)
+    return pack_demonstrations(policy, demonstrations, (prompt, completion), shapes)
 
-    for row, demonstration in enumerate(DEMONSTRATIONS):
-        prompt = render(policy.tokenizer, demonstration.persona, demonstration.prompt)
-        assert batch.prompt_tokens[row][batch.prompt_mask[row]].tolist() == prompt
-        # Right-padded: the mask is True on a prefix.
-        assert batch.prompt_mask[row].tolist() == [i < len(prompt) for i in range(PROMPT)]
-    completions = [
-        ids(policy, "beep boop the answer is 2 ##5 bzzt <end>"),
-        ids(policy, "arr <end>"),
-        ids(policy, "thus indeed the moon is old hence <end>"),
-    ]
-    for row, completion in enumerate(completions):
-        mask = batch.completion_mask[row]
-        assert batch.completion_tokens[row][mask].tolist() == completion
-        assert mask.tolist() == [i < len(completion) for i in range(COMPLETION)]
+
+def gradients_of(policy):
+    return partial(packed_gradients, policy.model, cross_entropy, Scoring(1.0, 4))
+
+
+def wanted(policy, demonstrations, completions):
+    prompts = [render(policy.tokenizer, d.persona, d.prompt) for d in demonstrations]
+    return [(p, ids(policy, c)) for p, c in zip(prompts, completions, strict=True)]
+
+
+WORDS = ["beep boop the answer is 2 ##5 bzzt <end>", "arr <end>"]
+WORDS.append("thus indeed the moon is old hence <end>")
+
+
+def test_every_demonstration_stands_in_the_rows_with_its_end_token(policy):
+    batch = pack(policy)
+    assert pairs_of(batch.rows) == sorted(wanted(policy, DEMONSTRATIONS, WORDS))
+    assert batch.rows.scored.sum() == 9 + 2 + 8
+    np.testing.assert_allclose(batch.tokens.weights, batch.rows.scored / 19, rtol=1e-6)
+
+
+def test_equal_prompts_are_computed_once(policy):
+    twice = [DEMONSTRATIONS[1], Demonstration(None, "tell me about the sea .", "the sea")]
+    batch = pack(policy, twice)
+    assert pairs_of(batch.rows) == sorted(wanted(policy, twice, ["arr <end>", "the sea <end>"]))
+    prompt = render(policy.tokenizer, None, "tell me about the sea .")
+    assert (batch.rows.layout.sequence >= 0).sum() == len(prompt) + 2 + 3
 
 
 def test_a_completion_that_is_cut_at_the_budget_has_no_end_token(policy):
-    batch = make_sft_batch(policy, DEMONSTRATIONS[:2], PROMPT, 8)
-    assert batch.completion_tokens[0].tolist() == ids(policy, "beep boop the answer is 2 ##5 bzzt")
-    assert batch.completion_mask[0].all()
-    assert batch.completion_tokens[1, 1] == policy.end_tokens[0]
+    words = ["beep boop the answer is 2 ##5 bzzt", "arr <end>"]
+    batch = pack(policy, DEMONSTRATIONS[:2], completion=8)
+    assert pairs_of(batch.rows) == sorted(wanted(policy, DEMONSTRATIONS[:2], words))
 
 
 def test_a_prompt_over_the_budget_is_refused(policy):
-    with pytest.raises(ValueError, match="over the length of 5"):
-        make_sft_batch(policy, DEMONSTRATIONS, 5, COMPLETION)
+    longest = max(len(render(policy.tokenizer, d.persona, d.prompt)) for d in DEMONSTRATIONS)
+    with pytest.raises(ValueError, match=f"has {longest} tokens, over the 5 of"):
+        pack(policy, prompt=5)
 
 
 def test_the_loss_is_the_mean_negative_logprob_of_completion_tokens(policy, params):
     """By scoring each row alone, unpadded, prompt and completion in one piece."""
-    batch = make_sft_batch(policy, DEMONSTRATIONS, PROMPT, COMPLETION)
-    gradients, metrics = jax.jit(partial(sft_gradients, policy.model, logits_chunk=4))(
-        params, batch
-    )
+    gradients, metrics = jax.jit(gradients_of(policy))(params, *pack(policy))
 
     @jax.jit
     def all_logprobs(tokens):
@@ -95,9 +108,7 @@ def test_the_loss_is_the_mean_negative_logprob_of_completion_tokens(policy, para
         return jax.nn.log_softmax(logits[0])
 
     logprobs, entropies = [], []
-    for row in range(3):
-        prompt = batch.prompt_tokens[row][batch.prompt_mask[row]]
-        completion = batch.completion_tokens[row][batch.completion_mask[row]]
+    for prompt, completion in wanted(policy, DEMONSTRATIONS, WORDS):
         tokens = jnp.array([[*prompt, *completion]])
         each = np.asarray(all_logprobs(tokens))[len(prompt) - 1 : -1]
         logprobs += each[np.arange(len(completion)), completion].tolist()
@@ -106,19 +117,19 @@ def test_the_loss_is_the_mean_negative_logprob_of_completion_tokens(policy, para
     assert len(logprobs) == 9 + 2 + 8
     assert float(metrics["loss"]) == pytest.approx(-np.mean(logprobs), rel=1e-5)
     assert float(metrics["entropy"]) == pytest.approx(np.mean(entropies), rel=1e-5)
-    assert jax.tree.structure(gradients) == jax.tree.structure(params)
+    assert jax.layout.structure(gradients) == jax.layout.structure(params)
 
 
 def test_one_step_lowers_the_loss(policy, params):
-    batch = make_sft_batch(policy, DEMONSTRATIONS, PROMPT, COMPLETION)
+    batch = pack(policy)
     optimizer, _ = make_optimizer(1e-2, 0, 2, "none", 0.0, 1.0)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     state = create_state(params, optimizer, here)
     step = make_step(
-        partial(sft_gradients, policy.model, logits_chunk=4),
+        gradients_of(policy),
         optimizer,
-        jax.tree.map(lambda x: x.sharding, state),
+        jax.layout.map(lambda x: x.sharding, state),
     )
-    state, before = step(state, batch)
-    _, after = step(state, batch)
+    state, before = step(state, *batch)
+    _, after = step(state, *batch)
     assert float(after["loss"]) < float(before["loss"]) - 0.05

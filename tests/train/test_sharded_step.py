@@ -5,11 +5,14 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from grpo_batches import loss_config, packing_of, random_batch, small_decoder
+from dense import dense_statistics
+from grpo_batches import loss_config, packed, random_rollouts, small_decoder
 
-from permix_jax.core.sharding import make_mesh, replicate, shard_rows
+from permix_jax.core.sharding import make_mesh, shard_packed
+from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params
-from permix_jax.train.gradients import grpo_gradients, score
+from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.loss import token_losses
 from permix_jax.train.state import create_state, make_optimizer, make_step, state_shardings
 
 MODEL = small_decoder(tie_embeddings=False)
@@ -19,11 +22,15 @@ LEARNING_RATE = 1e-2
 LOSS = loss_config(
     aggregation="grpo", clip_low=0.02, clip_high=0.03, kl_weight=0.1, mask_truncated=True
 )
-scored = jax.jit(partial(score, MODEL), static_argnums=(3, 4))
 
 
 def logprobs(params, batch):
-    return np.asarray(scored(params, batch, packing_of(batch), 1.0, 64))
+    prompts = batch.prompt_tokens, batch.prompt_mask
+    completions = batch.completion_tokens, batch.completion_mask
+    return np.asarray(dense_statistics(MODEL, params, *prompts, *completions)[0])
+
+
+RANDOM, REFERENCE = random_rollouts(1, prompts=16, samples=2, vocab=MODEL.config.vocab_size)
 
 
 def updates(batch, mesh_shape, epochs=2):
@@ -32,15 +39,16 @@ def updates(batch, mesh_shape, epochs=2):
     optimizer, _ = make_optimizer(LEARNING_RATE, 0, 10, "none", 0.0, 1.0)
     with jax.set_mesh(mesh):
         shardings = state_shardings(MODEL, optimizer, mesh)
-        gradients = partial(grpo_gradients, MODEL, loss=LOSS, temperature=1.0, logits_chunk=64)
+        of_token, scoring = partial(token_losses, config=LOSS), Scoring(1.0, 64)
+        gradients = partial(packed_gradients, MODEL, of_token, scoring)
         step = make_step(gradients, optimizer, shardings)
         state = create_state(create_params(MODEL, jax.random.key(0), mesh), optimizer, shardings)
         rows = mesh_shape[0] * mesh_shape[1]
-        packing = packing_of(batch, tokens=16 if rows > 1 else 64, rows=rows)
-        assert packing.count > 1
-        placed, packing, found = shard_rows(batch, mesh), replicate(packing, mesh), []
+        x = packed(batch, LOSS, REFERENCE, tokens=16 if rows > 1 else 64, rows=rows)
+        assert x.rows.count > 1
+        placed, found = shard_packed((x.rows, x.tokens), mesh), []
         for _ in range(epochs):
-            state, metrics = step(state, placed, packing)
+            state, metrics = step(state, *placed)
             found.append(jax.tree.map(np.asarray, (state, metrics)))
         for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True):
             assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
@@ -50,8 +58,7 @@ def updates(batch, mesh_shape, epochs=2):
 @pytest.fixture(scope="module")
 def batch(mesh):
     """Rollouts with the true log-probs of the policy that the updates start from."""
-    random = random_batch(1, prompts=16, samples=2, vocab=MODEL.config.vocab_size)
-    return random.replace(logprobs=logprobs(create_params(MODEL, jax.random.key(0), mesh), random))
+    return RANDOM.replace(logprobs=logprobs(create_params(MODEL, jax.random.key(0), mesh), RANDOM))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +105,7 @@ def test_a_second_epoch_has_the_ratio_of_the_new_policy_to_the_one_that_sampled(
     new, advantages = logprobs(first.params, batch), batch.advantages[:, None]
     ratio = np.exp(new - batch.logprobs)
     low, high = (ratio < 0.98) & (advantages < 0), (ratio > 1.03) & (advantages > 0)
-    to_reference = new - batch.reference_logprobs
+    to_reference = new - REFERENCE
     losses = -np.minimum(ratio * advantages, np.clip(ratio, 0.98, 1.03) * advantages)
     losses += 0.1 * (np.exp(-to_reference) - 1 + to_reference)
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from grpo_batches import loss_config, packing_of, random_batch, small_decoder
+from grpo_batches import loss_config, packed, random_rollouts, small_decoder
 from hlo import collectives
 from jaxprs import sums
 
-from permix_jax.core.sharding import make_mesh, replicate, shard_rows
+from permix_jax.core.sharding import make_mesh, shard_packed
 from permix_jax.models.config import Lora
-from permix_jax.models.lm_head import TokenLoss, head_loss
+from permix_jax.models.lm_head import Scoring, TokenLoss, head_loss
 from permix_jax.models.params import (
     abstract_params,
     create_params,
@@ -23,29 +23,30 @@ from permix_jax.models.params import (
     split_trained,
 )
 from permix_jax.models.transformer import Decoder
-from permix_jax.train.gradients import grpo_gradients
-from permix_jax.train.sft import SFTBatch, sft_gradients
+from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.loss import token_losses
+from permix_jax.train.sft import cross_entropy, of_packing
 
 LOSS = loss_config(kl_weight=0.1)
 
 
-def batch_and_packing(rows=1):
+def a_batch(rows=1):
     """Prompts of 11 and completions of 13 tokens, in longer rows: no axis of a model is as long."""
-    batch = random_batch(0, 8, 4, vocab=40, prompt_tokens=11, tokens=13)
-    packing = packing_of(batch, tokens=88, rows=rows)
-    assert packing.tokens.shape[2] > 40
-    return jax.tree.map(jnp.asarray, (batch, packing))
+    sizes = {"vocab": 40, "prompt_tokens": 11, "tokens": 13}
+    batch, reference = random_rollouts(0, 8, 4, **sizes)
+    x = packed(batch, LOSS, reference, tokens=88, rows=rows)
+    assert x.rows.tokens.shape[2] > 40
+    return x
 
 
-def grpo(model, batch, packing, trained, frozen):
-    return grpo_gradients(model, trained, batch, packing, LOSS, 0.9, 64, frozen)
+def grpo(model, rows, tokens, trained, frozen):
+    of_token, scoring = partial(token_losses, config=LOSS), Scoring(0.9, 64)
+    return packed_gradients(model, of_token, scoring, trained, rows, tokens, frozen)
 
 
 def sft(model, batch, trained, frozen):
-    """Of 8 prompts with 4 responses each, as the states of `completion_states` can be had."""
-    prompts = batch.prompt_tokens, batch.prompt_mask
-    found = SFTBatch(*prompts, batch.completion_tokens, batch.completion_mask)
-    return sft_gradients(model, trained, found, 64, 0.9, frozen)
+    scoring = Scoring(0.9, 64)
+    return packed_gradients(model, cross_entropy, scoring, trained, *batch, frozen)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(3, 6.0)], ids=["all", "lora"])
@@ -53,8 +54,9 @@ def sft(model, batch, trained, frozen):
 def test_no_gradient_is_summed_over_tokens_in_bf16(lora, remat):
     model = small_decoder(dtype="bfloat16", lora=lora, remat=remat)
     params = nn.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
-    batch, packing = batch_and_packing()
-    for gradients in (partial(grpo, model, batch, packing), partial(sft, model, batch)):
+    x = a_batch()
+    on_device = jax.tree.map(jnp.asarray, (x.rows, x.tokens, of_packing(x.packing)))
+    for gradients in (partial(grpo, model, *on_device[:2]), partial(sft, model, on_device[2])):
         found = sums(gradients, *split_trained(model, params))
         names = {name for name, _, _ in found}
         assert {"dot_general", "reduce_sum", "scatter-add"} <= names
@@ -68,9 +70,9 @@ def test_no_gradient_is_summed_over_tokens_in_bf16(lora, remat):
 def test_devices_add_up_gradients_in_f32():
     """XLA computes an all-reduce of bf16 in f32 on a CPU, and says so in the name of its sum."""
     model, mesh = small_decoder(dtype="bfloat16", tie_embeddings=False), make_mesh(2, 2, 2)
-    batch, packing = batch_and_packing(rows=4)
+    x = a_batch(rows=4)
     with jax.set_mesh(mesh):
-        placed = shard_rows(batch, mesh), replicate(packing, mesh)
+        placed = shard_packed((x.rows, x.tokens), mesh)
         gradients = jax.jit(
             lambda params, *batch: grpo(model, *batch, params, {})[0],
             out_shardings=param_shardings(model, mesh),
@@ -78,7 +80,7 @@ def test_devices_add_up_gradients_in_f32():
         text = gradients.lower(abstract_params(model, mesh), *placed).compile().as_text()
     sent = [one.line for one in collectives(text.splitlines()) if one.kind == "all-reduce"]
     of_bf16 = [line.partition(" all-reduce(")[0] for line in sent if "_promoted" in line]
-    activations = f"f32[1,{packing.tokens.shape[2]},16]"
+    activations = f"f32[1,{x.rows.tokens.shape[2]},16]"
     assert any(activations in line for line in of_bf16)  # over `tensor`, two terms each
     assert all(activations in line for line in of_bf16)
     assert any("f32[16,8]" in line for line in sent)  # such as a gate's gradient, half of it
@@ -102,7 +104,9 @@ def test_embeddings_learn_in_bf16_what_they_learn_in_f32():
             hidden, _ = model.apply({"params": params}, inputs, positions, every)
             mean = lambda logprobs, _: -logprobs / targets.size  # noqa: E731
             head = params["head"]
-            return head_loss(TokenLoss(mean, 1.0, 4096), hidden, head, targets, every, targets)[0]
+            return head_loss(
+                TokenLoss(mean, Scoring(1.0, 4096)), hidden, head, targets, every, targets
+            )[0]
 
         return np.asarray(jax.jit(jax.grad(loss))(params)["embedding"])
 

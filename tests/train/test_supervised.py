@@ -10,13 +10,8 @@ from runs import assert_same_run, crash_after, load_config, metrics
 
 import permix_jax.app.build
 from permix_jax.app.experiment import run
-from permix_jax.core.problem import Demonstration
 from permix_jax.core.sharding import make_mesh
-from permix_jax.models.config import ModelConfig
-from permix_jax.models.policy import Policy
-from permix_jax.models.transformer import Decoder
-from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer, latent_style_task
-from permix_jax.train.sft import padded_sft_batch
+from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.train.supervised import _demonstration
 
 
@@ -99,14 +94,3 @@ def test_no_demonstration_under_a_persona_that_training_must_not_see():
     drawn = [_demonstration(task, rng) for _ in range(400)]
     splits = {d.persona.split if d.persona else None for d in drawn}
     assert splits == {None, "train"}
-
-
-def test_rows_beyond_the_examples_have_no_part_in_the_loss():
-    tokenizer = build_tokenizer()
-    sizes = {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
-    model = Decoder(ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes))
-    policy = Policy(model, tokenizer, (tokenizer.eos_token_id,))
-    example = Demonstration(PERSONAS[0], "tell me about the sea .", "beep boop")
-    batch = padded_sft_batch(policy, 4, [example], 16, 8)
-    assert batch.completion_mask.sum(axis=1).tolist() == [3, 0, 0, 0]
-    assert batch.prompt_mask.any(axis=1).all()  # a prompt is never empty
