@@ -183,7 +183,7 @@ def only_looking(programs):
 
     def update(state, rows, tokens, *others):
         for packed in ((rows, tokens), *others[1:]):
-            require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.layout.leaves(packed) if x.ndim))
+            require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.tree.leaves(packed) if x.ndim))
         given.append((rows, *others))
         return state, dict(NOTHING)
 
@@ -243,7 +243,7 @@ def test_the_base(world, seen, tmp_path, monkeypatch):
     batches = []
 
     def step(state, rows, tokens):
-        require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.layout.leaves(tokens)))
+        require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.tree.leaves(tokens)))
         batches.append(pairs_of(rows))
         return state, dict(NOTHING)
 

@@ -40,7 +40,7 @@ def micro_batch(parts, i: jax.Array | int):
         x = jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
         return constrain(x, "batch", *[None] * (x.ndim - 1))
 
-    return jax.layout.map(one, parts)
+    return jax.tree.map(one, parts)
 
 
 def target_states(model: Decoder, params, part: PackedRows) -> jax.Array:

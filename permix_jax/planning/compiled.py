@@ -208,5 +208,5 @@ def needed_bytes(message: str) -> int | None:
 def bytes_per_chip(tree) -> int:
     """Bytes that one chip holds of a pytree of ShapeDtypeStructs with shardings."""
     return sum(
-        prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.layout.leaves(tree)
+        prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )

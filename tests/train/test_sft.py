@@ -117,7 +117,7 @@ def test_the_loss_is_the_mean_negative_logprob_of_completion_tokens(policy, para
     assert len(logprobs) == 9 + 2 + 8
     assert float(metrics["loss"]) == pytest.approx(-np.mean(logprobs), rel=1e-5)
     assert float(metrics["entropy"]) == pytest.approx(np.mean(entropies), rel=1e-5)
-    assert jax.layout.structure(gradients) == jax.layout.structure(params)
+    assert jax.tree.structure(gradients) == jax.tree.structure(params)
 
 
 def test_one_step_lowers_the_loss(policy, params):
@@ -128,7 +128,7 @@ def test_one_step_lowers_the_loss(policy, params):
     step = make_step(
         gradients_of(policy),
         optimizer,
-        jax.layout.map(lambda x: x.sharding, state),
+        jax.tree.map(lambda x: x.sharding, state),
     )
     state, before = step(state, *batch)
     _, after = step(state, *batch)
