@@ -152,6 +152,7 @@ def test_figures_of_another_reference_or_settings_are_not_taken_for_these(
     reference = Reference(StoredPolicy("base", None, None, dict), 8, 64, 64)
     (tmp_path / "judge_free.json").write_text("{}")
     measure_without_judge(reference, ASKED, SETTINGS, [tmp_path])
-    reference, settings = replace(reference, name=name), replace(SETTINGS, **fields)
+    reference = replace(reference, stored=replace(reference.stored, name=name))
+    settings = replace(SETTINGS, **fields)
     with pytest.raises(ValueError, match=rf"\({message}\); remove .*judge_free.json, or set"):
         measure_without_judge(reference, ASKED, settings, [tmp_path])

@@ -63,7 +63,7 @@ def test_the_dimensions_of_a_batched_matmul_count_once():
 
 def test_a_rollout_counts_its_prompts_once_and_every_decode_step(tiny_model, tiny_params, prompts):
     keys = jax.random.split(jax.random.key(0), B)
-    traced = sample.trace(tiny_model, tiny_params, *prompts, keys, Sampling(T), (1,))
+    traced = sample.trace(tiny_model, tiny_params, prompts, keys, Sampling(T), (1,))
     prefill = 2 * LINEAR * U * P + attention(U, P, P)
     step = 2 * (LINEAR + HEAD) * B + attention(B, 1, P + T)
     assert matmul_flops(traced.jaxpr, loop_trips=T) == prefill + T * step

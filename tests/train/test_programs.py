@@ -56,7 +56,8 @@ def packed(config, batch):
 
 def test_the_reference_scores_the_same_in_micro_batches_of_any_size(tiny_model, tiny_params, batch):
     def scores(tokens):
-        config = load_config("permix.py", "tiny", train__micro_batch_tokens=tokens)
+        budgets = {"rollout__max_prompt_tokens": 3, "rollout__max_new_tokens": 5}
+        config = load_config("permix.py", "tiny", train__micro_batch_tokens=tokens, **budgets)
         packing, _ = packed(config, batch)
         found = score(tiny_model, tiny_params, packing.rows, scoring(config))
         return int(packing.rows.count), packing.collect(np.asarray(found))
