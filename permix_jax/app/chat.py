@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 from markupsafe import Markup, escape
 
+from permix_jax.app.compilation import use_compilation_cache
 from permix_jax.app.policies import policy_and_base
-from permix_jax.app.workdir import use_compilation_cache
 from permix_jax.core.json_lines import require_encodable
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona

@@ -7,11 +7,19 @@ from contextlib import contextmanager
 
 import jax
 
-from permix_jax.app.workdir import use_compilation_cache
+from permix_jax.app.workdir import cache_folder
 
 _LOG = logging.getLogger(__name__)
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # of programs from the cache, too
 _FOUND = "/jax/compilation_cache/cache_hits"
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the cache folder, unless JAX was told of another place."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+        # JAX keeps what took a second; small models have dozens of programs that take less.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @contextmanager

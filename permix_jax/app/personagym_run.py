@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.app.build import judge_free_settings
+from permix_jax.app.compilation import use_compilation_cache
 from permix_jax.app.evaluations import make_reference, reference_name, require_reference
 from permix_jax.app.policies import Subject, named_model, subject_of_model, subject_of_run
 from permix_jax.app.validation import require_model_fits, require_valid
-from permix_jax.app.workdir import cache_folder, use_compilation_cache
+from permix_jax.app.workdir import cache_folder
 from permix_jax.core.field_rules import fixed_fields
 from permix_jax.core.files import write_json
 from permix_jax.core.sharding import make_mesh

@@ -27,14 +27,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PERMIX_CACHE") or Path.home() / ".cache" / "permix_jax").absolute()
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the cache folder, unless JAX was told of another place."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-        # JAX keeps what took a second; small models have dozens of programs that take less.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
 def claim_workdir(
     workdir: Path,
     config: ConfigDict,

@@ -66,7 +66,10 @@ def sample(
     (U, _), B, T = prompts[0].shape, keys.shape[0], sampling.max_new_tokens
     params = gathered(model, params)
     last, prefix, lengths = prefill(model, params, *prompts)
-    per_row = lambda x: constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))  # noqa: E731
+
+    def per_row(x):
+        return constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))
+
     written = _Written(
         jnp.full((B, T), end_tokens[0], jnp.int32),
         jnp.zeros((B, T), jnp.float32),
@@ -74,12 +77,12 @@ def sample(
     )
     cache, number = empty_segment(model.config, B, T), jnp.arange(B) % (B // row_shards())
     rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, written)
-    decoder = _Decoder(model, params, sampling, end_tokens)
+    decoding = _Decoding(model, params, sampling, end_tokens)
     step, *sizes = jnp.int32(0), *_sizes(B, sampling.halvings)
     for size, until in zip(sizes, [*sizes[1:], 0], strict=True):
         if size < B:
             rows, prefix = _keep_running(rows, prefix, size)
-        step, rows = decoder.decode(prefix, rows, step, until)
+        step, rows = decoding.run(prefix, rows, step, until)
         written = _put(written, rows.number, rows.written)
 
     is_end = jnp.isin(written.tokens, jnp.array(end_tokens))
@@ -87,7 +90,7 @@ def sample(
     return Completions(written.tokens, ~ended_before, written.logprobs, ~written.done)
 
 
-class _Decoder(NamedTuple):
+class _Decoding(NamedTuple):
     """What decodes rows, a token of each in a step."""
 
     model: Decoder
@@ -95,7 +98,7 @@ class _Decoder(NamedTuple):
     sampling: Sampling
     end_tokens: tuple[int, ...]
 
-    def decode(self, prefix: Segment, rows: _Rows, step, until: int):
+    def run(self, prefix: Segment, rows: _Rows, step, until: int):
         """(step, rows) once no shard has more than its part of `until` rows running, or at T."""
 
         def go_on(carry):
@@ -146,7 +149,10 @@ def _keep_running(rows: _Rows, prefix: Segment, size: int) -> tuple[_Rows, Segme
 
 def _take(tree, index: jax.Array):
     """The rows `index` [shards, n] of each shard of [rows, ...] leaves: [shards * n, ...]."""
-    one = lambda x: _joined(jax.vmap(lambda x, i: x[i])(_by_shard(x), index))  # noqa: E731
+
+    def one(x):
+        return _joined(jax.vmap(lambda x, i: x[i])(_by_shard(x), index))
+
     return jax.tree.map(one, tree)
 
 

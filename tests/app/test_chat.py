@@ -61,10 +61,10 @@ def test_draws_depend_on_the_seed_and_none_is_the_plain_prompt(chat):
 
 
 def test_the_base_is_held_once(chat):
-    (_, base), (policy, trained) = chat.base, chat.trained
-    assert policy.model.config.lora.rank == 4 and chat.base[0].model.config.lora is None
-    shared = {id(x) for x in jax.tree.leaves(base)} & {id(x) for x in jax.tree.leaves(trained)}
-    assert len(shared) == len(jax.tree.leaves(base))
+    assert chat.trained.policy.model.config.lora.rank == 4
+    assert chat.base.policy.model.config.lora is None
+    base, trained = (jax.tree.leaves(loaded.params) for loaded in (chat.base, chat.trained))
+    assert len({id(x) for x in base} & {id(x) for x in trained}) == len(base)
 
 
 def test_what_cannot_be_asked_is_refused(chat, tmp_path, workdir):

@@ -12,9 +12,10 @@ import pytest
 from runs import GRADED_BATCH, ROOT, load_config, strike
 
 import permix_jax.app.evaluations
-from permix_jax.app.evaluations import evaluate_model, evaluate_run, subject_of_run
+from permix_jax.app.evaluations import evaluate_model, evaluate_run
 from permix_jax.app.experiment import run
 from permix_jax.app.export import export
+from permix_jax.app.policies import subject_of_run
 from permix_jax.train.checkpoints import Checkpoints
 
 FIELDS = {"eval__every": 2, "eval__judge_free_candidates": 4}
@@ -186,7 +187,7 @@ def test_a_field_that_is_newer_than_the_run_is_not_compared(finished, tmp_path):
     del record["config"]["model"]["thinking"], record["config"]["task"]["plain_share"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     subject = subject_of_run(config(), tmp_path, 0, None, ("seed", "task"))
-    assert subject.label == "step 0"
+    assert subject.name == "step 0"
     with pytest.raises(
         ValueError, match=r"\(model.embed_dim: 64 instead of 32\); .*the run's own$"
     ):
