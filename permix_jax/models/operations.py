@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from permix_jax.core.sharding import constrain, gather_as
+from permix_jax.models import on_cpu
+from permix_jax.models.on_cpu import faster_on_cpu
 
 ACTIVATIONS: dict[str, Callable] = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
 
@@ -128,47 +130,13 @@ def _dense_backward(sum_over, kept, cotangent):
 _dense.defvjp(_dense_forward, _dense_backward, symbolic_zeros=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@faster_on_cpu(on_cpu.rms_norm)
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """x [..., E] over its root mean square, times scale [E]; f32.
-
-    The gradient's two sums are products of one matrix with vectors. As JAX has them they are
-    reductions, each of which makes that matrix for itself: a twentieth of an update on a CPU.
-    """
-    return _rms_norm_forward(x, scale, eps)[0]
+    """x f32 [..., E] over its root mean square, times scale f32 [E]."""
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + eps) * scale
 
 
-def _rms_norm_forward(x, scale, eps):
-    inverse = jax.lax.rsqrt(jnp.mean(x**2, axis=-1) + eps)
-    return x * inverse[..., None] * scale, (x, inverse, scale)
-
-
-def _rms_norm_backward(eps, kept, cotangent):
-    x, inverse, scale = kept
-    both, rows = cotangent * x, list(range(x.ndim - 1))
-    mean = tensordot(both, scale, 1) / x.shape[-1]
-    grad_x = (cotangent * scale - x * (inverse**2 * mean)[..., None]) * inverse[..., None]
-    return grad_x, tensordot(inverse, both, (rows, rows))
-
-
-rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@faster_on_cpu(on_cpu.gated_activation)
 def gated_activation(gate: jax.Array, up: jax.Array, activation: Callable) -> jax.Array:
-    """activation(gate) * up, elementwise. The two arguments alone are kept for the gradient."""
+    """activation(gate) * up, elementwise."""
     return activation(gate) * up
-
-
-def _gated_activation_forward(gate, up, activation):
-    return gated_activation(gate, up, activation), (gate, up)
-
-
-def _gated_activation_backward(activation, kept, cotangent):
-    gate, up = kept
-    # As if it depended on the gradient: XLA would make it in the forward pass, and keep it.
-    activated, gate_vjp = jax.vjp(activation, gate + 0 * cotangent)
-    return *gate_vjp(cotangent * up), cotangent * activated
-
-
-gated_activation.defvjp(_gated_activation_forward, _gated_activation_backward)

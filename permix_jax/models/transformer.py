@@ -18,9 +18,11 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from permix_jax.core.sharding import constrain
+from permix_jax.models import on_cpu
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
+from permix_jax.models.on_cpu import faster_on_cpu
 from permix_jax.models.operations import (
     ACTIVATIONS,
     dense,
@@ -259,11 +261,12 @@ class RMSNorm(nn.Module):
 
 def rope_angles(positions: jax.Array, head_dim: int, rope: Rope) -> tuple[jax.Array, jax.Array]:
     """cos and sin, f32 [B, T, D/2]: in bf16 positions beyond 256 would collapse onto each other."""
-    angle = positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, rope)
-    # In a loop: as they stand, XLA would make them anew on a CPU, for each head of every layer.
-    either = lambda is_sin: jnp.where(is_sin, jnp.sin(angle), jnp.cos(angle))  # noqa: E731
-    cos, sin = jax.lax.map(either, jnp.array([False, True]))
-    return cos, sin
+    return cos_sin(positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, rope))
+
+
+@faster_on_cpu(on_cpu.cos_sin)
+def cos_sin(angles: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.cos(angles), jnp.sin(angles)
 
 
 def rope_frequencies(head_dim: int, rope: Rope) -> jax.Array:
