@@ -1,4 +1,8 @@
-"""Prefill and decode: prompts in, completions with the log-probs of what was sampled out."""
+"""Sampling of completions: prompts are prefilled, then tokens are decoded one at a time.
+
+Rows end at different lengths. So the batch is decoded in stages, each half as large as the one
+before (`Sampling.halvings`): once half of the rows have ended, only the others are decoded on.
+"""
 
 from functools import partial
 from typing import NamedTuple
@@ -14,17 +18,12 @@ from permix_jax.rollout.sampling import Sampling, draw
 
 
 class Completions(NamedTuple):
-    """What B rows generated, T being the budget `max_new_tokens`.
+    """What B rows generated; T is `max_new_tokens`."""
 
-    tokens int32 [B, T]; mask bool [B, T], True up to and with the end token; logprobs f32 [B, T]
-    of the distribution sampled from (0 outside the mask); truncated bool [B], True where the
-    budget ran out before an end token.
-    """
-
-    tokens: jax.Array
-    mask: jax.Array
-    logprobs: jax.Array
-    truncated: jax.Array
+    tokens: jax.Array  # int32 [B, T]
+    mask: jax.Array  # bool [B, T], True up to the end token, which is included
+    logprobs: jax.Array  # f32 [B, T], under the distribution drawn from; 0 outside the mask
+    truncated: jax.Array  # bool [B], True for rows with no end token within T
 
 
 class _Written(NamedTuple):
@@ -36,13 +35,13 @@ class _Written(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The rows that a loop decodes."""
+    """The rows that a stage decodes."""
 
-    number: jax.Array  # int32 [rows], which of the batch's rows it is, counted within its shard
+    number: jax.Array  # int32 [rows], the row's number among its shard's rows of the batch
     keys: jax.Array  # [rows]
     prompt_length: jax.Array  # int32 [rows]
     hidden: jax.Array  # [rows, E], the state that predicts the next token
-    cache: Segment  # own keys and values of the rows
+    cache: Segment  # keys and values of the rows' own tokens
     written: _Written
 
 
@@ -59,15 +58,18 @@ def sample(
     """Samples completions of right-padded prompts, until every row has ended.
 
     Args:
-      prompt_tokens, prompt_mask: [U, P], each prompt non-empty.
-      keys: [B] a key a row, U dividing B; row b continues prompt b // (B / U). A prompt is
-        prefilled, and its keys and values kept, once for all its rows.
-      end_tokens: ids that end a completion (and belong to it).
+      prompt_tokens, prompt_mask: int32 and bool [U, P]; no prompt is empty.
+      keys: [B], a random key for each row, U dividing B. Row b continues prompt b // (B / U). The
+        rows of a prompt share its prefill, its keys and its values.
+      end_tokens: the ids that end a completion. They belong to it.
     """
     (U, _), B, T = prompt_tokens.shape, keys.shape[0], sampling.max_new_tokens
     params = gathered(model, params)
     last, prefix, lengths = prefill(model, params, prompt_tokens, prompt_mask)
-    per_row = lambda x: constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))  # noqa: E731
+
+    def per_row(x):
+        return constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))
+
     written = _Written(
         jnp.full((B, T), end_tokens[0], jnp.int32),
         jnp.zeros((B, T), jnp.float32),
@@ -75,11 +77,11 @@ def sample(
     )
     cache, number = empty_segment(model.config, B, T), jnp.arange(B) % (B // row_shards())
     rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, written)
-    step, *sizes = jnp.int32(0), *_sizes(B, sampling.halvings)
-    for size, until in zip(sizes, [*sizes[1:], 0], strict=True):
+    step, sizes = jnp.int32(0), _stages(B, sampling.halvings)
+    for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
         if size < B:
             rows, prefix = _keep_running(rows, prefix, size)
-        step, rows = _decode(model, params, prefix, rows, step, until, sampling, end_tokens)
+        step, rows = _decode(model, params, prefix, rows, step, next_size, sampling, end_tokens)
         written = _put(written, rows.number, rows.written)
 
     is_end = jnp.isin(written.tokens, jnp.array(end_tokens))
@@ -87,8 +89,11 @@ def sample(
     return Completions(written.tokens, ~ended_before, written.logprobs, ~written.done)
 
 
-def _decode(model, params, prefix, rows, step, until, sampling, end_tokens):
-    """(step, rows) once no shard has more than its part of `until` rows running, or at T."""
+def _decode(model, params, prefix, rows, step, next_size, sampling, end_tokens):
+    """Decodes until the rows that still run fit a stage of `next_size` rows, or T tokens are there.
+
+    Returns (step, rows). They fit when no shard has more of them than its part of `next_size`.
+    """
 
     def body(carry):
         step, rows = carry
@@ -117,21 +122,21 @@ def _decode(model, params, prefix, rows, step, until, sampling, end_tokens):
     def go_on(carry):
         step, rows = carry
         running = _by_shard(~rows.written.done).sum(axis=1).max()
-        return (step < sampling.max_new_tokens) & (running > until // row_shards())
+        return (step < sampling.max_new_tokens) & (running > next_size // row_shards())
 
     return jax.lax.while_loop(go_on, body, (step, rows))
 
 
-def _sizes(rows: int, halvings: int) -> list[int]:
-    """Batch sizes: `rows` and its halves, each with whole rows on every shard."""
+def _stages(rows: int, halvings: int) -> list[int]:
+    """How many rows each stage has: `rows` and its halves, if each shard has as many of them."""
     sizes = [rows >> i for i in range(halvings + 1)]
     return [size for i, size in enumerate(sizes) if rows % (row_shards() << i) == 0]
 
 
 def _keep_running(rows: _Rows, prefix: Segment, size: int) -> tuple[_Rows, Segment]:
-    """`size` of the rows, those that still run among them, each with a prefix of its own.
+    """Cuts the rows to `size`, with all that still run among them; each gets its own prefix row.
 
-    Every shard keeps as many, so no row leaves its device.
+    Every shard keeps as many rows, so no row moves to another device.
     """
     done = _by_shard(rows.written.done)
     kept = jnp.argsort(done, axis=1, stable=True)[:, : size // row_shards()]
@@ -140,23 +145,26 @@ def _keep_running(rows: _Rows, prefix: Segment, size: int) -> tuple[_Rows, Segme
 
 
 def _take(tree, index: jax.Array):
-    """The rows `index` [shards, n] of each shard of [rows, ...] leaves: [shards * n, ...]."""
-    one = lambda x: _joined(jax.vmap(lambda x, i: x[i])(_by_shard(x), index))  # noqa: E731
-    return jax.tree.map(one, tree)
+    """The rows at index [shards, n] of each shard, of leaves [rows, ...]: [shards * n, ...]."""
+
+    def take(x):
+        return _joined(jax.vmap(lambda x, i: x[i])(_by_shard(x), index))
+
+    return jax.tree.map(take, tree)
 
 
 def _put(tree, index: jax.Array, new):
-    """`tree` with the rows `new` in place of its rows `index` [len(new)] of their shard."""
+    """`tree` with its rows at index [len(new)], counted within a shard, replaced by `new`."""
 
-    def one(x, new):
-        put = jax.vmap(lambda x, i, new: x.at[i].set(new))
-        return _joined(put(*map(_by_shard, (x, index, new))))
+    def put(x, new):
+        write = jax.vmap(lambda x, i, new: x.at[i].set(new))
+        return _joined(write(*map(_by_shard, (x, index, new))))
 
-    return jax.tree.map(one, tree, new)
+    return jax.tree.map(put, tree, new)
 
 
 def _by_shard(x: jax.Array) -> jax.Array:
-    """[rows, ...] to [shards, rows of a shard, ...]."""
+    """[rows, ...] as [shards, rows of a shard, ...]."""
     return x.reshape(row_shards(), -1, *x.shape[1:])
 
 
