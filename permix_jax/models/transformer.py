@@ -135,10 +135,17 @@ class Decoder(nn.Module):
         if cache is not None:
             write = partial(jax.lax.dynamic_update_slice, start_indices=(0, index))
             own = Segment((), write(cache.positions, positions), write(cache.valid, valid))
+
+        def view(rope: Rope, window: int) -> View:
+            cos, sin = rope_angles(positions, c.head_dim, rope)
+            prefix_mask = None if prefix is None else prefix.seen_from(positions, window)
+            own_mask = own.seen_from(positions, window) if layout is None else None
+            return View(cos, sin, prefix_mask, own_mask, layout, window)
+
         # All global layers share one view, and all local ones another.
-        views = {False: _view(c.rope, 0, c, positions, prefix, own, layout)}
+        views = {False: view(c.rope, 0)}
         if c.local_layers:
-            views[True] = _view(c.local_rope, c.window, c, positions, prefix, own, layout)
+            views[True] = view(c.local_rope, c.window)
 
         own_layers = []
         for i, layer in enumerate(self.layers):
@@ -171,24 +178,6 @@ class View(NamedTuple):
     own_mask: jax.Array | None
     layout: PackedLayout | None
     window: int
-
-
-def _view(
-    rope: Rope,
-    window: int,
-    config: ModelConfig,
-    positions: jax.Array,
-    prefix: Segment | None,
-    own: Segment,
-    layout: PackedLayout | None,
-) -> View:
-    return View(
-        *rope_angles(positions, config.head_dim, rope),
-        None if prefix is None else prefix.seen_from(positions, window),
-        own.seen_from(positions, window) if layout is None else None,
-        layout,
-        window,
-    )
 
 
 class Layer(nn.Module):
