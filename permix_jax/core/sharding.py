@@ -97,6 +97,13 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
     return PartitionSpec(*(LOGICAL_TO_MESH[axis] for axis in logical_axes))
 
 
+def platform() -> str:
+    """The platform that is traced for: that of the current mesh, such as "tpu", which need not be
+    here; JAX's default one where no mesh is set."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     """Pins an activation to its place on the current mesh; the identity where none is set."""
     if jax.sharding.get_abstract_mesh().empty:

@@ -6,21 +6,33 @@ From https://huggingface.co/<id>/blob/main/config.json.
 from typing import Any
 
 
-def _llama(**fields) -> dict[str, Any]:
+def _sizes(embed: int, mlp: int, layers: int, heads: int, tied: bool | None = True) -> dict:
+    """`tied`: whether the head is the embedding; None: config.json does not say."""
+    fields = {
+        "hidden_size": embed,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
+    return fields if tied is None else {**fields, "tie_word_embeddings": tied}
+
+
+def _llama(sizes: dict, **fields) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,
         "attention_bias": False,
+        **sizes,
         **fields,
     }
 
 
-def _llama3(rope_factor: float, **fields) -> dict[str, Any]:
+def _llama3(rope_factor: float, sizes: dict, **fields) -> dict[str, Any]:
     return _llama(
+        sizes,
         vocab_size=128_256,
-        num_attention_heads=32,
         num_key_value_heads=8,
         max_position_embeddings=131_072,
         rope_theta=500_000.0,
@@ -35,16 +47,17 @@ def _llama3(rope_factor: float, **fields) -> dict[str, Any]:
     )
 
 
-def _smollm2(**fields) -> dict[str, Any]:
+def _smollm2(sizes: dict, kv_heads: int, rope_theta: int) -> dict[str, Any]:
     return _llama(
+        sizes,
         vocab_size=49_152,
+        num_key_value_heads=kv_heads,
         max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        **fields,
+        rope_theta=rope_theta,
     )
 
 
-def _qwen3(**fields) -> dict[str, Any]:
+def _qwen3(sizes: dict) -> dict[str, Any]:
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
@@ -58,17 +71,16 @@ def _qwen3(**fields) -> dict[str, Any]:
         "rope_scaling": None,
         "attention_bias": False,
         "use_sliding_window": False,
-        **fields,
+        **sizes,
     }
 
 
-def _gemma3(**fields) -> dict[str, Any]:
+def _gemma3(sizes: dict) -> dict[str, Any]:
     return {
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
         "hidden_activation": "gelu_pytorch_tanh",
         "vocab_size": 262_144,
-        "num_attention_heads": 4,
         "num_key_value_heads": 1,
         "head_dim": 256,
         "query_pre_attn_scalar": 256,
@@ -80,58 +92,19 @@ def _gemma3(**fields) -> dict[str, Any]:
         "sliding_window": 512,
         "sliding_window_pattern": 6,
         "attention_bias": False,
-        **fields,
+        **sizes,
     }
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "meta-llama/Llama-3.2-1B-Instruct": _llama3(
-        32.0,
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=16,
-        head_dim=64,
-        tie_word_embeddings=True,
-    ),
-    "meta-llama/Llama-3.1-8B-Instruct": _llama3(
-        8.0,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        tie_word_embeddings=False,
-    ),
-    "Qwen/Qwen3-0.6B": _qwen3(
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        tie_word_embeddings=True,
-    ),
-    "Qwen/Qwen3-1.7B": _qwen3(
-        hidden_size=2048,
-        intermediate_size=6144,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        tie_word_embeddings=True,
-    ),
-    "Qwen/Qwen3-4B": _qwen3(
-        hidden_size=2560,
-        intermediate_size=9728,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        tie_word_embeddings=True,
-    ),
-    "Qwen/Qwen3-8B": _qwen3(
-        hidden_size=4096,
-        intermediate_size=12_288,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        tie_word_embeddings=False,
-    ),
-    "google/gemma-3-270m-it": _gemma3(
-        hidden_size=640, intermediate_size=2048, num_hidden_layers=18
-    ),
-    "google/gemma-3-1b-it": _gemma3(hidden_size=1152, intermediate_size=6912, num_hidden_layers=26),
+    "meta-llama/Llama-3.2-1B-Instruct": _llama3(32.0, _sizes(2048, 8192, 16, 32), head_dim=64),
+    "meta-llama/Llama-3.1-8B-Instruct": _llama3(8.0, _sizes(4096, 14_336, 32, 32, tied=False)),
+    "Qwen/Qwen3-0.6B": _qwen3(_sizes(1024, 3072, 28, 16)),
+    "Qwen/Qwen3-1.7B": _qwen3(_sizes(2048, 6144, 28, 16)),
+    "Qwen/Qwen3-4B": _qwen3(_sizes(2560, 9728, 36, 32)),
+    "Qwen/Qwen3-8B": _qwen3(_sizes(4096, 12_288, 36, 32, tied=False)),
+    "google/gemma-3-270m-it": _gemma3(_sizes(640, 2048, 18, 4, tied=None)),
+    "google/gemma-3-1b-it": _gemma3(_sizes(1152, 6912, 26, 4, tied=None)),
     # It reads images, too. The fields that its text_config leaves out have transformers' defaults.
     "google/gemma-3-4b-it": {
         "architectures": ["Gemma3ForConditionalGeneration"],
@@ -145,28 +118,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "sliding_window": 1024,
         },
     },
-    "HuggingFaceTB/SmolLM2-135M-Instruct": _smollm2(
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        rope_theta=100_000,
-    ),
-    "HuggingFaceTB/SmolLM2-360M-Instruct": _smollm2(
-        hidden_size=960,
-        intermediate_size=2560,
-        num_hidden_layers=32,
-        num_attention_heads=15,
-        num_key_value_heads=5,
-        rope_theta=100_000,
-    ),
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": _smollm2(
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=24,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        rope_theta=130_000,
-    ),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _smollm2(_sizes(576, 1536, 30, 9), 3, 100_000),
+    "HuggingFaceTB/SmolLM2-360M-Instruct": _smollm2(_sizes(960, 2560, 32, 15), 5, 100_000),
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": _smollm2(_sizes(2048, 8192, 24, 32), 32, 130_000),
 }

@@ -13,10 +13,6 @@ def attend(
 ) -> jax.Array:
     """Softmax attention over the union of several segments of keys.
 
-    Keys lie as the second factor of a product with the queries, and the einsums have the order in
-    which XLA computes them: other ones take a CPU several times as long, or make it copy a cache
-    at every token of a decode.
-
     Args:
       query: [B, T, H, D].
       segments: (keys [U, K, D, C], values [U, K, C, D], mask bool [B, T, C]) with U dividing
@@ -29,7 +25,7 @@ def attend(
     """
     B, T, H, D = query.shape
     scores = [_scores(query, keys, mask, scale) for keys, _, mask in segments]
-    # Merged by log-sum-exp: the segments' sums of exponentials add, over one common maximum.
+    # One softmax: the segments' sums of exponentials, over one common maximum, are added.
     highest = reduce(jnp.maximum, [score.max(axis=-1, initial=-jnp.inf) for score in scores])
     highest = jax.lax.stop_gradient(jnp.maximum(highest, -1e30))[..., None]
     total, out = 0, 0
@@ -45,7 +41,11 @@ def attend(
 
 
 def _scores(query: jax.Array, keys: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
-    """F32 [B, K, G, T, C]; -inf where the mask is False."""
+    """Scores f32 [B, K, G, T, C]; -inf where the mask is False.
+
+    The queries that read the same keys form one matrix [S * G * T, D]. Times the keys' matrix
+    [D, C] it is the scores: one batched matmul, which transposes no keys.
+    """
     (B, T, H, D), (U, K, _, C) = query.shape, keys.shape
     query = jnp.einsum("ustkgd->uksgtd", query.reshape(U, B // U, T, K, H // K, D))
     scores = einsum("uksgtd,ukdc->uksgtc", query, keys)

@@ -1,8 +1,8 @@
-"""The LM head over many tokens, without their logits: a chunk of tokens at a time.
+"""The LM head, a chunk of tokens at a time: the logits of all tokens never exist at once.
 
-Where a loss is trained on, its gradient is computed with it, while a chunk's logits are there: they
-are made once, and what is kept is the gradient of the states, and that of the head, summed in f32
-in place. (Liger Kernel: Hsu et al. 2024, arXiv 2410.10989.)
+A loss is trained on by computing its gradient together with it, while a chunk's logits are there.
+So the logits are computed once. What is kept is the gradient of the states, and the gradient of the
+head, which the chunks add up in f32 (Liger Kernel: Hsu et al. 2024, arXiv 2410.10989).
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from permix_jax.models.operations import einsum
 
 
 class TokenStatistics(NamedTuple):
-    """Per completion token, f32 [B, T]: its log-prob, and the entropy of what it was drawn from."""
+    """The log-prob of each completion token, and the entropy of the distribution that it is from;
+    in nats, f32 [B, T]."""
 
     logprobs: jax.Array
     entropy: jax.Array
@@ -57,22 +58,28 @@ def head_logprobs(
     mask: jax.Array,
     scoring: Scoring,
 ) -> jax.Array:
-    """Log-probs f32 [B, T] of targets [B, T], given states [B, T, E] and a head [V, E].
+    """Log-probs f32 [B, T] of targets int32 [B, T]; meaningless where the mask is False.
 
-    Chunks are cut along T, so that the rows stay where the mesh has them. A chunk without a token
-    in the bool mask [B, T] is skipped. Meaningless where the mask is False.
+    Args:
+      hidden: the states [B, T, E] that predict the targets.
+      weight: the head [V, E].
+      mask: bool [B, T]. A chunk of tokens that are all False is skipped. Chunks are cut along T, so
+        that the rows stay where the mesh has them.
     """
     head = _gathered(weight, hidden.dtype)
 
-    def one_chunk(states, targets, _):
+    def compute(states, targets, _):
         return _logprobs(_scaled_logits(states, head, scoring.temperature), targets)[0]
 
-    def step(_, chunk):
-        skip = lambda states, targets, _: jnp.zeros(targets.shape, jnp.float32)  # noqa: E731
-        return None, jax.lax.cond(chunk[2].any(), one_chunk, skip, *chunk)
+    def skip(states, targets, _):
+        return jnp.zeros(targets.shape, jnp.float32)
 
-    _, found = jax.lax.scan(step, None, _cut((hidden, targets, mask), scoring.logits_chunk))
-    return _join(found, hidden.shape[1])
+    def step(_, chunk):
+        return None, jax.lax.cond(chunk[2].any(), compute, skip, *chunk)
+
+    chunks = _cut((hidden, targets, mask), scoring.logits_chunk)
+    _, logprobs = jax.lax.scan(step, None, chunks)
+    return _join(logprobs, hidden.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -86,59 +93,61 @@ def head_loss(
 ) -> tuple[jax.Array, TokenStatistics]:
     """The sum of a loss over the tokens of the mask, and their statistics.
 
-    Args:
-      tokens: what the loss has to know of each; a pytree of arrays [B, T].
-      The others are as for `head_logprobs`.
+    The loss can be differentiated by `hidden` and `weight`. The statistics are metrics and have no
+    gradient. The gradient of the weight is computed only where the weight is differentiated.
 
-    Differentiable in hidden and weight, by the loss: the statistics are metrics and have no
-    gradient. Where the weight is not differentiated, no gradient of it is made.
+    Args:
+      tokens: a pytree of arrays [B, T], what the loss has to know of each token.
+      The other arguments are those of `head_logprobs`.
     """
     return _run(loss, hidden, weight, targets, mask, tokens)[0]
 
 
-def _run(loss: TokenLoss, hidden, weight, *of_tokens, trained=False):
-    """((loss, statistics), (gradient of hidden, of the weight or None))."""
+def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
+    """((loss, statistics), (gradient of hidden, gradient of the weight or None))."""
     token_loss, (temperature, logits_chunk) = loss
     head = _gathered(weight, hidden.dtype)
 
-    def one_chunk(sums, chunk):
+    def compute(sums, chunk):
         states, targets, mask, tokens = chunk
         scaled = _scaled_logits(states, head, temperature)
         logprobs, probabilities = _logprobs(scaled, targets)
-        total = lambda logprobs: jnp.where(mask, token_loss(logprobs, tokens), 0).sum()  # noqa: E731
-        loss, grad_logprobs = jax.value_and_grad(total)(logprobs)
+
+        def masked_loss(logprobs):
+            return jnp.where(mask, token_loss(logprobs, tokens), 0).sum()
+
+        loss, grad_logprobs = jax.value_and_grad(masked_loss)(logprobs)
         grad_logprobs = jnp.where(mask, grad_logprobs, 0)[..., None]
 
-        # Of the log-prob: by logits it is [target] - p, by the state that times the head.
-        grad_logits = (_is_target(scaled, targets) - probabilities).astype(hidden.dtype)
-        grad_states = einsum("btv,ve->bte", grad_logits, head)
-        grad_states /= temperature
-        # Its product with the state is the target's logit less the mean one: no pass over V. (In
-        # bf16 to some 0.01 nats a token, for better and for worse alike.)
-        entropy = (states.astype(jnp.float32) * grad_states).sum(axis=-1) - logprobs
-        loss_sum, weight_gradient = sums
+        # The log-prob's gradient by the logits is onehot(target) - probabilities; by the state, it
+        # is that times the head. (The loss's gradients are these times grad_logprobs.)
+        by_logits = (_is_target(scaled, targets) - probabilities).astype(hidden.dtype)
+        by_state = einsum("btv,ve->bte", by_logits, head) / temperature
+        # The entropy is log-sum-exp - mean logit. The log-prob is target's logit - log-sum-exp, and
+        # state . by_state is target's logit - mean logit, so it is the last less the log-prob: no
+        # further pass over V. (In bf16 it is off by some 0.01 nats a token, to either side.)
+        entropy = (states.astype(jnp.float32) * by_state).sum(axis=-1) - logprobs
+        total, grad_head = sums
         if trained:
-            slope_states = (states * grad_logprobs / temperature).astype(hidden.dtype)
-            weight_gradient += einsum("bte,btv->ev", slope_states, grad_logits)
-        found = (
-            TokenStatistics(logprobs, entropy),
-            (grad_states * grad_logprobs).astype(hidden.dtype),
-        )
-        return (loss_sum + loss, weight_gradient), found
+            scaled_states = (states * grad_logprobs / temperature).astype(hidden.dtype)
+            grad_head += einsum("bte,btv->ev", scaled_states, by_logits)
+        grad_states = (by_state * grad_logprobs).astype(hidden.dtype)
+        return (total + loss, grad_head), (TokenStatistics(logprobs, entropy), grad_states)
 
     def skip(sums, chunk):
-        nothing = jnp.zeros(chunk[1].shape, jnp.float32)
-        return sums, (TokenStatistics(nothing, nothing), jnp.zeros_like(chunk[0]))
+        zeros = jnp.zeros(chunk[1].shape, jnp.float32)
+        return sums, (TokenStatistics(zeros, zeros), jnp.zeros_like(chunk[0]))
 
     def step(sums, chunk):
-        return jax.lax.cond(chunk[2].any(), one_chunk, skip, sums, chunk)
+        return jax.lax.cond(chunk[2].any(), compute, skip, sums, chunk)
 
-    # Transposed: what has a vocabulary for every token is not to be.
+    # The head's gradient is added up as [E, V]: as [V, E], each chunk's product would begin with a
+    # transposition of its largest factor, by_logits. Here one transposition, at the end, is enough.
     start = jnp.float32(0), jnp.zeros(weight.shape[::-1], jnp.float32) if trained else None
-    chunks = _cut((hidden, *of_tokens), logits_chunk)
-    (loss, grad_weight), found = jax.lax.scan(step, start, chunks)
-    statistics, grad_hidden = _join(found, hidden.shape[1])
-    grad_weight = grad_weight.T.astype(weight.dtype) if trained else None
+    chunks = _cut((hidden, *per_token), logits_chunk)
+    (loss, grad_head), per_chunk = jax.lax.scan(step, start, chunks)
+    statistics, grad_hidden = _join(per_chunk, hidden.shape[1])
+    grad_weight = grad_head.T.astype(weight.dtype) if trained else None
     return (loss, statistics), (grad_hidden, grad_weight)
 
 
@@ -149,24 +158,25 @@ def _forward(loss, *arguments):
 
 
 def _backward(loss, gradients, cotangents):
-    if isinstance(cotangents[0], SymbolicZero):
+    of_loss = cotangents[0]
+    if isinstance(of_loss, SymbolicZero):
         return (None,) * 5
-    scaled = lambda x: (x * cotangents[0]).astype(x.dtype)  # noqa: E731
-    return *jax.tree.map(scaled, gradients), None, None, None
+    gradients = jax.tree.map(lambda x: (x * of_loss).astype(x.dtype), gradients)
+    return *gradients, None, None, None
 
 
 head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log-probs f32 [B, T] of the targets, and all probabilities [B, T, V], given logits."""
+    """The targets' log-probs f32 [B, T], and all probabilities f32 [B, T, V], of scaled logits."""
     largest = scaled.max(axis=-1, keepdims=True)
     exponentials = jnp.exp(scaled - largest)
     total = exponentials.sum(axis=-1, keepdims=True)
-    normaliser = (largest + jnp.log(total))[..., 0]
-    # A sum with one term, for a lookup would gather a vocabulary that is cut over the mesh.
+    log_sum_exp = (largest + jnp.log(total))[..., 0]
+    # A sum with one term that is not 0: a lookup would gather a vocabulary cut over the mesh.
     chosen = jnp.where(_is_target(scaled, targets), scaled, 0).sum(axis=-1)
-    return chosen - normaliser, exponentials / total
+    return chosen - log_sum_exp, exponentials / total
 
 
 def _gathered(weight: jax.Array, dtype) -> jax.Array:
@@ -179,7 +189,7 @@ def _scaled_logits(states: jax.Array, head: jax.Array, temperature: float) -> ja
 
 
 def _is_target(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Bool [B, T, V]: where each token's target stands."""
+    """Bool [B, T, V], True at each token's target."""
     return jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == targets[..., None]
 
 
@@ -189,19 +199,19 @@ def _cut(tree, logits_chunk: int):
     width = max(1, min(T, logits_chunk // B))
     chunks = -(-T // width)
 
-    def one(x):
+    def cut(x):
         rest = x.shape[2:]
         x = jnp.pad(x, ((0, 0), (0, chunks * width - T), *((0, 0) for _ in rest)))
         return jnp.moveaxis(x.reshape(B, chunks, width, *rest), 1, 0)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(cut, tree)
 
 
 def _join(tree, length: int):
     """The inverse of `_cut`."""
 
-    def one(x):
+    def join(x):
         chunks, B, width = x.shape[:3]
         return jnp.moveaxis(x, 0, 1).reshape(B, chunks * width, *x.shape[3:])[:, :length]
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(join, tree)

@@ -1,9 +1,8 @@
-"""What a layer computes with a gradient of its own: lookups, products, norms, gates; axes as in
-`transformer.py`.
+"""The operations that a layer is made of; axes as in `transformer.py`.
 
-The values and gradients are those that JAX would give, up to rounding; what differs is what XLA
-makes of them, what is kept from the forward pass for the backward one, and that every gradient is
-summed over tokens and devices in f32.
+Some have a gradient of their own. It is the one that JAX would give, but its sums over tokens and
+devices are in f32 whatever the dtype of the activations. A sum in bf16 of equal terms stops growing
+at 256 of them, and a frequent token has thousands.
 """
 
 from collections.abc import Callable
@@ -14,6 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from permix_jax.core.sharding import constrain, gather_as
+from permix_jax.models import on_cpu
+from permix_jax.models.on_cpu import faster_on_cpu
 
 ACTIVATIONS: dict[str, Callable] = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
 
@@ -30,10 +31,10 @@ def tensordot(x: jax.Array, y: jax.Array, axes, preferred_element_type=None) -> 
 
 
 def precision(x: jax.Array, y: jax.Array) -> jax.lax.Precision | None:
-    """Of a product of x and y: that of f32 where it is one of f32.
+    """The precision of a matmul of x and y: the highest if it is one in f32, else JAX's default.
 
-    By default JAX rounds the factors of such a product, to bf16 on a TPU and to TF32 on a GPU. For
-    bf16, whose products are exact in f32, nothing is asked.
+    JAX's default rounds f32 factors to bf16 on a TPU and to TF32 on a GPU. Products of bf16 are
+    exact in f32 anyway.
     """
     is_f32 = jnp.result_type(x, y) == jnp.float32
     return jax.lax.Precision.HIGHEST if is_f32 else None
@@ -41,12 +42,11 @@ def precision(x: jax.Array, y: jax.Array) -> jax.lax.Precision | None:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def embed_lookup(table: jax.Array, tokens: jax.Array, dtype) -> jax.Array:
-    """The rows [..., E] of a table [V, E] that tokens [...] name, in `dtype`.
+    """The rows [..., E] of a table [V, E] for tokens int32 [...], in `dtype`.
 
-    The gradient is summed in f32, whatever the dtypes: in bf16 a sum of equal terms stops growing
-    at 256 of them, and a frequent token has thousands.
+    The gradient is summed in f32 and has the table's dtype.
     """
-    # Whole over `fsdp`: looked up in parts, it would be the activations that are gathered.
+    # If the table were cut over `fsdp`, XLA would gather the looked-up rows, which are more.
     return gather_as(table, dtype, "vocab", "embed")[tokens]
 
 
@@ -65,10 +65,10 @@ embed_lookup.defvjp(_embed_lookup_forward, _embed_lookup_backward)
 
 @jax.custom_vjp
 def states_at(states: jax.Array, index: jax.Array) -> jax.Array:
-    """Of states [B, T, E] those at index [B, X] of their row: [B, X, E].
+    """The states [B, X, E] at the places index [B, X] of each row of states [B, T, E].
 
-    A state may be taken often, such as a prompt's last one by all of its completions. The gradient
-    is summed in f32.
+    The gradient is summed in f32: a state may be taken many times, as a prompt's last state is by
+    all of its completions.
     """
     return jnp.take_along_axis(states, index[..., None], axis=1)
 
@@ -90,37 +90,36 @@ states_at.defvjp(_states_at_forward, _states_at_backward)
 def dense(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
     """x [..., *inputs] times a weight [*inputs, *outputs], in the dtype of x.
 
-    The gradient of the weight is summed in f32 and has the weight's dtype. For that the weight is
-    passed as it is kept: the gradient of a weight that was converted to bf16 before is bf16, also
-    where devices add it up.
+    The gradient of the weight is summed in f32 and has the weight's dtype. JAX's own would have the
+    dtype of x, to which the weight is converted, and devices would add it up in that dtype.
+
+    Args:
+      weight: in the dtype that it is kept in.
+      sum_over: how many axes `inputs` are.
     """
     return _dense(x, weight, jax.lax.stop_gradient(weight).astype(x.dtype), sum_over)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _dense(x: jax.Array, weight: jax.Array, converted: jax.Array, sum_over: int) -> jax.Array:
-    """x times `converted`, which is the weight in the dtype of x; the gradient is the weight's.
-
-    JAX's own gradient of the weight is that of its transpose: XLA then transposes what the gradient
-    of the outputs is computed of, element by element, which took a sixth of an update on a CPU.
-    """
+    """x times `converted`, the weight in the dtype of x; the gradient goes to `weight`."""
     return tensordot(x, converted, sum_over)
 
 
 def _dense_forward(x, weight, converted, sum_over):
-    # A frozen weight, such as under an adapter, has no gradient to compute.
-    of_weight = (x.value, weight.value) if weight.perturbed else None
-    return tensordot(x.value, converted.value, sum_over), (of_weight, converted.value)
+    # A weight that is not trained (the base under an adapter) has no gradient to compute.
+    trained = (x.value, weight.value) if weight.perturbed else None
+    return tensordot(x.value, converted.value, sum_over), (trained, converted.value)
 
 
 def _dense_backward(sum_over, kept, cotangent):
-    of_weight, converted = kept
+    trained, converted = kept
     outputs = list(range(sum_over, converted.ndim))
     rows = list(range(cotangent.ndim - len(outputs)))
     grad_x = tensordot(cotangent, converted, (list(range(len(rows), cotangent.ndim)), outputs))
-    if of_weight is None:
+    if trained is None:
         return grad_x, None, None
-    x, weight = of_weight
+    x, weight = trained
     grad_weight = tensordot(x, cotangent, (rows, rows), preferred_element_type=jnp.float32)
     return grad_x, grad_weight.astype(weight.dtype), None
 
@@ -128,47 +127,13 @@ def _dense_backward(sum_over, kept, cotangent):
 _dense.defvjp(_dense_forward, _dense_backward, symbolic_zeros=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@faster_on_cpu(on_cpu.rms_norm)
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """x [..., E] over its root mean square, times scale [E]; f32.
-
-    The gradient's two sums are products of one matrix with vectors. As JAX has them they are
-    reductions, each of which makes that matrix for itself: a twentieth of an update on a CPU.
-    """
-    return _rms_norm_forward(x, scale, eps)[0]
+    """x f32 [..., E] over its root mean square, times scale f32 [E] (arXiv 1910.07467)."""
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + eps) * scale
 
 
-def _rms_norm_forward(x, scale, eps):
-    inverse = jax.lax.rsqrt(jnp.mean(x**2, axis=-1) + eps)
-    return x * inverse[..., None] * scale, (x, inverse, scale)
-
-
-def _rms_norm_backward(eps, kept, cotangent):
-    x, inverse, scale = kept
-    both, rows = cotangent * x, list(range(x.ndim - 1))
-    mean = tensordot(both, scale, 1) / x.shape[-1]
-    grad_x = (cotangent * scale - x * (inverse**2 * mean)[..., None]) * inverse[..., None]
-    return grad_x, tensordot(inverse, both, (rows, rows))
-
-
-rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@faster_on_cpu(on_cpu.gated_activation)
 def gated_activation(gate: jax.Array, up: jax.Array, activation: Callable) -> jax.Array:
-    """activation(gate) * up, elementwise. The two arguments alone are kept for the gradient."""
+    """activation(gate) * up, elementwise (GLU variants: arXiv 2002.05202)."""
     return activation(gate) * up
-
-
-def _gated_activation_forward(gate, up, activation):
-    return gated_activation(gate, up, activation), (gate, up)
-
-
-def _gated_activation_backward(activation, kept, cotangent):
-    gate, up = kept
-    # As if it depended on the gradient: XLA would make it in the forward pass, and keep it.
-    activated, gate_vjp = jax.vjp(activation, gate + 0 * cotangent)
-    return *gate_vjp(cotangent * up), cotangent * activated
-
-
-gated_activation.defvjp(_gated_activation_forward, _gated_activation_backward)

@@ -18,9 +18,11 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from permix_jax.core.sharding import constrain
+from permix_jax.models import on_cpu
 from permix_jax.models.attention import attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
+from permix_jax.models.on_cpu import faster_on_cpu
 from permix_jax.models.operations import (
     ACTIVATIONS,
     dense,
@@ -30,15 +32,19 @@ from permix_jax.models.operations import (
 )
 from permix_jax.models.packed_attention import PackedLayout, attend_packed
 
-_KEPT = {"full": None, "dots": jax.checkpoint_policies.save_only_these_names("linear")}
+# What the forward pass of a layer keeps for the backward pass, by `ModelConfig.remat`.
+_REMAT_POLICIES = {
+    "full": None,
+    "dots": jax.checkpoint_policies.save_only_these_names("linear"),
+}
 
 
 class Segment(NamedTuple):
-    """A stretch of keys and values that attention can read.
+    """Keys and values of C tokens in each of some rows, which attention can read.
 
-    layers: per layer keys [rows, K, D, C], RoPE applied, and values [rows, K, C, D].
-    positions: int32 [rows, C], where the keys stand in their row's text.
-    valid: bool [rows, C]; False for padding and for slots not written yet.
+    layers: for each layer the keys [rows, K, D, C], after RoPE, and the values [rows, K, C, D].
+    positions: int32 [rows, C], each key's place in its row's text.
+    valid: bool [rows, C]; False for padding and for slots that are not written yet.
     """
 
     layers: tuple[tuple[jax.Array, jax.Array], ...]
@@ -46,15 +52,16 @@ class Segment(NamedTuple):
     valid: jax.Array
 
     def seen_from(self, positions: jax.Array, window: int = 0) -> jax.Array:
-        """Bool [B, T, C]: whether the token at each position [B, T] sees each key.
+        """Bool [B, T, C]: whether a token at each of the positions [B, T] sees each key.
 
-        It sees valid keys at or before it; with a window, only the last `window` of these,
-        itself included. B is a multiple of this segment's rows, row b reading row b // (B / rows).
+        A token sees the valid keys at its position or before it. With a window it sees only the
+        last `window` positions, its own included. B is a multiple of this segment's rows: row b
+        reads row b // (B / rows).
         """
         (rows, C), (B, T) = self.valid.shape, positions.shape
-        own = lambda x: x[:, None, None, :]  # noqa: E731
-        distance = positions.reshape(rows, B // rows, T, 1) - own(self.positions)
-        seen = own(self.valid) & (distance >= 0)
+        keys, valid = (x[:, None, None, :] for x in (self.positions, self.valid))
+        distance = positions.reshape(rows, B // rows, T, 1) - keys
+        seen = valid & (distance >= 0)
         if window:
             seen &= distance < window
         return seen.reshape(B, T, C)
@@ -63,15 +70,17 @@ class Segment(NamedTuple):
 def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     """A cache of `length` unwritten slots for each of `rows` rows."""
     K, D = config.num_kv_heads, config.head_dim
-    zeros = lambda *shape: constrain(  # noqa: E731
-        jnp.zeros((rows, K, *shape), config.dtype), "batch", "kv_heads", None, None
-    )
+
+    def zeros(*shape):
+        x = jnp.zeros((rows, K, *shape), config.dtype)
+        return constrain(x, "batch", "kv_heads", None, None)
+
     layers = tuple((zeros(D, length), zeros(length, D)) for _ in range(config.num_layers))
     return Segment(layers, jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, length), bool))
 
 
 class Decoder(nn.Module):
-    """Token ids in, final hidden states and keys/values out; `unembed` turns states into logits."""
+    """Computes hidden states, keys and values of tokens; `unembed` computes logits of states."""
 
     config: ModelConfig
 
@@ -79,7 +88,7 @@ class Decoder(nn.Module):
         c = self.config
         vocabulary = (c.vocab_size, c.embed_dim), ("vocab", "embed"), c.embed_dim
         self.embedding = _weight(self, "embedding", *vocabulary)
-        layer = nn.remat(Layer, policy=_KEPT[c.remat]) if c.remat != "none" else Layer
+        layer = nn.remat(Layer, policy=_REMAT_POLICIES[c.remat]) if c.remat != "none" else Layer
         self.layers = [layer(c) for _ in range(c.num_layers)]
         self.final_norm = RMSNorm(c)
         if not c.tie_embeddings:
@@ -97,24 +106,24 @@ class Decoder(nn.Module):
     ) -> tuple[jax.Array, Segment]:
         """Runs the decoder over T new tokens of each row.
 
-        A token sees the valid tokens before it, and itself: in its row's prefix, and in its row's
-        own segment. That is `cache` with the new tokens written at slots index .. index+T-1, or,
-        without a cache, just the new tokens.
+        A token sees itself and the valid tokens before it, in its row's prefix and in its row's own
+        segment. With a cache, the own segment is the cache with the new tokens written at slots
+        index .. index+T-1. Without one, it is the new tokens alone.
 
         Args:
           tokens: int32 [B, T].
           positions: int32 [B, T], the tokens' places in their row's text, prefix included.
           valid: bool [B, T], False for padding (which no token sees).
-          prefix: read-only segment of U rows, U dividing B: row b reads prefix row b // (B / U),
-            so rows that share a prompt share one copy of its keys and values.
-          cache: segment of B rows, C slots.
+          prefix: a segment of U rows, U dividing B, which is read only. Row b reads its row
+            b // (B / U), so rows that share a prompt share one copy of its keys and values.
+          cache: a segment of B rows, C slots.
           index: int32 scalar, the first slot to write.
-          layout: says what the tokens see, instead of all of the above, where a row holds several
-            prompts and their completions.
+          layout: what the tokens of packed rows see. It replaces the rule above; prefix and cache
+            are None then.
 
         Returns:
-          hidden [B, T, E] in `dtype`, after the final norm; and the own segment, which serves as
-          the next call's `cache`, or as the `prefix` of rows that continue these.
+          The hidden states [B, T, E] in `dtype`, after the final norm; and the own segment, to be
+          the next call's `cache`, or the `prefix` of rows that continue these.
         """
         c = self.config
         x = embed_lookup(self.embedding, tokens, c.dtype)
@@ -124,14 +133,19 @@ class Decoder(nn.Module):
 
         own = Segment((), positions, valid)
         if cache is not None:
-            write = lambda slots, new: jax.lax.dynamic_update_slice(slots, new, (0, index))  # noqa: E731
+            write = partial(jax.lax.dynamic_update_slice, start_indices=(0, index))
             own = Segment((), write(cache.positions, positions), write(cache.valid, valid))
-        # What a token sees, and its rotation: the same in all global and in all local layers.
-        angles = rope_angles(positions, c.head_dim, c.rope)
-        views = {False: _view(angles, 0, positions, prefix, own, layout)}
+
+        def view(rope: Rope, window: int) -> View:
+            cos, sin = rope_angles(positions, c.head_dim, rope)
+            prefix_mask = None if prefix is None else prefix.seen_from(positions, window)
+            own_mask = own.seen_from(positions, window) if layout is None else None
+            return View(cos, sin, prefix_mask, own_mask, layout, window)
+
+        # All global layers share one view, and all local ones another.
+        views = {False: view(c.rope, 0)}
         if c.local_layers:
-            angles = rope_angles(positions, c.head_dim, c.local_rope)
-            views[True] = _view(angles, c.window, positions, prefix, own, layout)
+            views[True] = view(c.local_rope, c.window)
 
         own_layers = []
         for i, layer in enumerate(self.layers):
@@ -152,36 +166,22 @@ class Decoder(nn.Module):
 
 
 class View(NamedTuple):
-    """Where T new tokens stand, cos and sin f32 [B, T, D/2], and what they see: bool [B, T, C], or
-    what a layout says, `window` positions of it."""
+    """How T new tokens are rotated, and what they see.
 
-    cos: jax.Array
+    With a layout, they see what it says, of that the last `window` positions (0: all); otherwise
+    what the masks say.
+    """
+
+    cos: jax.Array  # f32 [B, T, D/2], as `sin`
     sin: jax.Array
-    prefix_mask: jax.Array | None
+    prefix_mask: jax.Array | None  # bool [B, T, C]
     own_mask: jax.Array | None
     layout: PackedLayout | None
     window: int
 
 
-def _view(
-    angles: tuple[jax.Array, jax.Array],
-    window: int,
-    positions: jax.Array,
-    prefix: Segment | None,
-    own: Segment,
-    layout: PackedLayout | None,
-) -> View:
-    return View(
-        *angles,
-        None if prefix is None else prefix.seen_from(positions, window),
-        own.seen_from(positions, window) if layout is None else None,
-        layout,
-        window,
-    )
-
-
 class Layer(nn.Module):
-    """Attention and MLP, each on the normed residual stream and added back to it."""
+    """Attention and MLP. Each reads the normed residual stream and is added back to it."""
 
     config: ModelConfig
 
@@ -250,7 +250,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        # Whatever the offset, a fresh norm multiplies by 1.
+        # A fresh norm multiplies by 1, whatever the offset.
         one = nn.initializers.constant(1 - c.norm_offset)
         init = nn.with_logical_partitioning(one, ("norm",))
         scale = self.param("scale", init, (x.shape[-1],), c.param_dtype)
@@ -259,20 +259,25 @@ class RMSNorm(nn.Module):
 
 
 def rope_angles(positions: jax.Array, head_dim: int, rope: Rope) -> tuple[jax.Array, jax.Array]:
-    """cos and sin, f32 [B, T, D/2]: in bf16 positions beyond 256 would collapse onto each other."""
-    angle = positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, rope)
-    # In a loop: as they stand, XLA would make them anew on a CPU, for each head of every layer.
-    either = lambda is_sin: jnp.where(is_sin, jnp.sin(angle), jnp.cos(angle))  # noqa: E731
-    cos, sin = jax.lax.map(either, jnp.array([False, True]))
-    return cos, sin
+    """cos and sin of each pair's angle, f32 [B, T, D/2].
+
+    They are f32 in every model: bf16 cannot tell positions over 256 apart.
+    """
+    return cos_sin(positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, rope))
+
+
+@faster_on_cpu(on_cpu.cos_sin)
+def cos_sin(angles: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.cos(angles), jnp.sin(angles)
 
 
 def rope_frequencies(head_dim: int, rope: Rope) -> jax.Array:
-    """Radians a position, f32 [D/2]; Llama 3.1's scaling as transformers defines it."""
+    """Radians per position, f32 [D/2]; Llama 3.1's scaling as transformers defines it."""
     frequency = rope.theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     if not rope.original_context:
         return frequency / rope.factor
-    wavelengths = rope.original_context * frequency / (2 * jnp.pi)  # how many fit the context
+    # How many wavelengths fit the original context; with many a frequency is kept, with few scaled.
+    wavelengths = rope.original_context * frequency / (2 * jnp.pi)
     kept = (wavelengths - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     kept = jnp.clip(kept, 0, 1)
     return kept * frequency + (1 - kept) * frequency / rope.factor
@@ -289,10 +294,13 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 def _linear(
     module: nn.Module, name: str, x: jax.Array, inputs: dict[str, int], outputs: dict[str, int]
 ) -> jax.Array:
-    """x [..., *inputs] times a weight [*inputs, *outputs], axes given as {logical name: size}.
+    """x [..., *inputs] times the weight `name` [*inputs, *outputs].
 
-    Where the config asks for it, plus what the weight's adapter makes of x: `<name>_lora_a`
-    [*inputs, rank] and `<name>_lora_b` [rank, *outputs], which is 0 at first.
+    If the config has an adapter for this weight, its term is added: x times `<name>_lora_a`
+    [*inputs, rank] times `<name>_lora_b` [rank, *outputs], which is 0 at first.
+
+    Args:
+      inputs, outputs: the axes as {logical name: size}.
     """
     c, sum_over, fan_in = module.config, len(inputs), prod(inputs.values())
     weight = _weight(
@@ -300,7 +308,7 @@ def _linear(
     )
     y = checkpoint_name(dense(x, weight, sum_over), "linear")
     if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
-        # Initialised as PEFT does, and kept in f32: what is trained is small, and steps are too.
+        # Initialised as PEFT does. Adapters are f32: they are small, and so are their steps.
         shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)
         a = _adapter(module, f"{name}_lora_a", shape, axes, fan_in**-0.5)
         shape, axes = (c.lora.rank, *outputs.values()), (None, *outputs)
@@ -310,7 +318,7 @@ def _linear(
 
 
 def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> jax.Array:
-    """Describes a weight once: its name, shape, logical axes and scale (1/sqrt(fan in))."""
+    """A parameter by its name, shape and logical axes, drawn from N(0, 1/fan_in)."""
     init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), logical_axes)
     return module.param(name, init, shape, module.config.param_dtype)
 

@@ -25,9 +25,9 @@ class Answer(NamedTuple):
 class Batch(NamedTuple):
     """What was generated at once, on the host.
 
-    prompts: tokens and mask [U, P]. The first `number` of the U were to be answered; a last batch
-      is filled up with copies, so that one compiled program serves all.
-    completions: [U * samples, T]; those of a prompt stand together.
+    prompts: tokens and mask [U, P]. Only the first `number` of the U are to be answered: the last
+      batch is filled up with copies, so that all batches have the shape of one program.
+    completions: [U * samples, T]; those of one prompt stand together.
     """
 
     prompts: tuple[np.ndarray, np.ndarray]
@@ -45,16 +45,15 @@ def generate(
     samples: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """`samples` completions of each prompt from number `first` on, batch by batch.
+    """Generates `samples` completions of each prompt, batch by batch.
 
-    Completion s of prompt i depends on (key, i, s) alone, not on its batch: the same key gives two
-    policies the same random numbers.
+    The random numbers of completion s of prompt i depend on (key, i, s) alone, not on its batch.
+    So they are the same for two policies with the same key.
 
     Args:
-      batch_size: completions generated at once, rounded as `prompts_per_batch` says; `samples` of
-        a prompt stay together.
-      first: the prompts before it are passed over. With a multiple of `prompts_per_batch` the
-        batches, and so the completions, are those of all prompts to the last bit.
+      batch_size: how many completions are generated at once, rounded as `prompts_per_batch` does.
+      first: number of the first prompt to answer. If it is a multiple of `prompts_per_batch`, the
+        completions equal those of a call for all prompts bit for bit.
     """
     if first >= len(prompts):
         return
@@ -72,7 +71,7 @@ def generate(
 
 
 def answers_of(policy: Policy, batch: Batch) -> list[list[Answer]]:
-    """The completions of each prompt, in words."""
+    """The completions of each prompt as text."""
     tokens, mask, _, truncated = batch.completions
     answers = list(map(Answer, policy.text(tokens, mask), truncated.tolist()))
     samples = len(answers) // len(batch.prompts[0])
@@ -80,7 +79,9 @@ def answers_of(policy: Policy, batch: Batch) -> list[list[Answer]]:
 
 
 def prompts_per_batch(batch_size: int, samples: int, mesh: Mesh) -> int:
-    """How many prompts are answered at once: as many for each part of the mesh's rows, at least
-    one, and no more than `batch_size` completions of them where that allows it."""
+    """How many prompts are answered at once, the same number on each part of the mesh's rows.
+
+    Their completions are at most `batch_size`, but each part has at least one prompt.
+    """
     parts = row_parts(mesh)
     return max(1, batch_size // (samples * parts)) * parts

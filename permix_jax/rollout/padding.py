@@ -1,4 +1,4 @@
-"""Ragged token lists to arrays of a few fixed shapes."""
+"""Token lists of any length as arrays of a few fixed shapes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def right_pad(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens int32 [rows, length], padded with 0, and the bool mask of the real ones.
+    """Tokens int32 [rows, length], padded with 0; and a bool mask, True for what is not padding.
 
     Raises ValueError if a row is longer than `length`.
     """
@@ -23,8 +23,8 @@ def right_pad(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, n
 def bucket(length: int, limit: int) -> int:
     """The padded length of `length` tokens: a quarter of `limit`, half of it, or all.
 
-    Three lengths, so at most three compiled programs, and no row of a quarter or more is padded
-    to over twice its length. Raises ValueError above the limit.
+    Three lengths make at most three compiled programs, and no row of over a quarter of `limit` is
+    padded to more than twice its length. Raises ValueError above the limit.
     """
     for size in (-(-limit // 4), -(-limit // 2), limit):
         if length <= size:
@@ -33,5 +33,5 @@ def bucket(length: int, limit: int) -> int:
 
 
 def power_of_two(length: int) -> int:
-    """The least one that is not below `length`: a limit for prompts of any length, few in all."""
+    """The least power of two that is not below `length`: few limits serve prompts of any length."""
     return 1 << (length - 1).bit_length()

@@ -1,4 +1,8 @@
-"""Prefill and decode: prompts in, completions with the log-probs of what was sampled out."""
+"""Sampling of completions: prompts are prefilled, then tokens are decoded one at a time.
+
+Rows end at different lengths. So the batch is decoded in stages, each half as large as the one
+before (`Sampling.halvings`): once half of the rows have ended, only the others are decoded on.
+"""
 
 from functools import partial
 from typing import NamedTuple
@@ -14,17 +18,12 @@ from permix_jax.rollout.sampling import Sampling, draw
 
 
 class Completions(NamedTuple):
-    """What B rows generated, T being the budget `max_new_tokens`.
+    """What B rows generated; T is `max_new_tokens`."""
 
-    tokens int32 [B, T]; mask bool [B, T], True up to and with the end token; logprobs f32 [B, T]
-    of the distribution sampled from (0 outside the mask); truncated bool [B], True where the
-    budget ran out before an end token.
-    """
-
-    tokens: jax.Array
-    mask: jax.Array
-    logprobs: jax.Array
-    truncated: jax.Array
+    tokens: jax.Array  # int32 [B, T]
+    mask: jax.Array  # bool [B, T], True up to the end token, which is included
+    logprobs: jax.Array  # f32 [B, T], under the distribution drawn from; 0 outside the mask
+    truncated: jax.Array  # bool [B], True for rows with no end token within T
 
 
 class _Written(NamedTuple):
@@ -36,13 +35,13 @@ class _Written(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The rows that a loop decodes."""
+    """The rows that a stage decodes."""
 
-    number: jax.Array  # int32 [rows], which of the batch's rows it is, counted within its shard
+    number: jax.Array  # int32 [rows], the row's number among its shard's rows of the batch
     keys: jax.Array  # [rows]
     prompt_length: jax.Array  # int32 [rows]
     hidden: jax.Array  # [rows, E], the state that predicts the next token
-    cache: Segment  # own keys and values of the rows
+    cache: Segment  # keys and values of the rows' own tokens
     written: _Written
 
 
@@ -58,10 +57,10 @@ def sample(
     """Samples completions of right-padded prompts, until every row has ended.
 
     Args:
-      prompts: tokens and mask [U, P], each prompt non-empty.
-      keys: [B] a key a row, U dividing B; row b continues prompt b // (B / U). A prompt is
-        prefilled, and its keys and values kept, once for all its rows.
-      end_tokens: ids that end a completion (and belong to it).
+      prompts: tokens and mask, int32 and bool [U, P]; no prompt is empty.
+      keys: [B], a random key for each row, U dividing B. Row b continues prompt b // (B / U). The
+        rows of a prompt share its prefill, its keys and its values.
+      end_tokens: the ids that end a completion. They belong to it.
     """
     (U, _), B, T = prompts[0].shape, keys.shape[0], sampling.max_new_tokens
     params = gathered(model, params)
@@ -78,11 +77,11 @@ def sample(
     cache, number = empty_segment(model.config, B, T), jnp.arange(B) % (B // row_shards())
     rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, written)
     decoding = _Decoding(model, params, sampling, end_tokens)
-    step, *sizes = jnp.int32(0), *_sizes(B, sampling.halvings)
-    for size, until in zip(sizes, [*sizes[1:], 0], strict=True):
+    step, sizes = jnp.int32(0), _stages(B, sampling.halvings)
+    for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
         if size < B:
             rows, prefix = _keep_running(rows, prefix, size)
-        step, rows = decoding.run(prefix, rows, step, until)
+        step, rows = decoding.run(prefix, rows, step, next_size)
         written = _put(written, rows.number, rows.written)
 
     is_end = jnp.isin(written.tokens, jnp.array(end_tokens))
@@ -130,16 +129,16 @@ class _Decoding(NamedTuple):
         return rows._replace(hidden=hidden[:, 0], cache=cache, written=written)
 
 
-def _sizes(rows: int, halvings: int) -> list[int]:
-    """Batch sizes: `rows` and its halves, each with whole rows on every shard."""
+def _stages(rows: int, halvings: int) -> list[int]:
+    """How many rows each stage has: `rows` and its halves, if each shard has as many of them."""
     sizes = [rows >> i for i in range(halvings + 1)]
     return [size for i, size in enumerate(sizes) if rows % (row_shards() << i) == 0]
 
 
 def _keep_running(rows: _Rows, prefix: Segment, size: int) -> tuple[_Rows, Segment]:
-    """`size` of the rows, those that still run among them, each with a prefix of its own.
+    """Cuts the rows to `size`, with all that still run among them; each gets its own prefix row.
 
-    Every shard keeps as many, so no row leaves its device.
+    Every shard keeps as many rows, so no row moves to another device.
     """
     done = _by_shard(rows.written.done)
     kept = jnp.argsort(done, axis=1, stable=True)[:, : size // row_shards()]
@@ -148,26 +147,26 @@ def _keep_running(rows: _Rows, prefix: Segment, size: int) -> tuple[_Rows, Segme
 
 
 def _take(tree, index: jax.Array):
-    """The rows `index` [shards, n] of each shard of [rows, ...] leaves: [shards * n, ...]."""
+    """The rows at index [shards, n] of each shard, of leaves [rows, ...]: [shards * n, ...]."""
 
-    def one(x):
+    def take(x):
         return _joined(jax.vmap(lambda x, i: x[i])(_by_shard(x), index))
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(take, tree)
 
 
 def _put(tree, index: jax.Array, new):
-    """`tree` with the rows `new` in place of its rows `index` [len(new)] of their shard."""
+    """`tree` with its rows at index [len(new)], counted within a shard, replaced by `new`."""
 
-    def one(x, new):
-        put = jax.vmap(lambda x, i, new: x.at[i].set(new))
-        return _joined(put(*map(_by_shard, (x, index, new))))
+    def put(x, new):
+        write = jax.vmap(lambda x, i, new: x.at[i].set(new))
+        return _joined(write(*map(_by_shard, (x, index, new))))
 
-    return jax.tree.map(one, tree, new)
+    return jax.tree.map(put, tree, new)
 
 
 def _by_shard(x: jax.Array) -> jax.Array:
-    """[rows, ...] to [shards, rows of a shard, ...]."""
+    """[rows, ...] as [shards, rows of a shard, ...]."""
     return x.reshape(row_shards(), -1, *x.shape[1:])
 
 

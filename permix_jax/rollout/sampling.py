@@ -14,8 +14,9 @@ _BLOCK = 256  # vocabulary entries per block of the two-level draw
 class Sampling:
     """How completions are drawn; static in every jitted function.
 
-    temperature 0 is greedy decoding; top_k 0 and top_p 1 leave the distribution whole. As rows
-    end, the batch is halved up to `halvings` times: that changes speed, not what is drawn.
+    temperature: 0 is greedy decoding.
+    top_k, top_p: 0 and 1 leave the distribution whole.
+    halvings: how often the batch is cut to its half as rows end. It changes speed, not tokens.
     """
 
     max_new_tokens: int
@@ -29,13 +30,13 @@ def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> tuple[jax.Ar
     """Draws one token per row.
 
     Args:
-      keys: [B] one key a row, so that a row's token does not depend on its neighbours.
+      keys: [B], one key for each row, so that a row's token does not depend on its neighbours.
       logits: f32 [B, V].
 
     Returns:
-      tokens int32 [B], and f32 [B] their log-probs under exactly the distribution drawn from:
-      tempered, and truncated and renormalised where top-k or top-p is on. (Greedy: under the
-      untempered one, since a point mass has nothing to tell.)
+      tokens int32 [B], and their log-probs f32 [B] under exactly the distribution drawn from: after
+      the temperature, and after top-k and top-p, renormalised. With temperature 0 they are under
+      the logits as given.
     """
     if sampling.temperature > 0:
         logits = truncate(logits / sampling.temperature, sampling.top_k, sampling.top_p)
@@ -66,26 +67,32 @@ def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
 
 
 def inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Indices drawn in proportion to weights f32 [B, V], by uniforms in [0, 1) [B, 2]; and their
-    sums, f32 [B].
+    """Draws an index of each row in proportion to weights f32 [B, V].
 
-    First a block of the vocabulary, then an entry of the block: one pass over the vocabulary and
-    two short cumulative sums, a third of the time of Gumbel noise over the vocabulary, and
-    finer-grained than one f32 cumulative sum over it. An entry of weight 0 is never drawn.
+    It draws a block of the vocabulary first, then an entry of the block. That is one pass over the
+    vocabulary and two short cumulative sums. It takes a third of the time of Gumbel noise over the
+    vocabulary, and it rounds less than one f32 cumulative sum over all of it. An entry of weight 0
+    is never drawn.
+
+    Args:
+      uniforms: [B, 2], in [0, 1).
+
+    Returns:
+      the indices int32 [B], and the sums of the rows' weights, f32 [B].
     """
     B, V = weights.shape
-    # As many on every device: otherwise each would gather the whole vocabulary to cut it.
+    # Every device has as many blocks; otherwise each would gather the whole vocabulary to cut it.
     blocks = -(-V // (_BLOCK * shards("vocab"))) * shards("vocab")
     weights = jnp.pad(weights, ((0, 0), (0, blocks * _BLOCK - V))).reshape(B, blocks, _BLOCK)
-    of_block = weights.sum(axis=-1)
-    block = _pick(of_block, uniforms[:, 0])
+    block_sums = weights.sum(axis=-1)
+    block = _pick(block_sums, uniforms[:, 0])
     entries = jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0]
     entry = _pick(entries, uniforms[:, 1])
-    return block * _BLOCK + entry, of_block.sum(axis=-1)
+    return block * _BLOCK + entry, block_sums.sum(axis=-1)
 
 
 def _pick(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    # Parallel prefix sums need not be monotone in f32: entries of weight 0 are masked out by hand.
+    # A parallel cumulative sum in f32 may go down a little, so entries of weight 0 are masked.
     cumulative = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0)
     threshold = uniform * cumulative.max(axis=-1)
     return jnp.argmax(cumulative > threshold[:, None], axis=-1)

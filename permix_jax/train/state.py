@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from permix_jax.core.sharding import shardings_of
+from permix_jax.core.sharding import platform, shardings_of
 from permix_jax.models.params import (
     abstract_params,
     boxed_shapes,
@@ -123,7 +123,7 @@ def make_step(
         step,
         donate_argnums=0,
         out_shardings=(shardings, None),
-        compiler_options=_compiler_options(shardings),
+        compiler_options=_compiler_options(),
     )
 
 
@@ -139,10 +139,9 @@ def _unless(nothing: jax.Array, old, new):
     return jax.tree.map(one, old, new, is_leaf=is_rate)
 
 
-def _compiler_options(shardings) -> dict[str, str]:
+def _compiler_options() -> dict[str, str]:
     """On a CPU XLA runs whatever can run at once, and so remakes the activations of all layers
     before it uses those of one: told to, it goes by memory instead."""
-    devices = jax.tree.leaves(shardings)[0].device_set
-    if {device.platform for device in devices} != {"cpu"}:
+    if platform() != "cpu":
         return {}
     return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from permix_jax.models.operations import (
-    ACTIVATIONS,
     dense,
     embed_lookup,
-    gated_activation,
     rms_norm,
     states_at,
 )
@@ -84,7 +82,7 @@ def test_the_gradient_of_a_state_that_1000_completions_start_from_is_1000_terms(
     np.testing.assert_array_equal(gradient[0, 2].astype(jnp.float32), [1000, 1000, 1000])
 
 
-# ---- products, norms, gates -----------------------------------------------------------------
+# ---- products and norms ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sum_over", [1, 2])
@@ -110,40 +108,8 @@ def test_the_gradient_of_an_f32_weight_is_not_rounded_to_bf16():
 
 
 def test_norm():
-    def plain(x, scale):
+    def by_hand(x, scale):
         return x / jnp.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-3) * scale
 
     x = normal(2, 5, 16) * jnp.array([1e-2, 1, 30, 1e2, 3])[:, None]
-    assert_same_gradients(partial(rms_norm, eps=1e-3), plain, x, normal(16, seed=1))
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
-def test_gate(activation, dtype, tolerance):
-    function = ACTIVATIONS[activation]
-    gate, up = normal(3, 8, dtype=dtype) * 3, normal(3, 8, dtype=dtype, seed=1)
-    plain = lambda gate, up: function(gate) * up  # noqa: E731
-    assert_same_gradients(
-        partial(gated_activation, activation=function), plain, gate, up, tolerance=tolerance
-    )
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_gate_keeps_its_two_arguments_alone(activation):
-    """Temporaries of a chain of MLPs and its gradient, in arrays of tokens x hidden."""
-    layers, tokens, width, hidden = 12, 64, 8, 512
-    weights = jnp.ones((layers, 3, width, hidden))
-
-    def arrays(gate_of):
-        def loss(weights):
-            x = jnp.ones((tokens, width))
-            for w in weights:
-                x = x + gate_of(dense(x, w[0], 1), dense(x, w[1], 1)) @ w[2].T
-            return x.sum()
-
-        memory = jax.jit(jax.grad(loss)).lower(weights).compile().memory_analysis()
-        return memory.temp_size_in_bytes / (4 * tokens * hidden * layers)
-
-    function = ACTIVATIONS[activation]
-    ours = arrays(partial(gated_activation, activation=function))
-    assert ours + 0.9 < arrays(lambda gate, up: function(gate) * up)
+    assert_same_gradients(partial(rms_norm, eps=1e-3), by_hand, x, normal(16, seed=1))

@@ -4,6 +4,7 @@ import re
 
 import jax
 import pytest
+from other_platforms import abstract_mesh
 from runs import load_config
 
 from permix_jax.app.policies import build_policy
@@ -17,9 +18,9 @@ FIELDS = {"rehearsal__weight": 0.1, "rollout__halvings": 1}
 def products(dtype: str, platform: str, tmp_path, **fields) -> dict[str, list[str]]:
     """Program of a step -> its products, as lowered for a platform that need not be here."""
     config = load_config("permix.py", "tiny", model__dtype=dtype, **FIELDS, **fields)
-    mesh = make_mesh(1, 1, 1)
-    with jax.set_mesh(mesh):
-        model = build_policy(config, tmp_path, mesh)[0].model
+    model = build_policy(config, tmp_path, make_mesh(1, 1, 1))[0].model
+    mesh = abstract_mesh("gpu" if platform == "cuda" else platform)
+    with jax.sharding.use_abstract_mesh(mesh):
         programs = step_programs(config, model, mesh)[1]
         lowered = {
             name: program.trace().lower(lowering_platforms=(platform,))
@@ -39,7 +40,5 @@ def test_products_of_f32_are_exact_on_accelerators(tmp_path, platform, rank):
 
 def test_products_of_bf16_are_left_to_the_accelerator(tmp_path):
     for lines in products("bfloat16", "tpu", tmp_path).values():
-        exact = [line for line in lines if "precision = [HIGHEST, HIGHEST]" in line]
-        # Those of the norms' gradients, which are f32 in every model.
-        assert [line for line in exact if "bf16" in line] == []
-        assert [line for line in lines if line not in exact and "bf16" not in line] == []
+        assert lines
+        assert [line for line in lines if "HIGHEST" in line or "bf16" not in line] == []

@@ -1,0 +1,98 @@
+"""Three formulas of a layer as XLA computes them fast on a CPU.
+
+XLA for a TPU or GPU fuses elementwise work into what surrounds it, keeps the barriers of
+`jax.checkpoint`, and needs nothing of this: there the plain formulas of `operations.py` and
+`transformer.py` are compiled. XLA for a CPU makes cheap values again in each loop that reads them,
+and drops `optimization_barrier` before it orders a program. Each function here has the values and
+gradients of the plain formula that names it in `faster_on_cpu`, up to rounding.
+"""
+
+from collections.abc import Callable
+from functools import partial, wraps
+
+import jax
+import jax.numpy as jnp
+
+from permix_jax.core.sharding import platform
+
+
+def faster_on_cpu(tuned: Callable) -> Callable:
+    """Decorator of a plain formula: programs for a CPU compute `tuned` in its place.
+
+    The choice is made while a program is traced, by the mesh that it is traced for, so a plan for a
+    TPU that is made on a CPU has the plain formulas.
+    """
+
+    def decorate(plain: Callable) -> Callable:
+        @wraps(plain)
+        def chosen(*args, **options):
+            return (tuned if platform() == "cpu" else plain)(*args, **options)
+
+        return chosen
+
+    return decorate
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """`operations.rms_norm`, with a gradient whose two sums are matrix products.
+
+    JAX's gradient has reductions in their place, and XLA computes their argument once for each of
+    them: a twentieth of an update.
+    """
+    return _rms_norm_forward(x, scale, eps)[0]
+
+
+def _rms_norm_forward(x, scale, eps):
+    inverse = jax.lax.rsqrt(jnp.mean(x**2, axis=-1) + eps)
+    return x * inverse[..., None] * scale, (x, inverse, scale)
+
+
+def _rms_norm_backward(eps, kept, cotangent):
+    x, inverse, scale = kept
+    product, rows = cotangent * x, tuple(range(x.ndim - 1))
+    mean = _exact_tensordot(product, scale, 1) / x.shape[-1]
+    grad_x = (cotangent * scale - x * (inverse**2 * mean)[..., None]) * inverse[..., None]
+    return grad_x, _exact_tensordot(inverse, product, (rows, rows))
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+_exact_tensordot = partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def gated_activation(gate: jax.Array, up: jax.Array, activation: Callable) -> jax.Array:
+    """`operations.gated_activation`, which keeps nothing but its arguments for its gradient.
+
+    That is `jax.checkpoint` of the plain formula, whose barrier XLA drops too early here: it would
+    compute the activations of many layers again before it uses the first.
+    """
+    return activation(gate) * up
+
+
+def _gated_activation_forward(gate, up, activation):
+    return gated_activation(gate, up, activation), (gate, up)
+
+
+def _gated_activation_backward(activation, kept, cotangent):
+    gate, up = kept
+    # A sum with 0 * cotangent is a barrier that XLA keeps: the activation waits for the cotangent.
+    activated, activation_vjp = jax.vjp(activation, gate + 0 * cotangent)
+    return *activation_vjp(cotangent * up), cotangent * activated
+
+
+gated_activation.defvjp(_gated_activation_forward, _gated_activation_backward)
+
+
+def cos_sin(angles: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`transformer.cos_sin` in a loop of two steps, whose results XLA has to keep.
+
+    It would otherwise compute them again for each head of every layer, at every token of a decode.
+    """
+
+    def either(is_sin):
+        return jnp.where(is_sin, jnp.sin(angles), jnp.cos(angles))
+
+    cos, sin = jax.lax.map(either, jnp.array([False, True]))
+    return cos, sin
