@@ -9,6 +9,8 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.core.field_rules import call_with
+from permix_jax.core.fields import names_in
 from permix_jax.core.files import read_json
 from permix_jax.core.keys import key
 from permix_jax.formats.pretrained import load_pretrained, open_pretrained
@@ -33,7 +35,7 @@ def build_policy(
         param_dtype = config.lora.base_dtype
     if m.source:
         # Runs made before the field was there have configs without it.
-        ignore = [name for name in m.get("ignore_fields", "").split(",") if name]
+        ignore = names_in(m.get("ignore_fields", ""))
         found = open_pretrained(
             m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking, ignore
         )
@@ -41,19 +43,8 @@ def build_policy(
         policy = Policy(Decoder(shape), found.tokenizer, found.end_tokens)
         return policy, lambda model: load_pretrained(found, model, mesh)
     tokenizer = build_tokenizer()
-    shape = ModelConfig(
-        vocab_size=len(tokenizer),
-        embed_dim=m.embed_dim,
-        num_layers=m.num_layers,
-        num_heads=m.num_heads,
-        num_kv_heads=m.num_kv_heads,
-        head_dim=m.head_dim,
-        mlp_dim=m.mlp_dim,
-        lora=lora,
-        dtype=m.dtype,
-        param_dtype=param_dtype,
-        remat=m.remat,
-    )
+    given = {"vocab_size": len(tokenizer), "lora": lora, "param_dtype": param_dtype}
+    shape = call_with(ModelConfig, m, **given)
     policy = Policy(Decoder(shape), tokenizer, (tokenizer.eos_token_id,))
     return policy, lambda model: create_params(model, key(config.seed, "init"), mesh)
 
@@ -62,7 +53,7 @@ def lora_config(config: ConfigDict) -> Lora | None:
     """The adapters that the config asks for."""
     if config.lora.rank == 0:
         return None
-    return Lora(config.lora.rank, config.lora.alpha, tuple(config.lora.targets.split(",")))
+    return Lora(config.lora.rank, config.lora.alpha, tuple(names_in(config.lora.targets)))
 
 
 def load_base_params(

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import permix_jax
-from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.locks import locked
 from permix_jax.core.problem import Task
 from permix_jax.core.progress import SFT, finish
@@ -99,9 +99,7 @@ def _train_base(
     s = config.sft
     shape = replace(policy.model.config, lora=None, param_dtype=config.model.param_dtype)
     policy = policy._replace(model=Decoder(shape))
-    optimizer, schedule = make_optimizer(
-        s.learning_rate, s.warmup_steps, s.steps, s.decay, s.weight_decay, s.max_grad_norm
-    )
+    optimizer, schedule = call_with(make_optimizer, s, total_steps=s.steps)
     shardings = state_shardings(policy.model, optimizer, mesh)
     gradients = partial(sft_gradients, policy.model, chunk_tokens=config.model.head_chunk)
     sft_step = make_step(gradients, optimizer, shardings)

@@ -13,15 +13,17 @@ from grpo_batches import (
     token_batch,
 )
 
+from permix_jax.core.config_fields import FIELDS
 from permix_jax.models.lm_head import logits
 from permix_jax.models.logprobs import completion_states, head_weight
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.gradients import grpo_gradients, score, weighted
-from permix_jax.train.loss import AGGREGATIONS, token_weights
+from permix_jax.train.loss import token_weights
 
 MODEL = small_decoder()
+AGGREGATIONS = FIELDS["grpo.aggregation"].rule.choices
 TEMPERATURE = 0.8
 KL = {"kl_weight": 0.1, "kl_estimator": "k3"}
 
