@@ -1,5 +1,5 @@
-"""Writes all that repeats the declarations of `core/config_fields.py`: docs/config.md, and the
-fields in configs/permix.py and configs/reproduce.py.
+"""Writes what repeats the declarations of `core/config_fields.py`: docs/config.md, and the fields
+in configs/permix.py and configs/reproduce.py.
 
 python -m permix_jax.app.config_page
 """
@@ -8,7 +8,8 @@ import json
 import textwrap
 from pathlib import Path
 
-from permix_jax.core.config_fields import SECTIONS
+from permix_jax.core.config_fields import SECTIONS, dotted
+from permix_jax.core.declare import Field
 from permix_jax.core.field_rules import CHANGEABLE, READ_WHERE, condition_in_words
 
 _ROOT = Path(__file__).parents[2]
@@ -20,13 +21,15 @@ can be set on the command line: `--config.train.steps=300`. Presets (`configs/pe
 change some of them, and a workdir's `config.json` has them all as the run saw them.
 `--help=SECTION` shows a section of this page.
 """
-_CHANGEABLE_HEAD = """## What may change when a run goes on
+_CHANGEABLE_HEAD = """
+## What may change when a run goes on
 
 The same command with another value of these goes on in the same workdir. It says so, `config.json`
 then has the new value, and its `history` says at which step which field changed. Every other field
 must stay as it was.
 """
-_READ_HEAD = """## What is read where
+_READ_HEAD = """
+## What is read where
 
 A field that is set on the command line and that nothing reads is refused with what it takes. Where
 a field and its section are both here, both must hold. Whatever is not here is always read.
@@ -35,52 +38,46 @@ a field and its section are both here, both must hold. Whatever is not here is a
 
 def pages() -> dict[Path, str]:
     """Each file, and the text that it is to have."""
-    *most, last = SECTIONS
+    *shared, last = SECTIONS
     permix, reproduce = _ROOT / "configs/permix.py", _ROOT / "configs/reproduce.py"
     return {
         _ROOT / "docs/config.md": _document(),
-        permix: _with_fields(permix.read_text("utf-8"), most),
+        permix: _with_fields(permix.read_text("utf-8"), shared),
         reproduce: _with_fields(reproduce.read_text("utf-8"), [last]),
     }
 
 
 def _document() -> str:
     lines = [_HEAD]
-    for name, section in SECTIONS.items():
-        if name:
-            lines += ["", f"## {name}", "", *([section.about, ""] if section.about else [])]
+    for section, (about, _, fields) in SECTIONS.items():
+        if section:
+            lines += ["", f"## {section}", "", *([about, ""] if about else [])]
         lines += [
             "| field | type | default | values | meaning |",
             "| --- | --- | --- | --- | --- |",
         ]
-        for field, (default, meaning, rule, *_) in section.fields.items():
-            cells = [f"`{_dotted(name, field)}`", type(default).__name__, f"`{default!r}`"]
+        for name, (default, meaning, rule, *_) in fields.items():
+            cells = [f"`{dotted(section, name)}`", type(default).__name__, f"`{default!r}`"]
             cells += [rule.in_words(), meaning.removesuffix(":")]
-            cells = [cell.replace("|", r"\|") for cell in cells]
-            lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", _CHANGEABLE_HEAD]
-    lines += [f"- `{field}`: {reason}" for field, reason in CHANGEABLE.items()]
-    lines += ["", _READ_HEAD]
-    for field, conditions in READ_WHERE.items():
-        lines.append(f"- `{field}`: {'; or '.join(map(condition_in_words, conditions))}")
+            lines.append(f"| {' | '.join(cells[:4])} | {cells[4].replace('|', chr(92) + '|')} |")
+    lines += [_CHANGEABLE_HEAD, *(f"- `{field}`: {why}" for field, why in CHANGEABLE.items())]
+    lines.append(_READ_HEAD)
+    for name, conditions in READ_WHERE.items():
+        lines.append(f"- `{name}`: {'; or '.join(map(condition_in_words, conditions))}")
     return "\n".join(lines) + "\n"
 
 
 def _with_fields(text: str, sections: list[str]) -> str:
     """A config file with the lines of these sections in place of those that it has."""
     before, begin, rest = text.partition(_BEGIN)
-    head, _, rest = rest.partition("\n")
-    lines = []
-    for name in sections:
-        about = SECTIONS[name].about
-        if name:
-            lines += ["", *_line(f"c.{name} = ConfigDict()", about)]
-        for field, declared in SECTIONS[name].fields.items():
-            value = declared.default
-            value = json.dumps(value) if isinstance(value, str) else repr(value)
-            lines += _line(f"c.{_dotted(name, field)} = {value}", declared.in_words())
-    after = rest.partition(_END)[2]
-    return "\n".join([before + begin + head, *lines, _END + after])
+    lines = [before + begin + rest.partition("\n")[0]]
+    for section in sections:
+        if section:
+            lines += ["", *_line(f"c.{section} = ConfigDict()", SECTIONS[section].about)]
+        for name, field in SECTIONS[section].fields.items():
+            value = json.dumps(field.default) if isinstance(field.default, str) else field.default
+            lines += _line(f"c.{dotted(section, name)} = {value}", _meaning(field))
+    return "\n".join([*lines, _END + rest.partition(_END)[2]])
 
 
 def _line(code: str, comment: str) -> list[str]:
@@ -89,8 +86,11 @@ def _line(code: str, comment: str) -> list[str]:
     return lines if comment else [f"    {code}"]
 
 
-def _dotted(section: str, field: str) -> str:
-    return f"{section}.{field}" if section else field
+def _meaning(field: Field) -> str:
+    if not field.meaning.endswith(":"):
+        return field.meaning
+    *most, last = field.rule.choices
+    return f"{field.meaning} {', '.join(most)} or {last}"
 
 
 if __name__ == "__main__":

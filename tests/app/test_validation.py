@@ -1,8 +1,5 @@
-import ast
-import io
 import json
 import runpy
-import tokenize
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,35 +82,6 @@ def test_a_baseline_is_permix_but_for_the_method(method, preset):
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="no preset 'tinny'; use tiny, .*; did you mean tiny?"):
         get_config("tinny")
-
-
-def test_every_field_has_a_comment_on_its_line():
-    source = (CONFIGS / "permix.py").read_text()
-    commented = {
-        token.start[0]
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT and len(token.string) > 4
-    }
-    function = next(
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == "get_config"
-    )
-    fields = {}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-            if not (isinstance(node.value, ast.Call) and node.value.func.id == "ConfigDict"):
-                fields[ast.unparse(node.targets[0]).removeprefix("c.")] = node.lineno
-    assert set(fields) == set(leaves(get_config().to_dict()))
-    assert [field for field, line in fields.items() if line not in commented] == []
-
-
-def leaves(tree, prefix=""):
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def test_an_unknown_field_is_refused_and_the_nearest_named():
