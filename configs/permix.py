@@ -5,6 +5,7 @@
     python launch/train.py --config=configs/permix.py:tiny            the same path, in seconds
 
 Any field can be set on the command line: --config.train.steps=300 --config.personas.level=rollout
+or in a copy of this file. docs/config.md names the possible values.
 """
 
 from functools import partial

@@ -54,7 +54,8 @@ def test_flags_are_listed_with_their_defaults():
 
 def test_help_and_mistakes_need_no_jax():
     program = (
-        "import sys, permix_jax.app.cli, permix_jax.app.next_steps; print('jax' in sys.modules)"
+        "import sys, permix_jax.app.cli, permix_jax.app.next_steps, permix_jax.app.validation; "
+        "print('jax' in sys.modules)"
     )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
