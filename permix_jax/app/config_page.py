@@ -58,8 +58,8 @@ def _document() -> str:
         ]
         for name, (default, meaning, rule, *_) in fields.items():
             cells = [f"`{dotted(section, name)}`", type(default).__name__, f"`{default!r}`"]
-            cells += [rule.in_words(), meaning.removesuffix(":")]
-            lines.append(f"| {' | '.join(cells[:4])} | {cells[4].replace('|', chr(92) + '|')} |")
+            cells += [rule.in_words(), meaning.removesuffix(":").replace("|", r"\|")]
+            lines.append(f"| {' | '.join(cells)} |")
     lines += [_CHANGEABLE_HEAD, *(f"- `{field}`: {why}" for field, why in CHANGEABLE.items())]
     lines.append(_READ_HEAD)
     for name, conditions in READ_WHERE.items():

@@ -6,7 +6,6 @@ docs/config.md (`python -m permix_jax.app.config_page` writes all three) and `--
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -106,8 +105,8 @@ SECTIONS["model"] = Section("", (), dict(
     pad_token=Field("", '"": the tokenizer\'s own; name one where it has none (Llama 3)',
         reads=_REAL),
 ))  # fmt: skip
-_ADAPTERS = "GRPO trains low-rank adapters on the frozen base, not all weights"
-SECTIONS["lora"] = Section(_ADAPTERS, {"lora.rank": OtherThan(0)}, dict(
+SECTIONS["lora"] = Section("GRPO trains low-rank adapters on the frozen base, not all weights",
+    {"lora.rank": OtherThan(0)}, dict(
     rank=Field(0, "0: train all weights", at_least(0)),
     alpha=Field(32.0, "adapters are scaled by alpha / rank", above(0)),
     targets=Field(",".join(_PROJECTIONS), "of these layers", some_of(*_PROJECTIONS)),
@@ -319,44 +318,40 @@ def defaults() -> dict[str, Any]:
     return values.pop("") | values
 
 
-def broken_between_fields(c: ConfigDict) -> Iterator[tuple[str, str]]:
-    """(field, remedy) of each rule between fields that is broken."""
-    devices = c.mesh.data * c.mesh.fsdp
-    rows = f"mesh.data * mesh.fsdp = {devices}"
+def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
+    """(field, remedy) of each rule between fields that is broken; each field alone is valid."""
+    world, method, budget = c.task.name == "latent_style", c.train.method, c.rollout.max_new_tokens
+    devices, parts = c.mesh.data * c.mesh.fsdp, c.rollout.micro_batches
     # Every other batch is filled up to the mesh; rollouts that count for nothing would cost most.
-    rolls_out = c.train.method != "sft"
-    if rolls_out and c.train.problems_per_step % (devices * c.rollout.micro_batches):
-        parts = f"{rows} times rollout.micro_batches = {c.rollout.micro_batches}"
-        yield "train.problems_per_step", f"use a multiple of {parts}"
-    played = c.eval.role_play_samples if c.task.name == "latent_style" else 0
-    if c.eval.temperature == 0 and max(c.eval.samples, played) > 1:
-        remedy = "greedy answers do not vary: use 1 sample, or more than 0"
-        yield "eval.temperature", remedy
-    if (
-        c.personas.level == "rollout"
-        and c.grpo.advantage_group == "problem_persona"
-        and not 0 < 2 * c.personas.count <= c.rollout.group_size
-    ):
-        remedy = "with personas.level = rollout such groups mostly hold one rollout, which has no "
-        remedy += "baseline: use problem, or at most half as many personas.count as "
-        yield "grpo.advantage_group", remedy + "rollout.group_size"
-    if c.task.name == "problems" and not c.model.source:
-        remedy = "task.name = problems takes a model that reads: name a Hugging Face id or folder"
-        yield "model.source", remedy
-    if c.task.name == "latent_style" and c.personas.file:
-        yield "personas.file", "the embedded world has its own personas: leave it empty"
-    if c.task.name == "latent_style" and c.personas.placement != "system":
-        yield "personas.placement", "the embedded world's policy knows system messages alone"
-    if c.task.name == "latent_style" and c.personas.paraphrase:
-        yield "personas.paraphrase", "the embedded world lacks the words: set it to False"
-    if c.rehearsal.weight and c.train.method != "grpo":
-        yield "rehearsal.weight", "rehearsal stands beside GRPO: use 0, or train.method = grpo"
-    if c.distill.teacher and c.train.method != "distill":
-        yield "distill.teacher", "only train.method = distill has a teacher: leave it empty"
-    if c.train.method != "grpo" and c.personas.weights == "adaptive":
-        yield "personas.weights", "they adapt under train.method = grpo alone: use uniform"
-    if not any(c.rewards[term] for term in ("correctness", "format", "overlong")):
-        yield "rewards.correctness", "every term has weight 0: give one a weight"
-    ramp, budget = c.rewards.overlong_tokens, c.rollout.max_new_tokens
-    if c.rewards.overlong and not 1 <= ramp <= budget:
-        yield "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"
+    uneven = method != "sft" and c.train.problems_per_step % (devices * parts)
+    played = c.eval.role_play_samples if world else 0
+    by_persona = c.grpo.advantage_group == "problem_persona" and c.personas.level == "rollout"
+    terms = c.rewards.correctness, c.rewards.format, c.rewards.overlong
+    rules = [
+        (uneven, "train.problems_per_step", f"use a multiple of mesh.data * mesh.fsdp = {devices} "
+            f"times rollout.micro_batches = {parts}"),
+        (c.eval.temperature == 0 and max(c.eval.samples, played) > 1, "eval.temperature",
+            "greedy answers do not vary: use 1 sample, or more than 0"),
+        (by_persona and not 0 < 2 * c.personas.count <= c.rollout.group_size,
+            "grpo.advantage_group", "with personas.level = rollout such groups mostly hold one "
+            "rollout, which has no baseline: use problem, or at most half as many personas.count "
+            "as rollout.group_size"),
+        (not world and not c.model.source, "model.source", "task.name = problems takes a model "
+            "that reads: name a Hugging Face id or folder"),
+        (world and c.personas.file, "personas.file",
+            "the embedded world has its own personas: leave it empty"),
+        (world and c.personas.placement != "system", "personas.placement",
+            "the embedded world's policy knows system messages alone"),
+        (world and c.personas.paraphrase, "personas.paraphrase",
+            "the embedded world lacks the words: set it to False"),
+        (c.rehearsal.weight and method != "grpo", "rehearsal.weight",
+            "rehearsal stands beside GRPO: use 0, or train.method = grpo"),
+        (c.distill.teacher and method != "distill", "distill.teacher",
+            "only train.method = distill has a teacher: leave it empty"),
+        (c.personas.weights == "adaptive" and method != "grpo", "personas.weights",
+            "they adapt under train.method = grpo alone: use uniform"),
+        (not any(terms), "rewards.correctness", "every term has weight 0: give one a weight"),
+        (c.rewards.overlong and not 1 <= c.rewards.overlong_tokens <= budget,
+            "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"),
+    ]  # fmt: skip
+    return [(field, remedy) for broken, field, remedy in rules if broken]
