@@ -176,8 +176,6 @@ def test_doubles_across_training_sets_are_kept_once(make):
         ({"train": "gsm8k,gsm8k"}, "data.train names gsm8k more than once"),
         ({"train": "gsm9k"}, "'gsm9k' is no data set"),
         ({"test": "gsm8k"}, "data.test is 'gsm8k', which data.train has too"),
-        ({"answer_format": "xml"}, "data.answer_format is 'xml'; use one of boxed, hashes"),
-        ({"overlap": "maybe"}, "data.overlap is 'maybe'; use one of drop, keep"),
         ({"levels": "3"}, "data.levels is set, but no problem of data.train has level"),
         ({"train": "gsm8k_test", "test": "gsm8k"},
          "data.train is 'gsm8k_test': every problem of it is in the test set as well"),
