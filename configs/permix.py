@@ -5,6 +5,7 @@
     python launch/train.py --config=configs/permix.py:tiny            the same path, in seconds
 
 Any field can be set on the command line: --config.train.steps=300 --config.personas.level=rollout
+or in a copy of this file. docs/config.md names the possible values.
 """
 
 from functools import partial
@@ -17,6 +18,7 @@ from permix_jax.core.fields import did_you_mean
 def get_config(preset: str = "") -> ConfigDict:
     """The embedded world, or with a preset, what that preset changes of it."""
     c = ConfigDict()
+    # The fields, written from permix_jax/core/config_fields.py by permix_jax.app.config_page
     c.seed = 0  # every draw of the run is a pure function of it
 
     c.task = ConfigDict()
@@ -62,7 +64,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.sft.steps = 1000  # 0: the model as it is
     c.sft.batch_size = 128  # demonstrations a step
     c.sft.max_new_tokens = 12  # completions are cut here
-    c.sft.learning_rate = 3e-3  # peak
+    c.sft.learning_rate = 0.003  # peak
     c.sft.warmup_steps = 50  # linear
     c.sft.decay = "cosine"  # after warm-up: none, linear or cosine
     c.sft.weight_decay = 0.0  # AdamW
@@ -73,7 +75,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.train.method = "grpo"  # grpo, or a baseline: sft, distill (docs/comparison.md)
     c.train.steps = 150  # each with problems_per_step * rollout.group_size responses
     c.train.problems_per_step = 32  # distinct problems a step
-    c.train.learning_rate = 3e-4  # peak
+    c.train.learning_rate = 0.0003  # peak
     c.train.warmup_steps = 5  # linear
     c.train.decay = "none"  # after warm-up: none, linear or cosine
     c.train.weight_decay = 0.0  # AdamW
@@ -140,10 +142,10 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.eval = ConfigDict()
     c.eval.every = 0  # steps between evaluations; 0: base and final policy only
-    c.eval.pss = "min_over_max"  # its formula; or mean_over_plain, one_minus_range
+    c.eval.pss = "min_over_max"  # its formula: min_over_max, mean_over_plain or one_minus_range
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
-    c.eval.sets = "heldout"  # personas asked, with commas: heldout, harmful, neutral, train
+    c.eval.sets = "heldout"  # personas asked, with commas: heldout, harmful, neutral or train
     c.eval.personas = 0  # the first so many of each set; 0: all
     c.eval.temperature = 1.0  # 0: greedy
     c.eval.kl_responses = 1024  # of the trained policy, to estimate its KL to the base; 0: none
@@ -175,6 +177,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.distributed = ConfigDict()  # of several processes (docs/scale.md); changes no result
     c.distributed.silent_seconds = 60  # one without a sign of life for so long ends the others
     c.distributed.wait_seconds = 1800  # one for which the others wait so long ends all
+    # These were the fields.
 
     if preset not in PRESETS:
         near = did_you_mean(preset, PRESETS)

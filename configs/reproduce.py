@@ -19,10 +19,13 @@ def get_config(preset: str = "") -> ConfigDict:
     c = permix["get_config"](preset).unlock()
     c.eval.every = max(1, c.train.steps // 3)  # for the curve of PSS over steps
 
-    c.reproduce = ConfigDict()
+    # The fields, written from permix_jax/core/config_fields.py by permix_jax.app.config_page
+
+    c.reproduce = ConfigDict()  # of launch/reproduce.py alone (configs/reproduce.py)
     c.reproduce.methods = "sft,distill,rlvr,permix"  # the base comes with each of them
     c.reproduce.seeds = 5  # seed, seed + 1, ...; each has its own base, split and runs
-    c.reproduce.ablation = "none"  # or level, advantage_group, share, kl, adaptive, personas,
-    # rehearsal: then runs of permix and rlvr, as they are and with these changes
+    c.reproduce.ablation = "none"  # what to vary, in runs of permix and rlvr beside those as they
+    # are: none, level, advantage_group, share, kl, adaptive, personas or rehearsal
     c.reproduce.processes = 0  # runs side by side on the CPU; 0: as many as cores; 1: on any device
+    # These were the fields.
     return c.lock()

@@ -40,7 +40,8 @@ def commands_of(text: str) -> list[str]:
         command = re.split(r"  |\t| #|;|&&|\)", command)[0]
         command = re.sub(r"[\[\]]| \.\.\.$|(?<=DIR) \.\.\.", "", command)
         command = re.sub("--config=(CONFIG|\\.\\.\\.)", "--config=configs/permix.py", command)
-        command = re.sub(r"=[NI]\b", "=1", command.replace(":PRESET", ":tiny"))
+        command = command.replace(":PRESET", ":tiny").replace("ablation=NAME", "ablation=kl")
+        command = re.sub(r"=[NI]\b", "=1", command)
         if "--config=" not in command:
             command = re.sub(r"--workdir=\S+", f"--workdir={RUN}", command)
         commands.append(shlex.join(shlex.split(command)))

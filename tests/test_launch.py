@@ -26,6 +26,26 @@ def test_help_says_what_a_command_does_and_takes(name):
         assert ("--workdir=DIR" in said) == (name not in {"plan.py", "reproduce.py"})
 
 
+@pytest.mark.parametrize(
+    ("asked", "lines"),
+    [
+        ("seed", ["--config.seed=0", "every draw of the run is a pure function of it (0 or more,"]),
+        ("grpo.kl_weight", ["--config.grpo.kl_weight=0.1", "of the KL to the base policy; 0: no "]),
+        ("sft", ["--config.sft.decay=cosine\n      after warm-up (none, linear, cosine)\n"]),
+        ("distill", ["--config.distill.teacher=\n      workdir of a run whose policy answers; "]),
+    ],
+)
+def test_help_on_a_section_is_what_is_declared_of_its_fields(asked, lines):
+    said = answer(f"{TRAIN} --help={asked}", help_wanted=True)
+    assert all(line in said for line in lines)
+    assert all(line.startswith(f"  --config.{asked}") for line in said.splitlines()[::2])
+
+
+def test_help_on_what_is_no_section_names_the_nearest():
+    message = "--help=rolout: there is no such section or field; did you mean rollout?"
+    assert answer(f"{TRAIN} --help=rolout") == f"error: {message}"
+
+
 def test_flags_are_listed_with_their_defaults():
     said = answer("launch/plan.py --help", help_wanted=True)
     row = next(line for line in said.splitlines() if line.startswith("  --topology="))
@@ -34,7 +54,8 @@ def test_flags_are_listed_with_their_defaults():
 
 def test_help_and_mistakes_need_no_jax():
     program = (
-        "import sys, permix_jax.app.cli, permix_jax.app.next_steps; print('jax' in sys.modules)"
+        "import sys, permix_jax.app.cli, permix_jax.app.next_steps, permix_jax.app.validation; "
+        "print('jax' in sys.modules)"
     )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "False\n"

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from permix_jax.app.policies import build_policy
 from permix_jax.app.validation import require_model_fits
 from permix_jax.app.workdir import cache_folder
-from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Task
 from permix_jax.evaluation.divergence import KlSettings
@@ -22,9 +22,8 @@ from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.paraphrases import all_paraphrases
 from permix_jax.personas.prompts import fit_budget
 from permix_jax.rewards.verifier import Verifier
-from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.embedded_world import latent_style_task
-from permix_jax.tasks.problem_task import DataSettings, problem_task
+from permix_jax.tasks.problem_task import problem_task
 from permix_jax.train.base import base_folder
 from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.programs import rollout_sampling
@@ -62,13 +61,10 @@ def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> T
     """
     t = config.task
     if t.name == "latent_style":
-        return latent_style_task(
-            t.num_test, t.own_style_prior, t.arithmetic_share, t.plain_share, config.seed
-        )
+        return call_with(latent_style_task, t, config)
     personas = load_personas(config.personas.file) if config.personas.file else default_bank()
     personas = [dataclasses.replace(p, placement=config.personas.placement) for p in personas]
-    data = DataSettings(**config.data)
-    task = problem_task(data, personas, t.num_test, config.seed, cache, testing_only)
+    task = problem_task(config.data, personas, t.num_test, config.seed, cache, testing_only)
     return dataclasses.replace(
         task, grade=partial(task.grade, last_number=config.rewards.last_number)
     )
@@ -115,45 +111,29 @@ def asked_personas(config: ConfigDict, task: Task) -> list[Persona]:
 def eval_settings(config: ConfigDict) -> EvalSettings:
     """The evaluation that the config asks for; completions have the budget of training."""
     e, r = config.eval, config.rollout
-    return EvalSettings(
-        seed=config.seed,
-        samples=e.samples,
-        role_play_samples=e.role_play_samples,
-        sets=e.sets,
-        personas=e.personas,
-        batch_size=e.batch_size,
-        max_prompt_tokens=r.max_prompt_tokens,
-        resamples=e.resamples,
-        pss=e.pss,
-        sampling=Sampling(r.max_new_tokens, e.temperature, halvings=r.halvings),
-    )
+    sampling = dataclasses.replace(rollout_sampling(config), temperature=e.temperature)
+    return call_with(EvalSettings, e, r, config, sampling=sampling)
 
 
 def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
     """How the KL to the base is estimated: on the evaluation's prompts, sampled as in training."""
     e, r = config.eval, config.rollout
-    return KlSettings(
-        seed=config.seed,
+    return call_with(
+        KlSettings, e, r, config,
         responses=e.kl_responses,
         role_play=bool(task.in_style and e.role_play_samples),
-        personas=e.personas,
         batch_size=min(e.batch_size, e.kl_responses),
-        max_prompt_tokens=r.max_prompt_tokens,
         micro_batch_tokens=config.train.micro_batch_tokens,
         logits_chunk=config.model.head_chunk,
         sampling=rollout_sampling(config),
-    )
+    )  # fmt: skip
 
 
 def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
     """The measures of fidelity without a judge that the config asks for."""
     e = config.eval
-    return JudgeFreeSettings(
-        seed=config.seed,
-        candidates=e.judge_free_candidates,
-        questions=e.judge_free_questions,
-        resamples=e.resamples,
-    )
+    named = {"candidates": e.judge_free_candidates, "questions": e.judge_free_questions}
+    return call_with(JudgeFreeSettings, e, config, **named)
 
 
 def eval_identity(config: ConfigDict) -> dict:

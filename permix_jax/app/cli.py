@@ -10,7 +10,7 @@ import re
 import runpy
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +22,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from permix_jax.core.config_fields import FIELDS, SECTIONS
+from permix_jax.core.field_rules import valid_field
 from permix_jax.core.fields import did_you_mean, flat_fields
 
 _OF_RUN = Path(__file__).with_name("config_of_run.py")
@@ -131,7 +133,6 @@ def _define_process_flags() -> None:
 @contextmanager
 def _others() -> Iterator[None]:
     """Within, this process works with the others, if there are any; the main one speaks for all."""
-    from permix_jax.app.validation import valid_field
     from permix_jax.core.distributed import initialize, is_main, watched
     from permix_jax.core.sharding import ask_for_determinism
 
@@ -155,6 +156,9 @@ def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
     args = _joined(argv[1:])
     if config_of_workdir:
         args = [*_config_of_workdir(args), *args]
+    if asked := [arg.partition("=")[2] for arg in args if re.match("--?help=", arg)]:
+        print(_help_on_fields(asked[0]))
+        sys.exit(0)
     if any(re.fullmatch("--?(help|h)", arg) for arg in args):
         print(_help(about))
         sys.exit(0)
@@ -256,10 +260,29 @@ def _about_value(message: str, spec: str) -> str:
 def _help(about: str) -> str:
     rows = [_help_row(flags.FLAGS[name]) for name in ("config", *_own_flags())]
     rows.insert(1, ("--config.SECTION.FIELD=VALUE", "sets a field; docs/config.md has them all"))
-    rows += [("--helpfull", "the flags of libraries, too")]
+    rows += [
+        ("--help=SECTION", "the fields of a section"),
+        ("--helpfull", "the flags of libraries"),
+    ]
     width = max(len(flag) for flag, _ in rows)
     lines = [f"  {flag:{width}}  {text}".rstrip() for flag, text in rows]
-    return "\n".join([about.strip(), "", "Flags:", *lines, *_presets()])
+    sections = _paragraph("Sections:", filter(None, SECTIONS))
+    return "\n".join([about.strip(), "", "Flags:", *lines, *sections, *_presets()])
+
+
+def _help_on_fields(asked: str) -> str:
+    """What is declared of the fields of a section, or of a single field."""
+    chosen = [name for name in FIELDS if asked in (name, name.partition(".")[0])]
+    if not chosen:
+        near = did_you_mean(asked, [*SECTIONS, *FIELDS])
+        fail(f"--help={asked}: there is no such section or field{near}")
+    lines = []
+    for name in chosen:
+        field, values = FIELDS[name], FIELDS[name].rule.in_words()
+        meaning = field.meaning.removesuffix(":")
+        lines.append(f"  --config.{name}={field.default}")
+        lines.append(f"      {meaning} ({values})" if values else f"      {meaning}")
+    return "\n".join(lines)
 
 
 def _own_flags() -> list[str]:
@@ -283,9 +306,11 @@ def _presets() -> list[str]:
     if not file.is_file():
         return []
     names = filter(None, runpy.run_path(str(file))["PRESETS"])
-    wrapped = textwrap.fill(", ".join(names), width=90)
-    title = "Presets (of permix.py, rlvr.py, sft.py, distill.py, reproduce.py):"
-    return ["", title, textwrap.indent(wrapped, "  ")]
+    return _paragraph("Presets (of permix.py, rlvr.py, sft.py, distill.py, reproduce.py):", names)
+
+
+def _paragraph(title: str, names: Iterable[str]) -> list[str]:
+    return ["", title, textwrap.indent(textwrap.fill(", ".join(names), width=90), "  ")]
 
 
 class _Notes(logging.Formatter):

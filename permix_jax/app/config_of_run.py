@@ -3,15 +3,13 @@
 `app/cli.py` uses it for the commands that take a run's --workdir and no --config.
 """
 
-import runpy
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from permix_jax.core.config_fields import defaults
 from permix_jax.core.fields import filled_up
 from permix_jax.core.files import read_json
-
-_DEFAULTS = Path(__file__).parents[2] / "configs" / "permix.py"
 
 
 def get_config(workdir: str) -> ConfigDict:
@@ -20,7 +18,4 @@ def get_config(workdir: str) -> ConfigDict:
     Raises as `read_json`.
     """
     record = read_json(Path(workdir, "config.json"), "name the workdir of a run")
-    config = record["config"]
-    if _DEFAULTS.is_file():
-        config = filled_up(config, runpy.run_path(str(_DEFAULTS))["get_config"]().to_dict())
-    return ConfigDict(config).lock()
+    return ConfigDict(filled_up(record["config"], defaults())).lock()

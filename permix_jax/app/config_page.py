@@ -1,87 +1,98 @@
-"""Writes docs/config.md, all fields of the configs, from the configs themselves:
+"""Writes what repeats the declarations of `core/config_fields.py`: docs/config.md, and the fields
+in configs/permix.py and configs/reproduce.py.
 
-python -m permix_jax.config_page
+python -m permix_jax.app.config_page
 """
 
-import re
-import runpy
-from collections.abc import Mapping, Sequence
-from functools import reduce
+import json
+import textwrap
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from permix_jax.core.field_rules import CHANGEABLE
+from permix_jax.core.config_fields import SECTIONS, dotted
+from permix_jax.core.declare import Field
+from permix_jax.core.field_rules import CHANGEABLE, READ_WHERE, condition_in_words
 
 _ROOT = Path(__file__).parents[2]
-_SECTION = re.compile(r"    c\.(\w+) = ConfigDict\(\)(?:  # (.*))?")
-_FIELD = re.compile(r"    c\.([\w.]+) = .*?  # (.*)")
-_MORE = re.compile(r"    # (.*)")
+_BEGIN, _END = "    # The fields, written from ", "    # These were the fields.\n"
 _HEAD = """# Config fields
 
-Written by `python -m permix_jax.app.config_page` from `configs/permix.py` and
-`configs/reproduce.py`. Any field can be set on the command line: `--config.train.steps=300`.
-Presets (`configs/permix.py:PRESET`) change some of them, and a workdir's `config.json` has them
-all as the run saw them. A field set on the command line that nothing reads, such as one of `data`
-in the embedded world, is refused with what it takes.
+Written by `python -m permix_jax.app.config_page` from `permix_jax/core/config_fields.py`. Any field
+can be set on the command line: `--config.train.steps=300`. Presets (`configs/permix.py:PRESET`)
+change some of them, and a workdir's `config.json` has them all as the run saw them.
+`--help=SECTION` shows a section of this page.
 """
-_CHANGEABLE_HEAD = """## What may change when a run goes on
+_CHANGEABLE_HEAD = """
+## What may change when a run goes on
 
 The same command with another value of these goes on in the same workdir. It says so, `config.json`
 then has the new value, and its `history` says at which step which field changed. Every other field
 must stay as it was.
 """
+_READ_HEAD = """
+## What is read where
+
+A field that is set on the command line and that nothing reads is refused with what it takes. Where
+a field and its section are both here, both must hold. Whatever is not here is always read.
+"""
 
 
-def config_page() -> str:
-    """The page, in Markdown.
+def pages() -> dict[Path, str]:
+    """Each file, and the text that it is to have."""
+    *shared, last = SECTIONS
+    permix, reproduce = _ROOT / "configs/permix.py", _ROOT / "configs/reproduce.py"
+    return {
+        _ROOT / "docs/config.md": _document(),
+        permix: _with_fields(permix.read_text("utf-8"), shared),
+        reproduce: _with_fields(reproduce.read_text("utf-8"), [last]),
+    }
 
-    Raises:
-      ValueError: a field of the config has no comment.
-    """
+
+def _document() -> str:
     lines = [_HEAD]
-    for name in ("permix.py", "reproduce.py"):
-        path = _ROOT / "configs" / name
-        config = runpy.run_path(str(path))["get_config"]()
-        sections, meanings = _comments(path.read_text("utf-8"))
-        if lines == [_HEAD]:
-            lines += _table(config, ["seed"], meanings)
-        for section, about in sections.items():
-            fields = [key for key in meanings if key.startswith(f"{section}.")]
-            if bare := {f"{section}.{name}" for name in config[section]} - set(fields):
-                raise ValueError(f"{path}: {min(bare)} has no comment")
+    for section, (about, _, fields) in SECTIONS.items():
+        if section:
             lines += ["", f"## {section}", "", *([about, ""] if about else [])]
-            lines += _table(config, fields, meanings)
-    lines += ["", _CHANGEABLE_HEAD]
-    lines += [f"- `{field}`: {reason}" for field, reason in CHANGEABLE.items()]
+        lines += [
+            "| field | type | default | values | meaning |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for name, (default, meaning, rule, *_) in fields.items():
+            cells = [f"`{dotted(section, name)}`", type(default).__name__, f"`{default!r}`"]
+            cells += [rule.in_words(), meaning.removesuffix(":").replace("|", r"\|")]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += [_CHANGEABLE_HEAD, *(f"- `{field}`: {why}" for field, why in CHANGEABLE.items())]
+    lines.append(_READ_HEAD)
+    for name, conditions in READ_WHERE.items():
+        lines.append(f"- `{name}`: {'; or '.join(map(condition_in_words, conditions))}")
     return "\n".join(lines) + "\n"
 
 
-def _table(config: ConfigDict, fields: Sequence[str], meanings: Mapping[str, str]) -> list[str]:
-    rows = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for field in fields:
-        value = reduce(getattr, field.split("."), config)
-        meaning = meanings[field].replace("|", r"\|")
-        rows.append(f"| `{field}` | {type(value).__name__} | `{value!r}` | {meaning} |")
-    return rows
+def _with_fields(text: str, sections: list[str]) -> str:
+    """A config file with the lines of these sections in place of those that it has."""
+    before, begin, rest = text.partition(_BEGIN)
+    lines = [before + begin + rest.partition("\n")[0]]
+    for section in sections:
+        if section:
+            lines += ["", *_line(f"c.{section} = ConfigDict()", SECTIONS[section].about)]
+        for name, field in SECTIONS[section].fields.items():
+            value = json.dumps(field.default) if isinstance(field.default, str) else field.default
+            lines += _line(f"c.{dotted(section, name)} = {value}", _meaning(field))
+    return "\n".join([*lines, _END + rest.partition(_END)[2]])
 
 
-def _comments(source: str) -> tuple[dict[str, str], dict[str, str]]:
-    """(sections with their comments, fields with theirs); a comment may go on in further lines."""
-    sections: dict[str, str] = {}
-    fields: dict[str, str] = {}
-    last = None
-    for line in source.splitlines():
-        if found := _SECTION.fullmatch(line):
-            sections[found[1]], last = found[2] or "", None
-        elif found := _FIELD.fullmatch(line):
-            fields[last := found[1]] = found[2]
-        elif (found := _MORE.fullmatch(line)) and last:
-            fields[last] += f" {found[1]}"
-        else:
-            last = None
-    return sections, fields
+def _line(code: str, comment: str) -> list[str]:
+    """Code with its comment, of which what is too much for the line follows in more lines."""
+    lines = textwrap.wrap(f"    {code}  # {comment}", 100, subsequent_indent="    # ")
+    return lines if comment else [f"    {code}"]
+
+
+def _meaning(field: Field) -> str:
+    if not field.meaning.endswith(":"):
+        return field.meaning
+    *most, last = field.rule.choices
+    return f"{field.meaning} {', '.join(most)} or {last}"
 
 
 if __name__ == "__main__":
-    (_ROOT / "docs" / "config.md").write_text(config_page(), "utf-8")
+    for path, text in pages().items():
+        path.write_text(text, "utf-8")

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from permix_jax.app.validation import require_mesh_fits
 from permix_jax.app.workdir import cache_folder, config_at_start
-from permix_jax.core.field_rules import fixed_fields
-from permix_jax.core.fields import differing_fields, filled_up
+from permix_jax.core.field_rules import call_with, fixed_fields
+from permix_jax.core.fields import differing_fields, filled_up, names_in
 from permix_jax.core.files import read_json
 from permix_jax.core.keys import key
 from permix_jax.formats.pretrained import load_pretrained, open_pretrained
@@ -39,7 +39,7 @@ def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, S
     param_dtype = config.lora.base_dtype if lora else m.param_dtype
     if m.source:
         # Runs made before the field was there have configs without it.
-        ignore = [name for name in m.get("ignore_fields", "").split(",") if name]
+        ignore = names_in(m.get("ignore_fields", ""))
         found = open_pretrained(
             m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking, ignore
         )
@@ -51,18 +51,8 @@ def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, S
     else:
         tokenizer = build_tokenizer()
         end_tokens = (tokenizer.eos_token_id,)
-        shape = ModelConfig(
-            vocab_size=len(tokenizer),
-            embed_dim=m.embed_dim,
-            num_layers=m.num_layers,
-            num_heads=m.num_heads,
-            num_kv_heads=m.num_kv_heads,
-            head_dim=m.head_dim,
-            mlp_dim=m.mlp_dim,
-            dtype=m.dtype,
-            param_dtype=param_dtype,
-            remat=m.remat,
-        )
+        vocabulary = len(tokenizer)
+        shape = call_with(ModelConfig, m, vocab_size=vocabulary, lora=None, param_dtype=param_dtype)
 
         def load() -> dict:
             return create_params(first, key(config.seed, "init"), mesh)
@@ -78,7 +68,7 @@ def lora_config(config: ConfigDict) -> Lora | None:
     """The adapters that the config asks for."""
     if config.lora.rank == 0:
         return None
-    return Lora(config.lora.rank, config.lora.alpha, tuple(config.lora.targets.split(",")))
+    return Lora(config.lora.rank, config.lora.alpha, tuple(names_in(config.lora.targets)))
 
 
 def config_of_model(config: ConfigDict, source: str) -> ConfigDict:

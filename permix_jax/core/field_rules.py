@@ -1,39 +1,81 @@
-"""What is declared of config fields beside their values: which may change when a run goes on, and
-which are read where.
+"""What follows from the declarations of the fields: which values are possible, which fields may
+change when a run goes on, and which are read. And how parts of the package get theirs.
 
-Plain data, by dotted field. Imports no JAX, so that a command can read it before its job begins.
+Imports no JAX, so that a command can ask before its job begins.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
 
-from permix_jax.core.fields import flat_fields
+from ml_collections import ConfigDict
+
+from permix_jax.core.config_fields import FIELDS, SECTIONS
+from permix_jax.core.declare import Condition, OtherThan
+from permix_jax.core.fields import did_you_mean, flat_fields, names_in
 
 # Fields in which a run may go on with another value than it began with, and why its results stay
 # the same. `app/workdir.py` writes each change into the history of config.json. None of them is
 # part of what an evaluation or a cached base policy is known by.
-CHANGEABLE: dict[str, str] = {
-    "train.steps": "the steps done are the same; refused where train.decay was computed from it",
-    "train.micro_batch_tokens": "an update's sums are taken in other parts: equal up to rounding",
-    "train.checkpoint_every": "only says when the state is saved",
-    "train.keep_checkpoints": "only says what is kept",
-    "train.log_completions_every": "only says what is written",
-    "sft.checkpoint_every": "only says when the state is saved",
-    "rollout.micro_batches": "rollouts are sampled in other batches: equal up to rounding",
-    "rollout.halvings": "rows are decoded in other batches: equal up to rounding",
-    "rewards.workers": "only says how many answers are compared at once",
-    "model.head_chunk": "an update's sums are taken in other parts: equal up to rounding",
-    "model.remat": "the backward pass computes the same again: equal up to rounding",
-    "eval.batch_size": "an answer depends on its own key alone: equal up to rounding",
-    "personagym.batch_size": "an answer depends on its own key alone: equal up to rounding",
-    "mesh.data": "sums are taken over other devices: equal up to rounding",
-    "mesh.fsdp": "sums are taken over other devices: equal up to rounding",
-    "mesh.tensor": "sums are taken over other devices: equal up to rounding",
-    "mesh.deterministic": "sums are taken in a fixed order: equal up to rounding",
-    "model.ignore_fields": "only says which fields of config.json are passed over",
-    "distributed.silent_seconds": "only says when processes that wait are ended",
-    "distributed.wait_seconds": "only says when processes that wait are ended",
+CHANGEABLE: dict[str, str] = {name: field.resume for name, field in FIELDS.items() if field.resume}
+
+# Field, or section -> conditions; it is read where one of them holds. Where a field and its section
+# are both here, both must be read. A field that is not here is always read. So is a field that its
+# own condition asks about: sft.steps decides about the section sft, and about itself it does not.
+READ_WHERE: dict[str, Sequence[Condition]] = {
+    name: [declared.reads] if isinstance(declared.reads, Mapping) else declared.reads
+    for name, declared in (SECTIONS | FIELDS).items()
+    if declared.reads
 }
+_TYPES = {bool: bool, int: Integral, float: Real, str: str}
+
+
+def valid_value(field: str, value: Any) -> Any:
+    """`value`, which the dotted field may have; raises ValueError, with a remedy, where not."""
+    default, _, rule, *_ = FIELDS[field]
+    if not isinstance(value, _TYPES[type(default)]):
+        remedy = f"use a value of type {type(default).__name__}, such as {default!r}"
+    elif not rule.holds(value):
+        wrong = [name for name in names_in(str(value)) if name not in rule.choices]
+        remedy = rule.remedy + did_you_mean(wrong[0] if wrong else "", rule.choices)
+    else:
+        return value
+    raise ValueError(f"{field} is {value!r}; {remedy}")
+
+
+def valid_field(config: ConfigDict, field: str) -> Any:
+    """The value of a dotted field, which may not be missing; raises as `valid_value`."""
+    value = config
+    for name in field.split("."):
+        if name not in value:
+            raise ValueError(f"{field} is missing from the config; see configs/permix.py")
+        value = value[name]
+    return valid_value(field, value)
+
+
+def section_with(section: str, **changes: Any) -> ConfigDict:
+    """A section alone: its defaults with changes, such as `section_with("data", train="my.jsonl")`.
+
+    Raises ValueError, one line, for a field that is not there or a value that it may not have.
+    """
+    values = {name: field.default for name, field in SECTIONS[section].fields.items()}
+    if unknown := [name for name in changes if name not in values]:
+        near = did_you_mean(unknown[0], values)
+        raise ValueError(f"{section}.{unknown[0]}: there is no such field{near}")
+    values |= {name: valid_value(f"{section}.{name}", value) for name, value in changes.items()}
+    return ConfigDict(values).lock()
+
+
+def call_with(function: Callable, *sections: Mapping[str, Any], **given: Any) -> Any:
+    """`function(**given)`, with the other arguments from the first section that has their name.
+
+    `function` may be a class. An argument that no section has keeps its default.
+    """
+    for name in inspect.signature(function).parameters.keys() - given.keys():
+        if found := [section for section in sections if name in section]:
+            given[name] = found[0][name]
+    return function(**given)
 
 
 def fixed_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -43,86 +85,6 @@ def fixed_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         for name, value in config.items()
         if prefix + name not in CHANGEABLE
     }
-
-
-class OtherThan(NamedTuple):
-    """Any value but this one."""
-
-    value: Any
-
-
-# A condition: {field: the value, or values, or OtherThan}, all of which hold.
-Condition = Mapping[str, Any]
-
-_ROLLS_OUT = {"train.method": ("grpo", "distill")}
-_MIXES = _ROLLS_OUT | {"personas.share": OtherThan(0)}
-_GRPO = {"train.method": "grpo"}
-_PROBLEMS = {"task.name": "problems"}
-_WORLD = {"task.name": "latent_style"}
-_DEMONSTRATES = ({"sft.steps": OtherThan(0)}, {"train.method": "sft"})
-_SCRATCH = ({"model.source": ""},)
-_REAL = ({"model.source": OtherThan("")}, {"eval.judge_free_reference": OtherThan("")})
-
-# Field, or section -> conditions; it is read where one of them holds. Where a field and its section
-# are both here, both must be read. A field that is not here is always read. So is a field that its
-# own condition asks about: sft.steps decides about the section sft, and about itself it does not.
-# "command" is the command of launch/ that reads the config.
-READ_WHERE: dict[str, Sequence[Condition]] = {
-    "task.own_style_prior": [_WORLD | each for each in _DEMONSTRATES],
-    "task.arithmetic_share": [_WORLD | each for each in _DEMONSTRATES],
-    "task.plain_share": [_WORLD | each for each in _DEMONSTRATES],
-    "data": [_PROBLEMS],
-    "model.embed_dim": _SCRATCH,
-    "model.num_layers": _SCRATCH,
-    "model.num_heads": _SCRATCH,
-    "model.num_kv_heads": _SCRATCH,
-    "model.head_dim": _SCRATCH,
-    "model.mlp_dim": _SCRATCH,
-    "model.thinking": _REAL,
-    "model.ignore_fields": _REAL,
-    "model.pad_token": _REAL,
-    "model.param_dtype": [{"lora.rank": 0}, {"sft.steps": OtherThan(0)}],
-    "lora": [{"lora.rank": OtherThan(0)}],
-    "sft": [{"sft.steps": OtherThan(0)}],
-    "train.log_completions_every": [_ROLLS_OUT],
-    "rollout.micro_batches": [_ROLLS_OUT],
-    "rollout.temperature": [_ROLLS_OUT, {"eval.kl_responses": OtherThan(0)}],
-    "rewards.correctness": [_GRPO],
-    "rewards.format": [_GRPO],
-    "rewards.overlong": [_GRPO],
-    "rewards.overlong_tokens": [_GRPO | {"rewards.overlong": OtherThan(0)}],
-    "rewards.last_number": [_PROBLEMS],
-    "rewards.workers": [_PROBLEMS],
-    "rewards.item_seconds": [_PROBLEMS],
-    "rewards.batch_seconds": [_PROBLEMS],
-    "personas.file": [_PROBLEMS],
-    "personas.placement": [_PROBLEMS],
-    "personas.count": [_MIXES, {"rehearsal.weight": OtherThan(0)}],
-    "personas.share": [_ROLLS_OUT],
-    "personas.level": [_MIXES],
-    "personas.paraphrase": [_MIXES | _PROBLEMS],
-    "personas.weights": [_MIXES],
-    "personas.category_weights": [_MIXES],
-    "personas.harmful_share": [_MIXES],
-    "personas.curriculum_steps": [_MIXES],
-    "personas.adaptive_floor": [_MIXES | {"personas.weights": "adaptive"}],
-    "personas.adaptive_decay": [_MIXES | {"personas.weights": "adaptive"}],
-    "grpo": [_GRPO],
-    "grpo.kl_estimator": [{"grpo.kl_weight": OtherThan(0)}],
-    "distill": [{"train.method": "distill"}],
-    "rehearsal": [_GRPO],
-    "rehearsal.rows": [{"rehearsal.weight": OtherThan(0)}],
-    "rehearsal.prompts": [{"rehearsal.weight": OtherThan(0)}],
-    "eval.role_play_samples": [_WORLD],
-    "eval.judge_free_questions": [{"eval.judge_free_candidates": OtherThan(0)}],
-    "eval.judge_free_reference": [
-        {"eval.judge_free_candidates": OtherThan(0)},
-        {"command": "personagym", "personagym.candidates": OtherThan(0)},
-    ],
-    "personagym": [{"command": "personagym"}],
-    "personagym.examples": [{"personagym.judges": OtherThan("")}],
-    "reproduce.methods": [{"reproduce.ablation": "none"}],
-}
 
 
 def require_read(
@@ -159,20 +121,29 @@ def what_reading_takes(field: str, fields: Mapping[str, Any]) -> str:
 
 def _missing(condition: Condition, fields: Mapping[str, Any]) -> str:
     """The parts of a condition that do not hold, in words."""
-    wrong = [name for name, wanted in condition.items() if not _is(fields.get(name), wanted)]
-    return " and ".join(_in_words(name, condition[name], fields.get(name)) for name in wrong)
+    parts = []
+    for name, wanted in condition.items():
+        value = fields.get(name)
+        if isinstance(wanted, OtherThan):
+            parts += [_in_words(name, wanted)] if value == wanted.value else []
+        elif value not in _all(wanted):
+            instead = "" if name == "command" else f" instead of {value!r}"
+            parts.append(_in_words(name, wanted) + instead)
+    return " and ".join(parts)
 
 
-def _is(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, OtherThan):
-        return value != wanted.value
-    return value in wanted if isinstance(wanted, tuple) else value == wanted
+def condition_in_words(condition: Condition) -> str:
+    """Such as "task.name = 'problems' and a sft.steps other than 0"."""
+    return " and ".join(_in_words(name, wanted) for name, wanted in condition.items())
 
 
-def _in_words(name: str, wanted: Any, value: Any) -> str:
+def _in_words(name: str, wanted: Any) -> str:
     if name == "command":
         return f"launch/{wanted}.py"
     if isinstance(wanted, OtherThan):
-        return f"a {name} other than {wanted.value!r}"
-    choices = wanted if isinstance(wanted, tuple) else (wanted,)
-    return f"{name} = {' or '.join(map(repr, choices))} instead of {value!r}"
+        return f"{'an' if name[0] in 'aeiou' else 'a'} {name} other than {wanted.value!r}"
+    return f"{name} = {' or '.join(map(repr, _all(wanted)))}"
+
+
+def _all(wanted: Any) -> tuple:
+    return wanted if isinstance(wanted, tuple) else (wanted,)

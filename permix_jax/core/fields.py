@@ -16,6 +16,11 @@ def flat_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
+def names_in(text: str) -> list[str]:
+    """The names that stand between the commas of a field's text."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def differing_fields(mine: dict, theirs: dict, prefix: str = "") -> list[str]:
     """'field: mine instead of theirs' for every field in which two resolved configs differ."""
     found = []

@@ -14,31 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from permix_jax.core.field_rules import call_with, valid_value
 from permix_jax.core.persona import Persona
 from permix_jax.core.randomness import generator
 from permix_jax.personas import adaptive
 from permix_jax.personas.adaptive import AdaptiveState
 from permix_jax.personas.paraphrases import TEMPLATES, paraphrase
 
-LEVELS = ("problem", "rollout")
-WEIGHTS = ("uniform", "category", "adaptive")
-
 
 @dataclass(frozen=True)
 class Mixture:
-    """How personas are mixed into the prompts of a run; all but the first two are `personas.*`.
+    """How personas are mixed into the prompts of a run.
 
-    Attributes:
-      train, harmful: the personas of splits train and harmful_train.
-      share: probability that a problem carries a persona at all; 0 is plain RLVR.
-      level: "problem", one persona for all rollouts of a problem, or "rollout", one for each.
-      weights: "uniform" over personas, "category" (uniform over categories, then within) or
-        "adaptive" (`adaptive.py`).
-      category_weights: such as "profession:2,mood:0.5": times the weight of a category; "": none.
-      harmful_share: probability that a problem with personas carries harmful ones.
-      curriculum_steps: both shares grow linearly from 0 over so many steps; 0: they are constant.
-      paraphrase: whether a group (level "problem") or a rollout is given one of TEMPLATES.
-      adaptive_floor, adaptive_decay: see `adaptive.weights` and `adaptive.update`.
+    `train` and `harmful` are the personas of splits train and harmful_train. The other attributes
+    are the fields `personas.*` of the config (docs/config.md): `weights` "category" is uniform over
+    categories, then within; "adaptive", its floor and its decay are those of `adaptive.py`;
+    `paraphrase` gives a group (level "problem") or a rollout one of TEMPLATES.
 
     Raises:
       ValueError: any value that is impossible, or leaves nothing to draw; names field and remedy.
@@ -47,14 +38,14 @@ class Mixture:
     train: tuple[Persona, ...]
     harmful: tuple[Persona, ...]
     share: float
-    level: str = "problem"
-    weights: str = "uniform"
-    category_weights: str = ""
-    harmful_share: float = 0.0
-    curriculum_steps: int = 0
-    paraphrase: bool = False
-    adaptive_floor: float = 0.25
-    adaptive_decay: float = 0.9
+    level: str
+    weights: str
+    category_weights: str
+    harmful_share: float
+    curriculum_steps: int
+    paraphrase: bool
+    adaptive_floor: float
+    adaptive_decay: float
 
     def __post_init__(self):
         _require_valid(self)
@@ -75,9 +66,9 @@ def build_mixture(personas: Sequence[Persona], values: Mapping[str, Any]) -> Mix
         tuple(persona for persona in personas if persona.split == split)
         for split in ("train", "harmful_train")
     )
-    named = {field.name: values[field.name] for field in fields(Mixture)[2:]}
     train = _spread(train, values.get("count", 0))
-    return Mixture(train, harmful if named["harmful_share"] else (), **named)
+    harmful = harmful if values["harmful_share"] else ()
+    return call_with(Mixture, values, train=train, harmful=harmful)
 
 
 def _spread(personas: tuple[Persona, ...], count: int) -> tuple[Persona, ...]:
@@ -221,18 +212,8 @@ def _number(text: str) -> float:
 
 def _require_valid(m: Mixture) -> None:
     """Raises ValueError for the first value that is impossible by itself or with these personas."""
-    rules = {
-        "share": (0 <= m.share <= 1, "it is a probability, from 0 to 1"),
-        "level": (m.level in LEVELS, f"choose {' or '.join(map(repr, LEVELS))}"),
-        "weights": (m.weights in WEIGHTS, f"choose {' or '.join(map(repr, WEIGHTS))}"),
-        "harmful_share": (0 <= m.harmful_share <= 1, "it is a probability, from 0 to 1"),
-        "curriculum_steps": (m.curriculum_steps >= 0, "use 0 (no curriculum) or more"),
-        "adaptive_floor": (0 < m.adaptive_floor <= 1, "use a number above 0, at most 1"),
-        "adaptive_decay": (0 <= m.adaptive_decay < 1, "use 0 or more, below 1"),
-    }
-    for name, (holds, remedy) in rules.items():
-        if not holds:
-            raise ValueError(f"personas.{name} is {getattr(m, name)!r}; {remedy}")
+    for field in fields(m)[2:]:
+        valid_value(f"personas.{field.name}", getattr(m, field.name))
     factors = _category_factors(m)
     if m.share == 0:
         return

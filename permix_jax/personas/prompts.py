@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from permix_jax.core.field_rules import valid_value
 from permix_jax.core.json_lines import require_encodable
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem
@@ -63,13 +64,11 @@ def fit_budget(
     Each problem is rendered once, with the persona (or none) whose rendered prompt is longest.
 
     Raises:
-      ValueError: budget < 1; a prompt over the budget where `on_overflow` is "error"; none that
-        fits where it is "drop"; any other `on_overflow`.
+      ValueError: values that the config may not have; a prompt over the budget where `on_overflow`
+        is "error"; none that fits where it is "drop".
     """
-    if budget < 1:
-        raise ValueError(f"rollout.max_prompt_tokens is {budget}; it must be at least 1")
-    if on_overflow not in ("error", "drop"):
-        raise ValueError(f"rollout.on_overflow is {on_overflow!r}; choose 'error' or 'drop'")
+    valid_value("rollout.max_prompt_tokens", budget)
+    valid_value("rollout.on_overflow", on_overflow)
     if not problems:
         return []
     candidates = [None, *personas]

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from permix_jax.app.validation import require_valid
-from permix_jax.core.fields import did_you_mean
+from permix_jax.core.config_fields import SECTIONS
+from permix_jax.core.field_rules import valid_field
+from permix_jax.core.fields import names_in
 
 Changes = Mapping[str, Any]
 
@@ -68,13 +70,11 @@ def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
     Raises:
       ValueError: an impossible value, in one line with field, value and remedy.
     """
+    for name in SECTIONS["reproduce"].fields:
+        valid_field(config, f"reproduce.{name}")
     r = config.reproduce
     changes, common = _changes(r), json.loads(config.to_json())
     del common["reproduce"]
-    if r.seeds < 1:
-        raise ValueError(f"reproduce.seeds is {r.seeds}; use 1 or more")
-    if r.processes < 0:
-        raise ValueError(f"reproduce.processes is {r.processes}; use 0 (all cores) or more")
     jobs = []
     for name, of_method in changes.items():
         for seed in range(config.seed, config.seed + r.seeds):
@@ -88,17 +88,5 @@ def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
 
 def _changes(r: ConfigDict) -> dict[str, Changes]:
     if r.ablation != "none":
-        if r.ablation not in ABLATIONS:
-            raise ValueError(
-                f"reproduce.ablation is {r.ablation!r}; use one of none, {', '.join(ABLATIONS)}"
-                f"{did_you_mean(r.ablation, ABLATIONS)}"
-            )
         return {name: METHODS[name] for name in ("rlvr", "permix")} | ABLATIONS[r.ablation]
-    names = [name.strip() for name in r.methods.split(",") if name.strip()]
-    if not names or set(names) - METHODS.keys():
-        wrong = " ".join(set(names) - METHODS.keys())
-        raise ValueError(
-            f"reproduce.methods is {r.methods!r}; use some of {','.join(METHODS)}"
-            f"{did_you_mean(wrong, METHODS)}"
-        )
-    return {name: METHODS[name] for name in names}
+    return {name: METHODS[name] for name in names_in(r.methods)}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from permix_jax.core.field_rules import valid_value
 from permix_jax.stats.extremes import (
     Means,
     best_interval,
@@ -54,9 +55,7 @@ PSS: dict[str, Score] = {
 
 def pss_formula(name: str) -> Score:
     """The formula of that name. Raises ValueError for an unknown one."""
-    if name not in PSS:
-        raise ValueError(f"no stability score is called {name!r}: use one of {', '.join(PSS)}")
-    return PSS[name]
+    return PSS[valid_value("eval.pss", name)]
 
 
 def on_decided_problems(correct: np.ndarray) -> np.ndarray:

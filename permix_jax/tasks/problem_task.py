@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
+from permix_jax.core.fields import names_in
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.randomness import generator
@@ -16,34 +19,9 @@ from permix_jax.tasks.overlap import without_doubles, without_overlap
 
 logger = logging.getLogger(__name__)
 
-OVERLAPS = ("drop", "keep")
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """`config.data`: which problems, and how their answers are asked for.
-
-    Attributes:
-      train: names of data sets or paths of JSONL files, separated by commas.
-      test: one of the same; "": problems of `train` are held out.
-      folder: where the files of the named sets lie; "": they are downloaded.
-      answer_format: a key of `demonstrations.INSTRUCTIONS`.
-      max_steps, levels, subjects: filters of the training problems; 0 and "" for none.
-      overlap: "drop" leaves training problems that occur in the test set out; "keep" counts them.
-    """
-
-    train: str
-    test: str = ""
-    folder: str = ""
-    answer_format: str = "boxed"
-    max_steps: int = 0
-    levels: str = ""
-    subjects: str = ""
-    overlap: str = "drop"
-
 
 def problem_task(
-    data: DataSettings,
+    data: ConfigDict,
     personas: Sequence[Persona],
     num_test: int,
     seed: int,
@@ -61,7 +39,7 @@ def problem_task(
       ValueError, FileNotFoundError: as `load_problems` and `filter_problems`; no training problem
         is left, or there are fewer than `num_test` test problems.
     """
-    names = [name.strip() for name in data.train.split(",") if name.strip()]
+    names = names_in(data.train)
     _require_sound(data, names)
     testing_only = testing_only and bool(data.test)
     train = [] if testing_only else _training_problems(names, data, cache)
@@ -110,14 +88,14 @@ def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:
         )  # fmt: skip
 
 
-def _training_problems(names: Sequence[str], data: DataSettings, cache: Path) -> list[Problem]:
+def _training_problems(names: Sequence[str], data: ConfigDict, cache: Path) -> list[Problem]:
     problems = [p for name in names for p in load_problems(name, data.folder, cache)]
     train = without_doubles(problems)
     logger.info("data.train: left out %d doubled questions", len(problems) - len(train))
     return filter_problems(train, data.max_steps, data.levels, data.subjects)
 
 
-def _require_sound(data: DataSettings, names: Sequence[str]) -> None:
+def _require_sound(data: ConfigDict, names: Sequence[str]) -> None:
     if not names:
         raise ValueError("data.train is empty; name a data set, such as gsm8k, or a JSONL file")
     if repeated := [name for name in names if names.count(name) > 1]:
@@ -127,16 +105,10 @@ def _require_sound(data: DataSettings, names: Sequence[str]) -> None:
             f"data.test is {data.test!r}, which data.train has too; name another set, or leave it "
             "empty to hold problems of data.train out"
         )
-    if data.answer_format not in INSTRUCTIONS:
-        raise ValueError(
-            f"data.answer_format is {data.answer_format!r}; use one of {', '.join(INSTRUCTIONS)}"
-        )
-    if data.overlap not in OVERLAPS:
-        raise ValueError(f"data.overlap is {data.overlap!r}; use one of {', '.join(OVERLAPS)}")
 
 
 def _without_overlap(
-    train: Sequence[Problem], test: Sequence[Problem], names: Sequence[str], data: DataSettings
+    train: Sequence[Problem], test: Sequence[Problem], names: Sequence[str], data: ConfigDict
 ) -> list[Problem]:
     """What `data.overlap` says of the training problems; logs a line for each of the sets."""
     kept = []

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-GROUPS = ("problem", "problem_persona")
-SCALES = ("group", "batch", "none")
 _EPSILON = 1e-4  # keeps a group of nearly equal rewards from being blown up
 
 

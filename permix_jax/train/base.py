@@ -10,7 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import permix_jax
-from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.locks import locked
 from permix_jax.core.problem import Task
 from permix_jax.core.progress import SFT, finish
@@ -82,9 +82,7 @@ def _finished(run: Run) -> bool:
 
 def _train_base(run: Run) -> None:
     config, s, policy, mesh = run.config, run.config.sft, run.initial.policy, run.mesh
-    optimizer, schedule = make_optimizer(
-        s.learning_rate, s.warmup_steps, s.steps, s.decay, s.weight_decay, s.max_grad_norm
-    )
+    optimizer, schedule = call_with(make_optimizer, s, total_steps=s.steps)
     shardings = state_shardings(policy.model, optimizer, mesh)
     how = Scoring(1.0, config.model.head_chunk)
     gradients = partial(packed_gradients, policy.model, cross_entropy, how)

@@ -14,14 +14,12 @@ import numpy as np
 
 from permix_jax.train.batch import RolloutBatch
 
-AGGREGATIONS = ("grpo", "dapo", "dr_grpo")
-KL_ESTIMATORS = ("k2", "k3")
 _MAX_LOG_RATIO = 20.0  # far beyond any clip; keeps exp, and so the gradient, finite
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The method, as data; see `configs/permix.py` for what each field means."""
+    """The fields `grpo.*` that the loss depends on (docs/config.md), and rollout.max_new_tokens."""
 
     aggregation: str
     clip_low: float
@@ -30,7 +28,7 @@ class LossConfig:
     kl_estimator: str
     mask_truncated: bool
     max_new_tokens: int
-    importance_cap: float = 0.0
+    importance_cap: float
 
 
 def token_weights(batch: RolloutBatch, config: LossConfig) -> np.ndarray:

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.core.field_rules import call_with
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.packing import PackedRows, Packing, Ragged, RowShape, pack, row_shapes
 from permix_jax.models.transformer import Decoder
@@ -121,8 +122,7 @@ def pack_tokens(batch: RolloutBatch, packing: Packing, loss: LossConfig) -> Loss
 
 def rollout_sampling(config: ConfigDict) -> Sampling:
     """How the run draws its rollouts."""
-    r = config.rollout
-    return Sampling(r.max_new_tokens, r.temperature, r.top_k, r.top_p, r.halvings)
+    return call_with(Sampling, config.rollout)
 
 
 def prompts_are_shared(config: ConfigDict) -> bool:
@@ -131,22 +131,9 @@ def prompts_are_shared(config: ConfigDict) -> bool:
 
 
 def _optimizer(config: ConfigDict, updates: int):
-    t = config.train
-    return make_optimizer(
-        t.learning_rate, t.warmup_steps, updates, t.decay, t.weight_decay, t.max_grad_norm
-    )
+    return call_with(make_optimizer, config.train, total_steps=updates)
 
 
 def loss_config(config: ConfigDict) -> LossConfig:
     """The method's fields of the run's config."""
-    g = config.grpo
-    return LossConfig(
-        g.aggregation,
-        g.clip_low,
-        g.clip_high,
-        g.kl_weight,
-        g.kl_estimator,
-        g.mask_truncated,
-        config.rollout.max_new_tokens,
-        g.importance_cap,
-    )
+    return call_with(LossConfig, config.grpo, config.rollout)

@@ -1,8 +1,5 @@
-import ast
-import io
 import json
 import runpy
-import tokenize
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,35 +84,6 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
         get_config("tinny")
 
 
-def test_every_field_has_a_comment_on_its_line():
-    source = (CONFIGS / "permix.py").read_text()
-    commented = {
-        token.start[0]
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT and len(token.string) > 4
-    }
-    function = next(
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == "get_config"
-    )
-    fields = {}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-            if not (isinstance(node.value, ast.Call) and node.value.func.id == "ConfigDict"):
-                fields[ast.unparse(node.targets[0]).removeprefix("c.")] = node.lineno
-    assert set(fields) == set(leaves(get_config().to_dict()))
-    assert [field for field, line in fields.items() if line not in commented] == []
-
-
-def leaves(tree, prefix=""):
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
 def test_an_unknown_field_is_refused_and_the_nearest_named():
     config = get_config()
     with pytest.raises(AttributeError, match='Did you mean "steps"'):
@@ -152,7 +120,12 @@ def test_a_value_of_another_type_is_refused():
         ("personas.placement", "assistant", "use one of system, user"),
         ("personas.weights", "random", "use one of uniform, category, adaptive"),
         ("personas.harmful_share", 1.5, "use a share from 0 to 1"),
-        ("personas.adaptive_floor", -0.1, "use a share from 0 to 1"),
+        ("personas.harmful_share", float("nan"), "use a share from 0 to 1"),
+        ("personas.curriculum_steps", -1, "use 0 or more"),
+        ("personas.adaptive_floor", 0.0, "use a share above 0, up to 1"),
+        ("personas.adaptive_floor", 1.5, "use a share above 0, up to 1"),
+        ("personas.adaptive_decay", -0.5, "use a share from 0, below 1"),
+        ("personas.adaptive_decay", 1.0, "use a share from 0, below 1"),
         ("eval.pss", "mean", "use one of min_over_max, mean_over_plain, one_minus_range"),
         ("model.dtype", "float16", "use one of float32, bfloat16"),
         ("model.param_dtype", "int8", "use one of float32, bfloat16"),

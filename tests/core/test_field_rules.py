@@ -1,15 +1,108 @@
-"""Which fields are read where, and what is said of one that was set and is not."""
+"""What follows from the declarations: possible values, fields that are read, settings of parts."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 from runs import load_config
 
 from permix_jax.app.validation import require_valid
-from permix_jax.core.field_rules import READ_WHERE, require_read, what_reading_takes
+from permix_jax.core.config_fields import FIELDS
+from permix_jax.core.field_rules import (
+    READ_WHERE,
+    call_with,
+    require_read,
+    section_with,
+    valid_value,
+    what_reading_takes,
+)
 from permix_jax.core.fields import flat_fields
+from permix_jax.models.config import LORA_TARGETS, REMAT
+from permix_jax.reproduction.methods import ABLATIONS, METHODS
 from permix_jax.reproduction.reproduce import reproduce
+from permix_jax.stats.stability import PSS
+from permix_jax.tasks.demonstrations import INSTRUCTIONS
 
 ALL = flat_fields(load_config("reproduce.py", "").to_dict())
 REAL = {"task__name": "problems", "model__source": "org/model"}
+
+
+# ---- values ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_default_may_stand_and_a_value_of_another_type_may_not(field):
+    default = FIELDS[field].default
+    assert valid_value(field, default) is default
+    wrong = 1 if isinstance(default, str) else "many"
+    with pytest.raises(ValueError) as refused:
+        valid_value(field, wrong)
+    kind = type(default).__name__
+    said = f"{field} is {wrong!r}; use a value of type {kind}, such as {default!r}"
+    assert str(refused.value) == said
+
+
+def test_a_whole_number_is_a_float_but_a_float_is_no_int():
+    assert valid_value("train.learning_rate", 1) == 1
+    with pytest.raises(ValueError, match="^train.steps is 300.0; use a value of type int, such as"):
+        valid_value("train.steps", 300.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [
+        ("lora.targets", LORA_TARGETS),
+        ("model.remat", REMAT),
+        ("data.answer_format", INSTRUCTIONS),
+        ("eval.pss", PSS),
+        ("reproduce.methods", METHODS),
+        ("reproduce.ablation", ["none", *ABLATIONS]),
+    ],
+)
+def test_the_choices_are_what_the_code_has_an_entry_for(field, names):
+    assert list(FIELDS[field].rule.choices) == list(names)
+
+
+@pytest.mark.parametrize("targets", ["q_proj,k_proj", "q_proj, k_proj,"])
+def test_names_may_have_blanks_between_them(targets):
+    assert valid_value("lora.targets", targets) == targets
+
+
+# ---- settings -------------------------------------------------------------------------------
+
+
+def test_a_section_alone_has_defaults_and_changes_and_is_checked():
+    data = section_with("data", train="mine.jsonl", max_steps=3)
+    assert (data.train, data.test, data.max_steps) == ("mine.jsonl", "svamp", 3)
+    assert data.keys() == load_config("permix.py", "").data.keys() and data.is_locked
+    with pytest.raises(ValueError, match="^data.overlap is 'warn'; use one of drop, keep$"):
+        section_with("data", overlap="warn")
+    with pytest.raises(ValueError, match="^data.tran: there is no such field; did you mean train"):
+        section_with("data", tran="mine.jsonl")
+
+
+def test_arguments_come_from_the_first_section_that_has_their_name():
+    @dataclass
+    class Drawing:
+        temperature: float
+        seed: int
+        top_k: int = 7
+        absent: str = "default"
+
+    class Pair(NamedTuple):
+        temperature: float
+        halvings: int
+
+    config = load_config("permix.py", "", rollout__temperature=0.5, seed=3)
+    drawn = call_with(Drawing, config.rollout, config.eval, config)
+    assert drawn == Drawing(0.5, 3, 0, "default")
+    assert call_with(Drawing, config.eval, config.rollout, config).temperature == 1.0
+    assert call_with(Pair, config.rollout, halvings=9) == Pair(0.5, 9)
+    with pytest.raises(TypeError, match="seed"):
+        call_with(Drawing, config.rollout)
+
+
+# ---- what is read ---------------------------------------------------------------------------
 
 
 def read(command="train", file="permix.py", **fields):

