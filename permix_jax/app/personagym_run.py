@@ -1,6 +1,5 @@
 """PersonaGym for a run's checkpoint or any Hugging Face folder: its answers, then their judging."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,7 +32,7 @@ from permix_jax.evaluation import judge_free
 from permix_jax.evaluation.results import read_json, read_jsonl
 from permix_jax.personagym.answering import FILE, AnswerSettings, answer, is_answered
 from permix_jax.personagym.benchmark import Question, load_benchmark
-from permix_jax.personagym.endpoint import DEFAULT_RETRIES, Endpoint
+from permix_jax.personagym.endpoint import Endpoint
 from permix_jax.personagym.judges import Judge, JudgeError, ModelJudge, read_judges
 from permix_jax.personagym.judging import judge
 from permix_jax.personagym.likelihoods import judge_free_figures
@@ -146,7 +145,7 @@ def _require_scorers(
             except (ValueError, OSError, ImportError) as error:
                 raise JudgeError(f"judge {one.name!r}: {error}") from None
         else:
-            Endpoint(one, DEFAULT_RETRIES, time.sleep)
+            Endpoint(one)
 
 
 def _open_judge(config: ConfigDict, one: ModelJudge) -> Opened:

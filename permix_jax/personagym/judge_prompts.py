@@ -8,6 +8,11 @@ from permix_jax.personagym.answers import Answer
 from permix_jax.personagym.benchmark import Benchmark
 
 NO_EXAMPLES = "No score examples are given: grade by the evaluation criteria above."
+# Ours, behind the published rubric, which ends in "Evaluation Form:".
+FINAL_LINE = (
+    "\nGive your reasons first. Then end with one line that holds only the final score, a whole "
+    "number from 1 to 5, in this form:\nFinal score: N\n"
+)
 
 
 class Prompt(NamedTuple):
@@ -18,7 +23,10 @@ class Prompt(NamedTuple):
 
 
 def score_prompt(benchmark: Benchmark, answer: Answer, examples: str | None) -> Prompt:
-    """The task's rubric with the answer in it; `examples` None says that there are none."""
+    """The task's published rubric with the answer in it; `examples` None: it says there are none.
+
+    `with_final_line` adds what judges are asked on top of it.
+    """
     values = {
         "score_example": NO_EXAMPLES if examples is None else examples,
         "persona": answer.persona,
@@ -26,6 +34,11 @@ def score_prompt(benchmark: Benchmark, answer: Answer, examples: str | None) -> 
         "response": answer.response,
     }
     return Prompt(benchmark.system_prompt, fill(benchmark.rubrics[answer.task], values))
+
+
+def with_final_line(prompt: Prompt) -> Prompt:
+    """The prompt, and the demand for a last line that `verdict.parse_score` reads."""
+    return prompt._replace(user=prompt.user + FINAL_LINE)
 
 
 def example_prompt(benchmark: Benchmark, answer: Answer) -> Prompt:

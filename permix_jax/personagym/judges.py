@@ -26,6 +26,7 @@ class Judge(NamedTuple):
     max_tokens: of a reply, thinking included.
     concurrency: requests at once.
     timeout: seconds for one request.
+    max_retries: how often the `openai` client sends a request again that failed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Judge(NamedTuple):
     max_tokens: int = 2048
     concurrency: int = 8
     timeout: float = 120.0
+    max_retries: int = 8
 
 
 class ModelJudge(NamedTuple):
@@ -146,6 +148,7 @@ def _check_fields(judge: Judge | ModelJudge, where: str) -> None:
         "max_tokens": (count, "a whole number from 1"),
         "concurrency": (count, "a whole number from 1"),
         "timeout": (lambda x: number(x, 0) and x > 0, "seconds above 0"),
+        "max_retries": (lambda x: number(x, 0, whole=True), "a whole number from 0"),
         "batch_size": (count, "a whole number from 1"),
         "dtype": (lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
         "pad_token": (text, 'a token or ""'),

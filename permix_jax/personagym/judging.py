@@ -1,7 +1,7 @@
 """Answers in, scores out: asks every judge about every answer and sums up."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from permix_jax.core.files import write_json, write_rows
@@ -10,8 +10,13 @@ from permix_jax.personagym.answers import Answer, read_answers
 from permix_jax.personagym.asking import ask
 from permix_jax.personagym.benchmark import Benchmark
 from permix_jax.personagym.cache import ReplyCache
-from permix_jax.personagym.endpoint import DEFAULT_RETRIES, Retries
-from permix_jax.personagym.judge_prompts import example_prompt, has_all_scores, score_prompt
+from permix_jax.personagym.judge_prompts import (
+    Prompt,
+    example_prompt,
+    has_all_scores,
+    score_prompt,
+    with_final_line,
+)
 from permix_jax.personagym.judges import Judge, JudgeError, LocalJudge, check_judges
 from permix_jax.personagym.scores import summarise
 from permix_jax.personagym.verdict import parse_score, without_thinking
@@ -27,8 +32,6 @@ def judge(
     examples: bool = True,
     seed: int = 0,
     resamples: int = 2000,
-    retries: Retries = DEFAULT_RETRIES,
-    pause: Callable[[float], object] | None = None,
 ) -> dict:
     """Writes replies.jsonl as replies come, then scores.jsonl and summary.json; returns the latter.
 
@@ -40,7 +43,6 @@ def judge(
       examples: whether the first judge writes, for each question, a response of each score, which
         all judges are then shown, as in the paper.
       seed: of the bootstrap.
-      pause: waits so many seconds between attempts; None waits in fact.
 
     Raises:
       FileNotFoundError, ValueError: answers or judges that cannot be used.
@@ -52,15 +54,13 @@ def judge(
     with ReplyCache(Path(out_folder) / "replies.jsonl") as cache:
         sheets = [None] * len(answers)
         if examples:
-            sheets = _examples(judges[0], answers, benchmark, cache, retries, pause)
+            sheets = _examples(judges[0], answers, benchmark, cache)
+        pairs = zip(answers, sheets, strict=True)
+        prompts = _as_asked(judges, [score_prompt(benchmark, *pair) for pair in pairs], cache)
         rows, failures = [], []
         for rater in judges:
-            prompts = [
-                score_prompt(benchmark, answer, sheet)
-                for answer, sheet in zip(answers, sheets, strict=True)
-            ]
             try:
-                replies = ask(rater, prompts, cache, f"scores by {rater.name}", retries, pause)
+                replies = ask(rater, prompts, cache, f"scores by {rater.name}")
             except JudgeError as error:
                 failures.append(str(error))
                 continue
@@ -79,11 +79,28 @@ def judge(
     return results
 
 
-def _examples(rater, answers, benchmark, cache, retries, pause) -> list[str | None]:
+def _as_asked(
+    judges: Sequence[Judge | LocalJudge], rubrics: list[Prompt], cache: ReplyCache
+) -> list[Prompt]:
+    """The rubrics with the demand for a final line.
+
+    Earlier versions asked without it. A folder that holds replies to the bare rubrics keeps to
+    them, so that they are not paid for twice, and all answers of a folder are judged alike.
+    """
+    if not any(cache.get(judge, rubric) for judge in judges for rubric in rubrics):
+        return [with_final_line(rubric) for rubric in rubrics]
+    _LOG.warning(
+        "replies.jsonl was begun by an earlier version, which did not ask judges for a line "
+        '"Final score: N"; the rest is asked as it asked'
+    )
+    return rubrics
+
+
+def _examples(rater, answers, benchmark, cache) -> list[str | None]:
     """For each answer the score examples of its question; None where the endpoint refuses."""
     prompts = [example_prompt(benchmark, answer) for answer in answers]
     try:
-        replies = ask(rater, prompts, cache, f"score examples by {rater.name}", retries, pause)
+        replies = ask(rater, prompts, cache, f"score examples by {rater.name}")
     except JudgeError as error:
         raise JudgeError(
             f"{error} (it writes the score examples; finished ones are kept)"
