@@ -109,7 +109,7 @@ def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
 def compare_answers(
     ours: Sequence[Mapping], theirs: Sequence[Mapping], settings: Mapping
 ) -> dict | None:
-    """`figures` of `compare_policies` of the problems; None if the two were not asked the same.
+    """`compare_policies` of the problems; None if the two were not asked the same.
 
     Args:
       ours, theirs: rows of completions.jsonl.
@@ -123,11 +123,10 @@ def compare_answers(
     return compare_policies(
         a.graded(),
         b.graded(),
-        a.personas[1:],
         generator(0, "report"),
         settings.get("resamples", _RESAMPLES),
         pss_formula(settings.get("pss", "min_over_max")),
-    )["figures"]
+    )
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, Figures]:

@@ -11,7 +11,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json
 from permix_jax.stats.paired import Graded
 from permix_jax.stats.stability import (
-    figures,
+    accuracy_figures,
     gather_means,
     on_decided_problems,
     pss_formula,
@@ -157,7 +157,7 @@ def _resampled_stability(graded: Graded, pss: str) -> dict[str, np.ndarray]:
         gather_means(graded.correct, weights),
         gather_means(graded.plain[None], weights),
     )
-    return figures(everyone.resampled, alone.resampled[:, 0], pss_formula(pss))
+    return accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss_formula(pss))
 
 
 def _weights(kind: str, items: int) -> np.ndarray:

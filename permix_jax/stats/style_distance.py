@@ -17,22 +17,21 @@ def style_distance(
     ngram: int = 1,
     shuffles: int = 999,
 ) -> dict:
-    """How differently the personas answer the same question, from the tokens alone.
+    """How differently the personas answer the same question: `between` minus `within`.
 
-    The distance of two responses is the Jensen-Shannon divergence, in bits (0 to 1), of their
-    token n-gram distributions (Lin 1991). Two samples under one persona differ too, so the figure
-    is `between` (mean distance of two personas' responses to a question) minus `within` (of two
-    responses of one persona to it). The root of the divergence is a distance in a Hilbert space
-    (Fuglede and Topsoe 2004), which makes the difference half the energy distance of the styles
-    (where all answered equally often): never negative in expectation, and 0 in expectation where
-    the persona makes no difference, however short the responses are. Its `_ci95` is Student's t
-    over questions (None for one), its one-sided `p` from shuffling persona labels within
-    questions, 1 / (shuffles + 1) at the least.
+    The distance of two responses is the Jensen-Shannon divergence, in bits (0 to 1), of their token
+    n-gram distributions (Lin 1991). `between` is its mean over responses of two personas to a
+    question, `within` that over two responses of one persona. The root of the divergence is a
+    distance in a Hilbert space (Fuglede and Topsoe 2004). So where all personas answered equally
+    often, the `distance` is half the energy distance of the styles: in expectation never negative,
+    and 0 where the persona makes no difference, however short the responses are. Its `_ci95` is
+    Student's t over questions (None for one). Its one-sided `p` comes from shuffling the persona
+    labels within questions.
 
     Args:
       tokens: [R] the token ids of each response, at least `ngram` of them.
-      persona, question: [R] labels. Questions with two personas and a persona that answered twice
-        or more are used, `questions` of them; the mean is over questions.
+      persona, question: [R] labels. Only questions with two personas, one of which answered twice,
+        are used; `questions` is their number, and the means are over them.
 
     Raises:
       ValueError: lengths that differ, a response that is too short, or no usable question.
@@ -46,7 +45,7 @@ def style_distance(
     means, shuffled = [], []
     for name in np.unique(question):
         asked = np.flatnonzero(question == name)
-        # Any order of the labels has the same pairs of equal ones: only who holds them moves.
+        # Shuffling the labels moves the pairs of one persona to other responses.
         first, second = np.nonzero(np.triu(persona[asked][:, None] == persona[asked], k=1))
         pairs = len(asked) * (len(asked) - 1) // 2
         if not 0 < len(first) < pairs:
@@ -84,10 +83,10 @@ def _pairwise_divergence(tokens: Sequence[Sequence[int]], ngram: int) -> np.ndar
     half = counts / counts.sum(axis=1, keepdims=True) / 2
     terms = -xlogy(half, half)
     totals = terms.sum(axis=1)
-    entropy = 2 * totals - np.log(2)  # of the frequencies themselves
+    entropy = 2 * totals - np.log(2)  # of the frequencies, in nats
     distances = np.empty((len(tokens), len(tokens)))
     for i, row in enumerate(half):
-        held = np.flatnonzero(row)  # elsewhere the middle is half of the other distribution
+        held = np.flatnonzero(row)  # elsewhere the mixture is half of the other distribution
         middle = half[:, held] + row[held]
         mixed = totals - terms[:, held].sum(axis=1) - xlogy(middle, middle).sum(axis=1)
         distances[i] = mixed - (entropy + entropy[i]) / 2
