@@ -35,10 +35,10 @@ from permix_jax.personagym.benchmark import Question, load_benchmark
 from permix_jax.personagym.endpoint import Endpoint
 from permix_jax.personagym.judges import Judge, JudgeError, ModelJudge, read_judges
 from permix_jax.personagym.judging import judge
-from permix_jax.personagym.likelihoods import judge_free_figures
+from permix_jax.personagym.likelihoods import personagym_judge_free
 from permix_jax.personagym.model_judge import Opened, with_models
 from permix_jax.personagym.subsets import light, subsample
-from permix_jax.personagym.tables_of_scores import judge_free_overview, overview
+from permix_jax.personagym.tables_of_scores import judge_free_text, scores_text
 from permix_jax.rollout.sampling import Sampling
 
 
@@ -78,7 +78,7 @@ def _personagym(config: ConfigDict, subject: Subject) -> str:
         _ask_and_measure(config, subject, questions, identity, judges)
     printed = [_about_answers(out / FILE)]
     if p.candidates:
-        printed.append(judge_free_overview(read_json(out / judge_free.FILE)))
+        printed.append(judge_free_text(read_json(out / judge_free.FILE)))
     if not judges:
         hint = "judge them with --config.personagym.judges=judges.jsonl (docs/judging.md)"
         return "\n\n".join([*printed, hint])
@@ -87,7 +87,7 @@ def _personagym(config: ConfigDict, subject: Subject) -> str:
         summary = judge(out / FILE, out, opened, benchmark, p.examples, config.seed)
     except KeyboardInterrupt:
         raise Stopped from None
-    return "\n\n".join([*printed, overview(summary)])
+    return "\n\n".join([*printed, scores_text(summary)])
 
 
 def _ask_and_measure(
@@ -113,7 +113,7 @@ def _ask_and_measure(
         answer(questions, policy, load_params, mesh, settings, identity, out, label, check)
         if not _is_measured(config, subject):
             reference = make_reference(config, *base, subject.base, mesh, p.batch_size, check)
-            figures = judge_free_figures(reference, _judge_free_settings(config), out, label)
+            figures = personagym_judge_free(reference, _judge_free_settings(config), out, label)
             write_json(out / judge_free.FILE, figures)
 
 

@@ -18,7 +18,7 @@ from permix_jax.personagym.judge_prompts import (
     with_final_line,
 )
 from permix_jax.personagym.judges import Judge, JudgeError, LocalJudge, check_judges
-from permix_jax.personagym.scores import summarise
+from permix_jax.personagym.scores import summarise_scores
 from permix_jax.personagym.verdict import parse_score, without_thinking
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def judge(
     if failures:
         raise JudgeError(f"{'; '.join(failures)} (finished judgements are kept in {out_folder})")
 
-    results = summarise(rows, list(benchmark.rubrics), generator(seed, "judging"), resamples)
+    results = summarise_scores(rows, list(benchmark.rubrics), generator(seed, "judging"), resamples)
     results["examples"] = _about_examples(judges[0], sheets) if examples else None
     _warn(results)
     write_rows(Path(out_folder) / "scores.jsonl", rows)

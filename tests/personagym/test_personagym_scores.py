@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from permix_jax.personagym.agreement import krippendorff_alpha
-from permix_jax.personagym.scores import summarise
+from permix_jax.personagym.scores import summarise_scores
 from permix_jax.stats.statistics import bootstrap_weights
 
 TASKS = ("Toxicity", "Wit")
@@ -27,7 +27,7 @@ def rows(scores):
 
 
 def summary(scores, tasks=TASKS, resamples=200):
-    return summarise(rows(scores), tasks, np.random.default_rng(0), resamples)
+    return summarise_scores(rows(scores), tasks, np.random.default_rng(0), resamples)
 
 
 def test_means_by_hand():
