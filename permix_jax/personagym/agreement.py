@@ -10,18 +10,18 @@ METRICS = ("nominal", "ordinal", "interval")
 
 
 def krippendorff_alpha(ratings: np.ndarray, metric: str = "interval") -> float:
-    """1 for full agreement, 0 for that of chance, below it for less.
+    """1 for full agreement, 0 for that of chance, negative for less than that.
 
     Args:
-      ratings: float [J, U], NaN where a judge gave none; units with fewer than two are left out.
-      metric: how far two values differ: "nominal" (0 or 1), "ordinal" (by the ranks between them)
+      ratings: float [J, U], NaN where a judge gave none.
+      metric: the distance of two values: "nominal" (0 or 1), "ordinal" (by the ranks between them)
         or "interval" (their squared difference).
 
     Returns:
-      NaN where no unit has two ratings, or all of them are equal: alpha is not defined then.
+      Alpha over the units with two ratings; NaN if there is none or all ratings are equal.
 
     Raises:
-      ValueError: ratings that are no matrix, or an unknown metric.
+      ValueError: ratings that are not a matrix, or an unknown metric.
     """
     ratings = np.asarray(ratings, float)
     if ratings.ndim != 2:
@@ -31,10 +31,10 @@ def krippendorff_alpha(ratings: np.ndarray, metric: str = "interval") -> float:
 
 
 def coincidences(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How often each pair of values meets in each unit, float [U, V, V].
+    """How often each pair of values occurs in each unit, float [U, V, V].
 
-    Every pair of judges counts 1 / (judges of the unit - 1), so that a unit counts as many values
-    as it has ratings.
+    A pair of judges counts 1 / (judges of the unit - 1), so that a unit weighs as much as it has
+    ratings.
     """
     counts = (ratings.T[:, :, None] == values).sum(axis=1).astype(float)  # [U, V]
     pairs = counts[:, :, None] * counts[:, None, :]
@@ -45,7 +45,7 @@ def coincidences(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def alpha(pairs: np.ndarray, values: np.ndarray, metric: str) -> np.ndarray:
-    """Alpha of summed coincidences [..., V, V] of these values [V]; NaN where it is not defined."""
+    """Alpha of summed coincidences [..., V, V] of `values` [V]; NaN where it is not defined."""
     totals = pairs.sum(axis=-1)
     number = totals.sum(axis=-1)
     difference = _squared_differences(totals, values, metric)
@@ -63,7 +63,7 @@ def _squared_differences(totals: np.ndarray, values: np.ndarray, metric: str) ->
         return 1.0 - np.eye(len(values))
     if metric == "interval":
         return (values[:, None] - values) ** 2
-    if metric == "ordinal":  # the ratings from one value to the other, half of these two's own
+    if metric == "ordinal":  # the number of ratings between the two, and half of their own
         middle = np.cumsum(totals, axis=-1) - totals / 2
         return (middle[..., :, None] - middle[..., None, :]) ** 2
     raise ValueError(f"metric is {metric!r}: use {', '.join(METRICS)}")

@@ -1,4 +1,4 @@
-"""Puts prompts to a judge, what it has not answered yet, and keeps each reply as it comes."""
+"""Asks a judge the prompts that it has not answered yet, and keeps each reply at once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,14 +19,15 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 def ask(
     judge: Judge | LocalJudge, prompts: Sequence[Prompt], cache: ReplyCache, label: str
 ) -> dict[Prompt, Reply]:
-    """The judge's reply to every prompt, each asked once, whatever the number of its copies.
+    """The judge's reply to every prompt. Equal prompts are asked once.
+
+    Refusals of single prompts are returned, not cached, and so asked again next time.
 
     Args:
-      label: what the progress bar says is being asked for.
+      label: the text of the progress bar.
 
     Raises:
-      JudgeError: the judge fails, or refuses all that it is asked. What it has answered by then
-        is in the cache. Refusals of single prompts are returned, and asked again next time.
+      JudgeError: the judge fails, or refuses everything. Its replies up to then are in the cache.
       OSError: the cache cannot be written.
     """
     replies = {prompt: cache.get(judge, prompt) for prompt in prompts}
@@ -35,7 +36,7 @@ def ask(
         return replies
     ask_all = _local_replies if isinstance(judge, LocalJudge) else _endpoint_replies
     refused, answered = 0, len(replies) - len(missing)
-    # Closed, it asks no more, whatever ends this: a judge that fails, or a full disk.
+    # However this ends (a judge that fails, a full disk), closing it stops the asking.
     with (
         closing(ask_all(judge, missing)) as coming,
         Progress(label, len(replies), initial=answered) as progress,

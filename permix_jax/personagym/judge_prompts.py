@@ -1,4 +1,4 @@
-"""What a judge is asked. Personas, questions and responses are put in as they are, as data."""
+"""The prompts for judges. Personas, questions and responses are inserted as they are."""
 
 import re
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def with_final_line(prompt: Prompt) -> Prompt:
 
 
 def example_prompt(benchmark: Benchmark, answer: Answer) -> Prompt:
-    """Asks for a response of every score to the answer's question; the response is not in it."""
+    """Asks for a response of each score to the answer's question. It does not show the response."""
     values = {
         "persona": answer.persona,
         "question": answer.question,
@@ -52,14 +52,11 @@ def example_prompt(benchmark: Benchmark, answer: Answer) -> Prompt:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Puts each value in its {slot}, all in one pass: a {slot} within a value stays as it is.
-
-    str.format would stop at the braces of a response, or fill them.
-    """
+    """Puts each value in its {slot}. Unlike in str.format, braces in a value stay as they are."""
     slots = "|".join(map(re.escape, values))
     return re.sub(rf"\{{({slots})\}}", lambda match: values[match[1]], template)
 
 
 def has_all_scores(examples: str) -> bool:
-    """Whether "Score 1" to "Score 5" all occur."""
+    """Whether each of "Score 1" to "Score 5" occurs."""
     return all(re.search(rf"\bscore\W{{0,3}}{score}\b", examples, re.I) for score in range(1, 6))

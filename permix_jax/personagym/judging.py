@@ -1,4 +1,4 @@
-"""Answers in, scores out: asks every judge about every answer and sums up."""
+"""Asks every judge about every answer, and writes the scores and their summary."""
 
 import logging
 from collections.abc import Sequence
@@ -33,20 +33,19 @@ def judge(
     seed: int = 0,
     resamples: int = 2000,
 ) -> dict:
-    """Writes replies.jsonl as replies come, then scores.jsonl and summary.json; returns the latter.
+    """Writes replies.jsonl as replies come, then scores.jsonl and summary.json, which it returns.
 
-    The same call goes on where an earlier one ended: no prompt that a judge has answered is put to
-    it again.
+    A prompt that a judge has answered in an earlier call is not put to it again.
 
     Args:
       answers_path: JSONL of Answer.
-      examples: whether the first judge writes, for each question, a response of each score, which
-        all judges are then shown, as in the paper.
+      examples: whether the first judge writes a response of each score for each question, to be
+        shown to all judges, as in the paper.
       seed: of the bootstrap.
 
     Raises:
       FileNotFoundError, ValueError: answers or judges that cannot be used.
-      JudgeError: judges that failed; the others have been asked by then, and all replies kept.
+      JudgeError: names the judges that failed. The others have been asked, and all replies kept.
       OSError: the folder cannot be written; what was written is kept.
     """
     check_judges(judges)
@@ -97,7 +96,7 @@ def _as_asked(
 
 
 def _examples(rater, answers, benchmark, cache) -> list[str | None]:
-    """For each answer the score examples of its question; None where the endpoint refuses."""
+    """For each answer the score examples of its question; None if the judge refused."""
     prompts = [example_prompt(benchmark, answer) for answer in answers]
     try:
         replies = ask(rater, prompts, cache, f"score examples by {rater.name}")
@@ -110,7 +109,7 @@ def _examples(rater, answers, benchmark, cache) -> list[str | None]:
 
 
 def _row(answer: Answer, rater: Judge | LocalJudge, reply) -> dict:
-    """A row of scores.jsonl: `score` null where none can be read, `reply` null where refused."""
+    """A row of scores.jsonl. `score` is null if none can be read, `reply` if there is none."""
     return {
         "id": answer.id,
         "persona": answer.persona,

@@ -29,12 +29,12 @@ Opened = tuple[Policy, dict, Mesh]
 def with_models(
     judges: Sequence[Judge | ModelJudge], open_model: Callable[[ModelJudge], Opened]
 ) -> list[Judge | LocalJudge]:
-    """The judges, with each ModelJudge as a function that opens its model when first asked.
+    """The judges, each ModelJudge as a LocalJudge that opens its model when first asked.
 
-    One model is held at a time. A model that cannot be opened is a JudgeError.
+    One model is in memory at a time. A model that cannot be opened raises JudgeError.
 
     Args:
-      open_model: gives a judge's policy, its parameters and the mesh that they are on.
+      open_model: gives a judge's policy, its parameters and their mesh.
     """
     held: dict[ModelJudge, Opened] = {}
 
@@ -57,7 +57,7 @@ def with_models(
 def _replies(
     judge: ModelJudge, policy: Policy, params: dict, mesh: Mesh, prompts: list[Prompt]
 ) -> list[Reply]:
-    """Greedy replies; a prompt that with `max_tokens` outgrows the model's context is refused."""
+    """Greedy replies. A prompt that does not fit the context with `max_tokens` is refused."""
     ids = render_all(policy.tokenizer, [(_system(prompt), prompt.user) for prompt in prompts])
     context = policy.model.config.max_context
     replies = [_refusal(judge, len(row), context) for row in ids]
@@ -85,7 +85,7 @@ def _replies(
 
 
 def _system(prompt: Prompt) -> Persona | None:
-    """What carries the judge's system message."""
+    """A persona whose text is the judge's system message."""
     return Persona("judge", "judge", prompt.system, "judge", "heldout") if prompt.system else None
 
 
