@@ -75,11 +75,11 @@ def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 
-def ticks_within(low: float, high: float, most: int = 6) -> list[float]:
-    """Evenly spaced round numbers from low to high, as many as possible and at most `most`."""
+def ticks_within(low: float, high: float) -> list[float]:
+    """Evenly spaced round numbers from low to high, as many as possible and at most six."""
     for step in (m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5)):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < most:
+        if last - first < 6:
             return [round(i * step, 12) for i in range(first, last + 1)]
     return [low, high]
 

@@ -91,6 +91,6 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*|$" else c for c in text).replace("](", "]\\(")
 
 
-def with_interval(entry: Mapping, key: str, sign: str = "") -> str:
+def with_interval(entry: Mapping, key: str) -> str:
     """The text of an `estimate`, with three digits."""
-    return cell_text(estimate(entry, key), f"{sign}.3f")
+    return cell_text(estimate(entry, key), ".3f")
