@@ -71,8 +71,18 @@ def judge(
         raise JudgeError(f"{'; '.join(failures)} (finished judgements are kept in {out_folder})")
 
     results = summarise_scores(rows, list(benchmark.rubrics), generator(seed, "judging"), resamples)
-    results["examples"] = _about_examples(judges[0], sheets) if examples else None
-    _warn(results)
+    results["examples"] = None
+    if examples:
+        incomplete = sum(sheet is None or not has_all_scores(sheet) for sheet in sheets)
+        about = {"judge": judges[0].name, "answers": len(sheets), "incomplete": incomplete}
+        results["examples"] = about
+    for entry in results["by_judge"]:
+        if entry["unreadable"]:
+            _LOG.warning(
+                "judge %(judge)s: %(unreadable)d of %(asked)d scores cannot be read and count in "
+                "no mean (%(truncated)d replies cut off, %(refused)d prompts refused)",
+                entry,
+            )
     write_rows(Path(out_folder) / "scores.jsonl", rows)
     write_json(Path(out_folder) / "summary.json", results)
     return results
@@ -120,22 +130,3 @@ def _row(answer: Answer, rater: Judge | LocalJudge, reply) -> dict:
         "truncated": reply.truncated,
         "refusal": reply.refusal,
     }
-
-
-def _about_examples(rater: Judge | LocalJudge, sheets: Sequence[str | None]) -> dict:
-    incomplete = sum(sheet is None or not has_all_scores(sheet) for sheet in sheets)
-    return {"judge": rater.name, "answers": len(sheets), "incomplete": incomplete}
-
-
-def _warn(results: dict) -> None:
-    for entry in results["by_judge"]:
-        if entry["unreadable"]:
-            _LOG.warning(
-                "judge %s: %d of %d scores cannot be read and count in no mean "
-                "(%d replies cut off, %d prompts refused)",
-                entry["judge"],
-                entry["unreadable"],
-                entry["asked"],
-                entry["truncated"],
-                entry["refused"],
-            )
