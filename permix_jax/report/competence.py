@@ -27,7 +27,7 @@ class ByCompetence(NamedTuple):
 
 
 def by_competence(accuracy: np.ndarray, change: np.ndarray) -> ByCompetence:
-    """Of the base's accuracy [A] and the change of fidelity [A] by persona, A at least 2."""
+    """`accuracy` [A] is the base's, `change` [A] that of fidelity, for A >= 2 personas."""
     half, order = len(accuracy) // 2, np.argsort(accuracy)
     varies = np.ptp(accuracy) > 0 and np.ptp(change) > 0
     return ByCompetence(
@@ -52,8 +52,9 @@ def competence_table(runs: Sequence[Run]) -> str:
             )
         accuracy = _by_persona(before.stability["per_persona"], "accuracy")
         for task in before.fidelity["by_task"]:
-            fidelities = [e.fidelity["by_task"][task]["per_persona"] for e in (before, after)]
-            base, trained = (_by_persona(entries, "fidelity") for entries in fidelities)
+            base, trained = (
+                _by_persona(e.fidelity_of(task)["per_persona"], "fidelity") for e in (before, after)
+            )
             changes[run.name, task.replace("_", "-")].append(
                 by_competence(accuracy, trained - base)
             )

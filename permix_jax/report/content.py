@@ -101,8 +101,7 @@ def pss(evaluation: Evaluation) -> dict | None:
 
 def role_play(evaluation: Evaluation) -> dict | None:
     """The estimate of the share of role-play responses in the persona's style."""
-    by_task = (evaluation.fidelity or {}).get("by_task", {})
-    return estimate(by_task.get("role_play", {}), "fidelity")
+    return estimate(evaluation.fidelity_of("role_play"), "fidelity")
 
 
 def lottery_chart(stabilities: Mapping[str, Mapping]) -> dict:

@@ -83,12 +83,11 @@ def read_run(workdir: Path) -> Run:
 
 
 def _measures(evaluation: Evaluation, pss: str) -> PolicyMeasures:
-    by_task = (evaluation.fidelity or {}).get("by_task", {})
     kl = evaluation.folder / "kl.json"
-    found = [evaluation.stability[key] for key in STABILITY.values()]
-    found += [by_task.get(task, {}).get("fidelity") for task in _FIDELITY.values()]
-    found.append(read_json(kl)["kl"] if kl.is_file() else None)
-    values = dict(zip(MEASURES, map(_number, found), strict=True))
+    figures = [evaluation.stability[key] for key in STABILITY.values()]
+    figures += [evaluation.fidelity_of(task).get("fidelity") for task in _FIDELITY.values()]
+    figures.append(read_json(kl)["kl"] if kl.is_file() else None)
+    values = dict(zip(MEASURES, map(_number, figures), strict=True))
     resampled = dict.fromkeys(MEASURES, np.full(_RESAMPLES, np.nan))
     items: dict[str, tuple | None] = dict.fromkeys(MEASURES)
 

@@ -150,7 +150,7 @@ def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping)
         difference = [estimate(apart.get(key, {}), "difference")] if apart else []
         body.append([label, *cells, *difference, meaning])
     for task in ("role_play", "arithmetic"):
-        cells = [_fidelity(policy, task) for policy in policies.values()]
+        cells = [estimate(policy.fidelity_of(task), "fidelity") for policy in policies.values()]
         if any(cells):
             label = f"Fidelity, {task.replace('_', '-')}"
             difference = [None] if apart else []
@@ -158,24 +158,15 @@ def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping)
     return table(columns | {"what it is": ""}, body)
 
 
-def _fidelity(policy: Evaluation, task: str) -> dict | None:
-    return estimate((policy.fidelity or {}).get("by_task", {}).get(task, {}), "fidelity")
-
-
 def headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
     """The figures on top of the report: `label`, and the `values` of the policies."""
-    cells = {
-        "persona stability (PSS)": [estimate(p.stability, "pss") for p in policies.values()],
-        "accuracy, worst persona": [
-            estimate(p.stability, "accuracy_worst") for p in policies.values()
-        ],
-        "role-play fidelity": [_fidelity(p, "role_play") for p in policies.values()],
+    of = policies.values()
+    rows = {
+        "persona stability (PSS)": [p.stability["pss"] for p in of],
+        "accuracy, worst persona": [p.stability["accuracy_worst"] for p in of],
+        "role-play fidelity": [p.fidelity_of("role_play").get("fidelity") for p in of],
     }
-    return [
-        {"label": label, "values": [cell and cell["value"] for cell in row]}
-        for label, row in cells.items()
-        if any(row)
-    ]
+    return [{"label": label, "values": row} for label, row in rows.items() if {*row} != {None}]
 
 
 def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
