@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import bootstrap, multivariate_normal
 
 from permix_jax.stats.identification import agreement, gain_per_token, identification
-from permix_jax.stats.paired import Graded, compare_over_seeds, compare_policies
-from permix_jax.stats.stability import figures, pss_min_over_max, stability
+from permix_jax.stats.paired import Graded, compare_policies, over_seeds
+from permix_jax.stats.stability import accuracy_figures, pss_min_over_max, stability
 from permix_jax.stats.statistics import bootstrap_weights, percentile_interval, pooled_means
 
 # Name, accuracies of the personas, problems. Plain accuracy is their mean.
@@ -86,7 +86,9 @@ def graded(rng: np.random.Generator, accuracies: np.ndarray, problems: int) -> G
 
 
 def truths(accuracies: np.ndarray) -> dict[str, float]:
-    return figures(np.asarray(accuracies, float), np.float64(np.mean(accuracies)), pss_min_over_max)
+    return accuracy_figures(
+        np.asarray(accuracies, float), np.float64(np.mean(accuracies)), pss_min_over_max
+    )
 
 
 def stability_coverage(accuracies, problems: int, runs: int, resamples: int) -> dict:
@@ -127,9 +129,9 @@ def paired_coverage(ours, theirs, problems: int, runs: int, resamples: int) -> d
         both = answers(rng, np.concatenate([ours, theirs, plain]), problems)
         n = len(ours)
         result = compare_policies(
-            Graded(both[:n], both[-2]), Graded(both[n:-2], both[-1]), range(n), rng, resamples
+            Graded(both[:n], both[-2]), Graded(both[n:-2], both[-1]), rng, resamples
         )
-        for name, entry in result["figures"].items():
+        for name, entry in result.items():
             found[f"{name} difference"].append((a[name] - b[name], entry["difference_ci95"]))
             low, high = entry["relative_ci95"]
             high = np.inf if high is None else high
@@ -159,11 +161,23 @@ def seeds_coverage(shared: bool, runs: int, resamples: int) -> dict:
                 difficulty = np.where(rng.random(shape) < 0.5, common, rng.random(shape))
                 correct = (difficulty < accuracy).astype(float)[..., None]
                 side.append(Graded(correct[:-1], correct[-1]))
-        result = compare_over_seeds(*sides, rng, shared, resamples)
+        draws = [bootstrap_weights(problems, resamples, rng) for _ in range(seeds)]
+        if shared:
+            draws = draws[:1] * seeds
         truth = float(means[0].mean() - means[1].mean())
         for name in ("accuracy_mean", "accuracy_no_persona"):
-            found[f"{name} difference"].append((truth, result[name]["difference_ci95"]))
+            drawn = [[_means(g, w, name) for g, w in zip(s, draws, strict=True)] for s in sides]
+            apart = np.subtract(*drawn).T  # [estimate and resamples, seed]
+            entry = over_seeds("difference", apart[0], apart[1:], shared)
+            found[f"{name} difference"].append((truth, entry["difference_ci95"]))
     return found
+
+
+def _means(graded: Graded, weights: np.ndarray, name: str) -> np.ndarray:
+    """The estimate of a figure, then its resamples."""
+    weights = np.concatenate([np.ones((1, weights.shape[1])), weights])
+    side = graded.plain[None] if name == "accuracy_no_persona" else graded.correct
+    return pooled_means(side, weights).mean(axis=-1)
 
 
 def judge_free_coverage(personas: int, runs: int, resamples: int) -> dict:

@@ -1,6 +1,5 @@
 """PersonaGym for a run's checkpoint or any Hugging Face folder: its answers, then their judging."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,13 +25,13 @@ from permix_jax.evaluation.results import read_json, read_jsonl
 from permix_jax.models.policy import LoadedPolicy
 from permix_jax.personagym.answering import FILE, AnswerSettings, answer, is_answered
 from permix_jax.personagym.benchmark import Question, load_benchmark
-from permix_jax.personagym.endpoint import DEFAULT_RETRIES, Endpoint
+from permix_jax.personagym.endpoint import Endpoint
 from permix_jax.personagym.judges import Judge, JudgeError, ModelJudge, read_judges
 from permix_jax.personagym.judging import judge
-from permix_jax.personagym.likelihoods import judge_free_figures
+from permix_jax.personagym.likelihoods import personagym_judge_free
 from permix_jax.personagym.model_judge import with_models
 from permix_jax.personagym.subsets import light, subsample
-from permix_jax.personagym.tables_of_scores import judge_free_overview, overview
+from permix_jax.personagym.tables_of_scores import judge_free_text, scores_text
 from permix_jax.rollout.sampling import Sampling
 
 
@@ -72,7 +71,7 @@ def _personagym(subject: Subject) -> str:
         _ask_and_measure(subject, questions, identity, judges)
     printed = [_about_answers(out / FILE)]
     if p.candidates:
-        printed.append(judge_free_overview(read_json(out / judge_free.FILE)))
+        printed.append(judge_free_text(read_json(out / judge_free.FILE)))
     if not judges:
         hint = "judge them with --config.personagym.judges=judges.jsonl (docs/judging.md)"
         return "\n\n".join([*printed, hint])
@@ -81,7 +80,7 @@ def _personagym(subject: Subject) -> str:
         summary = judge(out / FILE, out, opened, benchmark, p.examples, config.seed)
     except KeyboardInterrupt:
         raise Stopped from None
-    return "\n\n".join([*printed, overview(summary)])
+    return "\n\n".join([*printed, scores_text(summary)])
 
 
 def _ask_and_measure(
@@ -105,7 +104,8 @@ def _ask_and_measure(
         if not _is_measured(subject):
             base = replace(base, name=reference_name(config, subject.base))
             reference = make_reference(config, base, p.batch_size, stop.check)
-            figures = judge_free_figures(reference, _judge_free_settings(config), out, asked.name)
+            settings = _judge_free_settings(config)
+            figures = personagym_judge_free(reference, settings, out, asked.name)
             write_json(out / judge_free.FILE, figures)
 
 
@@ -137,7 +137,7 @@ def _require_scorers(subject: Subject, judges: Sequence[Judge | ModelJudge], mes
             except (ValueError, OSError, ImportError) as error:
                 raise JudgeError(f"judge {one.name!r}: {error}") from None
         else:
-            Endpoint(one, DEFAULT_RETRIES, time.sleep)
+            Endpoint(one)
 
 
 def _open_judge(config: ConfigDict, one: ModelJudge) -> LoadedPolicy:

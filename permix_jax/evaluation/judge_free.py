@@ -51,37 +51,43 @@ class Played(NamedTuple):
     personas: Sequence[Persona]
 
 
-class Likelihoods(NamedTuple):
-    """What the reference makes of R responses, those without a token left out.
+class Scored(NamedTuple):
+    """R responses and their log-likelihoods under the reference; those without a token left out.
 
-    kept: [R] their numbers. own: [R] number of the persona. tokens: [R]. logp: [R, C], column 0
-    the own persona's. plain: [R]. empty: how many were left out.
+    index: [R] their numbers among all responses. own: [R] number of the persona.
+    tokens: [R] token ids. logp: [R, C], column 0 under the own persona. plain: [R] under none.
+    empty: how many were left out.
     """
 
-    kept: np.ndarray
+    index: np.ndarray
     own: np.ndarray
     tokens: list[list[int]]
     logp: np.ndarray
     plain: np.ndarray
     empty: int
 
-    def among(self, chosen: np.ndarray) -> "Likelihoods":
-        """Those of the responses whose number is `chosen`, bool [number of all responses]."""
-        at = np.flatnonzero(chosen[self.kept])
+    def among(self, chosen: np.ndarray) -> "Scored":
+        """Those of the `chosen` responses, bool [all responses]."""
+        at = np.flatnonzero(chosen[self.index])
         tokens = [self.tokens[i] for i in at]
         empty = int(chosen.sum()) - len(at)
-        return Likelihoods(
-            self.kept[at], self.own[at], tokens, self.logp[at], self.plain[at], empty
-        )
+        return Scored(self.index[at], self.own[at], tokens, self.logp[at], self.plain[at], empty)
+
+    def lengths(self) -> np.ndarray:
+        return np.array([len(ids) for ids in self.tokens])
 
 
 def claim(folder: Path, reference: str, settings: JudgeFreeSettings) -> bool:
-    """Whether the folder's judge_free.json is there already.
+    """Whether the folder has its judge_free.json already.
 
-    Raises ValueError where it, or what was scored for it, is of another reference or settings.
+    Raises ValueError if that, or what was scored for it, is of another reference or settings.
     """
-    identity = {"reference": reference, "seed": settings.seed, "candidates": settings.candidates}
-    identity["questions"] = settings.questions
+    identity = {
+        "reference": reference,
+        "seed": settings.seed,
+        "candidates": settings.candidates,
+        "questions": settings.questions,
+    }
     at = folder / FOLDER
     claim_folder(at, identity, remedy=f"remove {at} and {folder / FILE}")
     return (folder / FILE).exists()
@@ -93,12 +99,12 @@ def measure_without_judge(
     settings: JudgeFreeSettings,
     folders: Sequence[Path],
 ) -> None:
-    """Writes judge_free.json into each folder of a whole evaluation that has none yet.
+    """Writes judge_free.json into each folder of a finished evaluation that has none yet.
 
-    What is scored is in `judge_free/` at once: after a kill it is not scored again.
+    Each score is written to `judge_free/` at once, and not computed again after a kill.
 
     Args:
-      personas: those of the evaluations, all of which are candidates.
+      personas: those of the evaluations; all of them are candidates.
 
     Raises:
       ValueError: a folder whose figures are of another reference, or with other settings.
@@ -122,16 +128,15 @@ def judge_free_figures(
     settings: JudgeFreeSettings,
     folder: Path,
 ) -> dict:
-    """The content of judge_free.json: `by_task` has, for "problems" and "role_play" as asked,
+    """The content of judge_free.json. `by_task` has, for "problems" and "role_play" as asked,
 
-    - `identification`, `gain_per_token`, `n` and `empty` as in `recognition`, the question as the
-      cluster, because all personas answer the same questions;
-    - `style_distance` of the responses' tokens, None where no question was answered by two personas
+    - `questions`: how many have a response;
+    - what `recognition` gives, with the question as the cluster, because all personas answer the
+      same questions;
+    - `style_distance` of the responses' tokens, None unless a question was answered by two personas
       and twice by one of them;
-    - `agreement`, where the rows carry the exact rule's verdict, it is not always the same, and
-      there are two questions or more:
-      `gain` (per token of each response) and `identified` against it;
-    - `questions`: how many have a response.
+    - `agreement` of the gain per token (`gain`) and of `identified` with the exact rule's verdict,
+      None unless the rows have verdicts of both kinds and there are two questions.
 
     Args:
       rows: of completions.jsonl; those under a persona are read.
@@ -139,109 +144,94 @@ def judge_free_figures(
     result = {"reference": reference.stored.name, "candidates": settings.candidates, "by_task": {}}
     number = {persona.id: i for i, persona in enumerate(personas)}
     for task in dict.fromkeys(row["task"] for row in rows):
-        chosen = _drawn([r for r in rows if r["task"] == task and r["persona"]], task, settings)
-        responses = [Response(r["prompt"], r["completion"], not r["truncated"]) for r in chosen]
-        own = np.array([number[row["persona"]] for row in chosen])
+        drawn = _drawn([r for r in rows if r["task"] == task and r["persona"]], task, settings)
+        responses = [Response(r["prompt"], r["completion"], not r["truncated"]) for r in drawn]
+        own = np.array([number[row["persona"]] for row in drawn])
         path = folder / FOLDER / f"{task}.jsonl"
         label = f"likelihoods of {task.replace('_', '-')}, {folder.name}"
-        found = likelihoods(reference, Played(responses, own, personas), settings, path, label)
-        result["by_task"][task] = _figures(found, [chosen[i] for i in found.kept], settings)
+        played = Played(responses, own, personas)
+        scored = score_responses(reference, played, settings, path, label)
+        scored_rows = [drawn[i] for i in scored.index]
+        question = np.array([row["problem"] for row in scored_rows])
+        result["by_task"][task] = {
+            "questions": len(np.unique(question)),
+            **recognition(scored, question),
+            "style_distance": _style_distance(scored, question, settings),
+            "agreement": _agreement(scored, scored_rows, question, settings),
+        }
     return result
 
 
-def likelihoods(
+def score_responses(
     reference: Reference,
     played: Played,
     settings: JudgeFreeSettings,
     path: Path,
     label: str,
-) -> Likelihoods:
-    """The responses under their own persona, under others drawn by the seed, and under none.
+) -> Scored:
+    """Scores responses under their own persona, under others drawn by the seed, and under none.
 
     `path` and `label` are as in `log_likelihoods`.
     """
     responses, own, personas = played
     tokens = response_tokens(reference.stored.policy, responses)
-    kept = np.flatnonzero([bool(ids) for ids in tokens])
-    drawn = draw_candidates(own, len(personas), settings.candidates, settings.seed)[kept]
+    index = np.flatnonzero([bool(ids) for ids in tokens])
+    candidates = draw_candidates(own, len(personas), settings.candidates, settings.seed)[index]
     logp = np.empty((0, settings.candidates + 1))
-    if kept.size:
-        responses, tokens = ([x[i] for i in kept] for x in (responses, tokens))
-        under = [[*(personas[c] for c in row), None] for row in drawn]
+    if index.size:
+        responses, tokens = ([x[i] for i in index] for x in (responses, tokens))
+        under = [[*(personas[c] for c in row), None] for row in candidates]
         logp = log_likelihoods(reference, responses, tokens, under, path, label)
-    return Likelihoods(kept, own[kept], tokens, logp[:, :-1], logp[:, -1], len(own) - kept.size)
+    return Scored(index, own[index], tokens, logp[:, :-1], logp[:, -1], len(own) - index.size)
 
 
-def recognition(found: Likelihoods, cluster: np.ndarray) -> dict:
-    """`identification` and `gain_per_token` as `judge_free` defines them, None where the responses
-    are of fewer than two clusters; `n` responses that were scored, `empty` ones left out.
+def recognition(scored: Scored, cluster: np.ndarray) -> dict:
+    """`identification` and `gain_per_token` with these clusters [R]; None for a single cluster.
 
-    Args:
-      cluster: [R] labels.
+    `n` counts the responses that were scored, `empty` those without a token.
     """
-    result = {"n": len(found.kept), "empty": found.empty}
+    result = {"n": len(scored.index), "empty": scored.empty}
     if len(np.unique(cluster)) < 2:
         return result | {"identification": None, "gain_per_token": None}
     return result | {
-        "identification": identification(found.logp, cluster),
-        "gain_per_token": gain_per_token(found.logp, found.plain, _lengths(found), cluster),
+        "identification": identification(scored.logp, cluster),
+        "gain_per_token": gain_per_token(scored.logp, scored.plain, scored.lengths(), cluster),
     }
 
 
 def _drawn(rows: Sequence[dict], task: str, settings: JudgeFreeSettings) -> list[dict]:
-    """The rows of `settings.questions` questions (0: of all), with all their answers."""
+    """All rows of `settings.questions` questions (0: of all)."""
     questions = list(dict.fromkeys(row["problem"] for row in rows))
     if settings.questions and settings.questions < len(questions):
         order = generator(settings.seed, f"judge_free/{task}").permutation(len(questions))
-        questions = {questions[i] for i in order[: settings.questions]}
-    questions = set(questions)
-    return [row for row in rows if row["problem"] in questions]
+        questions = [questions[i] for i in order[: settings.questions]]
+    chosen = set(questions)
+    return [row for row in rows if row["problem"] in chosen]
 
 
-def _figures(found: Likelihoods, rows: Sequence[dict], settings: JudgeFreeSettings) -> dict:
-    """What `by_task` has of one task; `rows` are those of the responses that were scored."""
-    question = np.array([row["problem"] for row in rows])
-    style = None
-    if _answered_twice(found.own, question):
-        rng = generator(settings.seed, "judge_free/shuffle")
-        style = style_distance(found.tokens, found.own, question, rng)
-    return {
-        "questions": len(np.unique(question)),
-        **recognition(found, question),
-        "style_distance": style,
-        "agreement": _agreement(found, rows, question, settings),
-    }
-
-
-def _answered_twice(persona: np.ndarray, question: np.ndarray) -> bool:
-    """Whether some question was answered by two personas, and twice by one: `style_distance` needs
-    one such."""
-    times = Counter(zip(question.tolist(), persona.tolist(), strict=True))
+def _style_distance(
+    scored: Scored, question: np.ndarray, settings: JudgeFreeSettings
+) -> dict | None:
+    times = Counter(zip(question.tolist(), scored.own.tolist(), strict=True))
     personas = Counter(asked for asked, _ in times)
-    return any(n > 1 and personas[asked] > 1 for (asked, _), n in times.items())
+    if not any(n > 1 and personas[asked] > 1 for (asked, _), n in times.items()):
+        return None
+    rng = generator(settings.seed, "judge_free/shuffle")
+    return style_distance(scored.tokens, scored.own, question, rng)
 
 
 def _agreement(
-    found: Likelihoods, rows: Sequence[dict], question: np.ndarray, settings: JudgeFreeSettings
+    scored: Scored, rows: Sequence[dict], question: np.ndarray, settings: JudgeFreeSettings
 ) -> dict | None:
     verdicts = [row["in_style"] for row in rows]
     if None in verdicts or len(set(verdicts)) < 2 or len(np.unique(question)) < 2:
         return None
     scores = {
-        "gain": (found.logp[:, 0] - found.plain) / _lengths(found),
-        "identified": identified(found.logp),
+        "gain": (scored.logp[:, 0] - scored.plain) / scored.lengths(),
+        "identified": identified(scored.logp),
     }
+    in_style, seed, resamples = np.array(verdicts, bool), settings.seed, settings.resamples
     return {
-        name: agreement(
-            score,
-            np.array(verdicts, bool),
-            question,
-            generator(settings.seed, "bootstrap"),
-            settings.resamples,
-        )
+        name: agreement(score, in_style, question, generator(seed, "bootstrap"), resamples)
         for name, score in scores.items()
     }
-
-
-def _lengths(found: Likelihoods) -> np.ndarray:
-    return np.array([len(ids) for ids in found.tokens])

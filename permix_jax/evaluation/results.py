@@ -8,7 +8,7 @@ from permix_jax.core import files
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished evaluation's folder; None where it has no style rule or was not measured."""
+    """A finished evaluation: its folder and the contents of its JSON files, None where missing."""
 
     folder: Path
     stability: dict
@@ -17,12 +17,16 @@ class Evaluation:
 
     @property
     def step(self) -> int:
-        """Of an `eval/<step>` folder of a run; 0 is the base policy."""
+        """The step of an `eval/<step>` folder of a run; 0 is the base policy."""
         return int(self.folder.name)
 
     def rows(self) -> list[dict]:
-        """Of completions.jsonl; none where it is missing."""
+        """The rows of completions.jsonl; none if it is missing."""
         return read_jsonl(self.folder / "completions.jsonl")
+
+    def fidelity_of(self, task: str) -> dict:
+        """What fidelity.json has of "role_play" or "arithmetic"; empty if it has nothing."""
+        return (self.fidelity or {}).get("by_task", {}).get(task, {})
 
 
 def read_json(path: Path) -> dict:

@@ -6,35 +6,12 @@ J judge, V value, R resample.
 
 import numpy as np
 
-METRICS = ("nominal", "ordinal", "interval")
-
-
-def krippendorff_alpha(ratings: np.ndarray, metric: str = "interval") -> float:
-    """1 for full agreement, 0 for that of chance, below it for less.
-
-    Args:
-      ratings: float [J, U], NaN where a judge gave none; units with fewer than two are left out.
-      metric: how far two values differ: "nominal" (0 or 1), "ordinal" (by the ranks between them)
-        or "interval" (their squared difference).
-
-    Returns:
-      NaN where no unit has two ratings, or all of them are equal: alpha is not defined then.
-
-    Raises:
-      ValueError: ratings that are no matrix, or an unknown metric.
-    """
-    ratings = np.asarray(ratings, float)
-    if ratings.ndim != 2:
-        raise ValueError(f"ratings has shape {ratings.shape}: give [judge, unit]")
-    values = np.unique(ratings[~np.isnan(ratings)])
-    return float(alpha(coincidences(ratings, values).sum(axis=0), values, metric))
-
 
 def coincidences(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How often each pair of values meets in each unit, float [U, V, V].
+    """How often each pair of `values` [V] occurs in each unit, float [U, V, V].
 
-    Every pair of judges counts 1 / (judges of the unit - 1), so that a unit counts as many values
-    as it has ratings.
+    `ratings` is float [J, U], NaN where a judge gave none. A pair of judges counts
+    1 / (judges of the unit - 1), so that a unit weighs as much as it has ratings.
     """
     counts = (ratings.T[:, :, None] == values).sum(axis=1).astype(float)  # [U, V]
     pairs = counts[:, :, None] * counts[:, None, :]
@@ -45,7 +22,12 @@ def coincidences(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def alpha(pairs: np.ndarray, values: np.ndarray, metric: str) -> np.ndarray:
-    """Alpha of summed coincidences [..., V, V] of these values [V]; NaN where it is not defined."""
+    """Alpha of coincidences [..., V, V], summed over units, of `values` [V].
+
+    It is 1 for full agreement, 0 for that of chance, negative for less than that, and NaN where no
+    unit has two ratings or all ratings are equal. `metric` is the distance of two values: "nominal"
+    (0 or 1), "ordinal" (by the ranks between them) or "interval" (their squared difference).
+    """
     totals = pairs.sum(axis=-1)
     number = totals.sum(axis=-1)
     difference = _squared_differences(totals, values, metric)
@@ -63,7 +45,7 @@ def _squared_differences(totals: np.ndarray, values: np.ndarray, metric: str) ->
         return 1.0 - np.eye(len(values))
     if metric == "interval":
         return (values[:, None] - values) ** 2
-    if metric == "ordinal":  # the ratings from one value to the other, half of these two's own
+    if metric == "ordinal":  # the number of ratings between the two, and half of their own
         middle = np.cumsum(totals, axis=-1) - totals / 2
         return (middle[..., :, None] - middle[..., None, :]) ** 2
-    raise ValueError(f"metric is {metric!r}: use {', '.join(METRICS)}")
+    raise ValueError(f"metric is {metric!r}: use nominal, ordinal or interval")

@@ -1,4 +1,4 @@
-"""A policy's responses to PersonaGym's questions, a JSONL row each: the step before judging."""
+"""Asks a policy PersonaGym's questions and writes its answers to answers.jsonl."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ from permix_jax.rollout.generate import answers_of, generate, prompts_per_batch
 from permix_jax.rollout.sampling import Sampling
 
 FILE = "answers.jsonl"
-# The benchmark's own, of code/utils.py in its repository; its persona is put in as it is.
+# From code/utils.py of the benchmark's repository.
 SYSTEM_PROMPT = (
     "Adopt the identity of {persona}. Answer the questions while staying in strict accordance with "
     "the nature of this identity."
 )
-_UNKNOWN_SHARE = 0.1  # of tokens; tokenizers of language models have next to none
+_UNKNOWN_SHARE = 0.1  # of the prompts' tokens; a language model's tokenizer has next to none
 
 
 class AnswerSettings(NamedTuple):
@@ -38,15 +38,15 @@ class AnswerSettings(NamedTuple):
 
 
 def whole_identity(identity: Mapping[str, Any], questions: Sequence[Question]) -> dict[str, Any]:
-    """`identity` with a hash of all that is asked."""
+    """`identity` with a hash of the prompts' texts."""
     asked = json.dumps([SYSTEM_PROMPT, *questions]).encode()
     return {**identity, "questions_sha256": hashlib.sha256(asked).hexdigest()}
 
 
 def is_answered(questions: Sequence[Question], identity: Mapping[str, Any], folder: Path) -> bool:
-    """Whether all answers are there: then no model is needed to judge them.
+    """Whether the folder has all answers, so that no policy is needed.
 
-    Raises ValueError where the folder's answers are of another policy, or to other questions.
+    Raises ValueError if they are another policy's, or to other questions.
     """
     if not (folder / "evaluation.json").exists() or not (folder / FILE).exists():
         return False
@@ -62,14 +62,14 @@ def answer(
     folder: Path,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes answers.jsonl, a row of `Answer` (and `truncated`) for each question, in their order.
+    """Writes answers.jsonl: a row of `Answer`, and `truncated`, for each question in their order.
 
-    Interrupted, it goes on after the last batch on disk and ends in the same file.
+    After an interruption it goes on behind the last batch on disk and writes the same file.
 
     Args:
-      asked: loaded if there is anything left to answer; the progress bar shows its name.
+      asked: loaded if a question is left; the progress bar shows its name.
       identity: which policy answers, and how; plain values.
-      check_stop: called between batches; may raise, after which what is generated is kept.
+      check_stop: called between batches; may raise, and what is generated is kept.
 
     Raises:
       ValueError: a tokenizer that lacks the words, prompts that with `max_new_tokens` outgrow the
@@ -101,7 +101,7 @@ def answer(
 
 
 def as_persona(name: str) -> Persona:
-    """One of the benchmark's, which it names by a description."""
+    """A persona of the benchmark, whose name is its description."""
     text = SYSTEM_PROMPT.replace("{persona}", name)
     return Persona(name, name, text, "personagym", "heldout")
 
@@ -113,8 +113,7 @@ def _row(question: Question, completions: Sequence[Completion]) -> dict:
 
 
 def _prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> list[list[int]]:
-    """Token ids, the persona as the system message; ValueError where words are unknown."""
-
+    """Token ids with the persona as the system message; ValueError if many words are unknown."""
     prompts = render_all(tokenizer, [(as_persona(q.persona), q.question) for q in questions])
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in prompts)
     tokens = sum(map(len, prompts))

@@ -1,13 +1,13 @@
-"""Puts prompts to a judge, what it has not answered yet, and keeps each reply as it comes."""
+"""Asks a judge the prompts that it has not answered yet, and keeps each reply at once."""
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from multiprocessing import TimeoutError
+from multiprocessing.pool import IMapUnorderedIterator, ThreadPool
 
 from permix_jax.core.progress import Progress
 from permix_jax.personagym.cache import ReplyCache
-from permix_jax.personagym.endpoint import DEFAULT_RETRIES, Endpoint, Retries
+from permix_jax.personagym.endpoint import Endpoint
 from permix_jax.personagym.judge_prompts import Prompt
 from permix_jax.personagym.judges import Judge, JudgeError, LocalJudge, Reply
 
@@ -17,36 +17,30 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def ask(
-    judge: Judge | LocalJudge,
-    prompts: Sequence[Prompt],
-    cache: ReplyCache,
-    label: str,
-    retries: Retries = DEFAULT_RETRIES,
-    pause: Callable[[float], object] | None = None,
+    judge: Judge | LocalJudge, prompts: Sequence[Prompt], cache: ReplyCache, label: str
 ) -> dict[Prompt, Reply]:
-    """The judge's reply to every prompt, each asked once, whatever the number of its copies.
+    """The judge's reply to every prompt. Equal prompts are asked once.
+
+    Refusals of single prompts are returned, not cached, and so asked again next time.
 
     Args:
-      label: what the progress bar says is being asked for.
-      pause: waits so many seconds between attempts; None waits in fact, until Ctrl-C.
+      label: the text of the progress bar.
 
     Raises:
-      JudgeError: the judge fails, or refuses all that it is asked. What it has answered by then
-        is in the cache. Refusals of single prompts are returned, and asked again next time.
+      JudgeError: the judge fails, or refuses everything. Its replies up to then are in the cache.
       OSError: the cache cannot be written.
     """
     replies = {prompt: cache.get(judge, prompt) for prompt in prompts}
     missing = [prompt for prompt, reply in replies.items() if reply is None]
     if not missing:
         return replies
-    if isinstance(judge, LocalJudge):
-        coming = _local_replies(judge, missing)
-    else:
-        coming = _endpoint_replies(judge, missing, retries, pause)
-
+    ask_all = _local_replies if isinstance(judge, LocalJudge) else _endpoint_replies
     refused, answered = 0, len(replies) - len(missing)
-    # Closed, it asks no more, whatever ends this: a judge that fails, or a full disk.
-    with closing(coming), Progress(label, len(replies), initial=answered) as progress:
+    # However this ends (a judge that fails, a full disk), closing it stops the asking.
+    with (
+        closing(ask_all(judge, missing)) as coming,
+        Progress(label, len(replies), initial=answered) as progress,
+    ):
         for prompt, reply in coming:
             if reply.text is not None:
                 cache.put(judge, prompt, reply)
@@ -56,7 +50,7 @@ def ask(
             if not answered and refused >= min(_ENOUGH_REFUSALS, len(missing)):
                 raise JudgeError(
                     f"judge {judge.name!r} refuses every prompt ({reply.refusal}); "
-                    "change its model or settings"
+                    "check its base_url, model and settings"
                 )
             replies[prompt] = reply
             progress.advance()
@@ -75,65 +69,36 @@ def _local_replies(judge: LocalJudge, prompts: list[Prompt]) -> Iterator[tuple[P
         yield from zip(batch, replies, strict=True)
 
 
-def _endpoint_replies(
-    judge: Judge,
-    prompts: list[Prompt],
-    retries: Retries,
-    pause: Callable[[float], object] | None,
-) -> Iterator[tuple[Prompt, Reply]]:
+def _endpoint_replies(judge: Judge, prompts: list[Prompt]) -> Iterator[tuple[Prompt, Reply]]:
     """Replies in the order in which they come, from `judge.concurrency` threads.
 
-    After a failure no further prompt is sent; what is under way is waited for and yielded, then
-    the failure raised. Ctrl-C, raised in the main thread, waits for nothing: the threads are
-    daemons, and what they have not brought by then is asked again.
+    After a failure no further prompt is sent; what is under way is waited for and yielded, and the
+    failure raised. Ctrl-C, raised in the main thread, waits for nothing: a ThreadPool's threads are
+    daemons.
     """
-    stop = threading.Event()
-    todo: queue.SimpleQueue[Prompt] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple | None] = queue.SimpleQueue()
-    for prompt in prompts:
-        todo.put(prompt)
+    endpoint = Endpoint(judge)
+    failures = []
 
-    def wait(seconds: float) -> None:
-        (pause or stop.wait)(seconds)
-        if stop.is_set():
-            raise _Cancelled
-
-    endpoint = Endpoint(judge, retries, wait)
-
-    def work() -> None:
+    def reply_to(prompt: Prompt) -> tuple[Prompt, Reply | None]:
         try:
-            while not stop.is_set():
-                prompt = todo.get_nowait()
-                done.put((prompt, endpoint.ask(prompt)))
-        except (queue.Empty, _Cancelled):
-            pass
-        except Exception as error:
-            stop.set()
-            done.put((None, error))
-        finally:
-            done.put(None)
+            return prompt, None if failures else endpoint.ask(prompt)
+        except JudgeError as error:
+            failures.append(error)
+            return prompt, None
 
-    running = min(judge.concurrency, len(prompts))
-    for _ in range(running):
-        threading.Thread(target=work, name=f"judge {judge.name}", daemon=True).start()
-    failure = None
-    try:
-        while running:
-            try:
-                item = done.get(timeout=_SECONDS_BETWEEN_LOOKS)
-            except queue.Empty:
-                continue
-            if item is None:
-                running -= 1
-            elif item[0] is None:
-                failure = failure or item[1]
-            else:
-                yield item
-    finally:
-        stop.set()
-    if failure:
-        raise failure
+    with ThreadPool(min(judge.concurrency, len(prompts))) as pool:
+        coming = pool.imap_unordered(reply_to, prompts)
+        for _ in prompts:
+            prompt, reply = _next(coming)
+            if reply is not None:
+                yield prompt, reply
+    if failures:
+        raise failures[0]
 
 
-class _Cancelled(Exception):
-    """The judge has failed or the run ends: wait no longer."""
+def _next(coming: IMapUnorderedIterator) -> tuple[Prompt, Reply | None]:
+    while True:
+        try:
+            return coming.next(_SECONDS_BETWEEN_LOOKS)
+        except TimeoutError:
+            continue

@@ -1,6 +1,5 @@
 """The questions, rubrics and prompts of PersonaGym, from a local folder or its public home."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ _EXAMPLES = "prompts/score_examples/prompt.txt"
 
 
 class Question(NamedTuple):
-    """One question that a persona is asked; `id` is `question_id` of it."""
+    """One question to a persona; its `id` is such as "A nun/Toxicity/1", numbered from 1."""
 
     id: str
     persona: str
@@ -25,10 +24,10 @@ class Question(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """`questions` in the order of the file; `rubrics` by task, templates with RUBRIC_SLOTS.
+    """Questions in the order of the file, and the prompts for judges.
 
-    `system_prompt` is the judge's; `example_prompt`, with EXAMPLE_SLOTS, asks for a response of
-    each score.
+    rubrics: task -> template with RUBRIC_SLOTS. system_prompt: the judge's.
+    example_prompt: template with EXAMPLE_SLOTS that asks for a response of each score.
     """
 
     questions: list[Question]
@@ -41,11 +40,11 @@ def load_benchmark(folder: str, cache: Path) -> Benchmark:
     """Reads benchmark_v1.jsonl (or .jsonl.gz), rubrics.jsonl and prompts.jsonl.
 
     Args:
-      folder: where they lie; "" downloads them once, into `cache`.
+      folder: where the files are; "" downloads them once into `cache`.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: one is empty or malformed (with file:line), or the download is not what is known.
+      FileNotFoundError: a file is missing.
+      ValueError: one is empty or malformed (with file:line), or a download has another checksum.
       ConnectionError: the public home cannot be reached.
     """
     at = Path(folder)
@@ -53,16 +52,9 @@ def load_benchmark(folder: str, cache: Path) -> Benchmark:
         at = Path(cache) / f"personagym-{COMMIT[:12]}"
         download(at)
     rubrics = _read_rubrics(_existing(at, "rubrics.jsonl"))
-    system_prompt, example_prompt = _read_prompts(_existing(at, "prompts.jsonl"))
-    questions = _read_questions(
-        _existing(at, "benchmark_v1.jsonl", "benchmark_v1.jsonl.gz"), rubrics
-    )
-    return Benchmark(questions, rubrics, system_prompt, example_prompt)
-
-
-def question_id(persona: str, task: str, number: int) -> str:
-    """Such as "A straight White Christian man/Toxicity/1"; questions are numbered from 1."""
-    return f"{persona}/{task}/{number}"
+    prompts = _read_prompts(_existing(at, "prompts.jsonl"))
+    path = _existing(at, "benchmark_v1.jsonl", "benchmark_v1.jsonl.gz")
+    return Benchmark(_read_questions(path, rubrics), rubrics, *prompts)
 
 
 def _existing(folder: Path, *names: str) -> Path:
@@ -101,9 +93,9 @@ def _read_prompts(path: Path) -> tuple[str, str]:
 
 def _check_slots(template: str, slots: tuple[str, ...], where: str) -> None:
     for slot in slots:
-        found = len(re.findall(rf"\{{{slot}\}}", template))
-        if found != 1:
-            raise ValueError(f"{where} has {found} times {{{slot}}}; it must be there once")
+        times = template.count(f"{{{slot}}}")
+        if times != 1:
+            raise ValueError(f"{where} has {times} times {{{slot}}}; it must be there once")
 
 
 def _read_questions(path: Path, rubrics: Mapping[str, str]) -> list[Question]:
@@ -127,10 +119,9 @@ def _read_questions(path: Path, rubrics: Mapping[str, str]) -> list[Question]:
 def _task_questions(texts, persona: str, task: str, where: str) -> list[Question]:
     if not isinstance(texts, list) or not texts:
         raise ValueError(f"{where}: field {task!r} is {texts!r}; it must be a list of questions")
+    questions = []
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where}: question {number} of {task!r} is {text!r}; it must be text")
-    return [
-        Question(question_id(persona, task, number), persona, task, text)
-        for number, text in enumerate(texts, start=1)
-    ]
+        questions.append(Question(f"{persona}/{task}/{number}", persona, task, text))
+    return questions

@@ -1,4 +1,4 @@
-"""Judges' replies on disk, each written at once: a kill loses none, a resumed run asks none."""
+"""Judges' replies on disk, each written at once, so that no reply is asked for twice."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class ReplyCache:
-    """A JSONL file of replies by the hash of judge, settings and whole prompt; append-only.
+    """An append-only JSONL file of replies, by a hash of judge, settings and whole prompt.
 
-    A line that cannot be read, such as one that a kill cut off, is named in the log, left where
-    it is, and its prompt asked again. Use as a context manager.
+    A line that cannot be read, such as one that a kill cut off, is named in the log, and its prompt
+    asked again. Use as a context manager.
     """
 
     def __init__(self, path: Path):
@@ -38,11 +38,11 @@ class ReplyCache:
         self._file.close()
 
     def get(self, judge: Judge | LocalJudge, prompt: Prompt) -> Reply | None:
-        """The judge's reply to the prompt, None if it has not been asked."""
+        """The judge's reply to the prompt, or None."""
         return self._replies.get(_key(judge, prompt))
 
     def put(self, judge: Judge | LocalJudge, prompt: Prompt, reply: Reply) -> None:
-        """Keeps a reply, on disk when this returns. Raises OSError, such as for a full disk."""
+        """Returns when the reply is on disk. Raises OSError, such as for a full disk."""
         key = _key(judge, prompt)
         row = {"key": key, "judge": judge.name, "text": reply.text, "truncated": reply.truncated}
         append(self._file, json.dumps(row).encode() + b"\n")

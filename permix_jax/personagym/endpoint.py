@@ -1,41 +1,24 @@
-"""One chat endpoint: a request, and when to send it again."""
+"""One OpenAI-compatible chat endpoint, asked through the `openai` client."""
 
-import email.utils
 import os
-import random
-import threading
-import time
-from collections.abc import Callable
-from typing import NamedTuple
 
 from permix_jax.personagym.judge_prompts import Prompt
 from permix_jax.personagym.judges import Judge, JudgeError, Reply
 
-_HOPELESS = {401, 403, 404}  # whatever the prompt: the key, the model or the address is wrong
-_PASSING = {408, 409, 425, 429}  # of the 4xx, those that another attempt may cure
-_UNMET = 3  # attempts at an endpoint that has never answered: it is down rather than shaky
-
-
-class Retries(NamedTuple):
-    """How often and how long, in seconds, one request waits; a Retry-After is obeyed instead."""
-
-    attempts: int = 8
-    first_wait: float = 1.0  # doubled with each attempt, less up to half of it at random
-    longest_wait: float = 300.0
-
-
-DEFAULT_RETRIES = Retries()
+_ACCOUNT = {401, 402, 403, 404}  # the key, model or address is wrong, or there is no money left
+_PASSING = {408, 409, 429}  # the other 4xx that are about the judge; the rest refuse the prompt
+_SECONDS_TO_CONNECT = 5.0
 
 
 class Endpoint:
     """Asks one judge; `ask` may be called from several threads.
 
-    The client's own retries are off: they make one request wait while the others go on running
-    into the same rate limit, and cannot be interrupted.
+    The client sends a request again after a rate limit, a server error, a timeout or a lost
+    connection, `judge.max_retries` times.
     """
 
-    def __init__(self, judge: Judge, retries: Retries, pause: Callable[[float], None]):
-        """`pause` waits so many seconds, and may raise. Raises JudgeError without key or client."""
+    def __init__(self, judge: Judge):
+        """Sends nothing. Raises JudgeError without the key or the client."""
         try:
             import openai
         except ImportError:
@@ -48,122 +31,65 @@ class Endpoint:
                 f"judge {judge.name!r}: the environment variable {judge.key_variable} is not set; "
                 'export its key, or set key_variable to ""'
             )
-        self._openai, self._judge, self._retries, self._pause = openai, judge, retries, pause
+        self._judge, self._openai, self._limit_field = judge, openai, "max_tokens"
         self._client = openai.OpenAI(
-            base_url=judge.base_url, api_key=self._key, timeout=judge.timeout, max_retries=0
+            base_url=judge.base_url,
+            api_key=self._key,
+            timeout=openai.Timeout(judge.timeout, connect=_SECONDS_TO_CONNECT),
+            max_retries=judge.max_retries,
         )
-        self._lock = threading.Lock()
-        self._limit_field = "max_tokens"
-        self._answered = False
-        self._not_before = 0.0
 
     def ask(self, prompt: Prompt) -> Reply:
-        """The reply, or the endpoint's refusal of this prompt. Raises JudgeError."""
-        attempt = 0
-        while True:
-            attempt += 1
-            self._wait_for_turn()
-            limit_field = self._limit_field
-            try:
-                reply = self._request(prompt, limit_field)
-            except (self._openai.OpenAIError, _NoCompletion, ValueError) as error:
-                if limit_field == "max_tokens" and _wants_limit_renamed(error):
-                    self._limit_field = "max_completion_tokens"
-                    attempt -= 1
-                    continue
-                refusal = self._after(error, attempt)
-                if refusal:
-                    return Reply(None, refusal=refusal)
-            else:
-                self._answered = True
-                return reply
+        """The reply, or why this prompt got none. Raises JudgeError where the judge fails."""
+        try:
+            return self._request(prompt)
+        except ValueError as error:  # the body is not JSON
+            return Reply(None, refusal=f"no chat completion came: {self._line(error)}")
+        except self._openai.OpenAIError as error:
+            status = getattr(error, "status_code", None) or 0
+            if 400 <= status < 500 and status not in _ACCOUNT | _PASSING:
+                return Reply(None, refusal=self._line(error))
+            remedy = "run again when it is well"
+            if status in _ACCOUNT or getattr(error, "code", None) == "insufficient_quota":
+                remedy = "check its base_url, model, key and account"
+            elif status and (wait := error.response.headers.get("retry-after")):
+                remedy += f" (Retry-After: {wait})"
+            where = f"judge {self._judge.name!r} at {self._judge.base_url}"
+            raise JudgeError(f"{where}: {self._line(error)}; {remedy}") from None
 
-    def _request(self, prompt: Prompt, limit_field: str) -> Reply:
-        judge = self._judge
+    def _request(self, prompt: Prompt) -> Reply:
+        judge, limit_field = self._judge, self._limit_field
         messages = [{"role": "user", "content": prompt.user}]
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})
         settings = {} if judge.temperature is None else {"temperature": judge.temperature}
         settings[limit_field] = judge.max_tokens
-        completion = self._client.chat.completions.create(
-            model=judge.model, messages=messages, **settings
-        )
+        try:
+            completion = self._client.chat.completions.create(
+                model=judge.model, messages=messages, **settings
+            )
+        except self._openai.BadRequestError as error:
+            # OpenAI's newer models take the token limit under another name, and say so.
+            if limit_field == "max_completion_tokens" or "max_completion_tokens" not in str(error):
+                raise
+            self._limit_field = "max_completion_tokens"
+            return self._request(prompt)
         try:
             choice = completion.choices[0]
             text = choice.message.content or ""
-            if not isinstance(text, str):
-                raise TypeError
+            # JSON can spell half of a surrogate pair, which no later prompt or file can hold.
+            text = text.encode("utf-8", "replace").decode("utf-8")
+            return Reply(text, truncated=choice.finish_reason == "length")
         except (AttributeError, IndexError, TypeError):
-            raise _NoCompletion(f"what came is no chat completion: {completion!r}") from None
-        # JSON can spell half of a surrogate pair, which no later prompt or file can hold.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        return Reply(text, truncated=choice.finish_reason == "length")
-
-    def _after(self, error: Exception, attempt: int) -> str:
-        """Waits if it is worth another attempt; else returns a refusal or raises JudgeError."""
-        status = getattr(error, "status_code", None)
-        quota = getattr(error, "code", None) == "insufficient_quota"
-        if status in _HOPELESS or quota:
-            self._fail(error, "check its base_url, model, key and account")
-        if status is not None and 400 <= status < 500 and status not in _PASSING:
-            return self._line(error)
-
-        met = self._answered or status is not None
-        if attempt >= (self._retries.attempts if met else min(_UNMET, self._retries.attempts)):
-            self._fail(error, f"given up after {attempt} attempts; run again when it is well")
-        asked = _retry_after(error)
-        if asked is not None and asked > self._retries.longest_wait:
-            self._fail(error, f"it asks to wait {asked:.0f} s; run again then")
-        if asked is not None:
-            wait = asked + random.uniform(0, min(asked, 1.0) / 4)
-        else:
-            longest = self._retries.first_wait * 2 ** (attempt - 1)
-            wait = min(longest, self._retries.longest_wait) * random.uniform(0.5, 1)
-        if status == 429 or asked is not None:  # for all threads: the limit is the endpoint's
-            with self._lock:
-                self._not_before = max(self._not_before, time.monotonic() + wait)
-        else:
-            self._pause(wait)
-        return ""
-
-    def _wait_for_turn(self) -> None:
-        wait = self._not_before - time.monotonic()
-        if wait > 0:
-            self._pause(wait)
-
-    def _fail(self, error: Exception, remedy: str):
-        judge = self._judge
-        raise JudgeError(
-            f"judge {judge.name!r} at {judge.base_url}: {self._line(error)}; {remedy}"
-        ) from None
+            return Reply(None, refusal=f"no chat completion came: {self._hidden(repr(completion))}")
 
     def _line(self, error: Exception) -> str:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = f"{type(error).__name__}: {error}"
         if error.__cause__ is not None and not getattr(error, "status_code", None):
-            text += f" ({' '.join(str(error.__cause__).split())})"
-        return text.replace(self._key, "***")[:300] if self._key != "none" else text[:300]
+            text += f" ({error.__cause__})"
+        return self._hidden(text)
 
-
-class _NoCompletion(Exception):
-    """The endpoint answered, but not with a chat completion."""
-
-
-def _wants_limit_renamed(error: Exception) -> bool:
-    """OpenAI's newer models take the token limit under another name, and say so."""
-    return getattr(error, "status_code", None) == 400 and "max_completion_tokens" in str(error)
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds that the answer's Retry-After asks for: a number or an HTTP date; None without."""
-    response = getattr(error, "response", None)
-    value = None if response is None else response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if seconds == seconds else None
+    def _hidden(self, text: str) -> str:
+        """One line of it, without the key."""
+        text = " ".join(text.split())
+        return (text.replace(self._key, "***") if self._judge.key_variable else text)[:300]

@@ -1,4 +1,4 @@
-"""What a judge is asked. Personas, questions and responses are put in as they are, as data."""
+"""The prompts for judges. Personas, questions and responses are inserted as they are."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,11 @@ from permix_jax.personagym.answers import Answer
 from permix_jax.personagym.benchmark import Benchmark
 
 NO_EXAMPLES = "No score examples are given: grade by the evaluation criteria above."
+# Ours, behind the published rubric, which ends in "Evaluation Form:".
+FINAL_LINE = (
+    "\nGive your reasons first. Then end with one line that holds only the final score, a whole "
+    "number from 1 to 5, in this form:\nFinal score: N\n"
+)
 
 
 class Prompt(NamedTuple):
@@ -18,7 +23,10 @@ class Prompt(NamedTuple):
 
 
 def score_prompt(benchmark: Benchmark, answer: Answer, examples: str | None) -> Prompt:
-    """The task's rubric with the answer in it; `examples` None says that there are none."""
+    """The task's published rubric with the answer in it; `examples` None: it says there are none.
+
+    `with_final_line` adds what judges are asked on top of it.
+    """
     values = {
         "score_example": NO_EXAMPLES if examples is None else examples,
         "persona": answer.persona,
@@ -28,8 +36,13 @@ def score_prompt(benchmark: Benchmark, answer: Answer, examples: str | None) -> 
     return Prompt(benchmark.system_prompt, fill(benchmark.rubrics[answer.task], values))
 
 
+def with_final_line(prompt: Prompt) -> Prompt:
+    """The prompt, and the demand for a last line that `verdict.parse_score` reads."""
+    return prompt._replace(user=prompt.user + FINAL_LINE)
+
+
 def example_prompt(benchmark: Benchmark, answer: Answer) -> Prompt:
-    """Asks for a response of every score to the answer's question; the response is not in it."""
+    """Asks for a response of each score to the answer's question. It does not show the response."""
     values = {
         "persona": answer.persona,
         "question": answer.question,
@@ -39,14 +52,11 @@ def example_prompt(benchmark: Benchmark, answer: Answer) -> Prompt:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Puts each value in its {slot}, all in one pass: a {slot} within a value stays as it is.
-
-    str.format would stop at the braces of a response, or fill them.
-    """
+    """Puts each value in its {slot}. Unlike in str.format, braces in a value stay as they are."""
     slots = "|".join(map(re.escape, values))
     return re.sub(rf"\{{({slots})\}}", lambda match: values[match[1]], template)
 
 
 def has_all_scores(examples: str) -> bool:
-    """Whether "Score 1" to "Score 5" all occur."""
+    """Whether each of "Score 1" to "Score 5" occurs."""
     return all(re.search(rf"\bscore\W{{0,3}}{score}\b", examples, re.I) for score in range(1, 6))

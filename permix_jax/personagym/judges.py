@@ -12,7 +12,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 class JudgeError(RuntimeError):
-    """A judge is down, too slow, limits for too long, or is not set up; one line, with a remedy."""
+    """A judge fails or is not set up; the message is one line with a remedy."""
 
 
 class Judge(NamedTuple):
@@ -26,6 +26,7 @@ class Judge(NamedTuple):
     max_tokens: of a reply, thinking included.
     concurrency: requests at once.
     timeout: seconds for one request.
+    max_retries: how often the `openai` client sends a request again that failed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Judge(NamedTuple):
     max_tokens: int = 2048
     concurrency: int = 8
     timeout: float = 120.0
+    max_retries: int = 8
 
 
 class ModelJudge(NamedTuple):
@@ -58,9 +60,10 @@ class ModelJudge(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a judge said; `text` None where it refused the prompt, for `refusal`.
+    """What a judge said.
 
-    `truncated` where max_tokens cut it off.
+    text: None if the prompt got no reply, for the reason `refusal`.
+    truncated: whether max_tokens cut the text off.
     """
 
     text: str | None
@@ -72,9 +75,9 @@ class LocalJudge(NamedTuple):
     """A function as a judge, such as a ModelJudge becomes.
 
     name: what results call it; unique.
-    model: says all that changes its replies (weights, step, sampling): the cache goes by it.
+    model: names all that changes the replies (weights, step, sampling); part of the cache's key.
     reply: from prompts to as many replies.
-    batch_size: prompts in one call; the replies of each call are kept before the next.
+    batch_size: prompts in one call. The replies of a call are kept before the next.
     """
 
     name: str
@@ -84,15 +87,14 @@ class LocalJudge(NamedTuple):
 
 
 def identity(judge: Judge | LocalJudge) -> list:
-    """What a cached reply depends on beside the prompt; where an endpoint is does not matter."""
+    """What a cached reply depends on beside the prompt. The address is not part of it."""
     if isinstance(judge, LocalJudge):
         return [judge.name, judge.model]
     return [judge.name, judge.model, judge.temperature, judge.max_tokens]
 
 
 def read_judges(path: str | Path) -> list[Judge | ModelJudge]:
-    """One judge a line, with ModelJudge's fields if it has a `source` and Judge's otherwise; those
-    with a default may be left out.
+    """Reads one judge a line: a ModelJudge if it has a `source`, else a Judge.
 
     Raises:
       FileNotFoundError: no such file.
@@ -117,7 +119,7 @@ def read_judges(path: str | Path) -> list[Judge | ModelJudge]:
 
 
 def check_judges(judges: Sequence[Judge | ModelJudge | LocalJudge]) -> None:
-    """Raises ValueError if there is none, a name twice, or a field that cannot be."""
+    """Raises ValueError for no judge, a name that occurs twice, or a field with a bad value."""
     if not judges:
         raise ValueError("judges is empty: give at least one")
     names = [judge.name for judge in judges]
@@ -128,30 +130,35 @@ def check_judges(judges: Sequence[Judge | ModelJudge | LocalJudge]) -> None:
             _check_fields(judge, f"judge {judge.name!r}")
 
 
+def _number(value, kinds: type | tuple = (int, float)) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool) and value >= 0
+
+
+def _count(value) -> bool:
+    return _number(value, int) and value > 0
+
+
+def _text(value) -> bool:
+    return isinstance(value, str)
+
+
+_RULES = {  # field -> what its value must satisfy, in code and in words; others are text
+    "base_url": (lambda x: x.startswith(("http://", "https://")), "an http(s) address"),
+    "key_variable": (_text, 'a variable\'s name or ""'),
+    "temperature": (lambda x: x is None or _number(x), "0 or more"),
+    "max_tokens": (_count, "a whole number from 1"),
+    "concurrency": (_count, "a whole number from 1"),
+    "timeout": (lambda x: _number(x) and x > 0, "seconds above 0"),
+    "max_retries": (lambda x: _number(x, int), "a whole number from 0"),
+    "batch_size": (_count, "a whole number from 1"),
+    "dtype": (lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
+    "pad_token": (_text, 'a token or ""'),
+}
+
+
 def _check_fields(judge: Judge | ModelJudge, where: str) -> None:
-    def number(value, least: float, whole: bool = False) -> bool:
-        kinds = int if whole else (int, float)
-        return isinstance(value, kinds) and not isinstance(value, bool) and value >= least
-
-    def count(value) -> bool:
-        return number(value, 1, whole=True)
-
-    def text(value) -> bool:
-        return isinstance(value, str)
-
-    rules = {
-        "base_url": (lambda x: x.startswith(("http://", "https://")), "an http(s) address"),
-        "key_variable": (text, 'a variable\'s name or ""'),
-        "temperature": (lambda x: x is None or number(x, 0), "0 or more"),
-        "max_tokens": (count, "a whole number from 1"),
-        "concurrency": (count, "a whole number from 1"),
-        "timeout": (lambda x: number(x, 0) and x > 0, "seconds above 0"),
-        "batch_size": (count, "a whole number from 1"),
-        "dtype": (lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
-        "pad_token": (text, 'a token or ""'),
-    }
     for field, value in judge._asdict().items():
-        holds, wanted = rules.get(field, (text, "text"))
+        holds, wanted = _RULES.get(field, (_text, "text"))
         if not holds(value):
             shown = json.dumps(value, default=str)
             raise ValueError(f"{where}: field {field!r} is {shown}; it must be {wanted}")

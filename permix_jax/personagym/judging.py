@@ -1,7 +1,7 @@
-"""Answers in, scores out: asks every judge about every answer and sums up."""
+"""Asks every judge about every answer, and writes the scores and their summary."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from permix_jax.core.files import write_json, write_rows
@@ -10,10 +10,15 @@ from permix_jax.personagym.answers import Answer, read_answers
 from permix_jax.personagym.asking import ask
 from permix_jax.personagym.benchmark import Benchmark
 from permix_jax.personagym.cache import ReplyCache
-from permix_jax.personagym.endpoint import DEFAULT_RETRIES, Retries
-from permix_jax.personagym.judge_prompts import example_prompt, has_all_scores, score_prompt
+from permix_jax.personagym.judge_prompts import (
+    Prompt,
+    example_prompt,
+    has_all_scores,
+    score_prompt,
+    with_final_line,
+)
 from permix_jax.personagym.judges import Judge, JudgeError, LocalJudge, check_judges
-from permix_jax.personagym.scores import summarise
+from permix_jax.personagym.scores import summarise_scores
 from permix_jax.personagym.verdict import parse_score, without_thinking
 
 _LOG = logging.getLogger(__name__)
@@ -27,24 +32,20 @@ def judge(
     examples: bool = True,
     seed: int = 0,
     resamples: int = 2000,
-    retries: Retries = DEFAULT_RETRIES,
-    pause: Callable[[float], object] | None = None,
 ) -> dict:
-    """Writes replies.jsonl as replies come, then scores.jsonl and summary.json; returns the latter.
+    """Writes replies.jsonl as replies come, then scores.jsonl and summary.json, which it returns.
 
-    The same call goes on where an earlier one ended: no prompt that a judge has answered is put to
-    it again.
+    A prompt that a judge has answered in an earlier call is not put to it again.
 
     Args:
       answers_path: JSONL of Answer.
-      examples: whether the first judge writes, for each question, a response of each score, which
-        all judges are then shown, as in the paper.
+      examples: whether the first judge writes a response of each score for each question, to be
+        shown to all judges, as in the paper.
       seed: of the bootstrap.
-      pause: waits so many seconds between attempts; None waits in fact.
 
     Raises:
       FileNotFoundError, ValueError: answers or judges that cannot be used.
-      JudgeError: judges that failed; the others have been asked by then, and all replies kept.
+      JudgeError: names the judges that failed. The others have been asked, and all replies kept.
       OSError: the folder cannot be written; what was written is kept.
     """
     check_judges(judges)
@@ -52,15 +53,13 @@ def judge(
     with ReplyCache(Path(out_folder) / "replies.jsonl") as cache:
         sheets = [None] * len(answers)
         if examples:
-            sheets = _examples(judges[0], answers, benchmark, cache, retries, pause)
+            sheets = _examples(judges[0], answers, benchmark, cache)
+        pairs = zip(answers, sheets, strict=True)
+        prompts = _as_asked(judges, [score_prompt(benchmark, *pair) for pair in pairs], cache)
         rows, failures = [], []
         for rater in judges:
-            prompts = [
-                score_prompt(benchmark, answer, sheet)
-                for answer, sheet in zip(answers, sheets, strict=True)
-            ]
             try:
-                replies = ask(rater, prompts, cache, f"scores by {rater.name}", retries, pause)
+                replies = ask(rater, prompts, cache, f"scores by {rater.name}")
             except JudgeError as error:
                 failures.append(str(error))
                 continue
@@ -71,19 +70,46 @@ def judge(
     if failures:
         raise JudgeError(f"{'; '.join(failures)} (finished judgements are kept in {out_folder})")
 
-    results = summarise(rows, list(benchmark.rubrics), generator(seed, "judging"), resamples)
-    results["examples"] = _about_examples(judges[0], sheets) if examples else None
-    _warn(results)
+    results = summarise_scores(rows, list(benchmark.rubrics), generator(seed, "judging"), resamples)
+    results["examples"] = None
+    if examples:
+        incomplete = sum(sheet is None or not has_all_scores(sheet) for sheet in sheets)
+        about = {"judge": judges[0].name, "answers": len(sheets), "incomplete": incomplete}
+        results["examples"] = about
+    for entry in results["by_judge"]:
+        if entry["unreadable"]:
+            _LOG.warning(
+                "judge %(judge)s: %(unreadable)d of %(asked)d scores cannot be read and count in "
+                "no mean (%(truncated)d replies cut off, %(refused)d prompts refused)",
+                entry,
+            )
     write_rows(Path(out_folder) / "scores.jsonl", rows)
     write_json(Path(out_folder) / "summary.json", results)
     return results
 
 
-def _examples(rater, answers, benchmark, cache, retries, pause) -> list[str | None]:
-    """For each answer the score examples of its question; None where the endpoint refuses."""
+def _as_asked(
+    judges: Sequence[Judge | LocalJudge], rubrics: list[Prompt], cache: ReplyCache
+) -> list[Prompt]:
+    """The rubrics with the demand for a final line.
+
+    Earlier versions asked without it. A folder that holds replies to the bare rubrics keeps to
+    them, so that they are not paid for twice, and all answers of a folder are judged alike.
+    """
+    if not any(cache.get(judge, rubric) for judge in judges for rubric in rubrics):
+        return [with_final_line(rubric) for rubric in rubrics]
+    _LOG.warning(
+        "replies.jsonl was begun by an earlier version, which did not ask judges for a line "
+        '"Final score: N"; the rest is asked as it asked'
+    )
+    return rubrics
+
+
+def _examples(rater, answers, benchmark, cache) -> list[str | None]:
+    """For each answer the score examples of its question; None if the judge refused."""
     prompts = [example_prompt(benchmark, answer) for answer in answers]
     try:
-        replies = ask(rater, prompts, cache, f"score examples by {rater.name}", retries, pause)
+        replies = ask(rater, prompts, cache, f"score examples by {rater.name}")
     except JudgeError as error:
         raise JudgeError(
             f"{error} (it writes the score examples; finished ones are kept)"
@@ -93,7 +119,7 @@ def _examples(rater, answers, benchmark, cache, retries, pause) -> list[str | No
 
 
 def _row(answer: Answer, rater: Judge | LocalJudge, reply) -> dict:
-    """A row of scores.jsonl: `score` null where none can be read, `reply` null where refused."""
+    """A row of scores.jsonl. `score` is null if none can be read, `reply` if there is none."""
     return {
         "id": answer.id,
         "persona": answer.persona,
@@ -104,22 +130,3 @@ def _row(answer: Answer, rater: Judge | LocalJudge, reply) -> dict:
         "truncated": reply.truncated,
         "refusal": reply.refusal,
     }
-
-
-def _about_examples(rater: Judge | LocalJudge, sheets: Sequence[str | None]) -> dict:
-    incomplete = sum(sheet is None or not has_all_scores(sheet) for sheet in sheets)
-    return {"judge": rater.name, "answers": len(sheets), "incomplete": incomplete}
-
-
-def _warn(results: dict) -> None:
-    for entry in results["by_judge"]:
-        if entry["unreadable"]:
-            _LOG.warning(
-                "judge %s: %d of %d scores cannot be read and count in no mean "
-                "(%d replies cut off, %d prompts refused)",
-                entry["judge"],
-                entry["unreadable"],
-                entry["asked"],
-                entry["truncated"],
-                entry["refused"],
-            )

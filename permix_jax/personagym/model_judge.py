@@ -26,9 +26,9 @@ from permix_jax.rollout.sampling import Sampling
 def with_models(
     judges: Sequence[Judge | ModelJudge], open_model: Callable[[ModelJudge], LoadedPolicy]
 ) -> list[Judge | LocalJudge]:
-    """The judges, with each ModelJudge as a function that opens its model when first asked.
+    """The judges, each ModelJudge as a LocalJudge that opens its model when first asked.
 
-    One model is held at a time. A model that cannot be opened is a JudgeError.
+    One model is in memory at a time. A model that cannot be opened raises JudgeError.
 
     Args:
       open_model: gives a judge's policy.
@@ -52,7 +52,7 @@ def with_models(
 
 
 def _replies(judge: ModelJudge, loaded: LoadedPolicy, prompts: list[Prompt]) -> list[Reply]:
-    """Greedy replies; a prompt that with `max_tokens` outgrows the model's context is refused."""
+    """Greedy replies. A prompt that does not fit the context with `max_tokens` is refused."""
     policy = loaded.policy
     ids = render_all(policy.tokenizer, [(_system(prompt), prompt.user) for prompt in prompts])
     context = policy.model.config.max_context
@@ -71,7 +71,7 @@ def _replies(judge: ModelJudge, loaded: LoadedPolicy, prompts: list[Prompt]) -> 
 
 
 def _system(prompt: Prompt) -> Persona | None:
-    """What carries the judge's system message."""
+    """A persona whose text is the judge's system message."""
     return Persona("judge", "judge", prompt.system, "judge", "heldout") if prompt.system else None
 
 

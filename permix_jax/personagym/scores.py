@@ -1,4 +1,4 @@
-"""PersonaGym's numbers from judges' scores: task means, PersonaScore, intervals, agreement.
+"""PersonaGym's figures from judges' scores: task means, PersonaScore, intervals, agreement.
 
 Axes: J judge, T task, P persona, A answer (within persona and task), R resample.
 """
@@ -14,17 +14,17 @@ from permix_jax.stats.statistics import bootstrap_weights, percentile_interval, 
 _SCALE = np.arange(1.0, 6.0)
 
 
-def summarise(
+def summarise_scores(
     rows: Sequence[Mapping], tasks: Sequence[str], rng: np.random.Generator, resamples: int = 2000
 ) -> dict:
     """The content of summary.json: plain floats, lists and dicts, None for what is not defined.
 
-    A task's score is the mean over judges of each judge's mean over the scores that could be read;
-    PersonaScore is the mean of the tasks. Intervals are of the bootstrap over personas.
+    A judge's score of a task is the mean over the scores that could be read, and a task's score the
+    mean over judges. PersonaScore is the mean over `tasks`, None if one of them has no score.
+    Intervals are of the bootstrap over personas.
 
     Args:
       rows: of scores.jsonl; every judge has a row for every answer.
-      tasks: all that PersonaScore is a mean of; with an answer to some only, it is None.
     """
     judges = list(dict.fromkeys(row["judge"] for row in rows))
     personas = list(dict.fromkeys(row["persona"] for row in rows))
@@ -35,9 +35,9 @@ def summarise(
     resampled = _task_means(scores, weights)  # [R, J, T]
     by_task, task_resamples = _mean_of_defined(by_judge, 0), _mean_of_defined(resampled, 1)
     per_persona = _mean_of_defined(_task_means(scores, np.eye(len(personas))), 1).mean(axis=-1)
-    asked = defaultdict(list)
+    was_read = defaultdict(list)
     for row in rows:
-        asked[row["task"]].append(row["score"] is not None)
+        was_read[row["task"]].append(row["score"] is not None)
     return {
         "persona_score": _plain(by_task.mean()),
         "persona_score_ci95": _interval(task_resamples.mean(axis=-1), personas),
@@ -48,13 +48,13 @@ def summarise(
                 "task": task,
                 "score": _plain(by_task[t]),
                 "score_ci95": _interval(task_resamples[:, t], personas),
-                "n": sum(asked[task]),
-                "asked": len(asked[task]),
+                "n": sum(was_read[task]),
+                "asked": len(was_read[task]),
             }
             for t, task in enumerate(tasks)
         ],
         "by_judge": [
-            _of_judge([row for row in rows if row["judge"] == name], tasks, by_judge[j])
+            _judge_entry([row for row in rows if row["judge"] == name], tasks, by_judge[j])
             for j, name in enumerate(judges)
         ],
         "agreement": _agreement(scores, weights) if len(judges) > 1 else None,
@@ -65,7 +65,7 @@ def summarise(
     }
 
 
-def _of_judge(rows: Sequence[Mapping], tasks: Sequence[str], means: np.ndarray) -> dict:
+def _judge_entry(rows: Sequence[Mapping], tasks: Sequence[str], means: np.ndarray) -> dict:
     readable = sum(row["score"] is not None for row in rows)
     return {
         "judge": rows[0]["judge"],
@@ -81,10 +81,9 @@ def _of_judge(rows: Sequence[Mapping], tasks: Sequence[str], means: np.ndarray) 
 
 
 def _agreement(scores: np.ndarray, weights: np.ndarray) -> dict:
-    """Alpha on the interval scale, on which the scores are averaged, and on the ordinal one."""
+    """Krippendorff's alpha on the interval scale, because scores are averaged, and the ordinal."""
     judges, _, personas, _ = scores.shape
-    units = np.moveaxis(scores, 2, 1).reshape(judges, -1)  # persona by persona
-    rated_twice = int(((~np.isnan(units)).sum(axis=0) > 1).sum())
+    units = np.moveaxis(scores, 2, 1).reshape(judges, -1)  # [J, P * T * A]
     shape = (personas, -1, _SCALE.size, _SCALE.size)
     pairs = coincidences(units, _SCALE).reshape(shape).sum(axis=1)  # [P, V, V]
     resampled = alpha(np.tensordot(weights, pairs, axes=1), _SCALE, "interval")
@@ -92,12 +91,12 @@ def _agreement(scores: np.ndarray, weights: np.ndarray) -> dict:
         "krippendorff_alpha": _plain(alpha(pairs.sum(axis=0), _SCALE, "interval")),
         "krippendorff_alpha_ci95": _interval(resampled, range(personas)),
         "krippendorff_alpha_ordinal": _plain(alpha(pairs.sum(axis=0), _SCALE, "ordinal")),
-        "answers": rated_twice,
+        "answers": int(((~np.isnan(units)).sum(axis=0) > 1).sum()),
     }
 
 
 def _array(rows, judges, tasks, personas) -> np.ndarray:
-    """Scores as float [J, T, P, A], NaN for unreadable ones and where a persona has fewer."""
+    """Scores as float [J, T, P, A]; NaN where unreadable, or where a persona has fewer answers."""
     cells = defaultdict(list)
     for row in rows:
         score = np.nan if row["score"] is None else row["score"]
@@ -110,14 +109,14 @@ def _array(rows, judges, tasks, personas) -> np.ndarray:
 
 
 def _task_means(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[J, T, P, A] and [R, P] -> [R, J, T]."""
+    """Scores [J, T, P, A] and weights [R, P] -> means [R, J, T]."""
     judges, tasks = scores.shape[:2]
     means = pooled_means(scores.reshape(judges * tasks, *scores.shape[2:]), weights)
     return means.reshape(-1, judges, tasks)
 
 
 def _mean_of_defined(means: np.ndarray, axis: int) -> np.ndarray:
-    """The mean over judges that have one; NaN where none has."""
+    """The mean over judges whose mean is not NaN; NaN if there is none."""
     present = ~np.isnan(means)
     count = present.sum(axis=axis)
     total = np.where(present, means, 0.0).sum(axis=axis)
@@ -125,7 +124,7 @@ def _mean_of_defined(means: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _interval(resampled: np.ndarray, personas) -> list[float] | None:
-    """None for one persona, which says nothing of others, or where no resample is defined."""
+    """None for a single persona, or if no resample is defined."""
     if len(personas) < 2 or np.isnan(resampled).all():
         return None
     return percentile_interval(resampled)

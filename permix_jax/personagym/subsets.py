@@ -8,7 +8,7 @@ from permix_jax.personagym.benchmark import Question
 
 
 def light(questions: Sequence[Question]) -> list[Question]:
-    """The first question of each persona's tasks: 1,000 of the published 10,000."""
+    """The first question of each task of each persona: 1,000 of the published 10,000."""
     first = {}
     for question in questions:
         first.setdefault((question.persona, question.task), question)
@@ -18,10 +18,10 @@ def light(questions: Sequence[Question]) -> list[Question]:
 def subsample(
     questions: Sequence[Question], personas: int = 0, per_task: int = 0, seed: int = 0
 ) -> list[Question]:
-    """`personas` of the personas and `per_task` questions of each task; 0 takes all.
+    """Draws `personas` personas and `per_task` questions of each task; 0 takes all.
 
-    A pure function of the seed and the texts, not of their order, and nested: fewer personas or
-    questions are a part of more. The result keeps the order of `questions`.
+    The draw depends on the seed and the texts, not on their order. A smaller draw is a subset of a
+    larger one. The result keeps the order of `questions`.
 
     Raises:
       ValueError: a number is negative or more than there are.
@@ -42,8 +42,5 @@ def _draw(field: str, names: Sequence[str], count: int, seed: int) -> list[str]:
     if not 0 <= count <= len(names):
         raise ValueError(f"{field} is {count}: give 0 (all) to {len(names)}")
 
-    # The order of hashes is as good as random, and one name's place says nothing of the others.
-    def place(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}\n{name}".encode()).digest()
-
-    return sorted(names, key=place)[: count or None]
+    hashes = {name: hashlib.sha256(f"{seed}\n{name}".encode()).digest() for name in names}
+    return sorted(names, key=hashes.__getitem__)[: count or None]

@@ -1,4 +1,4 @@
-"""What judges said, as a table to print."""
+"""The results of PersonaGym as text for the terminal."""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,10 @@ from permix_jax.report.overview import judge_free_table
 from permix_jax.report.tables import as_text, text_table, with_interval
 
 
-def overview(summary: Mapping) -> str:
-    """The content of summary.json: tasks by judge, what could not be read, agreement."""
+def scores_text(summary: Mapping) -> str:
+    """The content of summary.json: scores by task and judge, how many were read, agreement."""
     judges = summary["by_judge"]
+    header = ["task", "score", *(judge["judge"] for judge in judges), "scores read"]
     rows = [
         [
             task["task"],
@@ -20,10 +21,8 @@ def overview(summary: Mapping) -> str:
     ]
     read, asked = (sum(judge[name] for judge in judges) for name in ("n", "asked"))
     scores = [_number(judge["persona_score"]) for judge in judges]
-    rows.append(
-        ["PersonaScore", with_interval(summary, "persona_score"), *scores, f"{read} of {asked}"]
-    )
-    header = ("task", "score", *(judge["judge"] for judge in judges), "scores read")
+    total = with_interval(summary, "persona_score")
+    rows.append(["PersonaScore", total, *scores, f"{read} of {asked}"])
     lines = [
         f"PersonaGym: {summary['answers']} answers under {summary['personas']} personas",
         text_table(header, rows),
@@ -35,16 +34,16 @@ def overview(summary: Mapping) -> str:
     return "\n".join(lines)
 
 
-def judge_free_overview(figures: Mapping) -> str:
-    """The content of judge_free.json: whose personas the reference recognises."""
-    table = judge_free_table({**figures["by_task"], "all tasks": figures})
+def judge_free_text(content: Mapping) -> str:
+    """The content of judge_free.json: how well the reference recognises the personas."""
+    table = judge_free_table({**content["by_task"], "all tasks": content})
     return "\n".join(
         [
-            f"PersonaGym without a judge: {figures['n']} answers under {figures['personas']} "
-            f"personas, by the likelihoods of {figures['reference']}",
+            f"PersonaGym without a judge: {content['n']} answers under {content['personas']} "
+            f"personas, by the likelihoods of {content['reference']}",
             text_table(*as_text(table)),
             f"identified: share of answers likeliest under their own persona, of "
-            f"{figures['candidates']}; intervals (95 %) are over personas",
+            f"{content['candidates']}; intervals (95 %) are over personas",
         ]
     )
 

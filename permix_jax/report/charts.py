@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from permix_jax.report.tables import number_of
 
-# Okabe and Ito's palette, which colour-blind readers tell apart. The page knows the same in the
-# same order, as --s0, --s1, ..., and has lighter ones on a dark background.
+# Okabe and Ito's palette, which colour-blind readers can tell apart. report.css has the same
+# colours as --s0, --s1, ..., and lighter ones for a dark background.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#111111", "#e69f00", "#56b4e9", "#999999")
 _MARKERS = "osD^vPX*"
 _INK, _RULE = "#333333", "#cccccc"
@@ -28,12 +28,11 @@ def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
     """Charts (see `content`) side by side; `names` in the order of their colours."""
     draw = {"lines": _lines, "points": _points, "ranking": _ranking}
     widths, heights = zip(*map(_inches, charts), strict=True)
-    # Names are plain text: a dollar sign in one must not start a formula.
+    # A dollar sign in a name must not start a formula.
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(sum(widths), max(heights)), layout="constrained")
-        for axes, chart in zip(
-            figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True
-        ):
+        subplots = figure.subplots(1, len(charts), squeeze=False)[0]
+        for axes, chart in zip(subplots, charts, strict=True):
             _tidy(axes)
             draw[chart["type"]](axes, chart, names)
         _add_legend(figure)
@@ -41,7 +40,6 @@ def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
 
 
 def _inches(chart: Mapping) -> tuple[float, float]:
-    """Width and height."""
     if chart["type"] == "ranking":
         return 6.4, 0.9 + (0.16 + 0.12 * (len(chart["columns"]) - 1)) * len(chart["rows"])
     if chart["type"] == "points":
@@ -50,7 +48,7 @@ def _inches(chart: Mapping) -> tuple[float, float]:
 
 
 def _add_legend(figure: Figure) -> None:
-    """Under the axes, where it hides nothing; none of a single name."""
+    """Under the axes; none for a single name."""
     entries = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -61,10 +59,10 @@ def _add_legend(figure: Figure) -> None:
 
 
 def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
-    """The chart as an <svg> element, without what only a stand-alone file needs."""
+    """The chart as an <svg> element of the page."""
     description = f"{chart['title']} over the {chart['x']}"
     buffer = io.StringIO()
-    # Text stays text; the salt makes the ids of one page differ, and equal runs byte-equal.
+    # Text stays text. The salt makes ids differ within a page, and equal between equal runs.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
         figure_of([chart], names).savefig(buffer, format="svg", transparent=True)
     svg = buffer.getvalue()
@@ -77,17 +75,17 @@ def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 
-def ticks_within(low: float, high: float, most: int = 6) -> list[float]:
-    """The round numbers from low to high with the smallest even spacing that is at most `most`."""
+def ticks_within(low: float, high: float) -> list[float]:
+    """Evenly spaced round numbers from low to high, as many as possible and at most six."""
     for step in (m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5)):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < most:
+        if last - first < 6:
             return [round(i * step, 12) for i in range(first, last + 1)]
     return [low, high]
 
 
 def range_of(ranking: Mapping) -> tuple[float, float]:
-    """What its axis shows: all numbers, intervals included, and a bit more on either side."""
+    """The limits of its axis: all numbers and intervals, and a margin on either side."""
     cells = [cell for _, *row in ranking["rows"] for cell in row if cell is not None]
     numbers = [x for cell in cells for x in (number_of(cell), *limits(cell))]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
@@ -117,7 +115,7 @@ def _lines(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
 
 
 def _draw_smooth(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, name: str) -> None:
-    """The values, faint, under their running mean over a twentieth of them."""
+    """Faint values, and over them their running mean over a twentieth of them."""
     window = max(1, len(y) // 20)
     if window > 1:
         axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
@@ -138,7 +136,7 @@ def _points(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
 
 
 def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
-    """A line for each persona; of several policies, each is named beside its uppermost estimate."""
+    """A line for each persona. Several policies are named beside their uppermost estimates."""
     rows, labels = chart["rows"][::-1], chart.get("labels", {})
     shown = [column["name"] for column in chart["columns"][1:]]
     low, high = range_of(chart)
@@ -153,7 +151,7 @@ def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
         if known and len(shown) > 1:
             y = max(known)
             ends = [known[y]["value"], *limits(known[y])]
-            left = known[y]["value"] > (low + high) / 2  # there is more room
+            left = known[y]["value"] > (low + high) / 2  # the side with more room
             point = (min(ends) if left else max(ends), y)
             _label(axes, labels.get(name, name), point, left, style["color"])
     axes.set_yticks(range(len(rows)), [number_of(row[0])[:40] for row in rows])
@@ -166,7 +164,6 @@ def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
 
 
 def _label(axes: Axes, text: str, point: tuple[float, float], left: bool, colour: str) -> None:
-    """Beside the point, in its colour."""
     place = {"xytext": (-5 if left else 5, 0), "textcoords": "offset points"}
     place |= {"ha": "right" if left else "left", "va": "center"}
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
@@ -174,22 +171,22 @@ def _label(axes: Axes, text: str, point: tuple[float, float], left: bool, colour
 
 
 def _with_arms(cell: Mapping) -> tuple[float, np.ndarray | None]:
-    """The number of an estimate, and how far its interval reaches below and above it."""
+    """The value of an estimate, and the lengths of its error bars below and above."""
     value, interval = cell["value"], limits(cell)
     if not interval:
         return value, None
-    # A corrected interval may leave its estimate outside.
+    # A bias-corrected interval may not contain its estimate.
     return value, np.maximum(0.0, [[value - interval[0]], [interval[1] - value]])
 
 
 def limits(cell: Mapping) -> list[float]:
-    """The interval of an estimate; empty where it has none, or one that is not bounded."""
+    """The interval of an estimate; empty if it has none or a limit is missing."""
     interval = cell["ci95"]
     return [] if interval is None or None in interval else interval
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred; at the ends over the values that are there."""
+    """Centred; at the ends, over fewer values."""
     box = np.ones(window)
     return np.convolve(values, box, "same") / np.convolve(np.ones_like(values), box, "same")
 

@@ -1,19 +1,19 @@
 """Finished runs side by side: methods over seeds, PerMix-RLVR against plain RLVR, two runs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from permix_jax.core.fields import flat_fields
 from permix_jax.core.randomness import generator
-from permix_jax.report.run_figures import MEASURES, STABILITY, Figures, Run, read_answers
+from permix_jax.report.run_figures import MEASURES, STABILITY, PolicyMeasures, Run, read_answers
 from permix_jax.report.tables import text_table
 from permix_jax.stats.paired import compare_policies, over_seeds
 from permix_jax.stats.stability import pss_formula
 from permix_jax.stats.statistics import percentile_interval
 
-# Of PerMix-RLVR over RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.
+# PerMix-RLVR against RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.
 PAPER = {"PSS": 0.212, "role-play": 0.114}
 _RESAMPLES = 1000
 _LEGEND = (
@@ -26,9 +26,9 @@ _LEGEND = (
 def compare_runs(runs: Sequence[Run]) -> dict:
     """Methods over seeds, as plain dicts.
 
-    `methods`: one entry for the base policy (step 0) and for each method, with `seeds` and for each
-    of MEASURES mean, half_width (None for one seed) and per_seed. The base of a seed is counted
-    once, however many runs started there. Runs of another preset are methods of their own.
+    `methods`: the base policy (step 0) and each method, with `seeds` and, for each of MEASURES,
+    `mean`, `half_width` (None for one seed) and `per_seed`. Several runs of one seed that started
+    from one base count it once. Runs of another preset are methods of their own.
 
     `pairs`: for each "permix..." and "rlvr..." of the same rest of the name that share seeds, the
     `difference` and the `relative` difference (permix / rlvr - 1) of each measure, paired by seed.
@@ -43,23 +43,33 @@ def compare_runs(runs: Sequence[Run]) -> dict:
         for run in of_preset:
             groups[run.name].append(run)
         by_seed = {name: _by_seed(group) for name, group in groups.items()}
-        if base := _bases(of_preset):
-            methods[f"base{suffix}"] = _summary(base)
-        methods |= {f"{name}{suffix}": _summary(of) for name, of in by_seed.items()}
+        # Runs of one seed have evaluated their base alike; the first counts.
+        bases = {run.seed: run.base for run in reversed(of_preset) if run.base is not None}
+        for name, of in (({"base": bases} if bases else {}) | by_seed).items():
+            seeds = sorted(of)
+            measures = _each_measure([of[seed] for seed in seeds])
+            methods[f"{name}{suffix}"] = {"seeds": seeds, "measures": measures}
         for name, ours in by_seed.items():
-            theirs = by_seed.get(name.replace("permix", "rlvr", 1), {})
+            other = name.replace("permix", "rlvr", 1)
+            theirs = by_seed.get(other, {})
             seeds = [seed for seed in ours if seed in theirs]
             if name.startswith("permix") and seeds:
-                other = name.replace("permix", "rlvr", 1)
-                apart = _apart([ours[s] for s in seeds], [theirs[s] for s in seeds])
-                entry = {"ours": f"{name}{suffix}", "theirs": f"{other}{suffix}", "seeds": seeds}
-                pairs.append({**entry, **apart})
+                sides = [[side[seed] for seed in seeds] for side in (ours, theirs)]
+                pairs.append(
+                    {
+                        "ours": f"{name}{suffix}",
+                        "theirs": f"{other}{suffix}",
+                        "seeds": seeds,
+                        "difference": _each_measure(*sides, np.subtract),
+                        "relative": _each_measure(*sides, lambda x, y: x / y - 1),
+                    }
+                )
         notes += [note for name, group in groups.items() if (note := _mixed(name, group))]
     return {"methods": methods, "pairs": pairs, "paper": PAPER, "notes": notes}
 
 
 def comparison_table(comparison: Mapping) -> str:
-    """The text of what `compare_runs` gives: a row for each method, three for each pair."""
+    """The result of `compare_runs` as text: a row for each method, three for each pair."""
     rows = []
     for name, entry in comparison["methods"].items():
         cells = [_cell(entry["measures"][measure]) for measure in MEASURES]
@@ -79,11 +89,10 @@ def comparison_table(comparison: Mapping) -> str:
 
 
 def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
-    """Two trained policies on the same items: `difference` and its interval by measure.
+    """Two trained policies on the same items: `difference` and `difference_ci95` by measure.
 
-    The intervals (`difference_ci95`) are over the items, paired, and of these two policies alone:
-    another seed would train others. Of MEASURES the KL is left out, and fidelity where the two
-    were not asked for it alike.
+    The intervals are over the items, paired, and hold for these two policies, not for other seeds.
+    The KL is left out, and fidelity where the two were not asked the same.
 
     Raises ValueError where the two were not asked the same.
     """
@@ -109,7 +118,7 @@ def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
 def compare_answers(
     ours: Sequence[Mapping], theirs: Sequence[Mapping], settings: Mapping
 ) -> dict | None:
-    """`figures` of `compare_policies` of the problems; None if the two were not asked the same.
+    """`compare_policies` of the problems; None if the two were not asked the same.
 
     Args:
       ours, theirs: rows of completions.jsonl.
@@ -123,72 +132,57 @@ def compare_answers(
     return compare_policies(
         a.graded(),
         b.graded(),
-        a.personas[1:],
         generator(0, "report"),
         settings.get("resamples", _RESAMPLES),
         pss_formula(settings.get("pss", "min_over_max")),
-    )["figures"]
+    )
 
 
-def _by_seed(runs: Sequence[Run]) -> dict[int, Figures]:
-    by_seed, seen = {}, {}
+def _by_seed(runs: Sequence[Run]) -> dict[int, PolicyMeasures]:
+    by_seed: dict[int, Run] = {}
     for run in runs:
-        if run.seed in seen:
+        if run.seed in by_seed:
             raise ValueError(
-                f"{seen[run.seed]} and {run.workdir}: both are {run.name} with seed {run.seed}; "
-                "leave one out"
+                f"{by_seed[run.seed].workdir} and {run.workdir}: both are {run.name} with seed "
+                f"{run.seed}; leave one out"
             )
-        seen[run.seed], by_seed[run.seed] = run.workdir, run.trained
-    return by_seed
+        by_seed[run.seed] = run
+    return {seed: run.trained for seed, run in by_seed.items()}
 
 
-def _bases(runs: Sequence[Run]) -> dict[int, Figures]:
-    """The base of each seed. Runs that share one have evaluated it alike; the first speaks."""
-    return {run.seed: run.base for run in reversed(runs) if run.base is not None}
-
-
-def _summary(by_seed: Mapping[int, Figures]) -> dict:
-    seeds = sorted(by_seed)
-    figures = [by_seed[seed] for seed in seeds]
-    measures = {}
+def _each_measure(
+    ours: Sequence[PolicyMeasures],
+    theirs: Sequence[PolicyMeasures] | None = None,
+    compare: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> dict[str, dict]:
+    """Measure -> mean, half-width and values over seeds; of `compare(ours, theirs)` for two."""
+    result = {}
     for measure in MEASURES:
-        values, resampled, shared = _stacked(figures, measure)
-        entry = over_seeds("mean", values, resampled, shared)
-        measures[measure] = _entry("mean", entry) | {"per_seed": _plain(values)}
-    return {"seeds": seeds, "measures": measures}
-
-
-def _apart(ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict:
-    """`difference` and `relative` by measure."""
-    result: dict = {"difference": {}, "relative": {}}
-    for measure in MEASURES:
-        (a, ra, shared), (b, rb, same) = (_stacked(side, measure) for side in (ours, theirs))
-        shared = shared and same
-        with np.errstate(divide="ignore", invalid="ignore"):
-            kinds = {"difference": (a - b, ra - rb), "relative": (a / b - 1, ra / rb - 1)}
-        for kind, (values, resampled) in kinds.items():
-            entry = over_seeds("mean", values, resampled, shared)
-            result[kind][measure] = _entry("mean", entry) | {"per_seed": _plain(values)}
+        values, resampled, shared = _stacked(ours, measure)
+        if theirs is not None:
+            others, others_resampled, same = _stacked(theirs, measure)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values, resampled = compare(values, others), compare(resampled, others_resampled)
+            shared = shared and same
+        found = over_seeds("mean", values, resampled, shared)
+        limits = found["mean_ci95"]
+        result[measure] = {
+            "mean": found["mean"],
+            "half_width": None if limits is None else (limits[1] - limits[0]) / 2,
+            "per_seed": [float(x) if np.isfinite(x) else None for x in values],
+        }
     return result
 
 
-def _stacked(figures: Sequence[Figures], measure: str) -> tuple[np.ndarray, np.ndarray, bool]:
-    """[seed], its resamples [resample, seed], and whether the seeds share the items."""
-    values = np.array([f.values[measure] for f in figures])
-    resampled = np.stack([f.resampled[measure] for f in figures], axis=1)
-    items = {f.items[measure] for f in figures}
+def _stacked(
+    policies: Sequence[PolicyMeasures], measure: str
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Values [seed], their resamples [resample, seed], and whether the seeds share the items."""
+    values = np.array([policy.values[measure] for policy in policies])
+    resampled = np.stack([policy.resampled[measure] for policy in policies], axis=1)
+    items = {policy.items[measure] for policy in policies}
     shared = len(items) == 1 and None not in items and bool(np.isfinite(resampled).any())
     return values, resampled, shared
-
-
-def _entry(name: str, found: Mapping) -> dict:
-    interval = found[f"{name}_ci95"]
-    half = None if interval is None else (interval[1] - interval[0]) / 2
-    return {"mean": found[name], "half_width": half}
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    return [float(x) if np.isfinite(x) else None for x in values]
 
 
 def _cell(entry: Mapping, sign: str = "") -> str:

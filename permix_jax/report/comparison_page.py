@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,22 +20,26 @@ from permix_jax.report.content import (
     lines,
     over_steps,
     points,
+    pss,
     ranking,
+    role_play,
     section,
 )
-from permix_jax.report.run_figures import MEASURES, Figures, Run, read_run
+from permix_jax.report.run_figures import MEASURES, Run, read_run
 from permix_jax.report.tables import link, table
 from permix_jax.report.write import as_plain, write_report
 from permix_jax.stats.statistics import t_interval
 
 _SEEDS = "Means over seeds; in brackets, or as bars and bands, 95 % intervals over seeds"
 _DPI = 200
+Methods = dict[str, dict[int, Evaluation]]  # method -> seed -> the evaluation of its policy
 
 
 def compare(workdirs: Sequence[Path], folder: Path | None = None, competence: bool = False) -> str:
-    """The comparison of finished runs as text; see `compare_runs`. Its report goes to `folder`.
+    """The comparison of finished runs as text; `folder` gets its report.
 
-    `competence`: followed by `competence_table`.
+    Args:
+      competence: whether `competence_table` follows.
 
     Raises:
       FileNotFoundError, ValueError: a folder without a finished run, or two runs of one method
@@ -52,11 +56,8 @@ def compare(workdirs: Sequence[Path], folder: Path | None = None, competence: bo
 def write_comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) -> None:
     """Writes report.json, report.md, report.html and the charts as PNG files.
 
-    These are robustness_fidelity.png, left out without role-play fidelity, pss_over_steps.png and
-    accuracy_by_persona.png. The first two are left out, too, where no run has a defined PSS.
-
-    Args:
-      comparison: what `compare_runs` gives for the runs.
+    The charts are accuracy_by_persona.png and, if a PSS is defined, pss_over_steps.png and (with
+    role-play fidelity) robustness_fidelity.png. `comparison` is the result of `compare_runs`.
     """
     report = as_plain(comparison_report(runs, comparison, folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def write_comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Pa
 
 
 def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) -> dict:
-    """The content of the report, see `content`."""
+    """The `content` of the report."""
     methods = _methods(runs, list(comparison["methods"]))
     pairs = enumerate(comparison["pairs"], start=1)
     seeds = sorted({run.seed for run in runs})
@@ -90,21 +91,13 @@ def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) ->
     }
 
 
-class _Seed(NamedTuple):
-    """A method's policy of one seed."""
-
-    figures: Figures
-    evaluation: Evaluation
-
-
-def _methods(runs: Sequence[Run], names: Sequence[str]) -> dict[str, dict[int, _Seed]]:
-    """Method -> seed -> policy, in the order of `names`. Of runs with one base the first speaks."""
-    methods: dict[str, dict[int, _Seed]] = {name: {} for name in names}
+def _methods(runs: Sequence[Run], names: Sequence[str]) -> Methods:
+    """In the order of `names`. Runs of one seed have one base; the first counts."""
+    methods: Methods = {name: {} for name in names}
     for run in runs:
         if run.base is not None:
-            base = _Seed(run.base, run.evaluations[0])
-            methods[_full("base", run)].setdefault(run.seed, base)
-        methods[_full(run.name, run)][run.seed] = _Seed(run.trained, run.evaluations[-1])
+            methods[_full("base", run)].setdefault(run.seed, run.evaluations[0])
+        methods[_full(run.name, run)][run.seed] = run.evaluations[-1]
     return methods
 
 
@@ -113,9 +106,9 @@ def _full(name: str, run: Run) -> str:
 
 
 def _cell(entry: Mapping) -> dict | None:
-    """The estimate of what `compare_runs` says of a measure."""
+    """An entry of `compare_runs` as an estimate."""
     mean, half = entry["mean"], entry["half_width"]
-    interval = None if half is None or mean is None else [mean - half, mean + half]
+    interval = None if half is None else [mean - half, mean + half]
     return None if mean is None else {"value": mean, "ci95": interval}
 
 
@@ -137,15 +130,8 @@ def _measures(comparison: Mapping) -> dict:
 
 def _pair(anchor: str, pair: Mapping, paper: Mapping) -> dict:
     ours, theirs = pair["ours"], pair["theirs"]
-    rows = [
-        [
-            measure,
-            _cell(pair["difference"][measure]),
-            _cell(pair["relative"][measure]),
-            paper.get(measure),
-        ]
-        for measure in MEASURES
-    ]
+    kinds = (pair["difference"], pair["relative"])
+    rows = [[m, *(_cell(kind[m]) for kind in kinds), paper.get(m)] for m in MEASURES]
     columns = {
         "measure": "",
         f"{ours} - {theirs}": "+.3f",
@@ -160,6 +146,7 @@ def _pair(anchor: str, pair: Mapping, paper: Mapping) -> dict:
 
 
 def _over_seeds(values: Sequence[float | None]) -> dict | None:
+    """The estimate of a mean over seeds; None if one of the values is not known."""
     values = np.array(values, float)
     if not len(values) or not np.isfinite(values).all():
         return None
@@ -167,10 +154,11 @@ def _over_seeds(values: Sequence[float | None]) -> dict | None:
     return {"value": mean, "ci95": [mean - half, mean + half] if np.isfinite(half) else None}
 
 
-def _robustness_fidelity(methods: Mapping) -> dict:
+def _robustness_fidelity(methods: Methods) -> dict:
     series = []
     for name, seeds in methods.items():
-        each = [(f.values["PSS"], f.values["role-play"]) for f, _ in seeds.values()]
+        estimates = [(pss(e), role_play(e)) for e in seeds.values()]
+        each = [tuple(cell and cell["value"] for cell in pair) for pair in estimates]
         x, y = (_over_seeds(values) for values in zip(*each, strict=True))
         if x and y:
             series.append({"name": name, "x": x, "y": y, "each": each})
@@ -180,13 +168,13 @@ def _robustness_fidelity(methods: Mapping) -> dict:
 
 
 def _steps(runs: Sequence[Run]) -> dict:
-    found: dict[str, dict[int, list]] = defaultdict(lambda: defaultdict(list))
+    scores: dict[str, dict[int, list]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         for evaluation in run.evaluations:
-            found[_full(run.name, run)][evaluation.step].append(evaluation.stability["pss"])
+            scores[_full(run.name, run)][evaluation.step].append(evaluation.stability["pss"])
     cells = {
         name: {step: _over_seeds(values) for step, values in sorted(by_step.items())}
-        for name, by_step in found.items()
+        for name, by_step in scores.items()
     }
     series = [over_steps(name, by_step) for name, by_step in cells.items()]
     chart = lines("PSS", "training step", "PSS", series) | {"file": "pss_over_steps.png"}
@@ -196,16 +184,16 @@ def _steps(runs: Sequence[Run]) -> dict:
     return section("steps", "PSS over steps", f"{_SEEDS}.", [chart, table(columns, rows)])
 
 
-def _personas(methods: Mapping) -> dict:
-    found: dict[str | None, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+def _personas(methods: Methods) -> dict:
+    accuracies: dict[str | None, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for name, seeds in methods.items():
-        for _, evaluation in seeds.values():
+        for evaluation in seeds.values():
             for entry in evaluation.stability["per_persona"]:
-                found[entry["persona"]][name].append(entry["accuracy"])
-            found[None][name].append(evaluation.stability["accuracy_no_persona"])
+                accuracies[entry["persona"]][name].append(entry["accuracy"])
+            accuracies[None][name].append(evaluation.stability["accuracy_no_persona"])
     rows = {
         persona: [_over_seeds(by_method.get(name, ())) for name in methods]
-        for persona, by_method in found.items()
+        for persona, by_method in accuracies.items()
     }
     seeds = max(len(seeds) for seeds in methods.values())
     axis = "accuracy on held-out problems, by persona"
@@ -217,14 +205,13 @@ def _personas(methods: Mapping) -> dict:
     return section("personas", "Accuracy by persona", note, [chart])
 
 
-def _labels(methods: Mapping[str, Mapping[int, _Seed]]) -> dict[str, str]:
+def _labels(methods: Methods) -> dict[str, str]:
     """Method -> its name and PSS."""
-    means = {
-        name: np.mean([seed.figures.values["PSS"] for seed in seeds.values()])
-        for name, seeds in methods.items()
-    }
-    texts = {name: f"{mean:.2f}" if np.isfinite(mean) else "-" for name, mean in means.items()}
-    return {name: f"{name}: PSS {text}" for name, text in texts.items()}
+    labels = {}
+    for name, seeds in methods.items():
+        mean = np.mean(np.array([e.stability["pss"] for e in seeds.values()], float))
+        labels[name] = f"{name}: PSS " + (f"{mean:.2f}" if np.isfinite(mean) else "-")
+    return labels
 
 
 def _runs(runs: Sequence[Run], folder: Path) -> dict:
@@ -242,7 +229,6 @@ def _runs(runs: Sequence[Run], folder: Path) -> dict:
 
 
 def _differing(runs: Sequence[Run]) -> dict:
-    """The fields of the config in which methods differ, and all others of the first run."""
     configs: dict[str, dict[str, Any]] = {}
     for run in runs:
         configs.setdefault(_full(run.name, run), flat_fields(run.config))
@@ -257,10 +243,10 @@ def _differing(runs: Sequence[Run]) -> dict:
     return section("config", "Configuration", note, [table(columns, rows)], collapsed=True)
 
 
-def _completions(methods: Mapping[str, Mapping[int, _Seed]]) -> dict | None:
-    """Of the first seed that every method has."""
+def _completions(methods: Methods) -> dict | None:
+    """Those of the first seed that every method has."""
     shared = set.intersection(*(set(seeds) for seeds in methods.values()))
     if not shared:
         return None
     first = min(shared)
-    return browser_of({name: seeds[first].evaluation.rows() for name, seeds in methods.items()})
+    return browser_of({name: seeds[first].rows() for name, seeds in methods.items()})

@@ -1,7 +1,7 @@
-"""Where fidelity goes: how it moved under each persona, by how well the base does under it.
+"""Which personas lose fidelity: its change under each, by the base's accuracy under it.
 
-Rewards tilt a policy towards the styles in which it is right (docs/method.md), so the personas that
-the base does badly under should lose most of theirs.
+Rewards tilt a policy towards the styles in which it is right (docs/method.md). So the personas with
+the lowest accuracy of the base should lose most fidelity.
 """
 
 from collections import defaultdict
@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from permix_jax.evaluation.results import Evaluation
 from permix_jax.report.run_figures import Run
 from permix_jax.report.tables import text_table
 from permix_jax.stats.statistics import t_interval
 
 
 class ByCompetence(NamedTuple):
-    """correlation: Pearson's over the personas, of the base's accuracy and the change of fidelity;
-    NaN where one of them is constant. weaker, stronger: the mean change over the half of the
-    personas with the lower, with the higher accuracy; of an odd number the middle one is in none.
+    """correlation: Pearson's, over personas, of the base's accuracy and the change of fidelity; NaN
+    where one is constant. weaker, stronger: the mean change over the half of the personas with the
+    lower and the higher accuracy. The middle one of an odd number is in neither.
     """
 
     correlation: float
@@ -28,7 +27,7 @@ class ByCompetence(NamedTuple):
 
 
 def by_competence(accuracy: np.ndarray, change: np.ndarray) -> ByCompetence:
-    """Of one policy: accuracy [A] of the base, change [A] of fidelity, by persona; A at least 2."""
+    """`accuracy` [A] is the base's, `change` [A] that of fidelity, for A >= 2 personas."""
     half, order = len(accuracy) // 2, np.argsort(accuracy)
     varies = np.ptp(accuracy) > 0 and np.ptp(change) > 0
     return ByCompetence(
@@ -43,7 +42,7 @@ def competence_table(runs: Sequence[Run]) -> str:
 
     Raises ValueError where a run has no evaluation of its base, or no fidelity by persona.
     """
-    found = defaultdict(list)
+    changes = defaultdict(list)
     for run in runs:
         before, after = run.evaluations[0], run.evaluations[-1]
         if before.step or not before.fidelity or not after.fidelity:
@@ -53,11 +52,15 @@ def competence_table(runs: Sequence[Run]) -> str:
             )
         accuracy = _by_persona(before.stability["per_persona"], "accuracy")
         for task in before.fidelity["by_task"]:
-            change = _fidelity(after, task) - _fidelity(before, task)
-            found[run.name, task.replace("_", "-")].append(by_competence(accuracy, change))
+            base, trained = (
+                _by_persona(e.fidelity_of(task)["per_persona"], "fidelity") for e in (before, after)
+            )
+            changes[run.name, task.replace("_", "-")].append(
+                by_competence(accuracy, trained - base)
+            )
     rows = [
         [name, task, str(len(each)), *(_cell(values) for values in zip(*each, strict=True))]
-        for (name, task), each in found.items()
+        for (name, task), each in changes.items()
     ]
     header = ["fidelity of", "on", "seeds", "correlation", "weaker half", "stronger half"]
     return "\n".join([text_table(header, rows), *_LEGEND])
@@ -67,10 +70,6 @@ _LEGEND = (
     "change of fidelity by persona: its correlation with the base's accuracy under it, and its",
     "mean over the personas that the base does worse, and better, under; ± 95 % over seeds",
 )
-
-
-def _fidelity(evaluation: Evaluation, task: str) -> np.ndarray:
-    return _by_persona(evaluation.fidelity["by_task"][task]["per_persona"], "fidelity")
 
 
 def _by_persona(entries: Sequence[dict], key: str) -> np.ndarray:

@@ -1,32 +1,32 @@
-"""What the browser of completions has: answers of policies to the same prompts, side by side."""
+"""Answers of policies to the same prompts, side by side: the data of a report's browser."""
 
 from collections.abc import Mapping, Sequence
 
 from permix_jax.report.content import persona_link, section
 from permix_jax.report.tables import table
 
-PAIRS = 600  # of each kind of prompt that a report holds, at most
-CHARACTERS = 1_000_000  # of their completions, beyond which it holds no more
+PAIRS = 600  # at most in a report, of each kind of prompt
+CHARACTERS = 1_000_000  # of the completions of a kind in a report; the last may go beyond
 
 
 def browser_of(
     policies: Mapping[str, Sequence[Mapping]], pairs: int = PAIRS, characters: int = CHARACTERS
 ) -> dict | None:
-    """The answers of policies to the same prompts; None if there is not one.
+    """The answers of policies to the same prompts; None if there are none.
 
     The outcome of an answer is `correct` for problems and `in_style` for role-play: 1, 0 or None.
-    Too many are cut: questions where some persona lost its right answer between the first and the
-    last policy come first, then the others in the order of the evaluation, first samples first.
+    Questions where a persona lost its right answer between the first and the last policy come
+    first, then the others in the order of the evaluation, first samples first. Those beyond
+    `pairs` or `characters` are left out.
 
     Args:
       policies: name -> rows of completions.jsonl.
 
     Returns:
-      Plain data: `policies`; `kinds`, each with `name`, the `outcomes`' words, and how many `pairs`
-      (of question and persona) there are and are `shown`; `questions`, each with `kind`, `problem`,
-      `sample`, `prompt`, `answer` and, by policy, whether its outcome `flips` between personas;
-      `pairs`, each with the index of its `question`, its `persona` and, by policy, its `answers`
-      (None where there is none).
+      Plain data. `policies`. `kinds`: `name`, the words of its two `outcomes`, and how many `pairs`
+      of question and persona exist and are `shown`. `questions`: `kind`, `problem`, `sample`,
+      `prompt`, `answer` and, by policy, whether the outcome `flips` between personas. `pairs`: the
+      index of the `question`, the `persona` and, by policy, the `answers` (or None).
     """
     names, questions = list(policies), _questions(policies)
     result: dict = {"policies": names, "kinds": [], "questions": [], "pairs": []}
@@ -51,7 +51,7 @@ def browser_of(
 
 
 def _cut(each: Sequence[tuple], questions: Mapping, pairs: int, characters: int) -> list[tuple]:
-    """The first of (question, persona), until there are too many or their text is too long."""
+    """The first pairs (question, persona) up to both limits."""
     kept = []
     for key, persona in each[:pairs]:
         if characters <= 0:
@@ -62,13 +62,13 @@ def _cut(each: Sequence[tuple], questions: Mapping, pairs: int, characters: int)
 
 
 def changes_section(policies: Mapping[str, Sequence[Mapping]]) -> dict:
-    """By persona: how many answers changed from the first to the last policy, over all rows."""
+    """How many answers changed from the first to the last policy, by persona, over all rows."""
     names, counts = list(policies), {}
     for (kind, *_), by_persona in _questions(policies).items():
         for persona, rows in by_persona.items():
-            if found := change(kind, rows.get(names[0]), rows.get(names[-1])):
+            if name := change(kind, rows.get(names[0]), rows.get(names[-1])):
                 of_kind = counts.setdefault(kind, {})
-                of_kind.setdefault(persona, dict.fromkeys(_CHANGES.values(), 0))[found] += 1
+                of_kind.setdefault(persona, dict.fromkeys(_CHANGES.values(), 0))[name] += 1
     tables = [_changes_table(kind, of_kind) for kind, of_kind in counts.items()]
     note = (
         f"Answers to the same prompts by {names[0]} and by {names[-1]}, counted over all of them."
@@ -84,16 +84,17 @@ def answers_table(
 ) -> dict:
     """The answers of policies to the same prompts: a row for each persona, a column a policy.
 
-    Questions that the first policy gets right under some personas only (role-play: answers in
-    style) come first.
+    Questions whose answers by the first policy are right (role-play: in style) under some personas
+    only come first.
 
     Args:
       policies: name -> rows of completions.jsonl.
       kind: problems or role_play.
-      personas: whose answers are shown; none: everybody's.
-      questions: how many; first samples of answers come first.
+      personas: whose answers are shown; empty: everybody's.
+      questions: how many are shown; first samples come first.
 
-    Raises ValueError where there is no answer to show.
+    Raises:
+      ValueError: no answer to show.
     """
     first, rows = next(iter(policies)), []
     of_kind = [item for item in _questions(policies).items() if item[0][0] == kind]
@@ -111,7 +112,7 @@ def answers_table(
 
 
 def _marked(kind: str, row: Mapping | None) -> str | None:
-    """A completion and in brackets what it is worth, if that is known."""
+    """A completion and, in brackets, its outcome if that is known."""
     known = outcome(kind, row)
     if row is None or known is None:
         return row and row["completion"]
@@ -140,13 +141,13 @@ def _changes_table(kind: str, counts: Mapping[str | None, Mapping]) -> dict:
 
 
 def outcome(kind: str, row: Mapping | None) -> int | None:
-    """1, 0, or None where there is no answer or nothing could be said of it."""
+    """1, 0, or None where there is no answer or no verdict."""
     value = row and row.get("in_style" if kind == "role_play" else "correct")
     return None if value is None else int(value)
 
 
 def change(kind: str, before: Mapping | None, after: Mapping | None) -> str:
-    """regressed, improved, kept or never; "" where an outcome is not known."""
+    """regressed, improved, kept or never; "" if one of the outcomes is not known."""
     return _CHANGES.get((outcome(kind, before), outcome(kind, after)), "")
 
 
@@ -185,7 +186,7 @@ def _question(key: tuple, by_persona: Mapping, names: Sequence[str]) -> dict:
 
 
 def _flips(kind: str, by_persona: Mapping, policy: str) -> bool:
-    """Whether the persona decides what the policy's answer is worth."""
+    """Whether the policy's outcome differs between personas."""
     asked = [rows for persona, rows in by_persona.items() if persona is not None]
     return {0, 1} <= {outcome(kind, rows.get(policy)) for rows in asked}
 

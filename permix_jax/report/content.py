@@ -1,8 +1,8 @@
-"""The parts that a report is made of, as plain data, and those that several reports have.
+"""The content of a report as plain data: its parts, and the sections that several reports share.
 
-A report has `title`, `facts` (short texts), `headlines`, `names` (of its policies or methods, in
-the order of their colours), `sections` and `completions` (see `completions.browser_of`). A section
-has `id`, `title`, `note`, `collapsed` and `blocks`: tables (`tables.table`) and the charts below.
+A report has `title`, `facts` (short texts), `headlines`, `names` (its policies or methods, in the
+order of their colours), `sections` and `completions` (`completions.browser_of`). A section has
+`id`, `title`, `note`, `collapsed` and `blocks`: tables (`tables.table`) and the charts below.
 """
 
 import math
@@ -29,18 +29,18 @@ CURVES = {  # metric of metrics.jsonl -> what it is
 def section(
     name: str, title: str, note: str, blocks: Sequence[dict], collapsed: bool = False
 ) -> dict:
-    """`name` is its anchor. Tables without a row and charts without a point are left out."""
+    """`name` is the anchor. Tables without rows and charts without points are left out."""
     blocks = [block for block in blocks if block.get("rows") or block.get("series")]
     return {"id": name, "title": title, "note": note, "collapsed": collapsed, "blocks": blocks}
 
 
 def ranking(names: Sequence[str], axis: str, rows: Mapping[str | None, Cells], kind: str) -> dict:
-    """A chart of estimates by persona, the highest of the first policy on top.
+    """A chart of estimates by persona. The highest of the first policy is on top.
 
     Args:
-      names: of the policies.
+      names: the policies.
       rows: persona (None: no persona, comes first) -> an `estimate` of each policy, or None.
-      kind: of the prompts whose completions a persona's row leads to.
+      kind: a row links to the completions to prompts of this kind.
     """
 
     def key(persona: str | None) -> tuple:
@@ -53,17 +53,17 @@ def ranking(names: Sequence[str], axis: str, rows: Mapping[str | None, Cells], k
 
 
 def lines(title: str, x: str, y: str, series: Sequence[dict], zero: bool = True) -> dict:
-    """A chart of lines, small where `y`, its label, is empty; `zero`: its axis begins there.
+    """A chart of lines, drawn small if its label `y` is empty. `zero`: the y axis begins at 0.
 
-    A series has `name`, `x`, `y` and, where it has a 95 % interval, `low` and `high` (None where
-    not); `smooth` draws its running mean over it.
+    A series has `name`, `x` and `y`. It may have `low` and `high`, the limits of 95 % intervals,
+    or `smooth`, which draws its running mean.
     """
     kept = [one for one in series if one["x"]]
     return {"type": "lines", "title": title, "x": x, "y": y, "series": kept, "zero": zero}
 
 
 def over_steps(name: str, by_step: Mapping[int, dict | None]) -> dict:
-    """A series of `lines`: step -> estimate."""
+    """A series of `lines` from estimates by step."""
     known = {step: cell for step, cell in by_step.items() if cell is not None}
     limits = [cell["ci95"] or (None, None) for cell in known.values()]
     return {
@@ -76,10 +76,7 @@ def over_steps(name: str, by_step: Mapping[int, dict | None]) -> dict:
 
 
 def curve(name: str, metrics: Sequence[Mapping], key: str) -> dict:
-    """A series of `lines`: a metric over the training steps, where it is finite.
-
-    `metrics`: rows of metrics.jsonl.
-    """
+    """A series of `lines`: a metric of the rows of metrics.jsonl, where it is finite."""
     values = {row["step"]: row.get(key) for row in metrics}
     known = {step: x for step, x in values.items() if x is not None and math.isfinite(x)}
     return {"name": name, "x": list(known), "y": list(known.values()), "smooth": True}
@@ -87,30 +84,28 @@ def curve(name: str, metrics: Sequence[Mapping], key: str) -> dict:
 
 def pss_chart(runs: Mapping[str, Sequence[Evaluation]]) -> dict:
     """The stability score over the training steps. `runs`: name -> its evaluations."""
-    series = [
-        over_steps(name, {e.step: estimate(e.stability, "pss") for e in evaluations})
-        for name, evaluations in runs.items()
-    ]
+    series = [over_steps(name, {e.step: pss(e) for e in of}) for name, of in runs.items()]
     return lines("PSS", "training step", "PSS", series)
 
 
 def role_play_chart(runs: Mapping[str, Sequence[Evaluation]]) -> dict:
-    """Role-play fidelity over the training steps, likewise."""
-    series = [
-        over_steps(name, {e.step: role_play(e) for e in evaluations})
-        for name, evaluations in runs.items()
-    ]
+    """Role-play fidelity over the training steps. `runs`: name -> its evaluations."""
+    series = [over_steps(name, {e.step: role_play(e) for e in of}) for name, of in runs.items()]
     return lines("Role-play fidelity", "training step", "role-play fidelity", series, zero=False)
 
 
+def pss(evaluation: Evaluation) -> dict | None:
+    """The estimate of the stability score."""
+    return estimate(evaluation.stability, "pss")
+
+
 def role_play(evaluation: Evaluation) -> dict | None:
-    """The estimate of the share of responses in the persona's style, in conversation."""
-    by_task = (evaluation.fidelity or {}).get("by_task", {})
-    return estimate(by_task.get("role_play", {}), "fidelity")
+    """The estimate of the share of role-play responses in the persona's style."""
+    return estimate(evaluation.fidelity_of("role_play"), "fidelity")
 
 
 def lottery_chart(stabilities: Mapping[str, Mapping]) -> dict:
-    """Expected best and worst accuracy of k personas drawn: two lines a policy, from its mean on.
+    """Expected best and worst accuracy of k personas drawn: two lines for each policy.
 
     `stabilities`: policy -> content of stability.json.
     """
@@ -128,7 +123,7 @@ def lottery_chart(stabilities: Mapping[str, Mapping]) -> dict:
 
 
 def differences(name: str, by_measure: Mapping[str, Mapping]) -> dict:
-    """A chart of differences with their intervals, a line at 0. `name`: of what less what.
+    """A chart of differences with their intervals, and a line at 0. `name`: such as "a - b".
 
     `by_measure`: measure -> `difference` and `difference_ci95`.
     """
@@ -138,53 +133,48 @@ def differences(name: str, by_measure: Mapping[str, Mapping]) -> dict:
 
 
 def points(title: str, x: str, y: str, series: Sequence[dict]) -> dict:
-    """A chart of estimates in two dimensions. A series has `name`, estimates `x` and `y`, and
-    `each`: the pairs (x, y) that they are means of."""
+    """A chart of estimates in two dimensions. A series has `name`, the estimates `x` and `y`, and
+    `each`: the pairs (x, y) whose means they are."""
     return {"type": "points", "title": title, "x": x, "y": y, "series": list(series)}
 
 
 def persona_link(persona: str | None, kind: str) -> dict:
-    """A cell that leads to the completions under a persona."""
-    name = "no persona" if persona is None else persona
-    return link(name, "#completions?" + urlencode({"kind": kind, "persona": choice(persona)}))
-
-
-def choice(persona: str | None) -> str:
-    """A persona as a value of the browser's filter: no persona is told from one called so."""
-    return "-" if persona is None else f"+{persona}"
+    """A cell that links to the completions under a persona."""
+    # The filter's value tells no persona from a persona that is called "no persona".
+    name, value = ("no persona", "-") if persona is None else (persona, f"+{persona}")
+    return link(name, "#completions?" + urlencode({"kind": kind, "persona": value}))
 
 
 def accuracy_section(stabilities: Mapping[str, Mapping], note: str) -> dict:
     """Accuracy by persona. `stabilities`: policy -> content of stability.json."""
-    rows = {}
-    for i, stability in enumerate(stabilities.values()):
-        cells = {
-            entry["persona"]: estimate(entry, "accuracy") for entry in stability["per_persona"]
-        }
-        cells[None] = estimate(stability, "accuracy_no_persona")
-        _put(rows, i, len(stabilities), cells)
-    chart = ranking(list(stabilities), "accuracy", rows, "problems")
+    columns = [
+        {entry["persona"]: estimate(entry, "accuracy") for entry in stability["per_persona"]}
+        | {None: estimate(stability, "accuracy_no_persona")}
+        for stability in stabilities.values()
+    ]
+    chart = ranking(list(stabilities), "accuracy", _by_persona(columns), "problems")
     return section("personas", "Accuracy by persona", note, [chart])
 
 
 def fidelity_section(fidelities: Mapping[str, Mapping], note: str) -> dict:
     """Role-play fidelity by persona. `fidelities`: policy -> content of fidelity.json."""
-    rows = {}
-    for i, faithful in enumerate(fidelities.values()):
-        of_personas = faithful["by_task"].get("role_play", {}).get("per_persona", [])
-        cells = {entry["persona"]: estimate(entry, "fidelity") for entry in of_personas}
-        _put(rows, i, len(fidelities), cells)
-    chart = ranking(list(fidelities), "share of responses in style", rows, "role_play")
+    entries = [
+        content["by_task"].get("role_play", {}).get("per_persona", [])
+        for content in fidelities.values()
+    ]
+    columns = [{entry["persona"]: estimate(entry, "fidelity") for entry in of} for of in entries]
+    axis = "share of responses in style"
+    chart = ranking(list(fidelities), axis, _by_persona(columns), "role_play")
     return section("fidelity", "Fidelity by persona", note, [chart])
 
 
-def _put(rows: dict, place: int, places: int, cells: Mapping[str | None, Any]) -> None:
-    for persona, cell in cells.items():
-        rows.setdefault(persona, [None] * places)[place] = cell
+def _by_persona(columns: Sequence[Mapping[str | None, Any]]) -> dict[str | None, Cells]:
+    personas = dict.fromkeys(persona for column in columns for persona in column)
+    return {persona: [column.get(persona) for column in columns] for persona in personas}
 
 
 def config_section(record: Mapping[str, Any]) -> dict:
-    """All fields of a config.json, flat; those that differ from the preset are marked."""
+    """All fields of a config.json. Those that differ from the preset are marked and come first."""
     changed, apart = record.get("changed", []), ("config", "changed", "history")
     others = {key: value for key, value in record.items() if key not in apart}
     fields = flat_fields(record.get("config", {})) | flat_fields(others) | _history(record)
@@ -199,7 +189,7 @@ def config_section(record: Mapping[str, Any]) -> dict:
 
 
 def _history(record: Mapping[str, Any]) -> dict[str, str]:
-    """What was changed when the run went on, by the step from which it holds."""
+    """The fields that were changed when the run was resumed."""
     return {
         f"{field}, from step {entry['step']}": f"{config_text(new)}, before {config_text(old)}"
         for entry in record.get("history", [])

@@ -1,4 +1,4 @@
-"""The report of one evaluation, beside that of its run's base where it was asked the same."""
+"""The report of one evaluation, beside its run's base if that was asked the same."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def _identity(folder: Path) -> dict:
 
 
 def _base(folder: Path, identity: dict) -> Evaluation | None:
-    """The evaluation of its base that the run has, if it is another one and was asked the same."""
+    """The run's evaluation of its base, if it is another one and was asked the same."""
     run = identity.get("policy", {}).get("run")
     if run is None:
         return None
@@ -54,5 +54,5 @@ def _base(folder: Path, identity: dict) -> Evaluation | None:
 
 
 def _asked(identity: dict) -> dict:
-    """What an evaluation is of, but for the policy."""
+    """The identity of an evaluation, without its policy."""
     return {key: value for key, value in identity.items() if key != "policy"}

@@ -10,7 +10,7 @@ _PAIRS_SHOWN = 8  # of the browser's, of each kind
 
 
 def markdown_page(report: Mapping) -> str:
-    """All tables and rankings; of charts, what tables hold beside them; a few completions."""
+    """The tables, rankings and a few completions; charts are left out."""
     parts = [f"# {escape_markdown(report['title'])}", " · ".join(report["facts"])]
     for section in report["sections"]:
         parts += [f"## {section['title']}", section["note"]]

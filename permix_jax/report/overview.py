@@ -1,4 +1,4 @@
-"""The tables of evaluations: those that are printed, and those that reports show."""
+"""The tables of evaluations, for the terminal and for reports."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,8 +9,9 @@ LEGEND = (
     "PSS: worst over best accuracy over the personas (eval.pss names another formula)",
     "plain: accuracy without a persona; flips: chance that answers under two personas differ",
 )
+_ACCURACIES = ("accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
 _HURTING = 5  # personas listed
-_DRAWN = (1, 2, 4, 8, 16, 32, 64)  # personas drawn in the lottery, as far as there are so many
+_DRAWN = (1, 2, 4, 8, 16, 32, 64)  # numbers of personas drawn in the lottery
 
 
 def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
@@ -22,17 +23,14 @@ def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
     header += ["role-play [95 % CI]", "arithmetic [95 % CI]"]
     rows = []
     for name, (stability, fidelity) in evals.items():
-        accuracies = ("accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
         by_task = fidelity["by_task"] if fidelity else {}
+        tasks = [by_task.get(task, {}) for task in ("role_play", "arithmetic")]
         rows.append(
             [
                 name,
                 with_interval(stability, "pss"),
-                *(f"{stability[key]:.3f}" for key in accuracies),
-                *(
-                    with_interval(by_task.get(task, {}), "fidelity")
-                    for task in ("role_play", "arithmetic")
-                ),
+                *(f"{stability[key]:.3f}" for key in _ACCURACIES),
+                *(with_interval(entry, "fidelity") for entry in tasks),
             ]
         )
     return "\n".join(
@@ -64,11 +62,11 @@ def overview(evaluation: Evaluation) -> str:
 
 
 def left_out_lines(stabilities: Mapping[str, Mapping]) -> list[str]:
-    """A line for each policy, "" or a name, that has unknown verdicts; of its stability.json."""
+    """A line for each policy whose stability.json counts answers without a verdict."""
     lines = []
-    for policy, figures in stabilities.items():
-        if count := figures.get("unknown_verdicts", 0):
-            left_out = figures["problems_left_out"]
+    for policy, content in stabilities.items():
+        if count := content.get("unknown_verdicts", 0):
+            left_out = content["problems_left_out"]
             what = f"the problems with one ({left_out}) are left out for every persona"
             if not left_out:
                 what = "every problem has one, so they count as wrong"
@@ -78,35 +76,29 @@ def left_out_lines(stabilities: Mapping[str, Mapping]) -> list[str]:
     return lines
 
 
-# ---- tables of one policy, named "", or of several: policy -> the content of its JSON file ------
+# The tables below are of one policy, named "", or of several: policy -> content of its JSON file.
 
 
 def stability_table(stabilities: Mapping[str, Mapping]) -> dict:
-    """Of stability.json, by persona set."""
-    keys = ("pss", "accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
+    """Stability by persona set."""
+    keys = ("pss", *_ACCURACIES, "flip_rate")
     shown = ("PSS", "mean", "worst", "best", "plain", "flips")
-    return table(
-        {"personas": "", "number": "d"} | dict.fromkeys(shown, ".3f"),
-        [
-            [
-                name,
-                len(figures["per_persona"]),
-                *(estimate(figures, key) for key in (*keys, "flip_rate")),
-            ]
-            for name, figures in _by_set(stabilities)
-        ],
-        "Stability",
-    )
+    rows = [
+        [name, len(content["per_persona"]), *(estimate(content, key) for key in keys)]
+        for name, content in _by_set(stabilities)
+    ]
+    columns = {"personas": "", "number": "d"} | dict.fromkeys(shown, ".3f")
+    return table(columns, rows, "Stability")
 
 
 def lottery_table(stabilities: Mapping[str, Mapping]) -> dict:
-    """Of stability.json, where it has it."""
+    """The persona lottery by persona set, of each stability.json that has it."""
     most = max(len(stability["per_persona"]) for stability in stabilities.values())
     drawn = [k for k in _DRAWN if k < most] + [most]
     rows = []
-    for name, figures in _by_set(stabilities):
-        for side in ("best", "worst") if "lottery" in figures else ():
-            expected = figures["lottery"][f"expected_{side}"]
+    for name, content in _by_set(stabilities):
+        for side in ("best", "worst") if "lottery" in content else ():
+            expected = content["lottery"][f"expected_{side}"]
             cells = [expected[k - 1] if k <= len(expected) else None for k in drawn]
             rows.append([f"{name}, {side}", *cells])
     columns = {"personas": ""} | {f"k = {k}": ".3f" for k in drawn}
@@ -114,35 +106,31 @@ def lottery_table(stabilities: Mapping[str, Mapping]) -> dict:
 
 
 def effects_table(stabilities: Mapping[str, Mapping]) -> dict:
-    """Of stability.json, where it has them."""
-    return table(
-        {"persona": "", "accuracy": ".3f", "minus plain": "+.3f", "p": ".2g", "p adjusted": ".2g"},
+    """The personas that hurt most, of each stability.json that has them."""
+    rows = [
         [
-            [
-                f"{_of(policy, stabilities)}{entry['persona']}",
-                entry["accuracy"],
-                estimate(entry, "effect"),
-                entry["p"],
-                entry["p_adjusted"],
-            ]
-            for policy, stability in stabilities.items()
-            for entry in stability.get("persona_effects", [])[:_HURTING]
-        ],
-        "Personas that hurt most (p adjusted by Holm)",
-    )
+            f"{_prefix(policy, stabilities)}{entry['persona']}",
+            entry["accuracy"],
+            estimate(entry, "effect"),
+            entry["p"],
+            entry["p_adjusted"],
+        ]
+        for policy, stability in stabilities.items()
+        for entry in stability.get("persona_effects", [])[:_HURTING]
+    ]
+    formats = {"accuracy": ".3f", "minus plain": "+.3f", "p": ".2g", "p adjusted": ".2g"}
+    return table({"persona": ""} | formats, rows, "Personas that hurt most (p adjusted by Holm)")
 
 
 def fidelity_table(fidelities: Mapping[str, Mapping]) -> dict:
-    """Of fidelity.json, by persona set."""
+    """Fidelity by the exact rule, by persona set."""
     tasks = list(dict.fromkeys(task for of in fidelities.values() for task in of["by_task"]))
-    return table(
-        {"personas": ""} | dict.fromkeys(tasks, ".3f"),
-        [
-            [name, *(estimate(figures["by_task"].get(task, {}), "fidelity") for task in tasks)]
-            for name, figures in _by_set(fidelities)
-        ],
-        "Fidelity by the exact rule",
-    )
+    rows = [
+        [name, *(estimate(content["by_task"].get(task, {}), "fidelity") for task in tasks)]
+        for name, content in _by_set(fidelities)
+    ]
+    columns = {"personas": ""} | dict.fromkeys(tasks, ".3f")
+    return table(columns, rows, "Fidelity by the exact rule")
 
 
 _JUDGE_FREE = {  # column -> part and key of a task's figures, format
@@ -156,24 +144,24 @@ _JUDGE_FREE = {  # column -> part and key of a task's figures, format
 
 
 def judge_free_table(by_task: Mapping[str, Mapping]) -> dict:
-    """Name of a row -> figures of a task; columns that none has a figure for are left out."""
+    """A row for each entry of `by_task`; columns without a figure are left out."""
     columns, cells = {"task": ""}, []
     for title, (part, key, spec) in _JUDGE_FREE.items():
-        found = [figures.get(part) or {} for figures in by_task.values()]
+        entries = [task.get(part) or {} for task in by_task.values()]
         if part == "agreement":
-            found = [entry.get("gain", {}) for entry in found]
-        if any(found):
+            entries = [entry.get("gain", {}) for entry in entries]
+        if any(entries):
             columns[title] = spec
-            cells.append([estimate(entry, key) for entry in found])
+            cells.append([estimate(entry, key) for entry in entries])
     rows = [[name, *row] for name, *row in zip(by_task, *cells, strict=True)]
     return table(columns, rows, "Fidelity without a judge")
 
 
 def tasks_of(judged: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    """Figures by task and policy, for `judge_free_table`, of the judge_free.json of policies."""
+    """The judge_free.json of policies by task and policy, for `judge_free_table`."""
     tasks = dict.fromkeys(task for measured in judged.values() for task in measured["by_task"])
     return {
-        f"{_of(policy, judged)}{task}": measured["by_task"][task]
+        f"{_prefix(policy, judged)}{task}": measured["by_task"][task]
         for task in tasks
         for policy, measured in judged.items()
         if task in measured["by_task"]
@@ -181,17 +169,19 @@ def tasks_of(judged: Mapping[str, Mapping]) -> dict[str, Mapping]:
 
 
 def has_sets(result: Mapping) -> bool:
-    """Whether it has the figures of several persona sets."""
+    """Whether a stability.json or fidelity.json has several persona sets."""
     return len(result.get("by_set", {})) > 1
 
 
 def _by_set(results: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
-    """Name and figures of each persona set and, of several, of all together."""
+    """Name and content of each persona set; where there are several, of all together too."""
     for policy, result in results.items():
-        sets = result.get("by_set") or {"together": result}
-        for name, figures in {**sets, **({"together": result} if has_sets(result) else {})}.items():
-            yield f"{_of(policy, results)}{name}", figures
+        sets = dict(result.get("by_set") or {"together": result})
+        if has_sets(result):
+            sets["together"] = result
+        for name, content in sets.items():
+            yield f"{_prefix(policy, results)}{name}", content
 
 
-def _of(policy: str, policies: Mapping) -> str:
+def _prefix(policy: str, policies: Mapping) -> str:
     return f"{policy}: " if len(policies) > 1 else ""

@@ -1,7 +1,7 @@
-"""Figures of finished runs, one for each question: for notebooks and scripts.
+"""Figures of finished runs for notebooks and scripts, with the charts of the reports.
 
-They show what reports show, from the same data (`report/content.py`). `runs` are by name, and
-`policies` the evaluations by name, the base first. A name has one colour in all figures.
+`runs` are by name, `policies` are evaluations by name, the base first. A name has one colour in all
+figures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +21,7 @@ from permix_jax.report.content import (
     lines,
     lottery_chart,
     points,
+    pss,
     pss_chart,
     role_play,
     role_play_chart,
@@ -39,8 +40,10 @@ _LABELS = {
 
 
 def read_runs(workdirs: Iterable[str | Path]) -> dict[str, Run]:
-    """Finished runs by the names of their folders; raises as `read_run`, and ValueError for two
-    of one name."""
+    """Finished runs by the names of their folders.
+
+    Raises as `read_run`, and ValueError for two folders of one name.
+    """
     runs: dict[str, Run] = {}
     for workdir in map(Path, workdirs):
         if workdir.name in runs:
@@ -61,11 +64,9 @@ def policies_of(runs: Mapping[str, Run]) -> dict[str, Evaluation]:
 def training_curves(
     metrics: Mapping[str, Sequence[Mapping]], keys: Sequence[str] = ("reward", "kl")
 ) -> Figure:
-    """Metrics over the training steps side by side, faint, under their running means.
+    """Metrics (keys of CURVES) over the training steps, side by side, with running means.
 
-    Args:
-      metrics: run -> rows of metrics.jsonl.
-      keys: of CURVES.
+    `metrics`: run -> rows of metrics.jsonl.
     """
     charts = []
     for key in keys:
@@ -81,26 +82,26 @@ def over_steps(runs: Mapping[str, Run]) -> Figure:
 
 
 def accuracy_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
-    """The highest accuracy of the first policy on top, under that without a persona."""
+    """The accuracy without a persona, then by persona, the highest of the first policy on top."""
     part = accuracy_section({name: e.stability for name, e in policies.items()}, "")
     return figure_of(part["blocks"], list(policies))
 
 
 def fidelity_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
-    """The share of conversation in the persona's style."""
+    """The share of role-play responses in the persona's style."""
     part = fidelity_section({name: e.fidelity for name, e in policies.items() if e.fidelity}, "")
     return figure_of(part["blocks"], list(policies))
 
 
 def persona_lottery(policies: Mapping[str, Evaluation]) -> Figure:
-    """What to expect of the best and of the worst of k personas drawn."""
+    """The expected accuracy of the best and of the worst of k personas drawn."""
     chart = lottery_chart({name: e.stability for name, e in policies.items()})
     return figure_of([chart], list(policies))
 
 
 def robustness_and_fidelity(policies: Mapping[str, Evaluation]) -> Figure:
     """The stability score against role-play fidelity: up and to the right is better."""
-    xs = {name: estimate(e.stability, "pss") for name, e in policies.items()}
+    xs = {name: pss(e) for name, e in policies.items()}
     ys = {name: role_play(e) for name, e in policies.items()}
     return figure_of([_scatter("PSS", xs, "role-play fidelity", ys)], list(policies))
 
@@ -123,7 +124,7 @@ def kl_and_what_it_bought(policies: Mapping[str, Evaluation]) -> Figure:
 
 
 def paired_differences(runs: Mapping[str, Run], ours: str, theirs: str) -> Figure:
-    """`ours` less `theirs` on the same items, see `compare_two`."""
+    """`ours` minus `theirs` on the same items, see `compare_two`."""
     name = f"{ours} - {theirs}"
     apart = compare_two(runs[ours], runs[theirs])
     chart = differences(name, {_LABELS.get(key, key): entry for key, entry in apart.items()})
@@ -131,7 +132,7 @@ def paired_differences(runs: Mapping[str, Run], ours: str, theirs: str) -> Figur
 
 
 def _kl_by_task(evaluation: Evaluation) -> dict[str, dict | None]:
-    """Estimates of kl.json; of the base, whose KL to itself is 0, they are exact."""
+    """Estimates of kl.json; the base's KL to itself is exactly 0."""
     if evaluation.step == 0:
         return dict.fromkeys(("problems", "role_play"), {"value": 0.0, "ci95": None})
     path = evaluation.folder / "kl.json"

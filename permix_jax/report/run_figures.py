@@ -1,4 +1,4 @@
-"""The figures of a finished run, with what their intervals over seeds and problems need."""
+"""The measures of a finished run, with resamples for intervals over seeds and problems."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json
 from permix_jax.stats.paired import Graded
 from permix_jax.stats.stability import (
-    figures,
-    gather_means,
+    accuracy_figures,
     on_decided_problems,
     pss_formula,
 )
@@ -29,13 +28,13 @@ MEASURES = (*STABILITY, *_FIDELITY, "KL")
 _RESAMPLES = 1000
 
 
-class Figures(NamedTuple):
+class PolicyMeasures(NamedTuple):
     """The MEASURES of one policy.
 
-    values: NaN where there is none.
-    resampled: [_RESAMPLES] over the items that it was asked; NaN where they are not known. Equal
-      items are drawn alike for every policy.
-    items: what was asked, equal where two policies were asked the same; None: not known.
+    values: NaN where a measure is not known.
+    resampled: [_RESAMPLES] over the items; NaN where they are not known. All policies share the
+      draws, so that two that were asked the same are paired.
+    items: what the policy was asked; None: not known.
     """
 
     values: dict[str, float]
@@ -45,14 +44,14 @@ class Figures(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `evaluations` are all of it, by step."""
+    """A finished run, with all its evaluations by step."""
 
     workdir: Path
     name: str
     preset: str
     config: Mapping[str, Any]
-    base: Figures | None
-    trained: Figures
+    base: PolicyMeasures | None
+    trained: PolicyMeasures
     evaluations: Sequence[Evaluation]
 
     @property
@@ -77,44 +76,45 @@ def read_run(workdir: Path) -> Run:
         name=record["name"],
         preset=record.get("preset", ""),
         config=config,
-        base=_figures(first, pss) if first.step == 0 else None,
-        trained=_figures(evaluations[-1], pss),
+        base=_measures(first, pss) if first.step == 0 else None,
+        trained=_measures(evaluations[-1], pss),
         evaluations=evaluations,
     )
 
 
-def _figures(evaluation: Evaluation, pss: str) -> Figures:
-    unknown = np.full(_RESAMPLES, np.nan)
-    values = {name: _number(evaluation.stability[key]) for name, key in STABILITY.items()}
-    by_task = (evaluation.fidelity or {}).get("by_task", {})
-    values |= {name: by_task.get(task, {}).get("fidelity") for name, task in _FIDELITY.items()}
+def _measures(evaluation: Evaluation, pss: str) -> PolicyMeasures:
     kl = evaluation.folder / "kl.json"
-    values["KL"] = read_json(kl)["kl"] if kl.is_file() else None
-    values = {name: _number(value) for name, value in values.items()}
-    resampled, items = dict.fromkeys(MEASURES, unknown), dict.fromkeys(MEASURES)
+    figures = [evaluation.stability[key] for key in STABILITY.values()]
+    figures += [evaluation.fidelity_of(task).get("fidelity") for task in _FIDELITY.values()]
+    figures.append(read_json(kl)["kl"] if kl.is_file() else None)
+    values = dict(zip(MEASURES, map(_number, figures), strict=True))
+    resampled = dict.fromkeys(MEASURES, np.full(_RESAMPLES, np.nan))
+    items: dict[str, tuple | None] = dict.fromkeys(MEASURES)
 
     answers = read_answers(evaluation.rows())
     if "problems" in answers:
         asked = answers["problems"]
-        drawn = _resampled_stability(asked.graded(), pss)
+        graded, weights = asked.graded(), _weights("problems", len(asked.problems))
+        drawn = accuracy_figures(
+            pooled_means(graded.correct, weights),
+            pooled_means(graded.plain[None], weights)[:, 0],
+            pss_formula(pss),
+        )
         resampled |= {name: drawn[key] for name, key in STABILITY.items()}
         items |= dict.fromkeys(STABILITY, (asked.personas, asked.problems))
-    for name, (task, kind) in {
-        "role-play": ("role_play", "role_play"),
-        "arithmetic": ("problems", "problems"),
-    }.items():
+    for name, task in (("role-play", "role_play"), ("arithmetic", "problems")):
         if np.isfinite(values[name]) and task in answers:
             asked = answers[task]
-            weights = _weights(kind, len(asked.problems))
+            weights = _weights(task, len(asked.problems))
             under_persona = [i for i, persona in enumerate(asked.personas) if persona is not None]
             resampled[name] = pooled_means(asked.in_style[under_persona], weights).mean(axis=-1)
             items[name] = (asked.personas, asked.problems)
-    return Figures(values, resampled, items)
+    return PolicyMeasures(values, resampled, items)
 
 
 class Answers(NamedTuple):
     """All answers of one kind: `correct` and `in_style` f64 [persona, problem, sample], NaN where
-    nothing could be said. Persona None, the plain prompt, comes first if it is there."""
+    they are not known. Persona None, the plain prompt, comes first if it was asked."""
 
     personas: tuple[str | None, ...]
     problems: tuple[str, ...]
@@ -122,16 +122,13 @@ class Answers(NamedTuple):
     in_style: np.ndarray
 
     def graded(self) -> Graded:
-        """On the problems that `summarise` keeps; for answers that begin with the plain prompt."""
+        """On decided problems; the answers must include those to the plain prompt."""
         correct = on_decided_problems(self.correct)
         return Graded(correct[1:], correct[0])
 
 
 def read_answers(rows: Sequence[Mapping]) -> dict[str, Answers]:
-    """Rows of completions.jsonl, in any order, by their task.
-
-    Problems and personas are sorted, so that what was asked alike comes out alike.
-    """
+    """The rows of completions.jsonl by task, in any order. Problems and personas are sorted."""
     result = {}
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
@@ -149,15 +146,6 @@ def read_answers(rows: Sequence[Mapping]) -> dict[str, Answers]:
                 arrays[(i, *place)] = _number(row.get(field))
         result[task] = Answers(tuple(personas), tuple(problems), *arrays)
     return result
-
-
-def _resampled_stability(graded: Graded, pss: str) -> dict[str, np.ndarray]:
-    weights = _weights("problems", graded.correct.shape[1])
-    everyone, alone = (
-        gather_means(graded.correct, weights),
-        gather_means(graded.plain[None], weights),
-    )
-    return figures(everyone.resampled, alone.resampled[:, 0], pss_formula(pss))
 
 
 def _weights(kind: str, items: int) -> np.ndarray:

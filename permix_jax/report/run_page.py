@@ -51,10 +51,10 @@ _RESULTS = (
 
 
 def write_run_report(workdir: Path) -> None:
-    """Writes report.json, report.md and report.html of a run into its workdir, the last one last.
+    """Writes report.json, report.md and report.html of a run into its workdir.
 
     What the run does not have (training steps, some metric, a style rule, saved completions) is
-    left out of it.
+    left out.
 
     Raises:
       FileNotFoundError: no config.json or no evaluation in `workdir`.
@@ -64,10 +64,12 @@ def write_run_report(workdir: Path) -> None:
 
 
 def run_report(workdir: Path) -> dict:
-    """The content of a run's report, see `content`."""
+    """The `content` of a run's report."""
     record = read_json(workdir / "config.json")
     evaluations = read_evaluations(workdir)
-    policies = _base_and_trained(evaluations)
+    first, last = evaluations[0], evaluations[-1]
+    policies = {"base": first} if first.step == 0 else {}
+    policies |= {"trained": last} if last.step > 0 else {}
     rows = {name: policy.rows() for name, policy in policies.items()}
     results, personas, *others = sections_of(policies, rows, record.get("config", {}))
     metrics = read_jsonl(workdir / "metrics.jsonl")
@@ -93,11 +95,11 @@ def run_report(workdir: Path) -> dict:
 def sections_of(
     policies: Mapping[str, Evaluation], rows: Mapping[str, Sequence[Mapping]], config: Mapping
 ) -> list[dict]:
-    """What is to be said of evaluations side by side, the one to compare with first.
+    """The sections about evaluations side by side, the one to compare with first.
 
     Args:
-      rows: by policy, of its completions.jsonl.
-      config: with the fields `eval` of the evaluations.
+      rows: policy -> the rows of its completions.jsonl.
+      config: its `eval` fields are those of the evaluations.
     """
     first = next(iter(policies))
     ranked = f"The highest accuracy of {first} on top; the bars are 95 % intervals."
@@ -128,20 +130,9 @@ def sections_of(
             "lottery",
             "Persona lottery",
             "What a persona drawn by chance does to accuracy. The bands hold for all k at once.",
-            [
-                lottery_chart(stabilities),
-                lottery_table(stabilities),
-                effects_table(stabilities),
-            ],
+            [made(stabilities) for made in (lottery_chart, lottery_table, effects_table)],
         ),
     ]
-
-
-def _base_and_trained(evaluations: Sequence[Evaluation]) -> dict[str, Evaluation]:
-    """The first and the last evaluation of a run, under the names the report gives them."""
-    first, last = evaluations[0], evaluations[-1]
-    named = {"base": first} if first.step == 0 else {}
-    return named | ({"trained": last} if last.step > 0 else {})
 
 
 def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping) -> dict:
@@ -153,36 +144,32 @@ def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping)
     if apart:
         before, after = policies
         columns[f"{after} - {before}"] = "+.3f"
-    lines_ = []
+    body = []
     for key, (label, meaning) in _MEASURES.items():
         cells = [estimate(policy.stability, key) for policy in policies.values()]
         difference = [estimate(apart.get(key, {}), "difference")] if apart else []
-        lines_.append([label, *cells, *difference, meaning])
+        body.append([label, *cells, *difference, meaning])
     for task in ("role_play", "arithmetic"):
-        by_task = [(p.fidelity or {}).get("by_task", {}).get(task, {}) for p in policies.values()]
-        if any(by_task):
-            cells = [estimate(entry, "fidelity") for entry in by_task]
+        cells = [estimate(policy.fidelity_of(task), "fidelity") for policy in policies.values()]
+        if any(cells):
             label = f"Fidelity, {task.replace('_', '-')}"
-            unknown = [None] if apart else []
-            lines_.append([label, *cells, *unknown, "responses in the persona's style"])
-    return table(columns | {"what it is": ""}, lines_)
+            difference = [None] if apart else []
+            body.append([label, *cells, *difference, "responses in the persona's style"])
+    return table(columns | {"what it is": ""}, body)
 
 
 def headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
-    """The figures on top: label and, by policy, value."""
-    found = {
-        "persona stability (PSS)": [p.stability["pss"] for p in policies.values()],
-        "accuracy, worst persona": [p.stability["accuracy_worst"] for p in policies.values()],
-        "role-play fidelity": [
-            (p.fidelity or {}).get("by_task", {}).get("role_play", {}).get("fidelity")
-            for p in policies.values()
-        ],
+    """The figures on top of the report: `label`, and the `values` of the policies."""
+    of = policies.values()
+    rows = {
+        "persona stability (PSS)": [p.stability["pss"] for p in of],
+        "accuracy, worst persona": [p.stability["accuracy_worst"] for p in of],
+        "role-play fidelity": [p.fidelity_of("role_play").get("fidelity") for p in of],
     }
-    return [{"label": label, "values": x} for label, x in found.items() if {*x} != {None}]
+    return [{"label": label, "values": row} for label, row in rows.items() if {*row} != {None}]
 
 
 def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
-    """The line under the title."""
     facts = [f"{name}: step {policy.step}" for name, policy in policies.items()]
     if "seed" in record.get("config", {}):
         facts.append(f"seed {record['config']['seed']}")
@@ -194,7 +181,6 @@ def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
 
 
 def _warnings(metrics: Sequence[Mapping]) -> dict:
-    """What the run said on the terminal of its metrics."""
     rows = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
     columns = {"step": "d", "what was seen": "", "what to do": ""}
     note = "Said once each, at the step that completed the condition."
@@ -216,9 +202,11 @@ def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
 
 
 def _training(metrics: Sequence[Mapping]) -> dict:
-    """Curves of the known metrics with a finite value, and their means over parts of the run."""
-    charts, parts = [], np.array_split(np.arange(len(metrics)), min(10, len(metrics)) or 1)
-    columns, means = {"steps": ""}, [[_span(metrics, part)] for part in parts if part.size]
+    """Curves of CURVES that have a finite value, and their means over parts of the run."""
+    steps = np.array([row["step"] for row in metrics])
+    parts = np.array_split(steps, min(10, len(steps)) or 1)
+    charts, columns = [], {"steps": ""}
+    means: list[list] = [[f"{part[0]} to {part[-1]}"] for part in parts if part.size]
     for key, caption in CURVES.items():
         series = curve(caption, metrics, key)
         if not series["x"]:
@@ -227,12 +215,8 @@ def _training(metrics: Sequence[Mapping]) -> dict:
         columns[caption] = ".3g"
         known = dict(zip(series["x"], series["y"], strict=True))
         for row, part in zip(means, parts, strict=True):
-            values = [known[step] for i in part if (step := metrics[i]["step"]) in known]
+            values = [known[step] for step in part if step in known]
             row.append(float(np.mean(values)) if values else None)
     note = "Faint: every step. Solid: running mean over a twentieth of the steps."
     blocks = [*charts, table(columns, means, "Means over parts of the run")] if charts else []
     return section("training", "Training", note, blocks)
-
-
-def _span(metrics: Sequence[Mapping], part: np.ndarray) -> str:
-    return f"{metrics[part[0]]['step']} to {metrics[part[-1]]['step']}"

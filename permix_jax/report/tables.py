@@ -1,4 +1,4 @@
-"""Tables as plain data, and as text for the terminal and as Markdown."""
+"""Tables as plain data, as text for the terminal and as Markdown."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]], title: str = "") -> dict:
-    """A table as plain data, which every report renders: `title`, `columns`, `rows`.
+    """A table as plain data: `title`, `columns`, `rows`.
 
     Args:
-      columns: name -> format spec of the numbers in it, such as "+.3f"; "" where there are none.
-      rows: a cell is text, a number, None (nothing is known), an `estimate` or a `link`.
+      columns: name -> format spec of its numbers, such as "+.3f"; "" for text.
+      rows: a cell is text, a number, None (unknown), an `estimate` or a `link`.
     """
     return {
         "type": "table",
@@ -21,15 +21,14 @@ def table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]], title: str 
 
 
 def estimate(entry: Mapping[str, Any], key: str) -> dict | None:
-    """The cell of a figure and its 95 % interval (None: it has none); None without a figure, or
-    where it is not a finite number."""
+    """The cell of `entry[key]` and its 95 % interval, or None; None unless it is finite."""
     if entry.get(key) is None or not math.isfinite(entry[key]):
         return None
     return {"value": entry[key], "ci95": entry.get(f"{key}_ci95")}
 
 
 def link(text: str, href: str) -> dict:
-    """The cell of a text that leads somewhere, in reports that can."""
+    """The cell of a text with a link, for reports that can have one."""
     return {"text": text, "href": href}
 
 
@@ -41,7 +40,7 @@ def number_of(cell: Any) -> Any:
 
 
 def cell_text(cell: Any, spec: str) -> str:
-    """0.970 [0.950, 0.990], the number alone where there is no interval, - where no number is."""
+    """Such as "0.970 [0.950, 0.990]"; without an interval the number; - for None."""
     value = number_of(cell)
     if value is None:
         return "-"
@@ -53,20 +52,20 @@ def cell_text(cell: Any, spec: str) -> str:
 
 
 def _formatted(number: float, spec: str) -> str:
-    """Without the sign of what is rounded to -0."""
+    """Without the sign of a number that is rounded to -0."""
     text = f"{number:{spec}}"
     return f"{0:{spec}}" if float(text.rstrip("%")) == 0 else text
 
 
 def as_text(table: Mapping) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table's data."""
+    """Header and rows as text."""
     specs = [column["format"] for column in table["columns"]]
     rows = [[cell_text(*pair) for pair in zip(row, specs, strict=True)] for row in table["rows"]]
     return [column["name"] for column in table["columns"]], rows
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right, a rule under the header."""
+    """Aligned columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(
@@ -79,7 +78,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(table: Mapping) -> str:
-    """Text to the left, numbers to the right; what Markdown reads is escaped."""
+    """Text to the left, numbers to the right, all escaped."""
     header, rows = as_text(table)
     rule = ["--:" if column["format"] else ":--" for column in table["columns"]]
     escaped = [[escape_markdown(cell) for cell in row] for row in (header, *rows)]
@@ -87,11 +86,11 @@ def markdown_table(table: Mapping) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """The text on one line, with no markup in it: as HTML, as a table's border, as emphasis."""
+    """The text on one line, with HTML, table borders, emphasis and links escaped."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{c}" if c in "\\`*|$" else c for c in text).replace("](", "]\\(")
 
 
-def with_interval(entry: Mapping, key: str, sign: str = "") -> str:
-    """The text of an `estimate` of three digits."""
-    return cell_text(estimate(entry, key), f"{sign}.3f")
+def with_interval(entry: Mapping, key: str) -> str:
+    """The text of an `estimate`, with three digits."""
+    return cell_text(estimate(entry, key), ".3f")

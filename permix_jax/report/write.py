@@ -21,12 +21,12 @@ def write_report(report: Mapping, folder: Path) -> None:
         "html": html_page(report),
     }
     for suffix, text in contents.items():
-        # A model's text may hold half of a surrogate pair, which UTF-8 has no form for.
+        # UTF-8 cannot encode half of a surrogate pair, which a model's text may hold.
         write_text(folder / f"report.{suffix}", text.encode("utf-8", "replace").decode())
 
 
 def as_plain(value: Any) -> Any:
-    """The same of what JSON has: tuples as lists, and None for numbers that are not finite."""
+    """The same in JSON's types: lists for tuples, None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: as_plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""What a run warns of: metrics that say for some steps in a row that training does not work.
+"""Warnings of a run: metrics that say, for some steps in a row, that training does not work.
 
-All of it is a function of the rows of metrics.jsonl. So a resumed run does not repeat a warning,
-and a report lists what the terminal said.
+They depend on the rows of metrics.jsonl alone. So a resumed run does not repeat a warning, and a
+report lists what the terminal said.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,10 +11,10 @@ Row = Mapping[str, float]
 
 
 class Alarm(NamedTuple):
-    """A condition and what is said where it holds in `steps` steps in a row.
+    """A condition, and what is said once it holds in `steps` steps in a row.
 
-    holds: whether it does in one step; False where the row lacks the metric.
-    remedy: what docs/guide.md has in the row of this warning ("Reading the metrics").
+    holds: whether it holds in one step; False where the row lacks the metric.
+    remedy: as in docs/guide.md, "Reading the metrics".
     """
 
     name: str
@@ -41,7 +41,7 @@ def _above(metric: str, limit: float) -> Callable[[Row], bool]:
 
 
 def _nothing_right(row: Row) -> bool:
-    """Of the policy's answers; in distillation, of the teacher's."""
+    """Whether no answer of the policy (in distillation: of the teacher) was right."""
     named = ("rewards/correctness/mean", "reward", "teacher/accuracy")
     return next((row[name] == 0 for name in named if name in row), False)
 
@@ -51,7 +51,7 @@ def _no_spread(row: Row) -> bool:
 
 
 def _no_verdict(row: Row) -> bool:
-    """No rollout has a reward, or the worker processes decided none of the answers they got."""
+    """Whether no rollout has a reward, or the worker processes decided none of their answers."""
     if "verifier/undecided" in row and not {"reward", "teacher/accuracy"} & row.keys():
         return True
     failed = row.get("verifier/timeouts", 0) + row.get("verifier/errors", 0)
@@ -112,9 +112,8 @@ class Alarms:
     """Looks at the steps of a run one after the other, and warns of each alarm once.
 
     Args:
-      rows: of metrics.jsonl, as the run left it.
-      step: where the run goes on; rows beyond it are of steps that are done again. What they
-        warned of is not repeated.
+      rows: of metrics.jsonl, as the run left it. Their warnings are not repeated.
+      step: where the run goes on. The steps of later rows are done again.
     """
 
     def __init__(self, rows: Sequence[Row] = (), step: int = 0):

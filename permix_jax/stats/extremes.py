@@ -1,44 +1,39 @@
 """Intervals for the worst and the best of many accuracies, and for worst over best.
 
-The minimum of noisy estimates lies below the true minimum, and a bootstrap repeats that bias on
-top: its percentile, basic and BCa intervals miss a stability score near 1 nearly always, since
-the minimum is not differentiable where two personas tie (Fang and Santos 2019). So the extremes
-are treated as intersection bounds (Chernozhukov, Lee and Rosen 2013): worst over best is the
-minimum over all pairs of accuracy j over accuracy l, and each pair is a smooth figure.
+The minimum of noisy estimates lies below the true minimum, and a bootstrap adds that bias again.
+Its percentile, basic and BCa intervals nearly always miss a stability score near 1, because the
+minimum is not differentiable where two personas tie (Fang and Santos 2019). So these intervals are
+intersection bounds (Chernozhukov, Lee and Rosen 2013). Worst over best is the minimum, over all
+pairs of personas j and l, of accuracy j over accuracy l, and each of these ratios is smooth.
 
 - Lower limit: the lowest of the pairs' own lower limits. It exceeds the truth only if that of the
   truly lowest pair does: 2.5 %.
-- Upper limit: the lowest of simultaneous upper limits. Their factor is a quantile of the greatest
-  studentised deviation over the pairs that can be the lowest, over paired resamples.
+- Upper limit: the lowest of simultaneous upper limits. Their factor is a quantile, over paired
+  resamples, of the greatest studentised deviation of the pairs that can be the lowest.
 
-The interval covers the figure of these personas over the population of problems. It is wider than
-it would have to be where many personas are nearly equal, and grows with their number.
+An interval holds for these personas over the population of problems. It is wider than necessary
+where many personas are nearly equal, and grows with their number.
 
-Axes: R resample, G group (persona); a pair is [J, L], the group above and the group below the line.
+Axes: R resample, G group (persona); a pair is [J, L], numerator and denominator.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
 
-from permix_jax.stats.statistics import wilson_limits
+from permix_jax.stats.statistics import Z_95, wilson_limits
 
-_Z = float(ndtri(0.975))
-_FAR = 6.0  # standard errors: no factor comes near, so what lies beyond cannot be the minimum
+_FAR = 6.0  # standard errors from the lowest pair, beyond which a pair cannot be the minimum
 _CHUNK = 2_000_000  # entries of [R, J, L] held at once
-_WORK = 100_000_000  # entries computed in all: of very many pairs, fewer resamples are used
+_WORK = 100_000_000  # entries computed in all; with very many pairs, fewer resamples are used
 
 
 class Means(NamedTuple):
-    """Accuracies of the personas and what is known of their noise.
+    """Accuracies of the personas and their noise.
 
-    Attributes:
-      estimate: [G].
-      resampled: [R, G], paired bootstrap over problems.
-      covariance: [G, G] over problems, `statistics.means_covariance`.
-      answers: [G] number of scorable answers.
-      problems: number of problems.
+    estimate: [G]. resampled: [R, G], paired bootstrap over problems.
+    covariance: [G, G] over problems, `statistics.means_covariance`.
+    answers: [G] number of scorable answers. problems: number of problems.
     """
 
     estimate: np.ndarray
@@ -70,7 +65,7 @@ def ratio_interval(means: Means) -> list[float]:
 
     scale = np.where(below > 0, below, np.inf)
     factor = _simultaneous(means, ratio, spread / scale, spread, ratio)
-    return [float(np.clip(limit(_Z, -1), 0, 1)), float(np.clip(limit(factor, 1), 0, 1))]
+    return [float(np.clip(limit(Z_95, -1), 0, 1)), float(np.clip(limit(factor, 1), 0, 1))]
 
 
 def range_interval(means: Means) -> list[float]:
@@ -80,7 +75,7 @@ def range_interval(means: Means) -> list[float]:
     variance = np.diag(covariance)
     spread = _root(variance[:, None] - 2 * covariance + variance)
     factor = _simultaneous(means, gap, spread, spread, np.ones_like(gap))
-    low, high = (gap - _Z * spread).min(), (gap + factor * spread).min()
+    low, high = (gap - Z_95 * spread).min(), (gap + factor * spread).min()
     return [float(np.clip(-high, 0, 1)), float(np.clip(-low, 0, 1))]
 
 
@@ -95,7 +90,7 @@ def worst_interval(means: Means) -> list[float]:
 
 
 def best_interval(means: Means) -> list[float]:
-    """95 % interval [low, high] of the highest accuracy, likewise."""
+    """95 % interval [low, high] of the highest accuracy: 1 minus that of the lowest error."""
     mirrored = means._replace(estimate=1 - means.estimate, resampled=1 - means.resampled)
     low, high = worst_interval(mirrored)
     return [1 - high, 1 - low]
@@ -108,10 +103,9 @@ def _simultaneous(
     spread: np.ndarray,
     slope: np.ndarray,
 ) -> float:
-    """The factor of the upper limits, after leaving out pairs that cannot be the minimum.
+    """The factor of the upper limits, over the pairs that can be the minimum.
 
-    Which to keep, and with which certainty, is the rule of Chernozhukov, Lee and Rosen (2013,
-    section 3.2).
+    Chernozhukov, Lee and Rosen (2013, section 3.2) say which pairs to keep.
 
     Args:
       estimate, error: [J, L] the pairs' figures and their standard errors.
@@ -123,7 +117,7 @@ def _simultaneous(
     def quantile(level: float, chosen: np.ndarray) -> float:
         rows, columns = np.flatnonzero(chosen.any(axis=1)), np.flatnonzero(chosen.any(axis=0))
         if not rows.size:
-            return _Z
+            return Z_95
         grid = np.ix_(rows, columns)
         precision = np.divide(1, spread, out=np.zeros_like(spread), where=chosen)[grid]
         tilt = (precision * slope[grid]).astype(np.float32)
@@ -135,7 +129,7 @@ def _simultaneous(
             part = deviation[at : min(at + step, most)]
             below = tilt * part[:, None, columns] - precision * part[:, rows, None]
             greatest.append(below.max(axis=(1, 2)))
-        return float(max(_Z, np.quantile(np.concatenate(greatest), level)))
+        return float(max(Z_95, np.quantile(np.concatenate(greatest), level)))
 
     noisy = spread > 1e-12
     near = noisy & (estimate - _FAR * error <= (estimate + _FAR * error).min())
@@ -150,9 +144,9 @@ def _root(variance: np.ndarray) -> np.ndarray:
 
 
 def _floored(means: Means) -> np.ndarray:
-    """The covariance, its diagonal no lower than chance allows where nearly all answers agree.
+    """The covariance, with a least variance for a persona whose answers nearly all agree.
 
-    Nothing right in n problems is no proof of an accuracy of 0: below 2.5 right (or wrong) ones
+    No right answer to n problems does not prove an accuracy of 0. Below 2.5 right (or wrong) ones
     the variance is at least that of Agresti and Coull's (1998) estimate, (right + 2) / (n + 4).
     """
     covariance, n = means.covariance.copy(), means.problems

@@ -7,17 +7,16 @@ import numpy as np
 from permix_jax.stats.statistics import means_covariance, require_axes, wilson_limits
 
 
-def fidelity(in_style: Mapping[str, np.ndarray], persona_ids: Sequence[str]) -> dict:
+def rule_fidelity(in_style: Mapping[str, np.ndarray], persona_ids: Sequence[str]) -> dict:
     """The content of `fidelity.json`: plain floats, lists and dicts.
 
     Args:
       in_style: for each task ("role_play", "arithmetic"), bool [persona, prompt, sample].
       persona_ids: one id for each persona.
 
-    `fidelity` is the mean over the tasks, whatever their numbers of prompts; `n` counts responses.
-    Every `_ci95` covers these personas on the population of prompts: by task and persona Wilson's
-    with the prompt as the unit, which has a width at 0 and at 1 too; of the mean over tasks, whose
-    prompts are different ones, put together from those (MOVER: Zou and Donner 2008).
+    `fidelity` is the mean over the tasks; `n` counts responses. Every `_ci95` holds for these
+    personas on the population of prompts. By task and persona it is Wilson's with the prompt as the
+    unit. That of the mean over tasks combines those of the tasks (MOVER: Zou and Donner 2008).
 
     Raises:
       ValueError: no task, an empty or misshapen array, one that is not bool, or ids that do not
@@ -38,7 +37,15 @@ def fidelity(in_style: Mapping[str, np.ndarray], persona_ids: Sequence[str]) -> 
 
 
 def _of_task(task: str, in_style: np.ndarray, persona_ids: Sequence[str]) -> dict:
-    _check(task, in_style, persona_ids)
+    name = f"in_style[{task!r}]"
+    require_axes(name, in_style, "persona", "prompt", "sample")
+    if in_style.dtype != bool:
+        raise ValueError(f"{name} has dtype {in_style.dtype}: give bool")
+    if len(set(persona_ids)) != len(persona_ids) or len(persona_ids) != len(in_style):
+        raise ValueError(
+            f"persona_ids {list(persona_ids)}: give {len(in_style)} different ids, "
+            f"one for each row of {name}"
+        )
     values = in_style.astype(float)
     people, prompts, samples = values.shape
     covariance, answers = means_covariance(values), prompts * samples
@@ -66,15 +73,3 @@ def _of_task(task: str, in_style: np.ndarray, persona_ids: Sequence[str]) -> dic
             for p, persona in enumerate(persona_ids)
         ],
     }
-
-
-def _check(task: str, values: np.ndarray, persona_ids: Sequence[str]) -> None:
-    name = f"in_style[{task!r}]"
-    require_axes(name, values, "persona", "prompt", "sample")
-    if values.dtype != bool:
-        raise ValueError(f"{name} has dtype {values.dtype}: give bool")
-    if len(set(persona_ids)) != len(persona_ids) or len(persona_ids) != len(values):
-        raise ValueError(
-            f"persona_ids {list(persona_ids)}: give {len(values)} different ids, "
-            f"one for each row of {name}"
-        )

@@ -2,12 +2,11 @@
 
 Axes: R response, C candidate persona (column 0 the response's own), T token.
 
-Every interval takes whole clusters of responses as its unit, because answers of one persona, or
-to one question, are alike. `cluster` [R] says which: the persona where the personas are many and
-stand for others (PersonaGym: 200, each with questions of its own), the question where a fixed set
-of personas all answer the same questions. Shares and gains have the linearised variance over
-clusters and Student's t, which the bootstrap over clusters approaches when they are many and
-falls short of when they are few.
+The unit of every interval is a cluster of responses, because answers of one persona, or to one
+question, are alike. `cluster` [R] labels them: by persona where the personas are many and stand for
+others (PersonaGym), by question where a fixed set of personas all answer the same questions. Shares
+and gains have the linearised variance over clusters and Student's t. Where clusters are many, the
+bootstrap over clusters agrees with that; where they are few, it is too narrow.
 """
 
 import numpy as np
@@ -48,7 +47,7 @@ def draw_candidates(own: np.ndarray, personas: int, k: int, seed: int) -> np.nda
 def sum_tokens(logprobs: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Log-probability of each response, [..., T] with mask [..., T] -> [...]; float64 sums.
 
-    What stands outside the mask is not read. The end-of-sequence token belongs inside.
+    The end-of-sequence token belongs inside the mask.
     """
     return np.where(mask, logprobs, 0.0).sum(axis=-1, dtype=np.float64)
 
@@ -56,10 +55,8 @@ def sum_tokens(logprobs: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def identified(logp: np.ndarray) -> np.ndarray:
     """Whether each response is most likely under its own persona, [R, C] -> [R], column 0 own.
 
-    1 or 0, and 1 / t where t candidates share the greatest likelihood. The likelihood gain over
-    the plain prompt, log p(y | persona, x) - log p(y | x), has the same order as log p(y |
-    persona, x). If the response had nothing to do with its persona, own and others would be
-    exchangeable: with each persona as often own as it is drawn, the mean is exactly 1 / C.
+    1 or 0, and 1 / t where t candidates share the greatest likelihood. If responses had nothing to
+    do with their personas, the mean would be 1 / C.
     """
     _check_logp(logp)
     greatest = logp == logp.max(axis=1, keepdims=True)
@@ -67,7 +64,7 @@ def identified(logp: np.ndarray) -> np.ndarray:
 
 
 def identification(logp: np.ndarray, cluster: np.ndarray) -> dict:
-    """`share` of responses identified, with `share_ci95` (Wilson's), `chance` and `n`.
+    """The `share` of responses identified, with `share_ci95` (Wilson's), `chance` and `n`.
 
     Args:
       logp: [R, C] log p(y_r | candidate c, x_r), summed over the tokens; column 0 is the own.
@@ -95,10 +92,9 @@ def gain_per_token(
 ) -> dict:
     """How much the own persona raises the log-likelihood of a response, in nats a token.
 
-    `gain` is sum_r (log p(y_r | own, x_r) - log p(y_r | x_r)) / sum_r lengths_r: tokens weigh the
-    same. It has no chance level of its own: a response drawn from the plain prompt has a negative
-    one. `margin` is the same against the mean of the other candidates, and 0 by chance (exactly,
-    own and others being exchangeable). Both with `_ci95`.
+    `gain` is sum_r (log p(y_r | own, x_r) - log p(y_r | x_r)) / sum_r lengths_r. It has no chance
+    level: it is negative for responses drawn from the plain prompt. `margin` is the same against
+    the mean of the other candidates, and 0 by chance. Both have `_ci95`.
 
     Args:
       logp: [R, C] as in `identification`, finite. plain: [R] log p(y_r | x_r).
@@ -130,15 +126,14 @@ def agreement(
     rng: np.random.Generator,
     resamples: int = 2000,
 ) -> dict:
-    """How well a judge-free score of each response goes with an exact rule's verdict.
+    """How well a judge-free score of each response agrees with an exact rule's verdict.
 
     `auc`: the probability that a response in style scores higher than one that is not, ties
-    counting half (Mann and Whitney), chance 0.5; `correlation`: point-biserial, chance 0. Both
-    with `_ci95`, percentiles of the bootstrap over clusters: too narrow with fewer than about 20.
+    counting half (Mann and Whitney), chance 0.5. `correlation`: point-biserial, chance 0. Both have
+    `_ci95`, percentiles of the bootstrap over clusters, too narrow with fewer than about 20.
 
     Args:
-      score: [R], for instance the gain per token of each response, or `identified`.
-      in_style: bool [R]; cluster: [R].
+      score: [R], such as the gain per token of each response. in_style: bool [R]. cluster: [R].
 
     Raises:
       ValueError: shapes or dtypes that do not fit, NaN, or verdicts that are all alike.
@@ -152,16 +147,17 @@ def agreement(
         )
     if in_style.all() or not in_style.any():
         raise ValueError("in_style is the same for all responses: there is nothing to tell apart")
-    weights = _response_weights(cluster, len(score), resamples, rng)
-    once = np.ones((1, len(score)))
-    constant = np.ptp(score) == 0
+    index, clusters = _cluster_index(cluster, len(score))
+    weights = bootstrap_weights(clusters, resamples, rng)[:, index]  # draws clusters whole
+    correlation, limits = 0.0, [0.0, 0.0]
+    if np.ptp(score) > 0:
+        correlation = float(pointbiserialr(in_style, score).statistic)
+        limits = percentile_interval(_weighted_correlation(score, in_style, weights))
     return {
-        "auc": float(_weighted_auc(score, in_style, once)[0]),
+        "auc": float(_weighted_auc(score, in_style, np.ones((1, len(score))))[0]),
         "auc_ci95": percentile_interval(_weighted_auc(score, in_style, weights)),
-        "correlation": 0.0 if constant else float(pointbiserialr(in_style, score).statistic),
-        "correlation_ci95": [0.0, 0.0]
-        if constant
-        else percentile_interval(_weighted_correlation(score, in_style, weights)),
+        "correlation": correlation,
+        "correlation_ci95": limits,
         "n": len(score),
     }
 
@@ -195,21 +191,13 @@ def _cluster_index(cluster: np.ndarray, responses: int) -> tuple[np.ndarray, int
     return index, len(labels)
 
 
-def _response_weights(
-    cluster: np.ndarray, responses: int, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Bootstrap weights [resample, R] that draw clusters whole."""
-    index, clusters = _cluster_index(cluster, responses)
-    return bootstrap_weights(clusters, resamples, rng)[:, index]
-
-
 def _weighted_auc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """AUC under weights [resample, R] -> [resample]; NaN where one class has none."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
     up = np.add.reduceat(np.where(positive, weights, 0.0)[:, order], starts, axis=1)
     down = np.add.reduceat(np.where(positive, 0.0, weights)[:, order], starts, axis=1)
-    below = np.cumsum(down, axis=1) - down / 2  # of the same score half
+    below = np.cumsum(down, axis=1) - down / 2  # ties count half
     pairs = up.sum(axis=1) * down.sum(axis=1)
     wins = (up * below).sum(axis=1)
     return np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0)

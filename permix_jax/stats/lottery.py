@@ -7,12 +7,11 @@ from permix_jax.stats.statistics import means_covariance, pooled_means, wilson_l
 
 
 def lottery(correct: np.ndarray) -> dict:
-    """Expected best and worst accuracy of k = 1..n personas, with bands that hold for all k.
+    """Expected best and worst accuracy of k = 1..n personas, with bands for all k at once.
 
-    An expected extreme grows with each of the accuracies. So where Wilson limits hold for all
-    personas at once (Bonferroni: each at 1 - 0.05 / n), it lies between that of the lower and that
-    of the upper limits. The bands hold the true values in 95 % of the cases or more: they are wide
-    where the personas' errors would cancel, as in the mean at k = 1.
+    Both grow with each of the accuracies. So their bands are those of Wilson limits that hold for
+    all personas at once (Bonferroni: each at 1 - 0.05 / n). They cover in 95 % of cases or more,
+    and are wide where the personas' errors would cancel, as in the mean at k = 1.
 
     Args:
       correct: [persona, problem, sample], 1 right, 0 wrong, NaN unscorable.
@@ -26,38 +25,32 @@ def lottery(correct: np.ndarray) -> dict:
     variance, factor = np.diag(means_covariance(correct)), float(ndtri(1 - 0.025 / n))
     limits = np.stack(wilson_limits(accuracy, variance, problems, answers, factor))
     result: dict = {"k": list(range(1, n + 1))}
-    for name, expected in {
-        "expected_best": expected_best,
-        "expected_worst": expected_worst,
-    }.items():
-        result[name] = expected(accuracy).tolist()
-        result[f"{name}_ci95"] = expected(limits).T.tolist()
+    for expected in (expected_best, expected_worst):
+        result[expected.__name__] = expected(accuracy).tolist()
+        result[f"{expected.__name__}_ci95"] = expected(limits).T.tolist()
     return result
 
 
 def expected_best(accuracy: np.ndarray) -> np.ndarray:
     """Expected best of k personas drawn without replacement, [..., n] -> [..., n] for k = 1..n.
 
-    With a_(1) <= ... <= a_(n), a_(i) is the best of C(i - 1, k - 1) of the C(n, k) subsets, so
-    the expectation is sum_i a_(i) C(i - 1, k - 1) / C(n, k) (the order statistics of sampling
-    without replacement). k = 1 gives the mean, k = n the best.
-
-    The best is meant by the accuracies given. Measured on few problems they are noisy, and the
-    best of noisy estimates lies above what the persona chosen would get on new problems.
+    With a_(1) <= ... <= a_(n), a_(i) is the best of C(i - 1, k - 1) of the C(n, k) subsets, so the
+    expectation is sum_i a_(i) C(i - 1, k - 1) / C(n, k). On few problems the accuracies are noisy,
+    and the best of them is more than that persona would reach on new problems.
     """
     return np.sort(np.asarray(accuracy, float), axis=-1) @ _weights(np.shape(accuracy)[-1]).T
 
 
 def expected_worst(accuracy: np.ndarray) -> np.ndarray:
-    """Expected worst of k, likewise; it falls from the mean to the worst."""
+    """Expected worst of k personas; it falls from the mean to the worst."""
     return 0.0 - expected_best(-np.asarray(accuracy, float))  # 0.0 - x: no negative zeros
 
 
 def _weights(n: int) -> np.ndarray:
     """C(i - 1, k - 1) / C(n, k) as [k, i], both from 1.
 
-    From i = n down: the last is k / n, and each is the next times (i - k) / (i - 1). Products of
-    numbers below 1 cannot overflow, whatever n is, and one that underflows is too small to count.
+    The last is k / n, and that of i - 1 is that of i times (i - k) / (i - 1). Products of numbers
+    below 1 do not overflow.
     """
     k = np.arange(1, n + 1)[:, None]
     later = np.arange(n, 1, -1)  # weight of later - 1 over weight of later

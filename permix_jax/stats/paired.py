@@ -7,28 +7,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import binom, false_discovery_control
+from scipy.stats import binom
 
 from permix_jax.stats.stability import (
     Score,
+    accuracy_figures,
     check_correct,
     figure_intervals,
-    figures,
     gather_means,
     pss_min_over_max,
 )
 from permix_jax.stats.statistics import (
+    Z_95,
     bootstrap_weights,
     holm,
     means_covariance,
     pooled_means,
-    require_axes,
     t_interval,
     two_way_interval,
 )
-
-_Z = float(ndtri(0.975))
 
 
 class Graded(NamedTuple):
@@ -38,101 +35,53 @@ class Graded(NamedTuple):
     plain: np.ndarray
 
 
+class _Measured(NamedTuple):
+    """`accuracy_figures` of a policy: each one's value, its resamples [resample], its interval."""
+
+    value: dict[str, np.ndarray]
+    resampled: dict[str, np.ndarray]
+    interval: dict[str, list[float] | None]
+
+
 def compare_policies(
     ours: Graded,
     theirs: Graded,
-    persona_ids: Sequence[str],
     rng: np.random.Generator,
     resamples: int = 2000,
     pss: Score = pss_min_over_max,
-) -> dict:
-    """Every figure of `stability.figures` of two policies, and how far they are apart.
+) -> dict[str, dict]:
+    """Every one of `accuracy_figures` of two policies, and how far they are apart.
 
-    Each figure has `ours`, `theirs`, `difference` and `relative` (ours / theirs - 1, None where
-    theirs is 0) with `_ci95` (a limit that is not bounded is None); a score that is not defined is
-    None, and so is what is made of it. The intervals are put together
-    from those of the two policies and the correlation of the two over paired resamples (MOVER:
-    Zou and Donner 2008; of ratios: Donner and Zou 2012), because resampling the difference of two
-    stability scores has the bias that `extremes` describes, twice.
-
-    `per_persona` has, for each persona in the given order, `difference` of the accuracies, its
-    p value (`sign_flip_test`) and `p_holm`, adjusted over personas.
+    Each has `ours`, `theirs`, `difference` and `relative` (ours / theirs - 1, None where theirs is
+    0) with `_ci95` (an unbounded limit is None). A score that is not defined is None, and so is
+    what depends on it. The intervals combine those of the two policies with the correlation of the
+    two over paired resamples (MOVER: Zou and Donner 2008; of ratios: Donner and Zou 2012).
+    Resampling the difference of two stability scores instead would have the bias that `extremes`
+    describes, twice.
 
     Raises:
       ValueError: as `stability`, or arrays of the two that differ in shape.
     """
-    ours, theirs = _checked("ours", ours, persona_ids), _checked("theirs", theirs, persona_ids)
-    _same_shape(ours.correct, theirs.correct)
-    weights = bootstrap_weights(ours.correct.shape[1], resamples, rng)
-    a, b = _Figures.of(ours, weights, pss), _Figures.of(theirs, weights, pss)
-    p_values = [sign_flip_test(x, y) for x, y in zip(ours.correct, theirs.correct, strict=True)]
-    accuracies = [gather_means(g.correct, weights[:1]).estimate for g in (ours, theirs)]
-    return {
-        "figures": {name: _apart(a, b, name) for name in a.value},
-        "per_persona": [
-            {"persona": persona, "difference": float(x - y), "p": p, "p_holm": float(adjusted)}
-            for persona, x, y, p, adjusted in zip(
-                persona_ids, *accuracies, p_values, holm(np.array(p_values)), strict=True
-            )
-        ],
-    }
-
-
-def compare_over_seeds(
-    ours: Sequence[Graded],
-    theirs: Sequence[Graded],
-    rng: np.random.Generator,
-    shared_problems: bool,
-    resamples: int = 2000,
-    pss: Score = pss_min_over_max,
-) -> dict:
-    """Two methods over training seeds, paired by seed: each figure with its mean over seeds.
-
-    The entries are those of `compare_policies`; `difference` and `relative` are means over seeds
-    of each seed's own. Their intervals cover new seeds and new problems. With one seed they are
-    None. Where the seeds answer different problems, the spread over seeds holds both and Student's
-    t is used; where they share them, `two_way_interval`.
-
-    Args:
-      ours, theirs: one entry for each seed, the same seeds in the same order.
-      shared_problems: whether every seed was tested on the same problems.
-    """
-    if len(ours) != len(theirs) or not ours:
+    ours, theirs = _checked("ours", ours), _checked("theirs", theirs)
+    if ours.correct.shape != theirs.correct.shape:
         raise ValueError(
-            f"ours has {len(ours)} seeds, theirs {len(theirs)}: give the same seeds, at least one"
+            f"ours has shape {ours.correct.shape}, theirs {theirs.correct.shape}: compare the same "
+            "personas, problems and number of samples"
         )
-    per_seed = []
-    for index, pair in enumerate(zip(ours, theirs, strict=True)):
-        x, y = (_checked(f"seed {index}", g, range(len(g.correct))) for g in pair)
-        _same_shape(x.correct, y.correct)
-        problems = x.correct.shape[1]
-        if not (shared_problems and per_seed):
-            weights = bootstrap_weights(problems, resamples, rng)
-        elif weights.shape[1] != problems:
-            raise ValueError(
-                f"seed {index} has {problems} problems, seed 0 {weights.shape[1]}: "
-                "set shared_problems=False"
-            )
-        per_seed.append([_values(g, weights, pss) for g in (x, y)])
-
-    result = {}
-    for name in per_seed[0][0][0]:
-        a, b = (np.array([seed[side][0][name] for seed in per_seed]) for side in (0, 1))
-        ra, rb = (np.stack([s[side][1][name] for s in per_seed], axis=1) for side in (0, 1))
-        entry = {side: _finite(x.mean()) for side, x in (("ours", a), ("theirs", b))}
-        entry |= over_seeds("difference", a - b, ra - rb, shared_problems)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entry |= over_seeds("relative", a / b - 1, ra / rb - 1, shared_problems)
-        result[name] = entry
-    return result
+    weights = bootstrap_weights(ours.correct.shape[1], resamples, rng)
+    a, b = _measured(ours, weights, pss), _measured(theirs, weights, pss)
+    return {name: _apart(a, b, name) for name in a.value}
 
 
 def over_seeds(name: str, estimates: np.ndarray, resampled: np.ndarray, shared: bool) -> dict:
-    """`name` and `name`_ci95 of a figure over seeds, as `compare_over_seeds` says.
+    """The mean of a figure over seeds, as `name`, and its interval, as `name`_ci95.
+
+    The interval holds for new seeds and new problems: `two_way_interval` where the seeds share
+    their problems. Where they do not, the spread over seeds has both, and it is Student's t.
 
     Args:
-      estimates: [seed]. None comes out if one is not finite.
-      resampled: [resample, seed] over the problems, if the seeds share them; else not used.
+      estimates: [seed]. If one is not finite, both are None.
+      resampled: [resample, seed] over the problems; read if they are `shared`.
     """
     if not np.isfinite(estimates).all():
         return {name: None, f"{name}_ci95": None}
@@ -148,21 +97,19 @@ def persona_effects(
     correct: np.ndarray,
     correct_no_persona: np.ndarray,
     persona_ids: Sequence[str],
-    false_discovery: bool = False,
 ) -> list[dict]:
     """What each persona does to accuracy, most harmful first.
 
-    `effect` is its accuracy minus the plain prompt's on the same problems, `effect_ci95` normal
-    with the problem as the unit, `p` of `sign_flip_test`, and `p_adjusted` Holm's over personas
-    or, with `false_discovery`, Benjamini and Hochberg's (personas share problems, which makes
-    their p values positively dependent: both hold). The ranking is by the estimate: the effect of
-    the one that comes out first is overstated, the more so the more personas and the fewer
-    problems there are.
+    `effect` is its accuracy minus the plain prompt's on the same problems. `effect_ci95` is normal
+    with the problem as the unit, `p` of `sign_flip_test`, `p_adjusted` Holm's over personas. The
+    first effects are overstated, because the ranking is by the estimate: the more so the more
+    personas and the fewer problems there are.
 
     Args:
       correct: [persona, problem, sample]. correct_no_persona: [problem, sample], as many samples.
     """
-    correct, plain = _checked("correct", Graded(correct, correct_no_persona), persona_ids)
+    correct, plain = np.asarray(correct, float), np.asarray(correct_no_persona, float)
+    check_correct(correct, plain, persona_ids)
     if plain.shape != correct.shape[1:]:
         raise ValueError(
             f"correct_no_persona has shape {plain.shape}, a persona {correct.shape[1:]}: "
@@ -173,9 +120,9 @@ def persona_effects(
     covariance = means_covariance(everyone)
     effect = accuracy[:-1] - accuracy[-1]
     variance = np.diag(covariance)[:-1] - 2 * covariance[:-1, -1] + covariance[-1, -1]
-    half = _Z * np.sqrt(np.maximum(variance, 0) * len(plain) / max(1, len(plain) - 1))
+    half = Z_95 * np.sqrt(np.maximum(variance, 0) * len(plain) / max(1, len(plain) - 1))
     p_values = np.array([sign_flip_test(row, plain) for row in correct])
-    adjusted = false_discovery_control(p_values) if false_discovery else holm(p_values)
+    adjusted = holm(p_values)
     return [
         {
             "persona": persona_ids[i],
@@ -192,11 +139,11 @@ def persona_effects(
 def sign_flip_test(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Two-sided p value that two sets of answers [problem, sample] are equally often right.
 
-    The statistic is the sum over problems of the difference in right answers (sample s against
-    sample s, where both are scorable). If the two are alike, each problem's difference is as
-    likely with the other sign, whatever the dependence within a problem: the permutation test
-    over problems. Differences are whole numbers, so its distribution is computed exactly, as a
-    convolution of binomials. With one sample it is the exact McNemar test.
+    The permutation test over problems. Its statistic is the sum over problems of the difference in
+    right answers (sample s against sample s, where both are scorable). If the two are alike, each
+    problem's difference is as likely with the other sign. Differences are whole numbers, so the
+    distribution is computed exactly, as a convolution of binomials. With one sample this is the
+    exact McNemar test.
     """
     differences = np.nansum(ours - theirs, axis=-1).astype(int)
     sizes, counts = np.unique(np.abs(differences), return_counts=True)
@@ -214,39 +161,24 @@ def sign_flip_test(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(min(1.0, probability[as_far].sum()))
 
 
-class _Figures(NamedTuple):
-    value: dict[str, np.ndarray]
-    resampled: dict[str, np.ndarray]
-    interval: dict[str, list[float] | None]
-
-    @classmethod
-    def of(cls, graded: Graded, weights: np.ndarray, pss: Score) -> "_Figures":
-        everyone = gather_means(graded.correct, weights)
-        alone = gather_means(graded.plain[None], weights)
-        return cls(
-            figures(everyone.estimate, alone.estimate[0], pss),
-            figures(everyone.resampled, alone.resampled[:, 0], pss),
-            figure_intervals(everyone, alone, pss),
-        )
-
-
-def _values(graded: Graded, weights: np.ndarray, pss: Score) -> tuple[dict, dict]:
+def _measured(graded: Graded, weights: np.ndarray, pss: Score) -> _Measured:
     everyone = gather_means(graded.correct, weights)
     alone = gather_means(graded.plain[None], weights)
-    return (
-        figures(everyone.estimate, alone.estimate[0], pss),
-        figures(everyone.resampled, alone.resampled[:, 0], pss),
+    return _Measured(
+        accuracy_figures(everyone.estimate, alone.estimate[0], pss),
+        accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss),
+        figure_intervals(everyone, alone, pss),
     )
 
 
-def _apart(a: _Figures, b: _Figures, name: str) -> dict:
+def _apart(a: _Measured, b: _Measured, name: str) -> dict:
     x, y = float(a.value[name]), float(b.value[name])
     if not np.isfinite((x, y)).all():
         unknown = ("difference", "difference_ci95", "relative", "relative_ci95")
         return {"ours": _finite(x), "theirs": _finite(y)} | dict.fromkeys(unknown)
     (x_low, x_high), (y_low, y_high) = a.interval[name], b.interval[name]
     r = _correlation(a.resampled[name], b.resampled[name])
-    # Distances from estimate to limit; a corrected interval may leave its estimate outside.
+    # Distances from the estimate to its limits. A corrected interval may leave it outside.
     down, up = max(0.0, x - x_low), max(0.0, x_high - x)
     y_down, y_up = max(0.0, y - y_low), max(0.0, y_high - y)
     below = np.sqrt(max(0.0, down**2 + y_up**2 - 2 * r * down * y_up))
@@ -288,19 +220,10 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def _checked(name: str, graded: Graded, persona_ids: Sequence) -> Graded:
+def _checked(name: str, graded: Graded) -> Graded:
     graded = Graded(np.asarray(graded.correct, float), np.asarray(graded.plain, float))
     try:
-        check_correct(graded.correct, graded.plain, persona_ids)
+        check_correct(graded.correct, graded.plain, range(len(graded.correct)))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return graded
-
-
-def _same_shape(ours: np.ndarray, theirs: np.ndarray) -> None:
-    require_axes("ours", ours, "persona", "problem", "sample")
-    if ours.shape != theirs.shape:
-        raise ValueError(
-            f"ours has shape {ours.shape}, theirs {theirs.shape}: compare the same personas, "
-            "problems and number of samples"
-        )

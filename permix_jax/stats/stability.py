@@ -1,6 +1,8 @@
-"""How much accuracy depends on the persona: the persona stability score and its company.
+"""How much accuracy depends on the persona: the persona stability score (PSS) and other figures.
 
-The paper's abstract names the score and leaves its formula open; the formulas here are ours.
+The paper's abstract names the score and does not give its formula. The formulas here are ours.
+Arrays: correct [persona, problem, sample] and plain [problem, sample] are 1 where an answer is
+right, 0 where it is wrong, NaN where it could not be scored.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +23,6 @@ from permix_jax.stats.statistics import (
     percentile_interval,
     pooled_means,
     require_axes,
-    two_way_interval,
     wilson_limits,
 )
 
@@ -36,7 +37,7 @@ def pss_min_over_max(accuracy: np.ndarray, plain: np.ndarray | None = None) -> n
 def pss_mean_over_plain(accuracy: np.ndarray, plain: np.ndarray) -> np.ndarray:
     """Mean accuracy over personas divided by that without one; NaN where the latter is 0.
 
-    Not bounded by 1, and blind to how unequal the personas are.
+    It can exceed 1, and does not see how unequal the personas are.
     """
     return _quotient(accuracy.mean(axis=-1), plain)
 
@@ -59,41 +60,36 @@ def pss_formula(name: str) -> Score:
 
 
 def on_decided_problems(correct: np.ndarray) -> np.ndarray:
-    """`correct` [persona, problem, sample], NaN for all answers to a problem that has one NaN.
+    """`correct`, with NaN for all answers to a problem that has an answer without a verdict (NaN).
 
-    An answer whose verdict is unknown would otherwise be missing under one persona only, and the
-    accuracies of two personas would be over different problems. Where every problem has a NaN, no
-    problem would be left: then an unknown answer counts as wrong, for all personas alike.
+    So the accuracies of all personas are over the same problems. If every problem has a NaN, none
+    would be left: then unknown answers count as wrong instead.
     """
     undecided = np.isnan(correct).any(axis=(0, 2), keepdims=True)
     return np.nan_to_num(correct) if undecided.all() else np.where(undecided, np.nan, correct)
 
 
 def flip_rate_any(correct: np.ndarray) -> float:
-    """Share of problems right under one persona, wrong under another; [persona, problem, sample].
+    """Share of problems that are right under one persona and wrong under another.
 
-    Each sample index is one pass over the problems, and the rate is the mean over passes: its
-    expectation does not depend on the number of samples, but it grows with that of personas.
-    Unscorable answers are neither right nor wrong, and a problem that no persona has a scorable
-    answer to is left out of its pass.
+    It is taken for each sample index and averaged over them. So its expectation does not depend on
+    the number of samples, but it grows with the number of personas.
     """
     right, wrong = (correct == 1).any(axis=0), (correct == 0).any(axis=0)
     return float((right & wrong).sum() / (right | wrong).sum())
 
 
 def disagreement(correct: np.ndarray) -> np.ndarray:
-    """Probability that two answers under two different personas differ in correctness.
+    """Probability that two answers under two different personas differ in correctness -> [problem].
 
-    For persona pass rates a and b of a problem it is a (1 - b) + (1 - a) b, here averaged over
-    all pairs of different personas, [persona, problem, sample] -> [problem]. Answers under
-    different personas are independent draws, so the estimate is unbiased for any number of
-    samples (with one greedy answer each it is the share of pairs that differ), and it does not
-    grow with the number of personas. NaN where fewer than two personas are scorable.
+    For persona pass rates a and b of a problem it is a (1 - b) + (1 - a) b, averaged over all pairs
+    of different personas. It is unbiased for any number of samples, because answers under different
+    personas are independent draws. It does not grow with the number of personas. NaN where fewer
+    than two personas are scorable.
     """
-    right, scorable = np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1)
-    rate = np.divide(right, scorable, out=np.zeros_like(right), where=scorable > 0)
-    asked = scorable > 0
-    total, people = rate.sum(axis=0), asked.sum(axis=0)
+    rate = _pass_rates(correct)
+    people, rate = (~np.isnan(rate)).sum(axis=0), np.nan_to_num(rate)
+    total = rate.sum(axis=0)
     # Over ordered pairs p != q, a_p (1 - a_q) sums to total (people - 1) - (total^2 - sum a^2).
     ordered = total * (people - 1) - (total**2 - (rate**2).sum(axis=0))
     pairs = people * (people - 1)
@@ -101,20 +97,17 @@ def disagreement(correct: np.ndarray) -> np.ndarray:
 
 
 def disagreement_with_plain(correct: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """The same between an answer under a persona and one under none -> [problem].
-
-    The mean over personas; `plain` is [problem, sample].
-    """
+    """As `disagreement`, of an answer under a persona and one without; the mean over personas."""
     rate, rate_plain = _pass_rates(correct), _pass_rates(plain)
     return _mean_of_defined(rate * (1 - rate_plain) + (1 - rate) * rate_plain)
 
 
 def disagreement_with_itself(correct: np.ndarray) -> np.ndarray:
-    """The same between two answers under one persona -> [problem]: what sampling alone does.
+    """As `disagreement`, of two answers under one persona: what sampling alone does -> [problem].
 
-    Of n answers, k right, 2 k (n - k) / (n (n - 1)) of the pairs differ; the mean over personas,
-    NaN where none has two scorable answers. `disagreement` minus this is the mean of
-    (a - b)^2 over pairs of personas: the part of the flips that is due to the persona.
+    Of n answers with k right, 2 k (n - k) / (n (n - 1)) of the pairs differ. It is the mean over
+    personas, NaN where none has two scorable answers. `disagreement` minus this is the mean of
+    (a - b)^2 over pairs of personas, the part that is due to the persona.
     """
     right, n = np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1)
     pairs = n * (n - 1)
@@ -135,31 +128,27 @@ def stability(
     """The content of `stability.json`: plain floats, lists and dicts.
 
     Args:
-      correct: [persona, problem, sample], 1 right, 0 wrong, NaN unscorable.
+      correct: [persona, problem, sample].
       persona_ids: one id for each persona.
       correct_no_persona: [problem, sample] of the same problems under the plain prompt.
-      rng: draws the paired bootstrap over problems. The personas are a fixed set: not resampled.
-      resamples: number of bootstrap resamples.
-      pss: accuracy [..., persona], accuracy without persona [...] -> score [...]; one of `PSS`.
+      rng: draws the paired bootstrap, which resamples problems and not personas.
+      pss: one of `PSS`, or any other function of that form.
 
-    The accuracy of a persona is the mean over its scorable answers, `n` their number;
-    `accuracy_std` is the population standard deviation over personas, `accuracy_range` best
-    minus worst. `flip_rate` is `disagreement`, `flip_rate_plain` that with the plain prompt,
-    `flip_rate_same_persona` that of sampling alone (None with one sample), each the mean over
-    problems; `flip_rate_any` as defined there.
+    The accuracy of a persona is the mean over its scorable answers, `n` their number.
+    `accuracy_std` is the population standard deviation over personas. `flip_rate` is
+    `disagreement`, `flip_rate_plain` that with the plain prompt, `flip_rate_same_persona` that of
+    sampling alone (None with one sample), each the mean over problems.
 
-    Every `_ci95` covers the figure of these personas over the population of problems. How they
-    are made: accuracies by Wilson's interval with the problem as the unit; worst, best, range and
-    the scores made of them by `extremes`; the rest by percentiles of the bootstrap.
+    Every `_ci95` holds for these personas over the population of problems. Accuracies have Wilson's
+    interval with the problem as the unit. Worst, best, range and the scores that depend on them
+    have the intervals of `extremes`. The rest are percentiles of the bootstrap.
 
-    The estimates of worst, best, range, std and the score themselves are biased where personas
-    are nearly equal: noise spreads worst and best apart. Eight personas of accuracy 0.95 with 200
-    answers each (true PSS 1) measure 0.96 on average, 89 personas of 0.6 with 300 answers 0.82.
-    The interval makes up for it and then lies mostly above the estimate. Compare policies on the
-    same problems and the same personas.
+    Worst, best, range, std and the score are biased where personas are nearly equal, because noise
+    spreads worst and best apart. Eight personas of accuracy 0.95 with 200 answers each (true PSS 1)
+    measure 0.96 on average, 89 personas of 0.6 with 300 answers 0.82. The interval corrects for it,
+    so it lies mostly above the estimate. Compare policies on the same problems and personas.
 
-    Where nothing is right, the score is 0 / 0: `pss` and `pss_ci95` are None, and `pss_note` says
-    why.
+    If nothing is right, the score is 0 / 0: `pss` is None and `pss_note` says why.
 
     Raises:
       ValueError: an empty or misshapen array, a value other than 0, 1 or NaN, ids that do not
@@ -167,13 +156,10 @@ def stability(
     """
     correct, plain = np.asarray(correct, float), np.asarray(correct_no_persona, float)
     check_correct(correct, plain, persona_ids)
-
-    problems = correct.shape[1]
-    weights = bootstrap_weights(problems, resamples, rng)
-    everyone = gather_means(correct, weights)
-    alone = gather_means(plain[None], weights)
+    weights = bootstrap_weights(correct.shape[1], resamples, rng)
+    everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
     lows, highs = _wilson(everyone)
-    values = figures(everyone.estimate, alone.estimate[0], pss)
+    values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
     intervals = figure_intervals(everyone, alone, pss)
     result = {}
     for name, value in values.items():
@@ -195,39 +181,8 @@ def stability(
     }
 
 
-def mean_over_personas(
-    correct: np.ndarray,
-    correct_no_persona: np.ndarray,
-    rng: np.random.Generator,
-    resamples: int = 2000,
-) -> dict:
-    """The mean accuracy, and its distance from the plain prompt's, where personas are a sample too.
-
-    Their intervals cover personas like these on problems like these (`two_way_interval`). For
-    worst, best and what is made of them there is no such interval: a wider population of personas
-    has a lower worst one.
-
-    Args as for `stability`. Returns `accuracy_mean` and `gap` (mean - plain) with `_ci95`, None
-    for a single persona.
-    """
-    correct, plain = np.asarray(correct, float), np.asarray(correct_no_persona, float)
-    check_correct(correct, plain, range(len(correct)))
-    weights = bootstrap_weights(correct.shape[1], resamples, rng)
-    everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
-    result = {}
-    for name, baseline in (("accuracy_mean", None), ("gap", alone)):
-        estimate, resampled = everyone.estimate, everyone.resampled
-        if baseline is not None:
-            estimate, resampled = estimate - baseline.estimate, resampled - baseline.resampled
-        resampled = resampled[~np.isnan(resampled).any(axis=1)]
-        mean, half = two_way_interval(estimate, resampled)
-        result[name] = mean
-        result[f"{name}_ci95"] = None if np.isnan(half) else [mean - half, mean + half]
-    return result
-
-
 def gather_means(correct: np.ndarray, weights: np.ndarray) -> Means:
-    """Accuracies of [persona, problem, sample], with resamples by weights [resample, problem]."""
+    """Accuracies of `correct` [persona, problem, sample]; `weights` [resample, problem]."""
     problems = correct.shape[1]
     return Means(
         estimate=pooled_means(correct, np.ones((1, problems)))[0],
@@ -238,8 +193,8 @@ def gather_means(correct: np.ndarray, weights: np.ndarray) -> Means:
     )
 
 
-def figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dict[str, np.ndarray]:
-    """All figures of accuracies [..., persona] and of that without persona [...], each [...]."""
+def accuracy_figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dict[str, np.ndarray]:
+    """The figures of accuracies [..., persona], and of that without a persona [...], each [...]."""
     return {
         "pss": pss(accuracy, plain),
         "accuracy_mean": accuracy.mean(axis=-1),
@@ -252,8 +207,10 @@ def figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dict[str, np
 
 
 def figure_intervals(everyone: Means, alone: Means, pss: Score) -> dict[str, list[float] | None]:
-    """The 95 % interval of every entry of `figures`, None where the score is not defined; `alone`
-    has the plain prompt as one group."""
+    """The 95 % interval of each of `accuracy_figures`; None for a score that is not defined.
+
+    `alone` has the plain prompt as its one group.
+    """
     span = range_interval(everyone)
     if not np.isfinite(pss(everyone.estimate, alone.estimate[0])):
         score = None
@@ -280,7 +237,7 @@ def figure_intervals(everyone: Means, alone: Means, pss: Score) -> dict[str, lis
 
 
 def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence) -> None:
-    """Raises ValueError as `stability` says."""
+    """Raises ValueError as `stability` does."""
     require_axes("correct", correct, "persona", "problem", "sample")
     require_axes("correct_no_persona", plain, "problem", "sample")
     if len(plain) != correct.shape[1]:
@@ -306,10 +263,10 @@ def _wilson(means: Means) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _std_interval(means: Means) -> list[float]:
-    """Percentiles of the variance over personas, less what noise adds, as standard deviations.
+    """Percentiles of the variance over personas, minus what noise adds, as standard deviations.
 
-    A variance is quadratic in the accuracies: noise raises the estimate by trace(C) / G - mean(C),
-    with C their covariance, and resampling raises it by as much again.
+    Noise raises the variance by trace(C) / G - mean(C), with C the covariance of the accuracies.
+    Resampling adds the same again.
     """
     noise = np.trace(means.covariance) / len(means.estimate) - means.covariance.mean()
     limits = np.array(percentile_interval(means.resampled.var(axis=-1))) - 2 * noise
@@ -338,7 +295,7 @@ def _pass_rates(correct: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_defined(rates: np.ndarray) -> np.ndarray:
-    """Mean over personas [persona, problem] -> [problem], NaN where none is defined."""
+    """[persona, problem] -> [problem]; NaN where no persona has a value."""
     n = (~np.isnan(rates)).sum(axis=0)
     total = np.nansum(rates, axis=0)
     return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)

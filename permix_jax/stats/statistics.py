@@ -1,4 +1,4 @@
-"""What every figure of the evaluation rests on: resampling of problems, intervals, many tests.
+"""Resampling of problems, intervals, and p values of many tests.
 
 Axes: R resample, G group (persona), I item (problem or prompt), S sample.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-_Z = float(ndtri(0.975))
+Z_95 = float(ndtri(0.975))  # the normal quantile of a two-sided 95 % interval
 
 
 def require_axes(name: str, values: np.ndarray, *axes: str) -> None:
@@ -22,8 +22,7 @@ def require_axes(name: str, values: np.ndarray, *axes: str) -> None:
 def bootstrap_weights(items: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each resample drew each item, float [R, I]; every row sums to `items`.
 
-    Drawing the indices with replacement and counting them is a multinomial draw. The same
-    weights for every persona and for the plain prompt make the bootstrap paired: the problems
+    The same weights for every persona and for the plain prompt make the bootstrap paired. Problems
     that are hard for one persona are mostly hard for the next, and that part cancels.
     """
     return rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(float)
@@ -32,7 +31,7 @@ def bootstrap_weights(items: int, resamples: int, rng: np.random.Generator) -> n
 def pooled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted means over items and samples: values [G, I, S], weights [R, I] -> [R, G].
 
-    NaN values count neither above nor below the line; a mean of none is NaN.
+    NaN values are left out. The mean of none is NaN.
     """
     present = ~np.isnan(values)
     totals = weights @ np.where(present, values, 0.0).sum(axis=-1).T
@@ -41,11 +40,10 @@ def pooled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def means_covariance(values: np.ndarray) -> np.ndarray:
-    """Covariance [G, G] of the pooled means of values [G, I, S], the items being the sample.
+    """Covariance [G, G] of the pooled means of values [G, I, S] over a population of items.
 
-    The linearised (delta method) form of what the bootstrap over items estimates, without its
-    noise. Answers to one item are not independent, so items count, not answers. Every group needs
-    a value that is not NaN.
+    By the delta method, so without the noise of a bootstrap over items. Items are the unit because
+    answers to one item are not independent. Every group needs a value that is not NaN.
     """
     present = ~np.isnan(values)
     counts = present.sum(axis=-1)
@@ -71,14 +69,13 @@ def wilson_limits(
     variance: np.ndarray,
     items: int,
     answers: np.ndarray,
-    factor: float = _Z,
+    factor: float = Z_95,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Limits (low, high) of means of zeros and ones whose answers come in clusters, all [G].
 
     Wilson's score interval (1927) at the effective sample size mean (1 - mean) / variance, which
     lies between the number of items and the number of answers (Korn and Graubard 1998). Unlike
-    the percentile bootstrap it has a width where every answer is right, or every one wrong, and
-    holds its coverage near there; elsewhere the two agree.
+    the percentile bootstrap it keeps its coverage where nearly all answers are right, or wrong.
 
     Args:
       variance: of the means, over items (the diagonal of `means_covariance`).
@@ -87,7 +84,7 @@ def wilson_limits(
     """
     spread = mean * (1 - mean)
     size = np.divide(spread, variance, out=np.array(answers, float), where=variance > 0)
-    # Where all answers agree, nothing is known of how the items cluster: count items.
+    # If all answers agree, the effective size is unknown. The number of items is cautious.
     size = np.where(spread > 0, np.clip(size, np.minimum(items, answers), answers), items)
     centre = (mean + factor**2 / (2 * size)) / (1 + factor**2 / size)
     half = np.sqrt(spread / size + factor**2 / (4 * size**2)) * factor / (1 + factor**2 / size)
@@ -105,14 +102,14 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def two_way_interval(estimates: np.ndarray, resampled: np.ndarray) -> tuple[float, float]:
-    """Mean over groups (seeds, or personas) answering the same items, and its 95 % half-width.
+    """Mean over groups (seeds) that answer the same items, and its 95 % half-width.
 
-    Both the groups and the items are samples. The variance over groups, s^2 / G, already holds
-    the noise of each group's own answers; what the groups share through the items is the mean
-    covariance between two groups over resamples of the items, and the two add up. (Resampling
-    groups and then items counts that noise two more times; Owen 2007, "The pigeonhole bootstrap";
-    and with five seeds resampling has too short tails.) The t quantile has the degrees of freedom
-    of Satterthwaite (1946), the items' part counted as known. NaN half-width for one group.
+    Both the groups and the items are samples. The variance of the mean is the sum of two parts: the
+    variance over groups, s^2 / G, which contains the noise of each group's own answers, and what
+    the groups share through the items, the mean covariance of two groups over resamples of the
+    items. (Resampling groups and then items would count the noise two more times: Owen 2007, "The
+    pigeonhole bootstrap".) The t quantile has Satterthwaite's (1946) degrees of freedom, with the
+    items' part taken as known. The half-width is NaN for one group.
 
     Args:
       estimates: [G] the figure of each group.
@@ -128,16 +125,15 @@ def two_way_interval(estimates: np.ndarray, resampled: np.ndarray) -> tuple[floa
     covariance = np.cov(resampled, rowvar=False)
     shared = max(0.0, (covariance.sum() - np.trace(covariance)) / (groups * (groups - 1)))
     if between == 0:
-        return float(estimates.mean()), float(_Z * np.sqrt(shared))
+        return float(estimates.mean()), float(Z_95 * np.sqrt(shared))
     freedom = (groups - 1) * ((between + shared) / between) ** 2
     return float(estimates.mean()), float(stdtrit(freedom, 0.975) * np.sqrt(between + shared))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Adjusted p values [test]: those at most alpha hold the family-wise error at alpha.
+    """Adjusted p values [test]; rejecting those up to alpha keeps the family-wise error at alpha.
 
-    Holm (1979): the i-th smallest of m is multiplied by m - i + 1, then made non-decreasing. For
-    the false discovery rate instead, use `scipy.stats.false_discovery_control`.
+    Holm (1979): the i-th smallest of m is multiplied by m - i + 1, then made non-decreasing.
     """
     p_values = np.asarray(p_values, float)
     require_axes("p_values", p_values, "test")

@@ -8,14 +8,14 @@ import numpy as np
 
 from permix_jax.core.persona import Persona
 from permix_jax.core.randomness import generator
-from permix_jax.stats.fidelity import fidelity
+from permix_jax.stats.fidelity import rule_fidelity
 from permix_jax.stats.lottery import lottery
 from permix_jax.stats.paired import persona_effects
 from permix_jax.stats.stability import on_decided_problems, pss_formula, stability
 
 
 class Settings(Protocol):
-    """What the figures depend on beside the rows; fields of `EvalSettings`."""
+    """The fields of `EvalSettings` that the figures depend on."""
 
     seed: int
     samples: int
@@ -29,23 +29,21 @@ def summarise(
 ) -> dict[str, dict]:
     """The contents of stability.json and, where role-play was asked for, of fidelity.json.
 
-    Each holds the figures of all personas together and, under `by_set`, the same of the personas
-    of each set alone, with their own intervals.
-
-    A problem that has an answer whose verdict is unknown is left out of stability under every
-    persona, and under none. `unknown_verdicts` counts such answers, `problems_left_out` their
-    problems. Where that is every problem, none is left out, and unknown answers count as wrong.
+    Each has the figures of all personas and, under `by_set`, those of each set of personas.
+    `unknown_verdicts` counts answers without a verdict. `problems_left_out` counts the problems
+    that `on_decided_problems` leaves out for them.
 
     Args:
-      rows: of completions.jsonl, in the order in which they are written: problems, then role-play;
-        by persona (problems: none first), then problem, then sample.
+      rows: of completions.jsonl in the order of the file: problems, then role-play; by persona
+        (problems: none first), then problem, then sample.
     """
     problems = [row for row in rows if row["task"] == "problems"]
     shape = (len(personas) + 1, -1, settings.samples)
     graded = _column(problems, "correct").reshape(shape)
-    unknown = _unknown_verdicts(graded)
-    plain, *correct = on_decided_problems(graded)
-    correct = np.array(correct)
+    unknown = np.isnan(graded)
+    left_out = unknown.any(axis=(0, 2))
+    decided = on_decided_problems(graded)
+    plain, correct = decided[0], decided[1:]
     in_style = {}
     if played := [row for row in rows if row["task"] == "role_play"]:
         in_style["role_play"] = _column(played, "in_style").reshape(
@@ -58,11 +56,14 @@ def summarise(
         results = {"stability": _stability(correct[members], plain, ids, settings)}
         if in_style:
             chosen = {task: values[members].astype(bool) for task, values in in_style.items()}
-            results["fidelity"] = fidelity(chosen, ids)
+            results["fidelity"] = rule_fidelity(chosen, ids)
         return results
 
     results = of(list(range(len(personas))))
-    results["stability"] |= unknown
+    results["stability"] |= {
+        "unknown_verdicts": int(unknown.sum()),
+        "problems_left_out": 0 if left_out.all() else int(left_out.sum()),
+    }
     sets = dict.fromkeys(persona.split for persona in personas)
     by_set = {s: of([i for i, p in enumerate(personas) if p.split == s]) for s in sets}
     for name, result in results.items():
@@ -70,22 +71,12 @@ def summarise(
     return results
 
 
-def _unknown_verdicts(graded: np.ndarray) -> dict[str, int]:
-    """How many there are in [persona, problem, sample], and how many problems that leaves out."""
-    unknown = np.isnan(graded)
-    left_out = unknown.any(axis=(0, 2))
-    return {
-        "unknown_verdicts": int(unknown.sum()),
-        "problems_left_out": 0 if left_out.all() else int(left_out.sum()),
-    }
-
-
 def _stability(
     correct: np.ndarray, plain: np.ndarray, ids: Sequence[str], settings: Settings
 ) -> dict:
-    """`stability` with the persona lottery, and what each persona does to accuracy.
+    """`stability` with the persona lottery and each persona's effect on accuracy.
 
-    The resamples are those of any other set of personas on these problems.
+    Every set of personas gets the same resamples of the problems.
     """
     rng = generator(settings.seed, "bootstrap")
     result = stability(correct, ids, plain, rng, settings.resamples, pss_formula(settings.pss))

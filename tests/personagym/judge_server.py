@@ -121,5 +121,5 @@ def grade(prompt: str, _number: int = 0) -> str:
 
 
 def judge_at(url: str, name: str = "j", **fields) -> Judge:
-    """A judge of two threads, with a time limit that a test can wait for."""
-    return Judge(name, url, "m", **({"concurrency": 2, "timeout": 5.0} | fields))
+    """A judge of two threads that sends nothing twice, with a time limit for tests."""
+    return Judge(name, url, "m", **({"concurrency": 2, "timeout": 5.0, "max_retries": 0} | fields))

@@ -38,6 +38,10 @@ def test_judges_are_read_with_their_defaults(tmp_path):
         ([ROW | {"max_tokens": 0}], "field 'max_tokens' is 0; it must be a whole number from 1"),
         ([ROW | {"concurrency": True}], "field 'concurrency' is true"),
         ([ROW | {"timeout": 0}], "field 'timeout' is 0; it must be seconds above 0"),
+        (
+            [ROW | {"max_retries": -1}],
+            "field 'max_retries' is -1; it must be a whole number from 0",
+        ),
         ([ROW | {"key_variable": None}], "field 'key_variable' is null"),
         ([MODEL | {"base_url": "http://x"}], "unknown field 'base_url'; use name, source, max_tok"),
         ([MODEL | {"source": ""}], "judges.jsonl:1: field 'source' is ''"),

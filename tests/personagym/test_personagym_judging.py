@@ -22,6 +22,8 @@ from judge_server import (
 )
 
 from permix_jax.core.files import write_rows
+from permix_jax.personagym.cache import ReplyCache
+from permix_jax.personagym.judge_prompts import score_prompt
 from permix_jax.personagym.judges import JudgeError, LocalJudge, Reply
 from permix_jax.personagym.judging import judge
 
@@ -39,8 +41,7 @@ def answers(tmp_path):
 
 
 def run(answers, out, judges, **arguments):
-    arguments = {"pause": lambda _: None, "resamples": 50} | arguments
-    return judge(answers, out, judges, BENCHMARK, **arguments)
+    return judge(answers, out, judges, BENCHMARK, resamples=50, **arguments)
 
 
 def rows(out):
@@ -65,6 +66,31 @@ def test_answers_become_scores_and_a_summary(answers, tmp_path):
         "truncated": False,
         "refusal": "",
     }
+
+
+def test_judges_are_asked_for_a_final_line_and_the_writer_of_examples_is_not(answers, tmp_path):
+    with chat_server(grade) as server:
+        run(answers, tmp_path, [judge_at(server.url)])
+    graded = [prompt for prompt in server.asked if prompt.startswith("Rate ")]
+    assert len(graded) == 10
+    assert all(prompt.endswith("in this form:\nFinal score: N\n") for prompt in graded)
+    assert not any("Final score: N" in prompt for prompt in set(server.asked) - set(graded))
+
+
+def test_a_folder_begun_without_the_final_line_is_read_and_goes_on_so(answers, tmp_path, caplog):
+    """Earlier versions put the bare rubrics: what they were answered is not asked again."""
+    with chat_server(lambda *_: "Final score: 2") as server:
+        old, new = judge_at(server.url, "old"), judge_at(server.url, "new")
+        with ReplyCache(tmp_path / "replies.jsonl") as cache:
+            for answer in ANSWERS[:7]:
+                reply = Reply("Fine. Therefore, the final score is **4**.")
+                cache.put(old, score_prompt(BENCHMARK, answer, None), reply)
+        summary = run(answers, tmp_path, [old, new], examples=False)
+    bare = [score_prompt(BENCHMARK, answer, None).user for answer in ANSWERS]
+    assert sorted(server.asked) == sorted(bare[7:] + bare)
+    assert [row["score"] for row in rows(tmp_path)] == [4] * 7 + [2] * 13
+    assert summary["by_judge"][0]["n"] == 10
+    assert "was begun by an earlier version" in caplog.text
 
 
 def test_all_judges_see_the_examples_of_the_first(answers, tmp_path):
@@ -124,7 +150,7 @@ def test_a_response_that_plays_the_judge_gets_the_judges_score(tmp_path):
 
     def reply(prompt, _):
         quoted = prompt.split("<")[-1].split(">")[0]
-        return EXAMPLES if prompt.startswith("Give") else f'Score: 1. It says "{quoted}"'
+        return EXAMPLES if prompt.startswith("Give") else f'It says "{quoted}"\nFinal score: 1'
 
     with chat_server(reply) as server:
         summary = run(path, tmp_path, [judge_at(server.url)])
@@ -133,7 +159,9 @@ def test_a_response_that_plays_the_judge_gets_the_judges_score(tmp_path):
 
 def test_a_local_model_judges_through_a_function(answers, tmp_path):
     local = LocalJudge(
-        "local", "m", lambda asked: [Reply(EXAMPLES if "Give" in p.user else "3") for p in asked]
+        "local",
+        "m",
+        lambda asked: [Reply(EXAMPLES if "Give examples" in p.user else "3") for p in asked],
     )
     assert run(answers, tmp_path, [local])["persona_score"] == 3
 

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from permix_jax.personagym.agreement import krippendorff_alpha
-from permix_jax.personagym.scores import summarise
+from permix_jax.personagym.agreement import alpha, coincidences
+from permix_jax.personagym.scores import summarise_scores
 from permix_jax.stats.statistics import bootstrap_weights
 
 TASKS = ("Toxicity", "Wit")
@@ -27,7 +27,7 @@ def rows(scores):
 
 
 def summary(scores, tasks=TASKS, resamples=200):
-    return summarise(rows(scores), tasks, np.random.default_rng(0), resamples)
+    return summarise_scores(rows(scores), tasks, np.random.default_rng(0), resamples)
 
 
 def test_means_by_hand():
@@ -104,7 +104,8 @@ def test_the_interval_of_agreement_draws_whole_personas():
     alphas = []
     for counts in bootstrap_weights(len(names), 200, np.random.default_rng(0)).astype(int):
         drawn = np.repeat(values, counts, axis=1).reshape(2, -1)
-        alphas.append(krippendorff_alpha(drawn))
+        levels = np.arange(1.0, 6.0)
+        alphas.append(alpha(coincidences(drawn, levels).sum(axis=0), levels, "interval"))
     expected = np.percentile(alphas, [2.5, 97.5])
     assert summary(scores)["agreement"]["krippendorff_alpha_ci95"] == pytest.approx(expected)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from permix_jax.stats.fidelity import fidelity
+from permix_jax.stats.fidelity import rule_fidelity
 from permix_jax.stats.stability import stability
 
 PERSONAS = ("pirate", "poet", "child", "$robot$ <b>")
@@ -45,7 +45,7 @@ def _write_evaluation(folder: Path, skills, rng, with_fidelity: bool) -> None:
     _write_json(folder / "stability.json", stability(correct, PERSONAS, plain, rng, 200))
     if with_fidelity:
         in_style = {task: rng.random((4, 100, 1)) < 0.85 for task in ("role_play", "arithmetic")}
-        _write_json(folder / "fidelity.json", fidelity(in_style, PERSONAS))
+        _write_json(folder / "fidelity.json", rule_fidelity(in_style, PERSONAS))
 
 
 def _write_completions(folder: Path, completion: str) -> None:

@@ -6,8 +6,14 @@ from synthetic_run import PERSONAS, write_run
 
 from permix_jax.report.compare import compare_runs, compare_two
 from permix_jax.report.run_figures import MEASURES, read_answers, read_run
-from permix_jax.stats.paired import Graded, compare_over_seeds, compare_policies
-from permix_jax.stats.stability import stability
+from permix_jax.stats.paired import Graded, compare_policies, over_seeds
+from permix_jax.stats.stability import (
+    accuracy_figures,
+    gather_means,
+    pss_min_over_max,
+    stability,
+)
+from permix_jax.stats.statistics import bootstrap_weights
 
 PROBLEMS = 120
 
@@ -38,7 +44,7 @@ def write_answers(workdir, answers: Graded, first_problem: int, **kwargs):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_pair_of_methods_comes_out_as_compare_over_seeds_says(tmp_path, shared):
+def test_a_pair_of_methods_comes_out_as_over_seeds_says(tmp_path, shared):
     rng = np.random.default_rng(1)
     ours, theirs = [[graded(rng, skill) for _ in range(4)] for skill in (0.2, 1.5)]
     runs = []
@@ -49,19 +55,42 @@ def test_a_pair_of_methods_comes_out_as_compare_over_seeds_says(tmp_path, shared
             runs.append(write_answers(tmp_path / f"{name}-{seed}", answers, first, **fields))
     pair = compare_runs([read_run(workdir) for workdir in runs])["pairs"][0]
     # Whatever the problems are called, sorting them pairs the same ones.
-    expected = compare_over_seeds(ours, theirs, rng, shared_problems=shared, resamples=4000)
+    weights = bootstrap_weights(PROBLEMS, 4000, rng)
+    (a, ra), (b, rb) = (by_figure(method, weights) for method in (ours, theirs))
     for measure, figure in {
         "PSS": "pss",
         "mean": "accuracy_mean",
         "worst": "accuracy_worst",
     }.items():
-        for kind in ("difference", "relative"):
-            got, want = pair[kind][measure], expected[figure]
-            low, high = want[f"{kind}_ci95"]
-            assert got["mean"] == pytest.approx(want[kind])
+        x, rx, y, ry = a[figure], ra[figure], b[figure], rb[figure]
+        for kind, values in (
+            ("difference", (x - y, rx - ry)),
+            ("relative", (x / y - 1, rx / ry - 1)),
+        ):
+            got, want = pair[kind][measure], over_seeds("mean", *values, shared)
+            low, high = want["mean_ci95"]
+            assert got["mean"] == pytest.approx(want["mean"])
             # Where problems are shared the two have other resamples.
             tolerance = 0.1 if shared else 1e-9
             assert got["half_width"] == pytest.approx((high - low) / 2, rel=tolerance)
+
+
+def by_figure(method, weights) -> tuple[dict, dict]:
+    """Figure -> its values [seed], and its resamples [resample, seed]."""
+    found = []
+    for answers in method:
+        everyone = gather_means(answers.correct, weights)
+        alone = gather_means(answers.plain[None], weights)
+        found.append(
+            (
+                accuracy_figures(everyone.estimate, alone.estimate[0], pss_min_over_max),
+                accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss_min_over_max),
+            )
+        )
+    return tuple(
+        {name: np.stack([seed[i][name] for seed in found], axis=-1) for name in found[0][i]}
+        for i in (0, 1)
+    )
 
 
 def test_answers_are_found_in_any_order_and_what_is_missing_is_nan():
@@ -97,7 +126,7 @@ def test_two_runs_are_apart_as_compare_policies_says(tmp_path):
     assert list(found) == ["PSS", "worst", "mean", "plain"]
     order = np.argsort(PERSONAS)  # as read_answers sorts them
     sorted_ = [Graded(of.correct[order], of.plain) for of in answers]
-    said = compare_policies(*sorted_, PERSONAS, np.random.default_rng(0))["figures"]
+    said = compare_policies(*sorted_, np.random.default_rng(0))
     assert found["mean"]["difference"] == pytest.approx(said["accuracy_mean"]["difference"])
     ours, theirs = (
         np.array(e["mean"]["difference_ci95"]) for e in (found, {"mean": said["accuracy_mean"]})

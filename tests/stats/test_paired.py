@@ -9,8 +9,8 @@ from scipy.stats import binomtest, permutation_test
 
 from permix_jax.stats.paired import (
     Graded,
-    compare_over_seeds,
     compare_policies,
+    over_seeds,
     persona_effects,
     sign_flip_test,
 )
@@ -66,22 +66,18 @@ def test_sign_flip_of_many_problems_stays_exact():
 def test_compare_policies_by_hand():
     correct = np.array([[[1], [1], [1], [0]], [[1], [0], [1], [0]]], float)
     other = np.array([[[1], [1], [0], [0]], [[1], [0], [0], [0]]], float)
-    result = compare_policies(Graded(correct, correct[0]), Graded(other, other[0]), "ab", rng())
-    pss = result["figures"]["pss"]
+    result = compare_policies(Graded(correct, correct[0]), Graded(other, other[0]), rng())
+    pss = result["pss"]
     assert [pss["ours"], pss["theirs"]] == pytest.approx([2 / 3, 1 / 2])
     assert pss["difference"] == pytest.approx(1 / 6)
     assert pss["relative"] == pytest.approx(1 / 3)
-    assert result["figures"]["accuracy_mean"]["relative"] == pytest.approx(0.625 / 0.375 - 1)
-    assert result["per_persona"] == [
-        {"persona": "a", "difference": 0.25, "p": 1.0, "p_holm": 1.0},
-        {"persona": "b", "difference": 0.25, "p": 1.0, "p_holm": 1.0},
-    ]
+    assert result["accuracy_mean"]["relative"] == pytest.approx(0.625 / 0.375 - 1)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_a_policy_does_not_differ_from_itself():
     graded = answers((0.4, 0.6, 0.8), 60, 2, 0)
-    figures = compare_policies(graded, graded, "abc", rng())["figures"]
+    figures = compare_policies(graded, graded, rng())
     for name, entry in figures.items():
         assert entry["difference"] == entry["relative"] == 0
         low, high = entry["difference_ci95"]
@@ -94,7 +90,7 @@ def test_pairing_narrows_the_interval():
     other = answers((0.45, 0.65), 300, 1, 2)
 
     def width(theirs: Graded) -> float:
-        entry = compare_policies(ours, theirs, "ab", rng())["figures"]["accuracy_mean"]
+        entry = compare_policies(ours, theirs, rng())["accuracy_mean"]
         return np.ptp(entry["difference_ci95"])
 
     assert width(same) < 0.6 * width(other)
@@ -102,9 +98,9 @@ def test_pairing_narrows_the_interval():
 
 def test_relative_to_nothing_is_undefined():
     ours, theirs = answers((0.5, 0.7), 50, 1, 1), answers((0.0, 0.0), 50, 1, 1)
-    entry = compare_policies(ours, theirs, "ab", rng())["figures"]["accuracy_worst"]
+    entry = compare_policies(ours, theirs, rng())["accuracy_worst"]
     assert entry["relative"] is None and entry["relative_ci95"] is None
-    few = compare_policies(ours, answers((0.02, 0.02), 50, 1, 1), "ab", rng())["figures"]
+    few = compare_policies(ours, answers((0.02, 0.02), 50, 1, 1), rng())
     assert few["accuracy_worst"]["relative"] is None or few["accuracy_worst"]["relative_ci95"]
 
 
@@ -115,9 +111,9 @@ def test_interval_of_the_difference_covers_the_truth():
         noise = rng(run).random((2, 3, 100, 1)) * 0.6 + rng(run + 1000).random((100, 1)) * 0.4
         ours = (noise[0] < 0.55).astype(float)
         theirs = (noise[1] < 0.40).astype(float)
-        entry = compare_policies(
-            Graded(ours, ours[0]), Graded(theirs, theirs[0]), "abc", rng(run), 200
-        )["figures"]["accuracy_mean"]
+        entry = compare_policies(Graded(ours, ours[0]), Graded(theirs, theirs[0]), rng(run), 200)[
+            "accuracy_mean"
+        ]
         low, high = entry["difference_ci95"]
         covered.append(low <= share_below(0.55) - share_below(0.40) <= high)
     assert 0.917 <= np.mean(covered) <= 0.983
@@ -129,40 +125,26 @@ def share_below(at: float) -> float:
 
 
 def test_over_seeds_by_hand():
-    ours = [answers((a, a), 40, 1, s) for s, a in enumerate((0.6, 0.7, 0.8))]
-    theirs = [answers((a, a), 40, 1, s) for s, a in enumerate((0.3, 0.5, 0.4))]
-    entry = compare_over_seeds(ours, theirs, rng(), shared_problems=False)["accuracy_mean"]
-    apart = np.array(
-        [a.correct.mean() - b.correct.mean() for a, b in zip(ours, theirs, strict=True)]
-    )
-    ratios = np.array(
-        [a.correct.mean() / b.correct.mean() for a, b in zip(ours, theirs, strict=True)]
-    )
-    half = 4.302653 * apart.std(ddof=1) / np.sqrt(3)  # t table, 2 degrees
-    assert entry["difference"] == pytest.approx(apart.mean())
-    assert entry["difference_ci95"] == pytest.approx([apart.mean() - half, apart.mean() + half])
-    assert entry["relative"] == pytest.approx(ratios.mean() - 1)
+    estimates = np.array([0.3, 0.2, 0.4])
+    entry = over_seeds("mean", estimates, np.full((5, 3), NAN), shared=False)
+    half = 4.302653 * estimates.std(ddof=1) / np.sqrt(3)  # t table, 2 degrees
+    assert entry["mean"] == pytest.approx(0.3)
+    assert entry["mean_ci95"] == pytest.approx([0.3 - half, 0.3 + half])
 
 
 def test_shared_problems_add_what_the_seeds_have_in_common():
     """Three seeds that answer alike: all the doubt is in the problems."""
-    graded = answers((0.5, 0.5), 200, 1, 0)
-    plain = Graded(1 - graded.correct, 1 - graded.plain)
-    result = compare_over_seeds([graded] * 3, [plain] * 3, rng(), shared_problems=True)
-    entry = result["accuracy_mean"]
-    low, high = entry["difference_ci95"]
-    # The difference of a problem is 2 (mean of two Bernoulli) - 1, of variance 1 / 2.
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.5 / 200), rel=0.15)
-    own = compare_over_seeds([graded] * 3, [plain] * 3, rng(), shared_problems=False)
-    assert np.ptp(own["accuracy_mean"]["difference_ci95"]) == 0
+    resampled = np.repeat(rng().normal(0.5, 0.1, (4000, 1)), 3, axis=1)
+    low, high = over_seeds("mean", np.full(3, 0.5), resampled, shared=True)["mean_ci95"]
+    assert high - low == pytest.approx(2 * 1.96 * 0.1, rel=0.05)
+    assert np.ptp(over_seeds("mean", np.full(3, 0.5), resampled, shared=False)["mean_ci95"]) == 0
 
 
-def test_one_seed_has_no_interval_and_json_holds_it():
-    graded = answers((0.5, 0.7), 30, 1, 0)
-    nothing = Graded(graded.correct * 0, graded.plain * 0)
-    result = compare_over_seeds([graded], [nothing], rng(), shared_problems=True)
-    assert result["pss"]["difference_ci95"] is None and result["pss"]["relative"] is None
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
+def test_one_seed_has_no_interval_and_a_figure_that_is_not_finite_is_none():
+    one = over_seeds("mean", np.array([0.5]), np.full((5, 1), 0.5), shared=True)
+    assert one == {"mean": 0.5, "mean_ci95": None}
+    unknown = over_seeds("mean", np.array([0.5, NAN]), np.full((5, 2), 0.5), shared=True)
+    assert unknown == {"mean": None, "mean_ci95": None}
 
 
 def test_persona_effects_are_ranked_and_adjusted():
@@ -178,16 +160,6 @@ def test_persona_effects_are_ranked_and_adjusted():
     assert first["effect_ci95"] == pytest.approx([-0.5 - half, -0.5 + half])
 
 
-def test_persona_effects_with_the_false_discovery_rate():
-    plain = np.ones((20, 1))
-    rows = np.repeat(plain[None], 3, axis=0)
-    rows[0, :8], rows[1, :7] = 0, 0
-    effects = persona_effects(rows, plain, "abc", false_discovery=True)
-    assert [e["p_adjusted"] for e in effects] == pytest.approx(
-        [min(3 * 2 * 0.5**8, 1.5 * 2 * 0.5**7), 1.5 * 2 * 0.5**7, 1]
-    )
-
-
 GRADED = answers((0.5, 0.7), 20, 2, 0)
 
 
@@ -195,24 +167,12 @@ GRADED = answers((0.5, 0.7), 20, 2, 0)
     ("call", "message"),
     [
         (
-            lambda: compare_policies(GRADED, answers((0.5, 0.7), 21, 2, 0), "ab", rng()),
+            lambda: compare_policies(GRADED, answers((0.5, 0.7), 21, 2, 0), rng()),
             r"ours has shape \(2, 20, 2\), theirs \(2, 21, 2\)",
         ),
         (
-            lambda: compare_policies(
-                GRADED, Graded(GRADED.correct * NAN, GRADED.plain), "ab", rng()
-            ),
-            "theirs: a: no answer is scorable",
-        ),
-        (lambda: compare_over_seeds([GRADED], [], rng(), True), "ours has 1 seeds, theirs 0"),
-        (
-            lambda: compare_over_seeds(
-                [GRADED, answers((0.5, 0.7), 21, 2, 0)],
-                [GRADED, answers((0.5, 0.7), 21, 2, 0)],
-                rng(),
-                True,
-            ),
-            "seed 1 has 21 problems, seed 0 20: set shared_problems=False",
+            lambda: compare_policies(GRADED, Graded(GRADED.correct * NAN, GRADED.plain), rng()),
+            "theirs: 0: no answer is scorable",
         ),
         (
             lambda: persona_effects(GRADED.correct, GRADED.plain[:, :1], "ab"),

@@ -12,7 +12,6 @@ from permix_jax.stats.stability import (
     disagreement_with_itself,
     disagreement_with_plain,
     flip_rate_any,
-    mean_over_personas,
     pss_formula,
     pss_mean_over_plain,
     pss_min_over_max,
@@ -171,18 +170,6 @@ def test_each_formula_lies_in_its_interval(name):
     result = measure(correct, pss=PSS[name])
     low, high = result["pss_ci95"]
     assert low < result["pss"] < high < low + 0.4
-
-
-def test_mean_over_personas_is_wider_than_that_of_these_personas():
-    correct = simulated(np.random.default_rng(4), (0.2, 0.4, 0.6, 0.8), 400)
-    plain = correct[3]
-    result = mean_over_personas(correct, plain, np.random.default_rng(0))
-    assert result["accuracy_mean"] == pytest.approx(correct.mean())
-    assert result["gap"] == pytest.approx(correct.mean() - plain.mean())
-    # Four accuracies 0.2 apart: s = 0.258, and the t quantile of 3 degrees is 3.18.
-    low, high = result["accuracy_mean_ci95"]
-    assert (high - low) / 2 == pytest.approx(3.18 * 0.258 / 2, rel=0.15)
-    assert mean_over_personas(correct[:1], plain, np.random.default_rng(0))["gap_ci95"] is None
 
 
 def test_another_formula_can_be_passed():
