@@ -16,23 +16,24 @@ _ROOT = Path(__file__).parents[2]
 _BEGIN, _END = "    # The fields, written from ", "    # These were the fields.\n"
 _HEAD = """# Config fields
 
-Written by `python -m permix_jax.app.config_page` from `permix_jax/core/config_fields.py`. Any field
-can be set on the command line: `--config.train.steps=300`. Presets (`configs/permix.py:PRESET`)
-change some of them, and a workdir's `config.json` has them all as the run saw them.
-`--help=SECTION` shows a section of this page.
+This page lists every field that you can set, for example `--config.train.steps=300`. Presets
+(`configs/permix.py:PRESET`) change some. A workdir's `config.json` has the values of its run.
+`--help=SECTION` shows a section of this page. `python -m permix_jax.app.config_page` writes the
+page from `permix_jax/core/config_fields.py`.
 """
 _CHANGEABLE_HEAD = """
 ## What may change when a run goes on
 
-The same command with another value of these goes on in the same workdir. It says so, `config.json`
-then has the new value, and its `history` says at which step which field changed. Every other field
-must stay as it was.
+You may give a run that continues another value of these fields. The run says so, `config.json` gets
+the new value, and its `history` says which field changed at which step. Every other field must stay
+as it was.
 """
 _READ_HEAD = """
 ## What is read where
 
-A field that is set on the command line and that nothing reads is refused with what it takes. Where
-a field and its section are both here, both must hold. Whatever is not here is always read.
+If you set a field that nothing reads, the command refuses it and says what reading it takes. Where
+a field and its section are both listed, both conditions must hold. A field that is not listed is
+always read.
 """
 
 
@@ -60,11 +61,17 @@ def _document() -> str:
             cells = [f"`{dotted(section, name)}`", type(default).__name__, f"`{default!r}`"]
             cells += [rule.in_words(), meaning.removesuffix(":").replace("|", r"\|")]
             lines.append(f"| {' | '.join(cells)} |")
-    lines += [_CHANGEABLE_HEAD, *(f"- `{field}`: {why}" for field, why in CHANGEABLE.items())]
-    lines.append(_READ_HEAD)
-    for name, conditions in READ_WHERE.items():
-        lines.append(f"- `{name}`: {'; or '.join(map(condition_in_words, conditions))}")
+    read = {name: "; or ".join(map(condition_in_words, each)) for name, each in READ_WHERE.items()}
+    lines += [_CHANGEABLE_HEAD, *_grouped(CHANGEABLE), _READ_HEAD, *_grouped(read)]
     return "\n".join(lines) + "\n"
+
+
+def _grouped(reasons: dict[str, str]) -> list[str]:
+    """A line for each reason, with all fields that it is said of."""
+    fields = {}
+    for field, reason in reasons.items():
+        fields.setdefault(reason, []).append(f"`{field}`")
+    return [f"- {', '.join(names)}: {reason}" for reason, names in fields.items()]
 
 
 def _with_fields(text: str, sections: list[str]) -> str:

@@ -27,11 +27,11 @@ from permix_jax.core.declare import (
 from permix_jax.core.persona import EVAL_SETS, PLACEMENTS
 
 # Why a run may go on with another value of a field.
-_SAVES = "only says when the state is saved"
-_PARTS = "an update's sums are taken in other parts: equal up to rounding"
-_OWN_KEY = "an answer depends on its own key alone: equal up to rounding"
-_DEVICES = "sums are taken over other devices: equal up to rounding"
-_WAITS = "only says when processes that wait are ended"
+_SAVES = "decides only when the state is saved"
+_PARTS = "an update sums in other parts: equal up to rounding"
+_OWN_KEY = "an answer depends only on its own key: equal up to rounding"
+_DEVICES = "other devices compute the sums: equal up to rounding"
+_WAITS = "decides only when waiting processes end"
 
 # Where a field is read.
 _WORLD, _PROBLEMS = {"task.name": "latent_style"}, {"task.name": "problems"}
@@ -104,7 +104,7 @@ SECTIONS["model"] = Section("", (), dict(
     ignore_fields=Field("", "unknown fields of its config.json to ignore, separated by commas",
         Rule(lambda v: v == "" or all(re.fullmatch(r"[\w.]+", name) for name in v.split(",")),
              "use names of fields of the model's config.json, with commas and no spaces"),
-        resume="only says which fields of config.json are passed over", reads=_REAL),
+        resume="decides only which fields of config.json are ignored", reads=_REAL),
     pad_token=Field("", 'a pad token, if the tokenizer has none (Llama 3); "": its own',
         reads=_REAL),
 ))  # fmt: skip
@@ -130,7 +130,7 @@ SECTIONS["train"] = Section("", (), dict(
     method=Field("grpo", "grpo, or a baseline: sft, distill (docs/comparison.md)",
         one_of("grpo", "sft", "distill")),
     steps=Field(150, "each has problems_per_step * rollout.group_size responses", at_least(1),
-        resume="the steps done are the same; refused where train.decay was computed from it"),
+        resume="the steps done are the same; refused if train.decay was computed from it"),
     problems_per_step=Field(32, "distinct problems in a step", at_least(1)),
     learning_rate=Field(3e-4, "at its peak", above(0)),
     warmup_steps=Field(5, "steps of linear warm-up", at_least(0)),
@@ -143,9 +143,9 @@ SECTIONS["train"] = Section("", (), dict(
         at_least(1),
         _SAVES),
     keep_checkpoints=Field(3, "how many of the newest checkpoints stay", at_least(1),
-        resume="only says what is kept"),
+        resume="decides only what is kept"),
     log_completions_every=Field(10, "steps between files of completions, beside first and last",
-        at_least(1), resume="only says what is written", reads=_ROLLS_OUT),
+        at_least(1), resume="decides only what is written", reads=_ROLLS_OUT),
 ))  # fmt: skip
 SECTIONS["rollout"] = Section("", (), dict(
     group_size=Field(8, "rollouts of a problem",
@@ -180,7 +180,7 @@ SECTIONS["rewards"] = Section("", (), dict(
     last_number=Field(False, "without a box or ####, take the last number as the answer",
         reads=_PROBLEMS),
     workers=Field(2, "processes that compare answers by algebra", at_least(1),
-        resume="only says how many answers are compared at once", reads=_PROBLEMS),
+        resume="decides only how many answers are compared at once", reads=_PROBLEMS),
     item_seconds=Field(5.0, "for one answer; after that it has no verdict, and advantage 0",
         above(0),
         reads=_PROBLEMS),
@@ -291,7 +291,7 @@ SECTIONS["mesh"] = Section("", (), dict(
         _DEVICES),
     tensor=Field(1, "devices that share heads and MLP", at_least(1), _DEVICES),
     deterministic=Field(False, "GPU: makes a resumed run equal bit for bit; slower",
-        resume="sums are taken in a fixed order: equal up to rounding"),
+        resume="sums get a fixed order: equal up to rounding"),
 ))  # fmt: skip
 SECTIONS["distributed"] = Section(
     "for several processes (docs/scale.md); changes no result", (), dict(
