@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
+from other_platforms import abstract_mesh
 
 from permix_jax.core import sharding
 from permix_jax.core.sharding import constrain, gather_as, make_mesh, shard_rows, spec
@@ -201,3 +202,10 @@ def test_sampling_and_scoring_on_eight_devices_equal_one(
     inside = completions.mask
     np.testing.assert_allclose(scored[inside], logprobs[inside], atol=1e-5)
     assert len(sharded.tokens.sharding.device_set) == 8
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_a_program_is_for_the_platform_of_its_mesh(platform):
+    with jax.sharding.use_abstract_mesh(abstract_mesh(platform)):
+        assert jax.eval_shape(lambda: {sharding.platform(): jnp.zeros(())}).keys() == {platform}
+    assert sharding.platform() == "cpu"
