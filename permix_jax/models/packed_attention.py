@@ -103,8 +103,9 @@ def _backward(scale, kept, cotangent):
         grad_key = einsum("bnkgqc,bnkgqd->bnkcd", grad_scores, queries)
         grad_value = einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(dtype), grad_out)
         grad_queries, grad_keys, grad_values = sums
+        grad_queries += grad_query
         grad_keys = _add(grad_keys, index, grad_key)
-        return grad_queries + grad_query, grad_keys, _add(grad_values, index, grad_value)
+        return grad_queries, grad_keys, _add(grad_values, index, grad_value)
 
     start = [jnp.zeros(x.shape, jnp.float32) for x in (queries, key_blocks, value_blocks)]
     grad_query, *grad_keys_values = _over_blocks(read, tuple(start), layout)
