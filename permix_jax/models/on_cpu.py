@@ -2,9 +2,8 @@
 
 XLA for a CPU computes cheap values again in every loop that reads them, and it drops
 `optimization_barrier` before it orders a program. Programs for other platforms have the plain
-formulas of `operations.py` and `transformer.py`, which are the faster ones there (docs/update.md).
-Each function here has the values and gradients of the plain formula of the same name, up to
-rounding.
+formulas of `operations.py` and `transformer.py`; docs/update.md has figures for a TPU. Up to
+rounding, each function here has the values and gradients of the plain formula of the same name.
 """
 
 from collections.abc import Callable
