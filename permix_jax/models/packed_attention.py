@@ -76,6 +76,7 @@ def _attend(query, keys, values, layout, window, scale):
     zero = jnp.zeros(queries.shape[:-1], jnp.float32)
     start = zero + _MASKED, zero, jnp.zeros(queries.shape, jnp.float32)
     maximum, total, out = _over_blocks(read, start, layout)
+    total = jnp.maximum(total, 1e-30)  # 0 where no row holds anything, as 0 / 0 would be NaN
     out = jnp.moveaxis(out / total[..., None], 4, 2).reshape(query.shape)
     return out.astype(query.dtype), (queries, key_blocks, value_blocks, maximum + jnp.log(total))
 
