@@ -105,6 +105,8 @@ def render_all(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Persona | None, str]]
 ) -> list[list[int]]:
     """The token ids of each prompt's text; a BOS token is there if the template writes it."""
+    if not prompts:  # which transformers takes for a conversation without a message
+        return []
     return tokenizer.apply_chat_template(
         [chat_messages(persona, prompt) for persona, prompt in prompts],
         add_generation_prompt=True,

@@ -1,4 +1,4 @@
-"""TPU chips, and topologies of them that programs can be compiled for without having one."""
+"""TPU chips, and meshes of chips that programs are compiled for without having them."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -16,10 +16,9 @@ GIB = 2**30
 class Chip(NamedTuple):
     """One TPU chip.
 
-    hbm: bytes that programs may use: of the built-in HBM, what XLA (libtpu) leaves them.
-    flops: peak bf16 FLOP/s. hbm_bandwidth, ici_bandwidth: bytes/s, of the chip's memory and of all
-    its links to its neighbours together. Source: https://cloud.google.com/tpu/docs (system
-    architecture, one page for each version).
+    hbm: bytes of HBM that XLA (libtpu) leaves to programs. flops: peak bf16 FLOP/s.
+    hbm_bandwidth, ici_bandwidth: bytes/s of the memory, and of all links to neighbours together.
+    Source: https://cloud.google.com/tpu/docs (system architecture, one page for each version).
     """
 
     hbm: float
@@ -34,12 +33,12 @@ CHIPS = {
     "v5p": Chip(95.73 * GIB, 459e12, 2765e9, 4800e9 / 8),
     "v6e": Chip(31.24 * GIB, 918e12, 1640e9, 3584e9 / 8),
 }
-# A v4 chip has two cores, which JAX programs as one device.
+# JAX sees the two cores of a v4 chip as one device.
 _OPTIONS = {"v4": {"chip_config_name": "megacore"}}
 
 
 def chip_of(topology: str) -> Chip:
-    """The chip of a topology's name such as "v5e:4x4"; ValueError for one that is not known."""
+    """The chip of a topology such as "v5e:4x4"; ValueError for an unknown one."""
     name, _, shape = topology.partition(":")
     if name not in CHIPS or not shape:
         raise ValueError(
@@ -71,12 +70,14 @@ def topology_devices(topology: str) -> Sequence:
 
 
 def topology_mesh(topology: str, data: int, fsdp: int, tensor: int) -> Mesh:
-    """The mesh of all chips of a topology; raises as `topology_devices`, or if they are not as many
-    as data * fsdp * tensor."""
-    devices, shape = topology_devices(topology), (data, fsdp, tensor)
+    """The mesh of all chips of a topology.
+
+    Raises as `topology_devices`; ValueError too if there are not data * fsdp * tensor chips.
+    """
+    devices = topology_devices(topology)
     if len(devices) != data * fsdp * tensor:
         raise ValueError(
             f"--topology={topology} has {len(devices)} chips, but mesh.data * mesh.fsdp * "
             f"mesh.tensor = {data} * {fsdp} * {tensor} = {data * fsdp * tensor}; make them equal"
         )
-    return mesh_of(shape, devices)
+    return mesh_of((data, fsdp, tensor), devices)

@@ -39,13 +39,13 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Arguments(NamedTuple):
-    """ShapeDtypeStructs, with shardings, of all that a GRPO step works on.
+    """All that a GRPO step works on, as ShapeDtypeStructs with shardings.
 
-    params: the policy's, adapters included. frozen: those that are not trained. base: the
-    reference's, without adapters. prompts (tokens, mask) and keys are of what is sampled at once: a
-    part of the [U, P] and the [N] of a step. rows, tokens: the batch where every prompt and
-    completion is of full length, in the widest rows. rehearsal: what the update takes beside them,
-    if any.
+    params: the policy's, adapters included. base: the reference's, without adapters.
+    frozen: the parameters that are not trained.
+    prompts (tokens [U, P], mask [U, P]), keys [N]: of one of the `rollout.micro_batches` parts.
+    rows, tokens: the batch if every prompt and completion has full length, in the widest rows.
+    rehearsal: what the update takes beside them, if anything.
     """
 
     params: dict
@@ -62,11 +62,11 @@ class Arguments(NamedTuple):
 class Compiled(NamedTuple):
     """What the compiler says of a program.
 
-    flops: of all matmuls, on all chips together, loops counted in full.
-    needs: bytes a chip: arguments, and outputs and temporaries beside them.
-    temporaries: those bytes without the arguments; None where the program does not fit.
-    once_flops, once_bytes: of one chip, counting the body of each loop once, as the compiler does;
-      None where the program does not fit.
+    flops: of all matmuls on all chips together, every iteration of a loop counted.
+    needs: bytes a chip: arguments, outputs and temporaries.
+    temporaries: those bytes without the arguments; None if the program does not fit.
+    once_flops, once_bytes: of one chip, the body of each loop counted once, as the compiler does;
+      None if the program does not fit.
     """
 
     flops: int
@@ -79,36 +79,35 @@ class Compiled(NamedTuple):
 def abstract_arguments(
     config: ConfigDict, model: Decoder, programs: Programs, mesh: Mesh
 ) -> Arguments:
-    """The arguments that a step of the config has at most: prompts of full length."""
-    r = config.rollout
-    N, U = config.train.problems_per_step * r.group_size, distinct_prompts(config)
-    rows = NamedSharding(mesh, spec("batch"))
-    array = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)  # noqa: E731
+    """The largest arguments that a step of the config has: everything at full length."""
+    r, by_row = config.rollout, NamedSharding(mesh, spec("batch"))
+    U = distinct_prompts(config) // r.micro_batches
+    N = config.train.problems_per_step * r.group_size // r.micro_batches
+
+    def array(shape, dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=by_row)
 
     params = abstract_params(model, mesh)
     trained, frozen = split_trained(model, params)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(step, trained, jax.eval_shape(programs.optimizer.init, trained))
-
-    def prompts(parts: int):
-        return tuple(array((U // parts, r.max_prompt_tokens), x) for x in (jnp.int32, bool))
-
-    packed = _abstract_rows(step_shapes(config)[-1], mesh)
-    number = _per_target(packed)
-    reference = number if config.grpo.kl_weight else None
-    tokens = LossTokens(*[number] * 4, reference)
-
-    key_type = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    rows = _abstract_rows(step_shapes(config)[-1], mesh)
+    number = _per_target(rows)
+    rehearsal = ()
+    if config.rehearsal.weight:
+        shapes = demonstration_shapes(config, config.rehearsal.rows, r.max_new_tokens)
+        answers = _abstract_rows(shapes[-1], mesh)
+        rehearsal = (SftBatch(answers, SftTokens(_per_target(answers), _per_target(answers))),)
     return Arguments(
         params=params,
         base=frozen or params,
         frozen=frozen,
         state=with_shardings(state, programs.shardings),
-        prompts=prompts(r.micro_batches),
-        keys=array((N // r.micro_batches,), key_type),
-        rows=packed,
-        tokens=tokens,
-        rehearsal=_rehearsal(config, mesh),
+        prompts=tuple(array((U, r.max_prompt_tokens), dtype) for dtype in (jnp.int32, bool)),
+        keys=array((N,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
+        rows=rows,
+        tokens=LossTokens(*[number] * 4, number if config.grpo.kl_weight else None),
+        rehearsal=rehearsal,
     )
 
 
@@ -126,27 +125,18 @@ def _abstract_rows(shape: RowShape, mesh: Mesh) -> PackedRows:
 
 
 def _per_target(rows: PackedRows) -> jax.ShapeDtypeStruct:
-    """A number for each target."""
-    targets = rows.targets
-    return jax.ShapeDtypeStruct(targets.shape, jnp.float32, sharding=targets.sharding)
-
-
-def _rehearsal(config: ConfigDict, mesh: Mesh) -> tuple[SftBatch, ...]:
-    if not config.rehearsal.weight:
-        return ()
-    number, length = config.rehearsal.rows, config.rollout.max_new_tokens
-    rows = _abstract_rows(demonstration_shapes(config, number, length)[-1], mesh)
-    return (SftBatch(rows, SftTokens(_per_target(rows), _per_target(rows))),)
+    """One f32 for each target."""
+    return rows.targets.update(dtype=jnp.float32)
 
 
 def distinct_prompts(config: ConfigDict) -> int:
-    """How many prompts a step has: one a problem, or one a rollout where personas differ in it."""
+    """The prompts of a step: one for each problem, or one for each rollout if personas differ."""
     each = 1 if prompts_are_shared(config) else config.rollout.group_size
     return config.train.problems_per_step * each
 
 
 class Program(NamedTuple):
-    """`trace` gives the traced program; `trips`, how often its while loops go round."""
+    """`trace` gives the traced program; `trips` is how often its while loops run."""
 
     trace: Callable[[], jax.stages.Traced]
     trips: int
@@ -159,27 +149,27 @@ class Program(NamedTuple):
 def step_programs(
     config: ConfigDict, model: Decoder, mesh: Mesh
 ) -> tuple[Arguments, dict[str, Program]]:
-    """What a step runs, in its order: rollout, score (where there is a KL), update.
+    """The programs of a step, in its order: rollout, score (if there is a KL), update.
 
-    They are traced and compiled within `jax.set_mesh(mesh)`.
+    Trace and compile them within `jax.set_mesh(mesh)`.
     """
     sampling = rollout_sampling(config)
     programs = grpo_programs(config, model, mesh)
     x = abstract_arguments(config, model, programs, mesh)
     parts = x.rows.tokens.shape[0]
 
-    # The end tokens are not those of the model: which they are costs nothing.
+    # (0,) stands for the end tokens: which ones they are changes no cost.
     rollout = partial(sample.trace, model, x.params, x.prompts, x.keys, sampling, (0,))
-    found = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
+    steps = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
     if config.grpo.kl_weight:
         scorer = partial(score.trace, without_lora(model), x.base, x.rows, scoring(config))
-        found["score"] = Program(scorer, parts)
+        steps["score"] = Program(scorer, parts)
     update = partial(programs.update.trace, x.state, x.rows, x.tokens, x.frozen, *x.rehearsal)
-    return x, found | {"update": Program(update, parts)}
+    return x, steps | {"update": Program(update, parts)}
 
 
 def compile_program(name: str, program: Program) -> Compiled:
-    """What the compiler says of it; a program that does not fit is no error."""
+    """What the compiler says of the program. One that does not fit is no error."""
     begin, traced = time.monotonic(), program.trace()
     flops = matmul_flops(traced.jaxpr, program.trips)
     try:
@@ -200,13 +190,13 @@ def compile_program(name: str, program: Program) -> Compiled:
 
 
 def needed_bytes(message: str) -> int | None:
-    """Bytes a chip that XLA asks for when it gives up for lack of HBM; None: another error."""
+    """Bytes a chip that a program needs, from XLA's error for lack of HBM; None: other errors."""
     found = re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", message)
     return int(float(found[1]) * _UNITS[found[2]]) if found else None
 
 
 def bytes_per_chip(tree) -> int:
-    """Bytes that one chip holds of a pytree of ShapeDtypeStructs with shardings."""
+    """Bytes of a pytree of ShapeDtypeStructs that one chip holds under their shardings."""
     return sum(
         prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )

@@ -1,4 +1,4 @@
-"""What a program costs, counted where the compiler's own analysis counts a loop's body once."""
+"""What a program costs. The compiler's own analysis counts the body of a loop only once."""
 
 from math import prod
 
@@ -11,8 +11,8 @@ from permix_jax.models.config import ModelConfig
 def matmul_flops(jaxpr, loop_trips: int) -> int:
     """FLOPs (2 a multiply-add) of all matmuls of a jaxpr, on all devices together.
 
-    Scans count by their length, while loops (of unknown length) `loop_trips` times, branches by the
-    dearest one.
+    The body of a scan counts as often as it runs, that of a while loop (whose length is unknown)
+    `loop_trips` times. Of several branches the dearest one counts.
     """
     total = 0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -21,7 +21,8 @@ def matmul_flops(jaxpr, loop_trips: int) -> int:
             sizes = eqn.invars[0].aval.shape
             total += 2 * prod(eqn.outvars[0].aval.shape) * prod(sizes[axis] for axis in summed)
             continue
-        inner = [matmul_flops(x, loop_trips) for x in _inner_jaxprs(eqn)]
+        values = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr)
+        inner = [matmul_flops(x, loop_trips) for x in values if _is_jaxpr(x)]
         if eqn.primitive.name == "cond":
             total += max(inner)
         else:
@@ -30,28 +31,30 @@ def matmul_flops(jaxpr, loop_trips: int) -> int:
     return total
 
 
-def _inner_jaxprs(eqn):
-    is_jaxpr = lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")  # noqa: E731
-    return filter(is_jaxpr, jax.tree.leaves(list(eqn.params.values()), is_leaf=is_jaxpr))
+def _is_jaxpr(x) -> bool:
+    return hasattr(x, "eqns") or hasattr(x, "jaxpr")
+
+
+def step_tokens(config: ConfigDict, prompts: int) -> int:
+    """Tokens of a step's rollouts at full length; `prompts` is the number of distinct prompts."""
+    r = config.rollout
+    rollouts = config.train.problems_per_step * r.group_size
+    return prompts * r.max_prompt_tokens + rollouts * r.max_new_tokens
 
 
 def cache_bytes(model: ModelConfig, config: ConfigDict, prompts: int) -> float:
-    """Bytes a chip of the keys and values of what is sampled at once.
-
-    prompts: of a whole step, of which `rollout.micro_batches` says how large a part that is.
-    """
-    r, m = config.rollout, config.mesh
-    rollouts = config.train.problems_per_step * r.group_size
-    tokens = prompts * r.max_prompt_tokens + rollouts * r.max_new_tokens
+    """Bytes a chip of the keys and values of one of a step's `rollout.micro_batches` parts."""
+    m = config.mesh
     token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * width(model)
-    return tokens * token / (m.data * m.fsdp * m.tensor) / r.micro_batches
+    chips = m.data * m.fsdp * m.tensor
+    return step_tokens(config, prompts) * token / chips / config.rollout.micro_batches
 
 
 def decode_bytes(model: ModelConfig, params: int, cache: float, config: ConfigDict) -> float:
-    """Bytes a chip must read to decode one token of each row: the weights, and the whole cache.
+    """Bytes that a chip reads to decode one token of each row: the weights and the whole cache.
 
-    params: number of the model's parameters. With tied embeddings or not, every matrix but the
-    input embedding is read whole.
+    `params` is the number of the model's parameters. An embedding that is not tied to the head is
+    only looked up.
     """
     lookup = 0 if model.tie_embeddings else model.vocab_size * model.embed_dim
     return (params - lookup) * width(model) / config.mesh.tensor + cache
@@ -62,21 +65,21 @@ def link_bytes(
     params: int,
     config: ConfigDict,
     tokens: int,
-    weight_passes: int,
+    weight_passes: float,
     passes: int,
 ) -> float:
     """Bytes that a chip receives from its neighbours in a program.
 
-    Each pass over the weights brings it the parts that lie on other chips of its `fsdp` group. Each
-    pass over the tokens sums two outputs a layer over the `tensor` group, which takes twice the
-    array (reduce-scatter and all-gather).
+    A pass over the weights brings the parts that lie on other chips of its `fsdp` group. A pass
+    over the tokens sums two outputs a layer over the `tensor` group, which takes twice the array
+    (reduce-scatter and all-gather).
 
     Args:
       params: number of the model's parameters.
-      tokens: that pass through the decoder, on all chips together.
-      weight_passes: how often all weights are gathered, in the matmuls' dtype; sums of gradients
-        count by their bytes.
-      passes: how often all tokens go through the layers, forward or backward.
+      tokens: of all chips together.
+      weight_passes: how often all weights are gathered, in the dtype of the matmuls; sums of
+        gradients count by their bytes.
+      passes: how often the tokens go through the layers, forward or backward.
     """
     m, each = config.mesh, width(model)
     gathered = params / m.tensor * each * (m.fsdp - 1) / m.fsdp

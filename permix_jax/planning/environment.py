@@ -1,10 +1,10 @@
-"""What libtpu reads of the environment; to be set before JAX is imported."""
+"""The environment variables of libtpu. Set them before JAX is imported."""
 
 import os
 
 
 def compile_for_tpu() -> None:
-    """Lets JAX compile for TPU slices on a machine that has none, and look for none."""
+    """Lets JAX compile for TPU slices on a machine without TPUs, without looking for any."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"

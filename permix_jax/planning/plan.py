@@ -23,17 +23,18 @@ from permix_jax.planning.compiled import (
     distinct_prompts,
     step_programs,
 )
-from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, width
+from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, step_tokens, width
 
 
 class Use(NamedTuple):
     """What one program costs a chip.
 
-    resident: bytes of what lies on the chip while it runs, by name. cache: of keys and values.
-    temporaries: all else that it makes; where it does not fit, what the compiler misses at least.
-    compiled: whether it fits by itself.
-    flops, hbm_bytes, ici_bytes: its work in a step; hbm_bytes is None where only a compiled
-      program can tell.
+    resident: name -> bytes of what stays on the chip while the program runs.
+    cache: bytes of keys and values.
+    temporaries: bytes of all else that it makes; if it does not fit, what is missing at least.
+    compiled: whether the compiler found room for the program alone.
+    flops, hbm_bytes, ici_bytes: its work in one step; hbm_bytes is None for a program that was
+      traced and not compiled.
     """
 
     resident: dict[str, int]
@@ -51,7 +52,7 @@ class Use(NamedTuple):
         return self.compiled and self.peak() <= chip.hbm
 
     def seconds(self, chip: Chip) -> dict[str, float]:
-        """The least time that each part of the chip needs for it."""
+        """Lower bounds of its time, one for each part of the chip."""
         return {
             "matmuls": self.flops / chip.flops,
             "memory": (self.hbm_bytes or 0) / chip.hbm_bandwidth,
@@ -71,7 +72,7 @@ class Plan(NamedTuple):
         return all(use.fits(self.chip) for use in self.programs.values())
 
     def seconds(self) -> float:
-        """The least time of one step: each program bound by its slowest part."""
+        """A lower bound of a step: the sum over programs of what their slowest part needs."""
         return sum(max(use.seconds(self.chip).values()) for use in self.programs.values())
 
 
@@ -79,15 +80,15 @@ def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
     """Compiles the run's rollout, scoring and update for a topology. Takes minutes.
 
     Args:
-      topology: of TPU chips, such as "v5e:4x4".
-      cache: where converted models are kept.
+      topology: TPU chips, such as "v5e:4x4".
+      cache: folder of converted models.
 
     Raises:
       ValueError, FileNotFoundError: bad input, in one line.
       ImportError: without the `libtpu` package.
     """
     model, mesh = _model_on(config, topology, cache)
-    # JAX cannot read back what it caches of a program for devices that are not there.
+    # JAX caches a program for devices that are not there, and then fails to read it back.
     jax.config.update("jax_enable_compilation_cache", False)
     with jax.set_mesh(mesh):
         arguments, programs = step_programs(config, model, mesh)
@@ -99,61 +100,80 @@ def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
 
 
 def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, float]:
-    """The least seconds of each program of a step, which is traced and not compiled.
+    """A lower bound of the seconds of each program, which is traced and not compiled.
 
-    As `Plan.seconds`, but for the HBM traffic of score and update, which only compiled programs
-    tell. Takes seconds, and says nothing of memory. Raises as `make_plan`.
+    Unlike `Plan.seconds` it leaves out the HBM traffic of score and update, which only compiled
+    programs tell. Takes seconds, and says nothing about memory. Raises as `make_plan`.
     """
     model, mesh = _model_on(config, topology, cache)
+    bounds = {}
     with jax.set_mesh(mesh):
         arguments, programs = step_programs(config, model, mesh)
-        found = {}
         for name, program in programs.items():
             traced = Compiled(program.flops(), 0, 0, None, None)
             use = use_of(name, traced, arguments, model.config, config)
-            found[name] = max(use.seconds(chip_of(topology)).values())
-    return found
+            bounds[name] = max(use.seconds(chip_of(topology)).values())
+    return bounds
 
 
 def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
-    """The policy's decoder, and the mesh of the topology's chips."""
+    """The policy's decoder, and the mesh of the topology's chips.
+
+    Nothing is fetched for the models of the presets: `CONFIGS` has their shapes.
+    """
     require_valid(config)
+    m, lora = config.model, lora_config(config)
     mesh = topology_mesh(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    model = _model(config, cache, mesh)
+    if m.source in CONFIGS:
+        param_dtype = config.lora.base_dtype if lora else m.param_dtype
+        shape = config_from_hf(CONFIGS[m.source], param_dtype, m.dtype, m.remat)
+        model = Decoder(replace(shape, lora=lora))
+    else:
+        model = build_policy(config, cache, mesh)[0].model
     require_model_fits(model.config, config)
     return model, mesh
-
-
-def _model(config: ConfigDict, cache: Path, mesh: Mesh) -> Decoder:
-    """The policy's decoder; nothing is fetched for the models that presets are made for."""
-    m, lora = config.model, lora_config(config)
-    if m.source not in CONFIGS:
-        return build_policy(config, cache, mesh)[0].model
-    param_dtype = config.lora.base_dtype if lora else m.param_dtype
-    shape = config_from_hf(CONFIGS[m.source], param_dtype, m.dtype, m.remat)
-    return Decoder(replace(shape, lora=lora))
 
 
 def use_of(
     name: str, program: Compiled, arguments: Arguments, model: ModelConfig, config: ConfigDict
 ) -> Use:
-    """What a compiled program costs a chip, with all that lies there while it runs."""
-    chips = config.mesh.data * config.mesh.fsdp * config.mesh.tensor
-    resident = resident_bytes(arguments, config)
-    taken = {"rollout": arguments.params, "score": arguments.base}
-    own = taken.get(name, (arguments.state, arguments.frozen))
-    cache = cache_bytes(model, config, distinct_prompts(config)) if name == "rollout" else 0
+    """What the program `name` (rollout, score or update) of a step costs a chip."""
+    r, mesh, rows = config.rollout, config.mesh, arguments.rows.tokens
+    weights, prompts = _count(arguments.params), distinct_prompts(config)
+    flops, cache = program.flops / (mesh.data * mesh.fsdp * mesh.tensor), 0
+    if name == "rollout":
+        cache = cache_bytes(model, config, prompts)
+        parts, tokens = r.micro_batches, step_tokens(config, prompts)
+        flops *= parts
+        one_token = decode_bytes(model, weights, cache, config)
+        # The compiler counts the prefill, and one token of the loop.
+        counted = program.once_bytes or one_token
+        hbm_bytes = (counted + (r.max_new_tokens - 1) * one_token) * parts
+    else:
+        parts, tokens = rows.shape[0], rows.size
+        hbm_bytes = program.once_bytes
+        if hbm_bytes is not None:
+            hbm_bytes *= max(1, flops / program.once_flops)
+    weight_passes, passes = parts, 1
+    if name == "update":
+        # Forward, backward, and with full remat forward again. Then the gradients of what is
+        # trained, which are summed in f32.
+        passes = 2 + (model.remat == "full")
+        gradients = _count(arguments.state.params) / weights * 4 / width(model)
+        weight_passes = (passes + gradients) * parts
     temporaries = program.temporaries
     if temporaries is None:
+        own = {"rollout": arguments.params, "score": arguments.base}
+        own = own.get(name, (arguments.state, arguments.frozen))
         temporaries = program.needs - bytes_per_chip(own)
     return Use(
-        resident,
+        resident_bytes(arguments, config),
         min(cache, temporaries),
         max(temporaries - cache, 0),
         program.temporaries is not None,
-        program.flops / chips * (config.rollout.micro_batches if name == "rollout" else 1),
-        _hbm_bytes(name, program, arguments, model, config),
-        _ici_bytes(name, arguments, model, config),
+        flops,
+        hbm_bytes,
+        link_bytes(model, weights, config, tokens, weight_passes, passes),
     )
 
 
@@ -167,38 +187,6 @@ def resident_bytes(arguments: Arguments, config: ConfigDict) -> dict[str, int]:
         "frozen base": frozen,
         "reference": reference,
     }
-
-
-def _hbm_bytes(name, program: Compiled, arguments: Arguments, model, config) -> float | None:
-    if name == "rollout":
-        cache = cache_bytes(model, config, distinct_prompts(config))
-        one_token = decode_bytes(model, _count(arguments.params), cache, config)
-        # What was counted once: prefill, and one token.
-        rest = config.rollout.max_new_tokens - 1
-        once = program.once_bytes or one_token
-        return (once + rest * one_token) * config.rollout.micro_batches
-    if program.once_bytes is None:
-        return None
-    chips = config.mesh.data * config.mesh.fsdp * config.mesh.tensor
-    return program.once_bytes * max(1, program.flops / chips / program.once_flops)
-
-
-def _ici_bytes(name, arguments: Arguments, model, config) -> float:
-    if name == "rollout":
-        tokens = arguments.batch.prompt_tokens.size + arguments.batch.completion_tokens.size
-    else:
-        tokens = arguments.packing.tokens.size
-    parts = arguments.packing.tokens.shape[0]
-    # Forward, backward, and with full remat forward again; then the gradients, of what is trained,
-    # which are summed in f32.
-    walks = 2 + (model.remat == "full")
-    gradients = _count(arguments.state.params) / _count(arguments.params) * 4 / width(model)
-    weight_passes, passes = {
-        "rollout": (config.rollout.micro_batches, 1),  # gathered once for all tokens
-        "score": (parts, 1),
-        "update": ((walks + gradients) * parts, walks),
-    }[name]
-    return link_bytes(model, _count(arguments.params), config, tokens, weight_passes, passes)
 
 
 def _count(params) -> int:

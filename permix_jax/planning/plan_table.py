@@ -1,4 +1,4 @@
-"""A plan in words: its table, and which knob to turn where it does not fit."""
+"""A plan as text: its table, and which fields to change if it does not fit."""
 
 from ml_collections import ConfigDict
 
@@ -16,7 +16,7 @@ activations summed over mesh.tensor. Every completion is taken to be of full len
 
 
 def plan_report(plan: Plan, config: ConfigDict) -> str:
-    """The table, the verdict, what to change where it does not fit, and what the figures mean."""
+    """The table, the verdict, which fields to change if it does not fit, and notes."""
     verdict = [
         f"{plan.topology}: {plan.chips} chip(s) of {plan.chip.hbm / GIB:.2f} GiB usable HBM; "
         f"one step takes at least {plan.seconds():.3g} s"
@@ -29,7 +29,7 @@ def plan_report(plan: Plan, config: ConfigDict) -> str:
 
 
 def plan_table(plan: Plan) -> str:
-    """Memory, work and time of each program, a chip."""
+    """Memory, work and time of each program on one chip."""
     uses = plan.programs.values()
     kinds = next(iter(uses)).resident
     seconds = [use.seconds(plan.chip) for use in uses]
@@ -49,7 +49,7 @@ def plan_table(plan: Plan) -> str:
 
 
 def advice(use: Use, config: ConfigDict) -> str:
-    """Which fields to change, for the largest part of a program that does not fit."""
+    """Which fields make the largest part of a program smaller."""
     resident = sum(use.resident.values())
     if resident >= max(use.cache, use.temporaries):
         remedy = "take more chips and raise mesh.fsdp or mesh.tensor"
@@ -60,16 +60,14 @@ def advice(use: Use, config: ConfigDict) -> str:
             "most of it is the KV cache; raise rollout.micro_batches or mesh.data, or lower "
             "rollout.group_size, train.problems_per_step or rollout.max_new_tokens"
         )
-    return f"most of it is temporaries; {_fewer_temporaries(config)}"
-
-
-def _fewer_temporaries(config: ConfigDict) -> str:
-    if config.model.remat != "full":
-        return "set model.remat to full"
     least = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens
-    if config.train.micro_batch_tokens > least:
-        return f"lower train.micro_batch_tokens (to at least {least}), or model.head_chunk"
-    return "raise mesh.tensor, or lower model.head_chunk or rollout.max_new_tokens"
+    if config.model.remat != "full":
+        remedy = "set model.remat to full"
+    elif config.train.micro_batch_tokens > least:
+        remedy = f"lower train.micro_batch_tokens (to at least {least}), or model.head_chunk"
+    else:
+        remedy = "raise mesh.tensor, or lower model.head_chunk or rollout.max_new_tokens"
+    return f"most of it is temporaries; {remedy}"
 
 
 def _gib(size: float) -> str:

@@ -109,7 +109,7 @@ def test_gradients_go_over_the_links_in_f32(arguments, tiny_model):
     # In bf16 all is half as many bytes, but the gradients: of each part, half of those of the
     # weights of a tensor half.
     weights = sum(x.size for x in jax.tree.leaves(abstract.params))
-    gradients = abstract.packing.tokens.shape[0] * weights / 2 / 2 * 4
+    gradients = abstract.rows.tokens.shape[0] * weights / 2 / 2 * 4
     assert links("bfloat16") == pytest.approx((links("float32") + gradients) / 2)
 
 
