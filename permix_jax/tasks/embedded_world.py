@@ -1,10 +1,9 @@
-"""The embedded world: the paper's latent-style model, made concrete and small.
+"""The embedded world: a small, concrete instance of the paper's latent-style model.
 
-A response has a latent style s; a persona is a prior pi(s | persona) that puts most of its mass on
-one style; the plain prompt has a uniform prior. Each style has marker words, by which anybody can
-tell it, and a competence: the chance that an arithmetic answer in that style is right. Text
-sampled from this world trains the base policy, whose accuracy therefore depends on the persona:
-the persona lottery. Nothing here knows how a policy is trained afterwards.
+A response has a latent style s. A persona is a prior pi(s | persona) with most of its mass on one
+style; the plain prompt has a uniform prior. Marker words show the style of a text. The competence
+of a style is the chance that an arithmetic answer in it is right. The base policy is trained on
+text sampled from this world, so its accuracy depends on the persona: the persona lottery.
 """
 
 import itertools
@@ -57,10 +56,10 @@ def latent_style_task(
     """The world's problems, personas, rules and demonstrations.
 
     Args:
-      num_test: arithmetic problems that are held out of SFT and RL alike.
-      own_style_prior: pi(own style | persona); the rest is spread evenly over the other styles.
-      arithmetic_share, plain_share: of the demonstrations, how many are arithmetic (the others
-        are conversation) and how many carry no persona.
+      num_test: arithmetic problems that are held out of both SFT and RL.
+      own_style_prior: pi(own style | persona); the other styles share the rest equally.
+      arithmetic_share: share of demonstrations that are arithmetic; the others are conversation.
+      plain_share: share of demonstrations without a persona.
       seed: decides which problems are held out.
     """
     problems = _arithmetic_problems()
@@ -105,15 +104,13 @@ def arithmetic_reward(completion: str, problem: Problem) -> float:
 
 
 def style_of(text: str) -> Style | None:
-    """The style whose marker words the text has, if it has some, and of one style only."""
-    found = {
-        _STYLE_OF_MARKER[w].name: _STYLE_OF_MARKER[w] for w in text.split() if w in _STYLE_OF_MARKER
-    }
-    return next(iter(found.values())) if len(found) == 1 else None
+    """The style of the text's marker words; None if it has none, or of several styles."""
+    styles = {_STYLE_OF_MARKER[word] for word in text.split() if word in _STYLE_OF_MARKER}
+    return styles.pop() if len(styles) == 1 else None
 
 
 def in_style(text: str, persona: Persona) -> bool:
-    """Whether the text is in the persona's own style (the persona's category names it)."""
+    """Whether the text is in the persona's own style, which is the name of its category."""
     style = style_of(text)
     return style is not None and style.name == persona.category
 
@@ -145,8 +142,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def _arithmetic_problems() -> list[Problem]:
     """Sums without carry and differences without borrow of two-digit numbers: 3960 problems.
 
-    Digit by digit is what makes them learnable in minutes by a model of a fifth of a million
-    parameters, and well enough to generalise to held-out pairs.
+    Each digit can be computed alone. So a model of 0.2 million parameters learns them in minutes,
+    and generalises to held-out pairs.
     """
     tens = [(x, y) for x in range(1, 9) for y in range(1, 10 - x)]
     units = [(x, y) for x in range(10) for y in range(10 - x)]

@@ -14,9 +14,8 @@ def problems_of_step(
 ) -> list[Problem]:
     """The part of `host` in the `count` problems of `step` (1, 2, ...).
 
-    Every epoch is a fresh permutation of all problems, and a step goes on where the last one ended,
-    across the border of epochs too. The parts of the hosts 0, 1, ..., hosts - 1, one after another,
-    are what a single host gets.
+    Every epoch is a new permutation of all problems. A step begins where the last one ended, also
+    across epochs. The parts of hosts 0, 1, ..., hosts - 1, in this order, are the whole step.
 
     Raises:
       ValueError: `count` is no multiple of `hosts`, or there is no such host.
