@@ -49,12 +49,6 @@ class Agenda:
         self._last: float | None = None
         self._rates: dict[str, float | None] = {}
 
-    def __str__(self) -> str:
-        return (
-            ", ".join(f"{p.left:,} {p.what}" for p in self._phases.values())
-            or "nothing but the report"
-        )
-
     def begin(self) -> None:
         """A phase begins, or goes on. Its first unit compiles, so it is not measured."""
         self._last = None
@@ -106,7 +100,7 @@ _AGENDA: ContextVar[Agenda] = ContextVar("agenda")
 @contextlib.contextmanager
 def following(agenda: Agenda) -> Iterator[None]:
     """Within, each `Progress` counts for its phase of the agenda and says what comes after it."""
-    _LOG.info("to do: %s", agenda)
+    _LOG.info("to do: %s", agenda.after("", 0)[0] or "nothing but the report")
     before = _AGENDA.set(agenda)
     try:
         yield

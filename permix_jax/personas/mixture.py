@@ -108,15 +108,13 @@ def assign(
     step: int,
     num_problems: int,
     group_size: int,
-    first_problem: int = 0,
     state: AdaptiveState | None = None,
 ) -> list[list[Persona | None]]:
-    """Draws the personas of a step's rollouts, or of one host's part of them.
+    """Draws the personas of a step's rollouts.
 
     Args:
       seed, step: decide the draws, together with the index of the problem in the step.
       num_problems, group_size: the shape of the result.
-      first_problem: index in the step of the first of these problems.
       state: running accuracies of `mixture.personas`, for weights "adaptive".
 
     Returns:
@@ -143,7 +141,7 @@ def assign(
         return paraphrase(persona, generator(seed, "paraphrase", *indices).integers(len(TEMPLATES)))
 
     rows = []
-    for problem in range(first_problem, first_problem + num_problems):
+    for problem in range(num_problems):
         rng = generator(seed, "persona", step, problem)
         if rng.random() >= share:
             rows.append([None] * group_size)
