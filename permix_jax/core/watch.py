@@ -160,22 +160,22 @@ class Watch:
     def _look(self) -> str:
         """Writes a sign and reads the others'; returns why this process must end, or ""."""
         try:
-            found = self._call(self._exchange)
+            texts = self._call(self._exchange)
         except TimeoutError:
             self._store = False
             return self._no_sign([0])
         except RuntimeError:  # from gRPC: process 0 has ended, and the store with it
             self._store = False
             return f"{self._name(0)} is gone"
-        if _ENDED in found:
-            return found[_ENDED]
+        if _ENDED in texts:
+            return texts[_ENDED]
         now = time.monotonic()
         if now - self._looked > 5 * _SECONDS_BETWEEN_SIGNS:  # this process stood still itself
             self._heard = dict.fromkeys(self._heard, now)
             self._met = (_Here.meetings, _Here.waits, now)
         self._looked = now
         for process in self._heard:
-            text = found.get(f"{_FOLDER}{process}")
+            text = texts.get(f"{_FOLDER}{process}")
             sign = text and Sign(*json.loads(text))
             if sign and sign != self._signs.get(process):
                 self._signs[process], self._heard[process] = sign, now
@@ -184,7 +184,7 @@ class Watch:
 
     def _exchange(self) -> dict[str, str]:
         self._beat += 1
-        sign = Sign(self._host, self._beat, _Here.meetings, _Here.waits, _place())
+        sign = Sign(self._host, self._beat, _Here.meetings, _Here.waits, _code_place())
         mine = f"{_FOLDER}{self._process}"
         self._client.key_value_set(mine, json.dumps(sign), allow_overwrite=True)
         return dict(self._client.key_value_dir_get(_FOLDER))
@@ -233,7 +233,7 @@ class Watch:
         return f"process {process}" + (f" ({', '.join(details)})" if details else "")
 
 
-def _place() -> str:
+def _code_place() -> str:
     """The innermost file:line of this package, except `_PASSED`, at which the main thread is."""
     package = str(Path(__file__).parents[1]) + os.sep
     frame = sys._current_frames().get(threading.main_thread().ident)

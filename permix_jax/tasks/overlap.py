@@ -59,10 +59,10 @@ def question_key(problem: Problem) -> str:
     return _SPACING.sub("", problem.prompt.lower())
 
 
-def same_answer(one: Problem, two: Problem) -> bool:
+def same_answer(first: Problem, second: Problem) -> bool:
     """Whether the gold answers are equal, decided without algebra."""
-    equal = one.answer.strip() == two.answer.strip()
-    return equal or grade_answer(rf"\boxed{{{two.answer}}}", one) == 1.0
+    equal = first.answer.strip() == second.answer.strip()
+    return equal or grade_answer(rf"\boxed{{{second.answer}}}", first) == 1.0
 
 
 def grams(text: str) -> frozenset[tuple[str, ...]]:

@@ -13,16 +13,16 @@ def only_equation(question: str, answer: str) -> str | None:
 
     The problem probably means this equation, but that is not certain.
     """
-    wanted, found = Fraction(answer), set()
+    wanted, equations = Fraction(answer), set()
     for first, second in combinations(_NUMBER.findall(question), 2):
         for a, b in ((first, second), (second, first)):
             x, y = (Fraction(n.replace(",", "")) for n in (a, b))
             if x - y == wanted:
-                found.add(f"{a} - {b} = {answer}")
+                equations.add(f"{a} - {b} = {answer}")
             if y and x / y == wanted:
-                found.add(f"{a} / {b} = {answer}")
+                equations.add(f"{a} / {b} = {answer}")
         if x + y == wanted:
-            found.add(f"{first} + {second} = {answer}")
+            equations.add(f"{first} + {second} = {answer}")
         if x * y == wanted:
-            found.add(f"{first} * {second} = {answer}")
-    return found.pop() if len(found) == 1 else None
+            equations.add(f"{first} * {second} = {answer}")
+    return equations.pop() if len(equations) == 1 else None
