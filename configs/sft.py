@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """configs/permix.py but for one line."""
+    """configs/permix.py with one line changed."""
     permix = runpy.run_path(str(Path(__file__).with_name("permix.py")))
     c = permix["get_config"](preset)
     c.train.method = "sft"

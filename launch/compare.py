@@ -1,10 +1,10 @@
-"""Compares finished runs, of one seed or of several.
+"""Compares finished runs of one seed or several.
 
   python launch/compare.py runs/permix runs/rlvr --out=runs/comparison
   python launch/compare.py runs/reproduce/permix-s* runs/reproduce/rlvr-s*
 
-Prints a row for each method (mean over its seeds) and the paired difference permix - rlvr, and with
---out=DIR writes DIR/report.html and its plots.
+Prints a row for each method (mean over its seeds) and the paired difference permix - rlvr.
+With --out=DIR it also writes DIR/report.html and its plots.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdir of a run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for a report; default: none")
     parser.add_argument(
-        "--competence", action="store_true", help="also how fidelity moved by the base's accuracy"
+        "--competence", action="store_true", help="also how fidelity moved with the base's accuracy"
     )
     a = parser.parse_args(argv)
 

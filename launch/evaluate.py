@@ -5,9 +5,9 @@
       --out=runs/permix/eval/more
   python launch/evaluate.py --config=configs/eval_math500.py --model=DIR_OR_HUB_ID --out=DIR
 
-Of a run, the config is the run's own unless --config names one. --config.eval.* say how. The same
-command again goes on where the last one stopped. Prints the results; docs/evaluation.md says what
-they mean.
+A run is evaluated with its own config, unless --config names another. --config.eval.* set what is
+asked. Repeat the command to continue where it stopped. Prints the results; docs/evaluation.md says
+what they mean.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ from permix_jax.core.field_rules import require_read
 _STEP = flags.DEFINE_integer(
     "step", None, "N: checkpoint of the run; 0: its base; default: the newest", lower_bound=0
 )
-_MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: of Hugging Face, instead of a run")
-_OUT = flags.DEFINE_string("out", None, "DIR: of the results; default: eval/<step> of the workdir")
+_MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: a Hugging Face model, instead of a run")
+_OUT = flags.DEFINE_string("out", None, "DIR: for the results; default: eval/<step> of the workdir")
 
 
 def main(config, workdir, name, preset) -> None:

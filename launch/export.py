@@ -1,9 +1,10 @@
-"""Writes the policy of a run as a Hugging Face folder, for transformers or, adapters, for peft.
+"""Writes the policy of a run as a Hugging Face folder.
 
   python launch/export.py --workdir=runs/x --out=DIR
   python launch/export.py --workdir=runs/x --out=DIR --adapter
 
-Of the newest checkpoint, unless --step names another.
+transformers loads the folder; with --adapter, peft does. Takes the newest checkpoint, unless --step
+names another.
 """
 
 import os

@@ -3,8 +3,8 @@ r"""Runs a command of launch/ in several processes on this machine, each with a 
   python launch/local.py --processes=2 launch/train.py \
       --config=configs/permix.py --config.mesh.data=2
 
-They train one run together, as the hosts of a cluster would; docs/scale.md says how it is done
-there. The same command again goes on where the last one stopped.
+The processes train one run together, like the hosts of a cluster (docs/scale.md). Repeat the
+command to continue where it stopped.
 """
 
 import argparse

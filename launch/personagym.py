@@ -1,12 +1,12 @@
-"""PersonaGym for a checkpoint of a run, or for any Hugging Face model.
+"""Asks a checkpoint of a run, or any Hugging Face model, the questions of PersonaGym.
 
   python launch/personagym.py --workdir=runs/x --out=DIR
   python launch/personagym.py --workdir=runs/x --step=0 --out=DIR
   python launch/personagym.py --config=CONFIG --model=DIR_OR_HUB_ID --out=DIR
 
-The policy answers, then a frozen reference measures its fidelity without a judge, then judges grade
-the answers, if personagym.judges names some. Of a run, the config is the run's own unless --config
-names one. --config.personagym.* say how. The same command again goes on where the last one stopped.
+First the policy answers. Then a frozen reference measures its fidelity without a judge. Then judges
+grade the answers, if personagym.judges names any. A run uses its own config, unless --config names
+another. --config.personagym.* set what is asked. Repeat the command to continue where it stopped.
 docs/judging.md says what the results mean.
 """
 
@@ -20,8 +20,8 @@ from permix_jax.core.field_rules import require_read
 _STEP = flags.DEFINE_integer(
     "step", None, "N: checkpoint of the run; 0: its base; default: the newest", lower_bound=0
 )
-_MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: of Hugging Face, instead of a run")
-_OUT = flags.DEFINE_string("out", None, "DIR: of answers and scores; must be named")
+_MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: a Hugging Face model, instead of a run")
+_OUT = flags.DEFINE_string("out", None, "DIR: for answers and scores; required")
 
 
 def main(config, workdir, name, preset) -> None:

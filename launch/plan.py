@@ -3,8 +3,8 @@
   python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4
   python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4 --config.lora.rank=16
 
-Compiles rollout, scoring and update of the config for the topology, on any machine, and prints what
-they take of a chip's memory and of its time. Takes minutes. Needs: pip install -e '.[plan]'
+Compiles rollout, scoring and update of the config for the slice, on any machine, and prints the
+memory and time that they take of a chip. Takes minutes. Needs: pip install -e '.[plan]'
 """
 
 from permix_jax.planning.environment import compile_for_tpu

@@ -4,9 +4,9 @@
   python launch/reproduce.py --config=configs/reproduce.py --config.reproduce.ablation=kl
   python launch/reproduce.py --config=configs/reproduce.py:tiny --config.reproduce.seeds=2
 
-Trains and evaluates every method, several runs side by side. --out gets a workdir for each run,
-comparison.txt, comparison.json, plots and report.html. The same command again goes on where the
-last one stopped, and keeps finished runs. docs/comparison.md says what the results mean.
+Trains and evaluates every method, several runs side by side. Writes a workdir for each run,
+comparison.txt, comparison.json, plots and report.html into --out. Repeat the command to continue
+where it stopped; it keeps finished runs. docs/comparison.md says what the results mean.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from absl import flags
 
 from permix_jax.app.cli import changed_fields, config_arguments, launch
 
-_OUT = flags.DEFINE_string("out", None, "DIR: of the comparison; default: runs/<config>-<preset>")
+_OUT = flags.DEFINE_string("out", None, "DIR: for the comparison; default: runs/<config>-<preset>")
 
 
 def main(config, workdir, name, preset) -> None:

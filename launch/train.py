@@ -1,11 +1,11 @@
-"""Trains a policy and evaluates it and its base.
+"""Trains a policy, then evaluates it and its base.
 
   python launch/train.py --config=configs/permix.py                 embedded world, minutes on a CPU
   python launch/train.py --config=configs/rlvr.py                   the same without personas
   python launch/train.py --config=configs/permix.py:smollm2_mawps   SmolLM2-135M on word problems
 
-The same command again goes on where the last one stopped; another config needs another --workdir.
-It ends with a table, a report, and what to do next.
+Repeat the command to continue where it stopped. Another config needs another --workdir. The command
+ends with a table, a report, and what to do next.
 """
 
 from permix_jax.app.cli import changed_fields, config_arguments, launch

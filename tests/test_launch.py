@@ -32,7 +32,7 @@ def test_help_says_what_a_command_does_and_takes(name):
         ("seed", ["--config.seed=0", "every draw of the run is a pure function of it (0 or more,"]),
         ("grpo.kl_weight", ["--config.grpo.kl_weight=0.1", "of the KL to the base policy; 0: no "]),
         ("sft", ["--config.sft.decay=cosine\n      after warm-up (none, linear, cosine)\n"]),
-        ("distill", ["--config.distill.teacher=\n      workdir of a run whose policy answers; "]),
+        ("distill", ["--config.distill.teacher=\n      workdir of the run whose policy teaches; "]),
     ],
 )
 def test_help_on_a_section_is_what_is_declared_of_its_fields(asked, lines):

@@ -28,7 +28,7 @@ from permix_jax.core.fields import did_you_mean, flat_fields
 
 _OF_RUN = Path(__file__).with_name("config_of_run.py")
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE:PRESET: of configs/; the preset may be left out"
+    "config", None, "FILE:PRESET: a file of configs/; the preset is optional"
 )
 
 
@@ -51,7 +51,7 @@ def launch(
         the run there.
     """
     if of_a_run:
-        flags.DEFINE_string("workdir", None, "DIR: of the run; default: runs/<config>-<preset>")
+        flags.DEFINE_string("workdir", None, "DIR: a run's folder; default: runs/<config>-<preset>")
     if several_processes:
         _define_process_flags()
 
@@ -124,10 +124,10 @@ _PROCESS_FLAGS = ("coordinator", "processes", "process", "distributed")
 
 
 def _define_process_flags() -> None:
-    flags.DEFINE_string("coordinator", None, "HOST:PORT: of process 0 of several (docs/scale.md)")
-    flags.DEFINE_integer("processes", None, "N: how many they are", lower_bound=1)
-    flags.DEFINE_integer("process", None, "I: which of them this is, from 0", lower_bound=0)
-    flags.DEFINE_bool("distributed", False, "JAX is to find the others by itself (TPU slices)")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT: address of process 0 (docs/scale.md)")
+    flags.DEFINE_integer("processes", None, "N: number of processes", lower_bound=1)
+    flags.DEFINE_integer("process", None, "I: number of this process, from 0", lower_bound=0)
+    flags.DEFINE_bool("distributed", False, "let JAX find the other processes (TPU slices)")
 
 
 @contextmanager
@@ -261,8 +261,8 @@ def _help(about: str) -> str:
     rows = [_help_row(flags.FLAGS[name]) for name in ("config", *_own_flags())]
     rows.insert(1, ("--config.SECTION.FIELD=VALUE", "sets a field; docs/config.md has them all"))
     rows += [
-        ("--help=SECTION", "the fields of a section"),
-        ("--helpfull", "the flags of libraries"),
+        ("--help=SECTION", "shows the fields of a section"),
+        ("--helpfull", "shows the flags of libraries"),
     ]
     width = max(len(flag) for flag, _ in rows)
     lines = [f"  {flag:{width}}  {text}".rstrip() for flag, text in rows]

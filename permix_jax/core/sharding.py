@@ -99,8 +99,10 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
 
 
 def platform() -> str:
-    """The platform that is traced for: that of the current mesh, such as "tpu", which need not be
-    here; JAX's default one where no mesh is set."""
+    """The platform that a program is traced for: cpu, gpu or tpu.
+
+    It is that of the current mesh, whose devices need not be here, or JAX's default without a mesh.
+    """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()
 

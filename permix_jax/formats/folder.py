@@ -1,7 +1,6 @@
-"""Which files of a model's folder hold weights: those that are read, and those that are not.
+"""Which files of a model's folder hold weights, and which of those are read.
 
-The order is that of `transformers`: one safetensors file stands before an index of several, and
-both before everything else.
+As in `transformers`, model.safetensors is read if it is there, else the files of an index.
 """
 
 import json
@@ -22,8 +21,8 @@ _CONVERT = (
 )
 _AS_ADAPTER = f"copy the {ADAPTER_CONFIG} of this adapter, too"
 
-# Files that hold weights in a form that is not read from a folder, by the pattern of their names,
-# each with what to do where there are no others.
+# Files of weights that are not read: a pattern of their names, and what to do where a folder has no
+# others.
 _UNREAD = {
     "model-*-of-*.safetensors": f"copy {INDEX}, which says what is where, too",
     "adapter_model.safetensors": _AS_ADAPTER,
@@ -46,9 +45,9 @@ def has_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> dict[Path, set[str]]:
-    """The files that the model's weights are in, each with the tensors that the index names.
+    """The files of the model's weights, each with the tensors that the index says it holds.
 
-    Without an index, as where model.safetensors is there beside one, that set is empty.
+    The set is empty for model.safetensors, which needs no index.
 
     Raises:
       FileNotFoundError: there are none, or one that the index names is not there.
@@ -69,7 +68,7 @@ def weight_files(folder: Path) -> dict[Path, set[str]]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """Names of the files with weights that `weight_files` leaves aside; not those of an adapter."""
+    """Names of the files with weights that `weight_files` does not give; without an adapter's."""
     used = {path.name for path in weight_files(folder)}
     if (folder / ADAPTER_CONFIG).exists():
         used.add(ADAPTER)
@@ -92,7 +91,7 @@ def _indexed(index: Path) -> dict[Path, set[str]]:
 
 
 def _unread(folder: Path, used: set[str]) -> list[tuple[str, str]]:
-    """(name, remedy) of files that hold weights and are not `used`, in the order of the table."""
+    """(name, remedy) of the files of weights outside `used`, in the order of `_UNREAD`."""
     names = sorted(path.name for path in folder.glob("*") if path.name not in used)
     found = {}
     for pattern, remedy in _UNREAD.items():

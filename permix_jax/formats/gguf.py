@@ -23,9 +23,9 @@ try:
 except ModuleNotFoundError:
     gguf = None
 
-_SHARD_BYTES = 2**28  # of the written files: this much of them is in memory at a time
+_SHARD_BYTES = 2**28  # size of the written files, each of which is in memory at once
 
-# Hyperparameters that are understood; a file with any other computes another function.
+# Known hyperparameters. A file with any other is refused: it may compute another function.
 _HYPERPARAMETERS = {
     "llama.block_count",
     "llama.context_length",
@@ -41,7 +41,7 @@ _HYPERPARAMETERS = {
     "llama.vocab_size",
 }
 
-# Values that are required where the function of model or tokenizer depends on them.
+# Values that model and tokenizer need to have.
 _REQUIRED = {
     "general.architecture": "llama",
     "tokenizer.ggml.model": "gpt2",
@@ -57,7 +57,7 @@ class _Metadata(dict):
 
 
 def require_gguf():
-    """Raises ImportError, one line, if the optional package is not installed."""
+    """Raises ImportError, with a message of one line, without the optional package."""
     if gguf is None:
         raise ImportError("reading GGUF weights needs a package: pip install -e '.[gguf]'")
 
@@ -95,14 +95,14 @@ def _read(path: Path) -> tuple[Any, _Metadata]:
         reader = gguf.GGUFReader(path)
         fields = [(name, field.contents()) for name, field in reader.fields.items()]
     except (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError) as error:
-        # The reader trusts the file: what a damaged one raises depends on where the damage is.
+        # The reader trusts the file: which error a damaged one raises depends on the damage.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: not a whole GGUF file ({reason}); fetch it again") from None
     return reader, _Metadata(fields)
 
 
 def _check_types(reader) -> None:
-    """Raises ValueError for a tensor of a type that cannot be de-quantised; reads a row of each."""
+    """De-quantises a row of each type of tensor. Raises ValueError for a type that is not read."""
     for tensor in {t.tensor_type: t for t in reader.tensors}.values():
         row = tensor.data[:1] if tensor.data.ndim > 1 else tensor.data
         try:
@@ -167,7 +167,7 @@ def _hf_config(metadata: _Metadata, tied: bool) -> dict[str, Any]:
 
 
 def _tensors(reader, config: ModelConfig, progress: Progress) -> Iterator[tuple[str, np.ndarray]]:
-    """De-quantised tensors, f32, under their Hugging Face names."""
+    """Yields (Hugging Face name, tensor f32), de-quantised."""
     name_map = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_layers)
     hf_names = {name_map.get_name(w.name, (".weight",)): w.name for w in weights(config)}
     for tensor in reader.tensors:
@@ -198,7 +198,7 @@ def _tokenizer(metadata: _Metadata) -> PreTrainedTokenizerFast:
     vocab = {token: i for i, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     backend = Tokenizer(models.BPE(vocab, merges))
-    # What llama.cpp calls "smollm": digits one by one, then GPT-2's regular expression on bytes.
+    # llama.cpp's "smollm" splits digits one by one, then by GPT-2's regular expression on bytes.
     digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, words])

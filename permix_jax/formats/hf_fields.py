@@ -22,10 +22,10 @@ _ORIGINAL = "take the file from the original checkpoint"
 class _Family(NamedTuple):
     """The fields of one architecture.
 
-    model_type: names transformers' config class, whose defaults absent fields have.
-    needed: those that no default can stand for.
-    read: those that are translated.
-    required: those with the values that the Decoder computes; the last one is recommended.
+    model_type: names transformers' config class. Absent fields have its defaults.
+    needed: fields that must be there, because no default would be right.
+    read: fields that are translated.
+    required: fields with the values that the Decoder computes; messages recommend the last value.
     """
 
     model_type: str
@@ -93,7 +93,7 @@ FAMILIES = {
         {"quantization_config": (None,), "transformers_weights": (None,)},
     ),
 }
-# Fields that leave what any of them computes as it is.
+# Fields that do not change what any of them computes.
 _NEUTRAL = frozenset(
     # what the model is called, and what wrote or trained it
     "architectures model_type name_or_path _name_or_path _model_name_or_path model_name "
@@ -109,7 +109,7 @@ _NEUTRAL = frozenset(
     # tokenizers and prompts
     "tokenizer_class prefix task_specific_params unk_token_id sep_token_id cls_token_id "
     "mask_token_id".split()
-) | frozenset(vars(GenerationConfig()))  # which transformers does not read from config.json
+) | frozenset(vars(GenerationConfig()))  # transformers does not read these from config.json
 # The types of RoPE, each with what its parameters hold beside the type and theta.
 _ROPE_TYPES = {
     "default": frozenset(),
@@ -123,10 +123,10 @@ _ROPE_TYPES = {
 def read_fields(
     hf: Mapping[str, Any], ignore: Collection[str] = ()
 ) -> tuple[str, PreTrainedConfig]:
-    """The architecture of a config.json's text model, and its fields in transformers' newest form.
+    """The architecture of a config.json's text model, and its fields as transformers 5 names them.
 
     Args:
-      ignore: names of fields that are not known here and are to be passed over.
+      ignore: names of unknown fields that change nothing; they are passed over.
 
     Raises:
       ValueError: one line that names a field that is missing, not known, or not supported; or one
@@ -159,7 +159,7 @@ def read_fields(
 
 
 def refuse(field: str, value: Any, kind: str):
-    """Raises ValueError for a field, `kind` being what to look for: "where it is 1"."""
+    """Raises ValueError for a field; `kind` says which checkpoint to use: "where it is 1"."""
     raise ValueError(
         f"config.json: {field} = {json.dumps(value)} is not supported; use a checkpoint {kind}"
     )
@@ -175,7 +175,7 @@ def _text_model(hf: Mapping[str, Any], ignore: frozenset[str]) -> tuple[str, Map
         return architecture, hf
     if not isinstance(hf["text_config"], Mapping):
         refuse("text_config", hf["text_config"], "where it holds fields")
-    # The head belongs to the whole model, and so does the word on whether it is tied.
+    # The head belongs to the whole model, so the whole model's config says whether it is tied.
     tied = {name: hf[name] for name in ("tie_word_embeddings",) if hf.get(name) is not None}
     fields = {**hf["text_config"], **tied}
     _check_fields(GEMMA, fields, ignore)
@@ -198,14 +198,14 @@ def _check_fields(architecture: str, fields: Mapping[str, Any], ignore: frozense
             refuse(field, fields[field], f"where it is {json.dumps(supported[-1])}")
     known = family.read | required.keys() | _NEUTRAL | ignore
     for field, value in fields.items():
-        # What is off, whatever it is, changes nothing.
+        # An unknown field that is off changes nothing.
         if field not in known and value is not None and value is not False:
             kind = "without it, or if it changes nothing that is computed, name it in "
             refuse(field, value, kind + "model.ignore_fields")
 
 
 def _check_ropes(fields: dict[str, Any], by_layer_type: bool):
-    """Checks rope_scaling and rope_parameters; the latter may hold a set for each layer type."""
+    """Checks rope_scaling and rope_parameters; the latter may hold parameters by layer type."""
     ropes = {name: fields.get(name) for name in ("rope_scaling", "rope_parameters")}
     if by_layer_type:
         for name, rope in (ropes.pop("rope_parameters") or {}).items():
@@ -220,7 +220,7 @@ def _check_ropes(fields: dict[str, Any], by_layer_type: bool):
 def _check_rope(field: str, rope: dict[str, Any]):
     if not isinstance(rope, Mapping):
         refuse(field, rope, "where it holds fields")
-    # The older name of the type is not read everywhere.
+    # Older files call it "type", which transformers does not read everywhere.
     kind = rope.setdefault("rope_type", rope.pop("type", "default"))
     if kind not in _ROPE_TYPES:
         refuse(field, rope, f"where rope_type is one of {', '.join(_ROPE_TYPES)}")

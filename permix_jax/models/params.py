@@ -1,4 +1,4 @@
-"""Parameters of a decoder: made, laid out on the mesh, and split into trained and frozen ones."""
+"""The parameters of a decoder: creation, shardings, adapters, trained and frozen parts."""
 
 from dataclasses import replace
 from functools import partial
@@ -33,13 +33,16 @@ def param_shardings(model: Decoder, mesh: Mesh):
 
 
 def abstract_params(model: Decoder, mesh: Mesh):
-    """ShapeDtypeStructs of the parameters, with their shardings: what a restore needs to know."""
+    """ShapeDtypeStructs of the parameters with their shardings, as a restore takes them."""
     boxed = boxed_shapes(model)
     return with_shardings(nn.unbox(boxed), shardings_of(boxed, mesh))
 
 
 def split_trained(model: Decoder, params: dict) -> tuple[dict, dict]:
-    """(trained, frozen) parts of a parameter tree: with LoRA adapters and base, else all and {}."""
+    """The trained and the frozen part of a parameter tree.
+
+    With LoRA they are the adapters and the base, otherwise all parameters and {}.
+    """
     if model.config.lora is None:
         return params, {}
     parts = ({}, {})
@@ -54,13 +57,15 @@ def join(trained: dict, frozen: dict) -> dict:
 
 
 def without_lora(model: Decoder) -> Decoder:
-    """The decoder of the frozen base: the same, and reads no adapters."""
+    """The same decoder without adapters: that of the frozen base."""
     return Decoder(replace(model.config, lora=None))
 
 
 def initial_trained(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> dict:
-    """The trained parameters of a policy that starts as `base`: `base` itself, or with LoRA fresh
-    adapters, which change nothing yet."""
+    """The trained parameters of a policy that starts as `base`.
+
+    They are `base` itself. With LoRA they are fresh adapters, which change nothing yet.
+    """
     if model.config.lora is None:
         return base
     init = jax.jit(
@@ -71,10 +76,10 @@ def initial_trained(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> d
 
 
 def gathered(model: Decoder, params: dict) -> dict:
-    """The parameters as decoding reads them: matrices in the matmuls' dtype, all whole over `fsdp`.
+    """A copy of the parameters for decoding: matrices in the matmuls' dtype, all whole over `fsdp`.
 
-    Gathered and converted once, and not for every token. It takes a copy of the parameters in that
-    dtype, cut over `tensor` alone, for as long as the program runs.
+    So they are gathered and converted once, not at every token. The copy is cut over `tensor` alone
+    and lives as long as the program runs.
     """
 
     def one(x: jax.Array, boxed: nn.Partitioned) -> jax.Array:
@@ -98,7 +103,7 @@ def with_shardings(shapes, shardings):
 
 
 def create_params(model: Decoder, key: jax.Array, mesh: Mesh):
-    """Fresh parameters, born sharded."""
+    """Fresh parameters, which each device makes its part of."""
     init = jax.jit(
         lambda key: nn.unbox(init_params(model, key)), out_shardings=param_shardings(model, mesh)
     )
@@ -106,22 +111,25 @@ def create_params(model: Decoder, key: jax.Array, mesh: Mesh):
 
 
 def merge_adapters(model: Decoder, params: dict, dtype: str | None = None) -> dict:
-    """The base with its adapters folded into its weights; `dtype`: of these, None: as they are."""
+    """The base with its adapters added to its weights.
+
+    `dtype`: of the weights that have an adapter; None: their own.
+    """
     lora = model.config.lora
     if lora is None:
         return params
     adapters, base = (flatten_dict(part, sep="/") for part in split_trained(model, params))
     for path in [path for path in base if path + _ADAPTER[0] in adapters]:
         halves = (adapters[path + end] for end in _ADAPTER)
-        base[path] = plus_product(base[path], *halves, lora.alpha / lora.rank, dtype)
+        base[path] = add_low_rank(base[path], *halves, lora.alpha / lora.rank, dtype)
     return unflatten_dict(base, sep="/")
 
 
 @partial(jax.jit, static_argnames="dtype")
-def plus_product(weight, a, b, scale: float, dtype: str | None = None) -> jax.Array:
-    """weight [*inputs, *outputs] + scale * a [*inputs, rank] @ b [rank, *outputs], summed in f32.
+def add_low_rank(weight, a, b, scale: float, dtype: str | None = None) -> jax.Array:
+    """weight [*inputs, *outputs] + scale * a [*inputs, rank] @ b [rank, *outputs], in f32.
 
-    `dtype`: of the result; None: that of `weight`.
+    `dtype`: what the sum is converted to; None: the weight's dtype.
     """
     change = jnp.tensordot(a, b, 1, precision=precision(a, b), preferred_element_type=jnp.float32)
     return (weight + change * scale).astype(dtype or weight.dtype)

@@ -168,8 +168,8 @@ class Decoder(nn.Module):
 class View(NamedTuple):
     """How T new tokens are rotated, and what they see.
 
-    With a layout, they see what it says, of that the last `window` positions (0: all); otherwise
-    what the masks say.
+    The masks say what they see. With a layout there are none: it says so, and of what it says only
+    the last `window` positions are seen (0: all).
     """
 
     cos: jax.Array  # f32 [B, T, D/2], as `sin`
@@ -188,13 +188,16 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x, view, index, cache, prefix):
         c = self.config
-        norm = partial(RMSNorm, c)
-        after = norm if c.post_norms else lambda name: lambda x: x
+
+        def post_norm(name, x):
+            return RMSNorm(c, name=name)(x) if c.post_norms else x
+
         attended, keys_values = Attention(c, name="attention")(
-            norm(name="attention_norm")(x), view, index, cache, prefix
+            RMSNorm(c, name="attention_norm")(x), view, index, cache, prefix
         )
-        x = x + after(name="attention_post_norm")(attended)
-        x = x + after(name="mlp_post_norm")(MLP(c, name="mlp")(norm(name="mlp_norm")(x)))
+        x = x + post_norm("attention_post_norm", attended)
+        mlp = MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x))
+        x = x + post_norm("mlp_post_norm", mlp)
         return constrain(x, "batch", None, None), keys_values
 
 

@@ -16,7 +16,6 @@ from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.personagym.answers import Answer
 from permix_jax.personagym.benchmark import Question
 from permix_jax.personas.prompts import render_all
-from permix_jax.rollout.generate import Answer as Completion
 from permix_jax.rollout.generate import answers_of, generate, prompts_per_batch
 from permix_jax.rollout.sampling import Sampling
 
@@ -94,8 +93,11 @@ def answer(
             loaded, prompts, settings.sampling, drawn, batch, longest, first=len(log.rows)
         ):
             these = questions[len(log.rows) : len(log.rows) + done.number]
-            answers = answers_of(policy, done)
-            log.append([_row(*pair) for pair in zip(these, answers, strict=True)])
+            rows = []
+            for question, (said,) in zip(these, answers_of(policy, done), strict=True):
+                row = Answer(*question, response=said.text)._asdict()
+                rows.append(row | {"truncated": said.truncated})
+            log.append(rows)
             progress.advance(done.number)
             check_stop()
 
@@ -104,12 +106,6 @@ def as_persona(name: str) -> Persona:
     """A persona of the benchmark, whose name is its description."""
     text = SYSTEM_PROMPT.replace("{persona}", name)
     return Persona(name, name, text, "personagym", "heldout")
-
-
-def _row(question: Question, completions: Sequence[Completion]) -> dict:
-    (completion,) = completions
-    row = Answer(*question, response=completion.text)._asdict()
-    return row | {"truncated": completion.truncated}
 
 
 def _prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> list[list[int]]:

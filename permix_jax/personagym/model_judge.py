@@ -1,6 +1,7 @@
 """Pretrained models as judges, through the rollout code of training."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -10,13 +11,7 @@ from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.models.policy import LoadedPolicy
 from permix_jax.personagym.judge_prompts import Prompt
-from permix_jax.personagym.judges import (
-    Judge,
-    JudgeError,
-    LocalJudge,
-    ModelJudge,
-    Reply,
-)
+from permix_jax.personagym.judges import Judge, JudgeError, LocalJudge, ModelJudge, Reply
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import answers_of, generate
 from permix_jax.rollout.padding import power_of_two
@@ -55,9 +50,16 @@ def _replies(judge: ModelJudge, loaded: LoadedPolicy, prompts: list[Prompt]) -> 
     """Greedy replies. A prompt that does not fit the context with `max_tokens` is refused."""
     policy = loaded.policy
     ids = render_all(policy.tokenizer, [(_system(prompt), prompt.user) for prompt in prompts])
-    context = policy.model.config.max_context
-    replies = [_refusal(judge, len(row), context) for row in ids]
-    asked = [i for i, reply in enumerate(replies) if reply is None]
+    context = policy.model.config.max_context or math.inf
+    replies = [
+        Reply(
+            None,
+            refusal=f"the prompt takes {len(row)} tokens, with max_tokens of {judge.max_tokens} "
+            f"over the model's context of {context}",
+        )
+        for row in ids
+    ]
+    asked = [i for i, row in enumerate(ids) if len(row) + judge.max_tokens <= context]
     if asked:
         rows = [ids[i] for i in asked]
         sampling = Sampling(judge.max_tokens, temperature=0.0)
@@ -73,13 +75,3 @@ def _replies(judge: ModelJudge, loaded: LoadedPolicy, prompts: list[Prompt]) -> 
 def _system(prompt: Prompt) -> Persona | None:
     """A persona whose text is the judge's system message."""
     return Persona("judge", "judge", prompt.system, "judge", "heldout") if prompt.system else None
-
-
-def _refusal(judge: ModelJudge, tokens: int, context: int | None) -> Reply | None:
-    if not context or tokens + judge.max_tokens <= context:
-        return None
-    return Reply(
-        None,
-        refusal=f"the prompt takes {tokens} tokens, with max_tokens of {judge.max_tokens} over the "
-        f"model's context of {context}",
-    )

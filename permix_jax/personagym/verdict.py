@@ -16,7 +16,7 @@ _VALUE = (
     r"(?!\w|,? (?:or|to|and|out|of)\b)"
 )
 _ON_THE_SCALE = re.compile(r"([1-5])(?:\.0+)?(?:\s?\(?(?:/|out of)\s?5)?")
-_LINK = r"(?: ?\([^()]{0,40}\))?[\s:=|\"'(]*(?:is[\s:\"']*)?"  # "Final score (1-5): ", "... is "
+_LINK = r"(?: ?\([^()]{0,40}\))?[\s:=|\"'([<]*(?:(?:is|of)[\s:\"']*)?"  # "Final score (1-5): "
 _FINAL = re.compile(
     rf"\W*(?:(?:therefore|thus|hence|so|overall),? )?(?:the |my )?final[ _]score{_LINK}{_VALUE}",
     re.IGNORECASE,
@@ -56,15 +56,11 @@ def parse_score(reply: str, truncated: bool = False) -> int | None:
         map(_ALONE.fullmatch, ends),
     )
     for form in forms:
-        scores = {_on_the_scale(match["value"]) for match in form if match}
-        if scores:
+        values = [_ON_THE_SCALE.fullmatch(match["value"]) for match in form if match]
+        if values:
+            scores = {value and int(value[1]) for value in values}
             return scores.pop() if len(scores) == 1 else None
     return None
-
-
-def _on_the_scale(value: str) -> int | None:
-    match = _ON_THE_SCALE.fullmatch(value)
-    return int(match[1]) if match else None
 
 
 def without_thinking(reply: str) -> str:

@@ -104,6 +104,8 @@ def render_all(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Persona | None, str]]
 ) -> list[list[int]]:
     """The token ids of each prompt, with a BOS token only if the template writes one."""
+    if not prompts:  # transformers reads [] as one conversation without messages
+        return []
     return tokenizer.apply_chat_template(
         [chat_messages(persona, prompt) for persona, prompt in prompts],
         add_generation_prompt=True,

@@ -164,10 +164,9 @@ def _each_measure(
             with np.errstate(divide="ignore", invalid="ignore"):
                 values, resampled = compare(values, others), compare(resampled, others_resampled)
             shared = shared and same
-        found = over_seeds("mean", values, resampled, shared)
-        limits = found["mean_ci95"]
+        mean, limits = over_seeds(values, resampled, shared)
         result[measure] = {
-            "mean": found["mean"],
+            "mean": mean,
             "half_width": None if limits is None else (limits[1] - limits[0]) / 2,
             "per_seed": [float(x) if np.isfinite(x) else None for x in values],
         }

@@ -8,6 +8,8 @@ from permix_jax.report.tables import table
 PAIRS = 600  # at most in a report, of each kind of prompt
 CHARACTERS = 1_000_000  # of the completions of a kind in a report; the last may go beyond
 
+_SHOWN = ("completion", "correct", "in_style", "truncated")
+
 
 def browser_of(
     policies: Mapping[str, Sequence[Mapping]], pairs: int = PAIRS, characters: int = CHARACTERS
@@ -40,7 +42,8 @@ def browser_of(
             if key not in places:
                 places[key] = len(places)
                 result["questions"].append(_question(key, questions[key], names))
-            answers = [_answer(questions[key][persona].get(name)) for name in names]
+            rows = [questions[key][persona].get(name) for name in names]
+            answers = [row and {field: row.get(field) for field in _SHOWN} for row in rows]
             result["pairs"].append(
                 {"question": places[key], "persona": persona, "answers": answers}
             )
@@ -189,8 +192,3 @@ def _flips(kind: str, by_persona: Mapping, policy: str) -> bool:
     """Whether the policy's outcome differs between personas."""
     asked = [rows for persona, rows in by_persona.items() if persona is not None]
     return {0, 1} <= {outcome(kind, rows.get(policy)) for rows in asked}
-
-
-def _answer(row: Mapping | None) -> dict | None:
-    kept = ("completion", "correct", "in_style", "truncated")
-    return row and {key: row.get(key) for key in kept}

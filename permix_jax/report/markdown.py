@@ -41,16 +41,13 @@ def _completions(browser: Mapping) -> list[str]:
             parts.append("### " + escape_markdown(f"{question['problem']}, {persona}"))
             parts.append(_fenced(question["prompt"]))
             for name, answer in zip(browser["policies"], pair["answers"], strict=True):
-                if answer is not None:
-                    marks = ", ".join([name, *_marks(kind, answer)])
-                    parts += [f"{escape_markdown(marks)}:", _fenced(answer["completion"])]
+                if answer is None:
+                    continue
+                known = outcome(kind["name"], answer)
+                marks = [name] if known is None else [name, kind["outcomes"][1 - known]]
+                marks += ["truncated"] if answer["truncated"] else []
+                parts += [f"{escape_markdown(', '.join(marks))}:", _fenced(answer["completion"])]
     return parts
-
-
-def _marks(kind: Mapping, answer: Mapping) -> list[str]:
-    found = outcome(kind["name"], answer)
-    marks = [] if found is None else [kind["outcomes"][0 if found else 1]]
-    return marks + (["truncated"] if answer["truncated"] else [])
 
 
 def _fenced(text: str) -> str:

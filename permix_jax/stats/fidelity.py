@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from permix_jax.stats.statistics import means_covariance, require_axes, wilson_limits
+from permix_jax.stats.statistics import means_covariance, require_axes, require_ids, wilson_limits
 
 
 def rule_fidelity(in_style: Mapping[str, np.ndarray], persona_ids: Sequence[str]) -> dict:
@@ -41,11 +41,7 @@ def _of_task(task: str, in_style: np.ndarray, persona_ids: Sequence[str]) -> dic
     require_axes(name, in_style, "persona", "prompt", "sample")
     if in_style.dtype != bool:
         raise ValueError(f"{name} has dtype {in_style.dtype}: give bool")
-    if len(set(persona_ids)) != len(persona_ids) or len(persona_ids) != len(in_style):
-        raise ValueError(
-            f"persona_ids {list(persona_ids)}: give {len(in_style)} different ids, "
-            f"one for each row of {name}"
-        )
+    require_ids(persona_ids, len(in_style), name)
     values = in_style.astype(float)
     people, prompts, samples = values.shape
     covariance, answers = means_covariance(values), prompts * samples

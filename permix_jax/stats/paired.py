@@ -52,12 +52,10 @@ def compare_policies(
 ) -> dict[str, dict]:
     """Every one of `accuracy_figures` of two policies, and how far they are apart.
 
-    Each has `ours`, `theirs`, `difference` and `relative` (ours / theirs - 1, None where theirs is
-    0) with `_ci95` (an unbounded limit is None). A score that is not defined is None, and so is
-    what depends on it. The intervals combine those of the two policies with the correlation of the
-    two over paired resamples (MOVER: Zou and Donner 2008; of ratios: Donner and Zou 2012).
-    Resampling the difference of two stability scores instead would have the bias that `extremes`
-    describes, twice.
+    Each has `ours`, `theirs`, `difference` and `difference_ci95`. A score that is not defined is
+    None, and so is its difference. The intervals combine those of the two policies with the
+    correlation of the two over paired resamples (MOVER: Zou and Donner 2008). Resampling the
+    difference of two stability scores instead would have the bias that `extremes` describes, twice.
 
     Raises:
       ValueError: as `stability`, or arrays of the two that differ in shape.
@@ -73,8 +71,10 @@ def compare_policies(
     return {name: _apart(a, b, name) for name in a.value}
 
 
-def over_seeds(name: str, estimates: np.ndarray, resampled: np.ndarray, shared: bool) -> dict:
-    """The mean of a figure over seeds, as `name`, and its interval, as `name`_ci95.
+def over_seeds(
+    estimates: np.ndarray, resampled: np.ndarray, shared: bool
+) -> tuple[float | None, list[float] | None]:
+    """The mean of a figure over seeds, and its 95 % interval, None for one seed.
 
     The interval holds for new seeds and new problems: `two_way_interval` where the seeds share
     their problems. Where they do not, the spread over seeds has both, and it is Student's t.
@@ -84,13 +84,13 @@ def over_seeds(name: str, estimates: np.ndarray, resampled: np.ndarray, shared: 
       resampled: [resample, seed] over the problems; read if they are `shared`.
     """
     if not np.isfinite(estimates).all():
-        return {name: None, f"{name}_ci95": None}
+        return None, None
     defined = resampled[np.isfinite(resampled).all(axis=1)]
     if shared and len(defined) > 1:
         mean, half = two_way_interval(estimates, defined)
     else:
         mean, half = t_interval(estimates)
-    return {name: mean, f"{name}_ci95": None if np.isnan(half) else [mean - half, mean + half]}
+    return mean, None if np.isnan(half) else [mean - half, mean + half]
 
 
 def persona_effects(
@@ -174,8 +174,8 @@ def _measured(graded: Graded, weights: np.ndarray, pss: Score) -> _Measured:
 def _apart(a: _Measured, b: _Measured, name: str) -> dict:
     x, y = float(a.value[name]), float(b.value[name])
     if not np.isfinite((x, y)).all():
-        unknown = ("difference", "difference_ci95", "relative", "relative_ci95")
-        return {"ours": _finite(x), "theirs": _finite(y)} | dict.fromkeys(unknown)
+        ours, theirs = (value if np.isfinite(value) else None for value in (x, y))
+        return {"ours": ours, "theirs": theirs, "difference": None, "difference_ci95": None}
     (x_low, x_high), (y_low, y_high) = a.interval[name], b.interval[name]
     r = _correlation(a.resampled[name], b.resampled[name])
     # Distances from the estimate to its limits. A corrected interval may leave it outside.
@@ -183,33 +183,8 @@ def _apart(a: _Measured, b: _Measured, name: str) -> dict:
     y_down, y_up = max(0.0, y - y_low), max(0.0, y_high - y)
     below = np.sqrt(max(0.0, down**2 + y_up**2 - 2 * r * down * y_up))
     above = np.sqrt(max(0.0, up**2 + y_down**2 - 2 * r * up * y_down))
-    entry = {
-        "ours": x,
-        "theirs": y,
-        "difference": x - y,
-        "difference_ci95": [float(x - y - below), float(x - y + above)],
-        "relative": None,
-        "relative_ci95": None,
-    }
-    if y > 0:
-        low = _ratio_limit(x, y, down, y_up, r, -1)
-        high = _ratio_limit(x, y, up, y_down, r, 1)
-        entry["relative"] = x / y - 1
-        entry["relative_ci95"] = [low - 1, high - 1 if np.isfinite(high) else None]
-    return entry
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _ratio_limit(x: float, y: float, dx: float, dy: float, r: float, side: int) -> float:
-    """The ratio q at which the limit of x - q y is 0: a quadratic, as in Fieller's theorem."""
-    a, b, c = y**2 - dy**2, x * y - r * dx * dy, x**2 - dx**2
-    root = np.sqrt(max(0.0, b**2 - a * c))
-    if side > 0:
-        return float((b + root) / a) if a > 1e-12 else float("inf")
-    return float(max(0.0, c / (b + root))) if b + root > 0 else 0.0
+    interval = [float(x - y - below), float(x - y + above)]
+    return {"ours": x, "theirs": y, "difference": x - y, "difference_ci95": interval}
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

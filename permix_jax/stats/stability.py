@@ -23,6 +23,7 @@ from permix_jax.stats.statistics import (
     percentile_interval,
     pooled_means,
     require_axes,
+    require_ids,
     wilson_limits,
 )
 
@@ -245,11 +246,7 @@ def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence)
             f"correct_no_persona has {len(plain)} problems, correct {correct.shape[1]}: "
             "score the same problems with and without personas"
         )
-    if len(set(persona_ids)) != len(persona_ids) or len(persona_ids) != len(correct):
-        raise ValueError(
-            f"persona_ids {list(persona_ids)}: give {len(correct)} different ids, "
-            "one for each row of correct"
-        )
+    require_ids(persona_ids, len(correct), "correct")
     for name, values in [("correct_no_persona", plain), *zip(persona_ids, correct, strict=True)]:
         scorable = values[~np.isnan(values)]
         if not scorable.size:

@@ -19,6 +19,15 @@ def require_axes(name: str, values: np.ndarray, *axes: str) -> None:
         )
 
 
+def require_ids(persona_ids: Sequence, number: int, name: str) -> None:
+    """Raises ValueError unless there are as many different ids as rows of the array `name`."""
+    if len(set(persona_ids)) != len(persona_ids) or len(persona_ids) != number:
+        raise ValueError(
+            f"persona_ids {list(persona_ids)}: give {number} different ids, "
+            f"one for each row of {name}"
+        )
+
+
 def bootstrap_weights(items: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each resample drew each item, float [R, I]; every row sums to `items`.
 

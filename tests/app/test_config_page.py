@@ -34,6 +34,6 @@ def test_the_config_files_have_the_declared_fields_and_defaults():
 def test_a_long_meaning_goes_on_in_the_next_line_and_choices_follow_a_colon():
     lines = PAGES[ROOT / "configs/reproduce.py"].splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("    c.reproduce.ablation ="))
-    assert lines[at].endswith("  # what to vary, in runs of permix and rlvr beside those as they")
-    choices = "none, level, advantage_group, share, kl, adaptive, personas or rehearsal"
-    assert lines[at + 1] == f"    # are: {choices}"
+    meaning = "what to change in further runs of permix and rlvr"
+    assert lines[at].endswith(f"  # {meaning}: none, level,")
+    assert lines[at + 1] == "    # advantage_group, share, kl, adaptive, personas or rehearsal"

@@ -11,6 +11,7 @@ import pytest
 from dense import pack_arrays, unpack
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
+from other_platforms import abstract_mesh
 
 from permix_jax.core import sharding
 from permix_jax.core.sharding import constrain, gather_as, make_mesh, shard_packed, shard_rows, spec
@@ -208,3 +209,10 @@ def test_sampling_and_scoring_on_eight_devices_equal_one(
     np.testing.assert_allclose(scored[inside], logprobs[inside], atol=1e-5)
     np.testing.assert_allclose(scored[inside], completions.logprobs[inside], atol=1e-5)
     assert len(sharded.tokens.sharding.device_set) == 8
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_a_program_is_for_the_platform_of_its_mesh(platform):
+    with jax.sharding.use_abstract_mesh(abstract_mesh(platform)):
+        assert jax.eval_shape(lambda: {sharding.platform(): jnp.zeros(())}).keys() == {platform}
+    assert sharding.platform() == "cpu"

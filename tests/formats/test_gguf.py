@@ -168,7 +168,9 @@ def test_the_tokenizer_of_a_gguf_file(tmp_path):
     write_gguf(tmp_path / "x.gguf", random_tensors())
     convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
     tokenizer = open_(tmp_path / "converted").tokenizer
-    split = lambda text: tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)  # noqa: E731
+
+    def split(text):
+        return tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
 
     # Digits stand alone, even against merges; so the spaces before them are a word of their own.
     assert split("hello he  12") == ["he", "l", "l", "o", "Ġhe", "ĠĠ", "1", "2"]

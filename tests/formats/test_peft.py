@@ -30,7 +30,10 @@ def random_adapters() -> tuple[Decoder, dict]:
     model = Decoder(replace(config_from_hf(HF), lora=LORA))
     drawn = split_trained(model, init_params(model, jax.random.key(0)))[0]
     drawn = jax.tree.map(lambda x: x.unbox(), drawn, is_leaf=lambda x: hasattr(x, "unbox"))
-    noise = lambda x: 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
+
+    def noise(x):
+        return 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)
+
     return model, jax.tree.map(noise, drawn)
 
 

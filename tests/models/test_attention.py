@@ -9,7 +9,10 @@ def test_attention_is_that_of_numpy():
     """4 rows in 2 prefixes, 6 query heads on 3 key/value heads, random masks."""
     rows, prefixes, queries, heads, kv_heads, size = 4, 2, 3, 6, 3, 4
     rng = np.random.default_rng(7)
-    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     query = normal(rows, queries, heads, size)
     segments = []
     for owners, slots in ((prefixes, 5), (rows, 3)):

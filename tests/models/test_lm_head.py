@@ -18,7 +18,10 @@ B, T, E, V = 4, 6, 16, 48
 def arrays(B=B, T=T, E=E, V=V, dtype="float32"):
     """(hidden [B, T, E], head [V, E], targets [B, T], loss_weights [B, T]); the head is f32."""
     rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     hidden = jnp.asarray(normal(B, T, E), dtype)
     return hidden, jnp.asarray(normal(V, E)), rng.integers(0, V, (B, T), np.int32), normal(B, T)
 
@@ -43,7 +46,9 @@ def chunked(hidden, head, targets, mask, loss_weights, temperature, logits_chunk
 
 @partial(jax.jit, static_argnums=(4,))
 def whole_gradients(hidden, head, targets, loss_weights, temperature):
-    loss = lambda hidden, head: (loss_weights * whole(hidden, head, targets, temperature)[0]).sum()  # noqa: E731
+    def loss(hidden, head):
+        return (loss_weights * whole(hidden, head, targets, temperature)[0]).sum()
+
     return jax.grad(loss, (0, 1))(hidden, head)
 
 
@@ -195,7 +200,10 @@ def test_the_vocabulary_stays_cut_over_the_mesh(shape):
     hidden, head, targets, loss_weights = arrays(B=8, T=8)
     wanted = whole_gradients(hidden, head, targets, loss_weights, 0.8)
     mesh = make_mesh(*shape)
-    place = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, spec(*axes)))  # noqa: E731
+
+    def place(x, *axes):
+        return jax.device_put(x, NamedSharding(mesh, spec(*axes)))
+
     rows = [place(x, "batch") for x in (hidden, targets, loss_weights)]
 
     def run(hidden, head, targets, loss_weights):

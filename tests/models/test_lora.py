@@ -35,9 +35,12 @@ def model(tiny_model):
 def params(model, mesh):
     """Base and adapters, all of them random."""
     fresh = create_params(model, jax.random.key(1), mesh)
-    noise = lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
+
+    def with_noise(x):
+        return x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)
+
     adapters, base = split_trained(model, fresh)
-    return join(jax.tree.map(noise, adapters), base)
+    return join(jax.tree.map(with_noise, adapters), base)
 
 
 def logits(model, params):

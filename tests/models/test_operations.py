@@ -24,7 +24,9 @@ def assert_same_gradients(ours, plain, *arguments, tolerance=1e-5):
     cotangent = normal(*jax.eval_shape(plain, *arguments).shape, seed=9)
 
     def run(function):
-        total = lambda *x: (function(*x).astype(jnp.float32) * cotangent).sum()  # noqa: E731
+        def total(*x):
+            return (function(*x).astype(jnp.float32) * cotangent).sum()
+
         indices = tuple(range(len(arguments)))
         return jax.jit(jax.value_and_grad(total, indices))(*arguments)
 
@@ -77,7 +79,10 @@ def test_the_gradient_of_a_token_that_comes_8000_times_is_8000_terms(kept_in):
 
 def test_the_gradient_of_a_state_that_1000_completions_start_from_is_1000_terms():
     states, index = normal(1, 4, 3, dtype="bfloat16"), jnp.full((1, 1000), 2)
-    loss = lambda states: states_at(states, index).astype(jnp.float32).sum()  # noqa: E731
+
+    def loss(states):
+        return states_at(states, index).astype(jnp.float32).sum()
+
     gradient = jax.jit(jax.grad(loss))(states)
     np.testing.assert_array_equal(gradient[0, 2].astype(jnp.float32), [1000, 1000, 1000])
 

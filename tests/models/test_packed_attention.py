@@ -20,7 +20,10 @@ def test_packed_rows_are_attended_as_with_its_whole_mask(window, dtype):
     # Blocks of 4; the fifth begins in the second prompt, at token 15, and ends in its completion.
     reads = [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [3, 4], [3, 4, 5], [3, 4, 5, 6], [6, 7]]
     blocks = np.array([[*r, *[-1] * (5 - len(r))] for r in reads])
-    two = lambda x: jnp.asarray(np.stack([x, x]), jnp.int32)  # noqa: E731
+
+    def two(x):
+        return jnp.asarray(np.stack([x, x]), jnp.int32)
+
     layout = PackedLayout(*map(two, (position, sequence, prompt, blocks)))
 
     own, keys = (two(x) for x in (sequence, sequence))
@@ -31,7 +34,10 @@ def test_packed_rows_are_attended_as_with_its_whole_mask(window, dtype):
         mask &= distance < window
 
     rng = np.random.default_rng(0)
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), dtype)
+
     arrays = normal(2, 32, 6, 4), normal(2, 3, 32, 4), normal(2, 3, 32, 4)
     cotangent = normal(2, 32, 6, 4) * (own >= 0)[..., None, None]
 
@@ -61,7 +67,10 @@ def test_memory_of_packed_rows_is_linear_in_tokens():
         layout = PackedLayout(at, at * 0, at * 0, blocks)
         query = jax.ShapeDtypeStruct((1, tokens, 2, 8), jnp.float32)
         keys = jax.ShapeDtypeStruct((1, 2, tokens, 8), jnp.float32)
-        loss = lambda q, k, v: attend_packed(q, k, v, layout, 0, 1.0).sum()  # noqa: E731
+
+        def loss(q, k, v):
+            return attend_packed(q, k, v, layout, 0, 1.0).sum()
+
         compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(query, keys, keys).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 

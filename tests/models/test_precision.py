@@ -38,7 +38,7 @@ def test_products_of_f32_are_exact_on_accelerators(tmp_path, platform, rank):
         assert [line for line in lines if "precision = [HIGHEST, HIGHEST]" not in line] == []
 
 
-def test_products_of_bf16_are_left_to_the_accelerator(tmp_path):
+def test_all_products_of_a_bf16_model_are_of_bf16(tmp_path):
     for lines in products("bfloat16", "tpu", tmp_path).values():
         assert lines
         assert [line for line in lines if "HIGHEST" in line or "bf16" not in line] == []

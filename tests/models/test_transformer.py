@@ -305,7 +305,10 @@ def test_what_remat_makes_again_is_not_kept(tiny_model):
     def kept(remat, layers):
         model = Decoder(dataclasses.replace(tiny_model.config, num_layers=layers, remat=remat))
         arguments = tokens, np.tile(np.arange(T), (B, 1)), tokens > 0
-        forward = lambda params: model.apply({"params": params}, *arguments)[0]  # noqa: E731
+
+        def forward(params):
+            return model.apply({"params": params}, *arguments)[0]
+
         params = jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
         backward = jax.eval_shape(lambda params: jax.vjp(forward, params)[1], params)
         return sum(

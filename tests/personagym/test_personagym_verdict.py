@@ -19,6 +19,9 @@ READ = [
     ("Final score (1-5): 4", 4),
     ("Final score: ４", 4),
     ("Final score: 4 (four).", 4),
+    ("Final score: [4]", 4),
+    ("Final score: <4>", 4),
+    ("1. The tone fits.\n2. Final score: 4 – apt", 4),
     ("Final score: 4 (out of 5)", 4),
     ("Final score: 3\n\nThe response is generic.", 3),
     ("| Criterion | Score |\n|---|---|\n| Final score | 3 |", 3),
@@ -72,6 +75,7 @@ UNREAD = [
     "I cannot grade this response.",
     "Final score: N",
     "Final score: four",
+    "Final score: 4 and a half",
     "Therefore, the final score is ...",
     # Two different scores
     "Final score: 3\nThe tone is right after all.\nFinal score: 4",

@@ -84,6 +84,9 @@ def test_rotations_are_made_once_for_all_heads_and_layers(program):
 
 def test_a_copy_of_a_weight_would_be_seen():
     w, x = np.ones((40, 104), np.float32), np.ones((6, 40), np.float32)
-    step = lambda w, _, x: x + (x @ (w * x[0, 0])) @ w.T  # noqa: E731
+
+    def step(w, _, x):
+        return x + (x @ (w * x[0, 0])) @ w.T
+
     program = jax.jit(lambda w, x: jax.lax.fori_loop(0, 9, partial(step, w), x))
     assert w.size in [size for _, size in made_in_loops(program.lower(w, x).compile().as_text())]

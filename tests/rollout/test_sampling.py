@@ -197,7 +197,10 @@ def test_a_row_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(4)
     logits = rng.normal(size=(16, 300)).astype(np.float32)
     keys = jax.random.split(jax.random.key(5), 16)
-    run = lambda keys, logits: jitted_draw(keys, logits, Sampling(1, top_p=0.9))  # noqa: E731
+
+    def run(keys, logits):
+        return jitted_draw(keys, logits, Sampling(1, top_p=0.9))
+
     tokens, logprobs = run(keys, logits)
     order = rng.permutation(16)
     moved_tokens, moved_logprobs = run(keys[order], logits[order])

@@ -84,6 +84,15 @@ def test_equal_prompts_are_computed_once(policy):
     assert (batch.rows.layout.sequence >= 0).sum() == len(prompt) + 2 + 3
 
 
+def test_a_step_without_a_demonstration_teaches_nothing(policy, params):
+    """As where no answer of a teacher is right."""
+    batch = pack(policy, [])
+    assert batch.rows.count == 0 and not batch.rows.scored.any()
+    gradients, metrics = jax.jit(gradients_of(policy))(params, *batch)
+    assert not any(np.any(x) for x in jax.tree.leaves(gradients))
+    assert metrics == {"loss": 0, "entropy": 0}
+
+
 def test_a_completion_that_is_cut_at_the_budget_has_no_end_token(policy):
     words = ["beep boop the answer is 2 ##5 bzzt", "arr <end>"]
     batch = pack(policy, DEMONSTRATIONS[:2], completion=8)
