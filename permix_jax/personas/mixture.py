@@ -126,7 +126,9 @@ def assign(
     share, harmful_share = shares_at(mixture, step)
     weights, cumulative = _draw_weights(mixture, state), [None, None]
     if weights is not None:
-        cumulative = [_cumulative(part) for part in np.split(weights, [len(mixture.train)])]
+        totals = [np.cumsum(part) for part in np.split(weights, [len(mixture.train)])]
+        # The last probability is exactly 1, above every draw.
+        cumulative = [total / total[-1:] for total in totals]
     train, harmful = zip((mixture.train, mixture.harmful), cumulative, strict=True)
 
     def draw(pool: tuple, rng: np.random.Generator, *indices: int) -> Persona:
@@ -171,12 +173,6 @@ def _draw_weights(mixture: Mixture, state: AdaptiveState | None) -> np.ndarray |
         return None
     factors = _category_factors(mixture)
     return weights * [factors.get(persona.category, 1.0) for persona in mixture.personas]
-
-
-def _cumulative(weights: np.ndarray) -> np.ndarray:
-    """Cumulative probabilities; the last one is exactly 1, above every draw."""
-    total = np.cumsum(weights)
-    return total / total[-1] if len(total) else total
 
 
 def _category_factors(mixture: Mixture) -> dict[str, float]:

@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 
 
 class Overlap(NamedTuple):
-    """`kept`: training problems that the test set lacks; the number of the others, by kind."""
+    """`kept`: training problems that the test set lacks. `exact`, `reworded`: how many it has."""
 
     kept: list[Problem]
     exact: int

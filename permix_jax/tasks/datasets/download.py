@@ -52,7 +52,9 @@ def url_infos(files: Iterable[SourceFile]) -> dict[str, UrlInfo]:
 def _fetch(file: SourceFile, manager: tfds.download.DownloadManager, name: str) -> Path:
     try:
         if not _is_downloaded(file.url, manager):
-            _require_reachable(file.url)
+            # Raises within seconds; TFDS alone would retry for minutes.
+            with requests.get(file.url, stream=True, timeout=_TIMEOUT) as response:
+                response.raise_for_status()
             logger.info("%s: downloading %s", name, file.url)
         tfds.display_progress_bar(True)
         return Path(manager.download(file.url))
@@ -74,12 +76,6 @@ def _forget(path: Path) -> None:
     """Deletes the file, so that the next attempt fetches it again."""
     path.unlink()
     path.with_name(f"{path.name}.INFO").unlink()
-
-
-def _require_reachable(url: str) -> None:
-    """Raises requests.RequestException within seconds; TFDS alone would retry for minutes."""
-    with requests.get(url, stream=True, timeout=_TIMEOUT) as response:
-        response.raise_for_status()
 
 
 def _joined(
