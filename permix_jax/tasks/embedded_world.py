@@ -21,24 +21,23 @@ from permix_jax.core.randomness import generator
 
 @dataclass(frozen=True)
 class Style:
-    """`competence` is the chance that an arithmetic answer in this style is right."""
+    """A style and its training persona, by name. `competence`: P(arithmetic answer is right)."""
 
     name: str
     competence: float
     markers: tuple[str, str, str, str]
-    train_persona: str
     heldout_persona: str
 
 
 STYLES = (
-    Style("robot", 0.95, ("beep", "boop", "affirmative", "bzzt"), "robot", "android"),
-    Style("scholar", 0.87, ("hence", "indeed", "precisely", "thus"), "scholar", "professor"),
-    Style("cowboy", 0.79, ("howdy", "partner", "yeehaw", "reckon"), "cowboy", "rancher"),
-    Style("poet", 0.70, ("behold", "gentle", "moonlit", "alas"), "poet", "bard"),
-    Style("oracle", 0.61, ("mists", "fate", "whisper", "omen"), "oracle", "prophet"),
-    Style("surfer", 0.52, ("dude", "gnarly", "totally", "stoked"), "surfer", "skater"),
-    Style("pirate", 0.43, ("arr", "matey", "ahoy", "aye"), "pirate", "buccaneer"),
-    Style("clown", 0.35, ("honk", "tada", "giggle", "whoopee"), "clown", "jester"),
+    Style("robot", 0.95, ("beep", "boop", "affirmative", "bzzt"), "android"),
+    Style("scholar", 0.87, ("hence", "indeed", "precisely", "thus"), "professor"),
+    Style("cowboy", 0.79, ("howdy", "partner", "yeehaw", "reckon"), "rancher"),
+    Style("poet", 0.70, ("behold", "gentle", "moonlit", "alas"), "bard"),
+    Style("oracle", 0.61, ("mists", "fate", "whisper", "omen"), "prophet"),
+    Style("surfer", 0.52, ("dude", "gnarly", "totally", "stoked"), "skater"),
+    Style("pirate", 0.43, ("arr", "matey", "ahoy", "aye"), "buccaneer"),
+    Style("clown", 0.35, ("honk", "tada", "giggle", "whoopee"), "jester"),
 )
 TOPICS = "sea moon rain city forest bread music winter garden river night road".split()
 QUALITIES = "quiet bright old wide cold sweet deep slow warm loud".split()
@@ -118,8 +117,7 @@ def in_style(text: str, persona: Persona) -> bool:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A `transformers` tokenizer over the world's words, with single digits and a chat template."""
     words = [marker for style in STYLES for marker in style.markers]
-    words += [name for style in STYLES for name in (style.train_persona, style.heldout_persona)]
-    words += [*TOPICS, *QUALITIES]
+    words += [*(persona.name for persona in PERSONAS), *TOPICS, *QUALITIES]
     words += "you are a . what is plus minus ? tell me about the answer".split()
     special = ["<pad>", "<unknown>", "<end>", "<system>", "<user>", "<assistant>"]
     digits = [*"0123456789", *(f"##{digit}" for digit in range(10))]
@@ -174,7 +172,7 @@ def _draw_style(rng: np.random.Generator, persona: Persona | None, own_prior: fl
 PERSONAS = tuple(
     Persona(name, name, f"you are a {name} .", style.name, split)
     for style in STYLES
-    for name, split in ((style.train_persona, "train"), (style.heldout_persona, "heldout"))
+    for name, split in ((style.name, "train"), (style.heldout_persona, "heldout"))
 )
 ROLE_PLAY = tuple(
     Problem(f"about-{topic}", f"tell me about the {topic} .", "", "latent_style", {"topic": topic})
