@@ -30,7 +30,7 @@ def main(config, workdir, name, preset) -> None:
     require_read([config.to_dict()], changed_fields(), "plan")
     plan = make_plan(config, _TOPOLOGY.value, cache_folder())
     print(plan_report(plan, config))
-    if all(use.fits(plan.chip) for use in plan.programs.values()):
+    if plan.fits():
         print(after_planning(config_arguments()))
 
 

@@ -102,7 +102,7 @@ def test_an_update_holds_its_share_and_gathers_one_parameter_at_a_time(shape):
     with jax.set_mesh(mesh):
         update = programs.update.trace(x.state, x.rows, x.tokens, x.frozen)
         compiled = update.lower().compile()
-        scored = score.trace(MODEL, x.params, x.rows, *scoring(config)).lower().compile()
+        scored = score.trace(MODEL, x.params, x.rows, scoring(config)).lower().compile()
 
     def matrices(state):
         return [leaf for leaf in jax.tree.leaves(state) if leaf.ndim > 1]

@@ -1,9 +1,9 @@
-"""Several processes that run one program on one mesh; alone, a process has nothing to do here.
+"""Several processes that run one program on one mesh; a lone process passes through.
 
-All processes do the same on the host with the same values, and arrays on the mesh are cut over the
-devices of all. What only one may do, such as writing a file, the main process does. What they
-cannot know alike, such as a signal or a verdict with a deadline, they agree on. Functions marked
-"Together" must be called by all of them, in the same order.
+All processes do the same on the host with the same values; arrays are sharded over the devices of
+all. The main process alone does what only one may do, such as writing a file. The processes agree
+on what they cannot know alike, such as a signal or a verdict with a deadline. All of them must call
+the functions marked "Together", in the same order.
 """
 
 import os
@@ -31,15 +31,15 @@ def initialize(
     detect: bool = False,
     silent_seconds: int = 60,
 ) -> None:
-    """Joins the other processes, where there are any; to be called before JAX finds its devices.
+    """Joins the other processes, if there are any. Call it before JAX finds its devices.
 
-    Ends the process where they have not all been found in five minutes.
+    Ends the process if not all of them have joined in five minutes.
 
     Args:
-      coordinator, processes, process: HOST:PORT of process 0, how many there are, and which this
-        is; all three or none. None: as SLURM or GKE say in the environment, if they do.
-      detect: find them as `jax.distributed.initialize` does, by asking the machine: TPU slices.
-      silent_seconds: as `watched` will be told.
+      coordinator, processes, process: HOST:PORT of process 0, the number of processes and the index
+        of this one; all three or none. None: SLURM's or GKE's environment variables decide.
+      detect: let `jax.distributed.initialize` find the processes (TPU slices).
+      silent_seconds: the value that `watched` will get.
     """
     named = (coordinator, processes, process)
     if any(x is not None for x in named):
@@ -49,10 +49,10 @@ def initialize(
             raise ValueError(f"--process is {process}; use 0 to {processes - 1}")
     elif not detect and not told_by(os.environ):
         return
-    # Its handler of SIGTERM would keep a process alive that has not begun to train.
+    # The service's SIGTERM handler would keep a process alive that has not begun to train.
     jax.config.update("jax_enable_preemption_service", False)
     before_abort(_end_before_all_have_joined)
-    # JAX has such bounds, too, but does not say which process it was: `watched` is to be first.
+    # JAX's own bounds do not say which process is gone, so `watched` must act before them.
     later = 3 * silent_seconds + 10
     jax.distributed.initialize(
         *named,
@@ -72,12 +72,12 @@ def _end_before_all_have_joined() -> None:
 
 @contextmanager
 def watched(silent_seconds: int, wait_seconds: int) -> Iterator[None]:
-    """Within, this process ends with one line and status 1 where another is gone or hangs.
+    """Within, this process ends with status 1 and one line if another process is gone or hangs.
 
-    The line names that process. An error in here ends the others, too.
+    The line names that process. An error within ends the other processes too.
 
     Args:
-      silent_seconds: a process that shows no sign of life for so long is gone.
+      silent_seconds: a process without a sign of life for so long is gone.
       wait_seconds: how long a process may keep the others waiting.
     """
     if not jax.distributed.is_initialized() or global_state.num_processes == 1:
@@ -118,30 +118,30 @@ def is_main() -> bool:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether any process says so. Together."""
+    """Whether the flag is True in any process. Together."""
     return flag if alone() else bool(_all_of(np.array(flag)).any())
 
 
 def gather(value: T) -> list[T]:
-    """Every process's value, which can be pickled, in the order of processes. Together."""
+    """The values of all processes, in their order. Values must be picklable. Together."""
     if alone():
         return [value]
     mine = np.frombuffer(pickle.dumps(value), np.uint8)
     sizes = _all_of(np.array(mine.size, np.int32))
-    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # few sizes, few programs
+    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # few shapes, few programs
     padded[: mine.size] = mine
     rows = _all_of(padded)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
 def _all_of(array: np.ndarray) -> np.ndarray:
-    """Every process's array of one shape, stacked."""
+    """The arrays of all processes, which have one shape, stacked."""
     with waiting():
         return multihost_utils.process_allgather(array)
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """What `function` returns, or raises, on the main process, which alone calls it. Together."""
+    """Calls `function` on the main process; all return its value or raise its error. Together."""
     if alone():
         return function()
     outcome = None
@@ -157,7 +157,7 @@ def on_main(function: Callable[[], T]) -> T:
 
 
 def own_part(count: int) -> slice:
-    """Which of `count` items are this process's to work on."""
+    """The slice of `count` items that this process works on."""
     if alone():
         return slice(0, count)
     number, processes = jax.process_index(), jax.process_count()
@@ -165,7 +165,7 @@ def own_part(count: int) -> slice:
 
 
 def require_shared(folder: Path, name: str) -> None:
-    """Raises ValueError unless all processes see the main one's folder. Together."""
+    """Raises ValueError unless all processes see the main process's folder. Together."""
     if alone():
         return
     mark = folder / ".seen-by-all"

@@ -1,4 +1,4 @@
-"""Fields of a config by their dotted names, and what a wrong name was meant to be."""
+"""Fields of a config by their dotted names, and suggestions for a wrong name."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def flat_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted field -> value of a resolved config."""
+    """The values of a resolved config by dotted field."""
     fields = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -17,24 +17,24 @@ def flat_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def names_in(text: str) -> list[str]:
-    """The names that stand between the commas of a field's text."""
+    """The names in a text with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def differing_fields(mine: dict, theirs: dict, prefix: str = "") -> list[str]:
     """'field: mine instead of theirs' for every field in which two resolved configs differ."""
-    found = []
+    lines = []
     for name in sorted({*mine, *theirs}):
         a, b, field = mine.get(name, "(absent)"), theirs.get(name, "(absent)"), prefix + name
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differing_fields(a, b, field + ".")
+            lines += differing_fields(a, b, field + ".")
         elif a != b:
-            found.append(f"{field}: {a!r} instead of {b!r}")
-    return found
+            lines.append(f"{field}: {a!r} instead of {b!r}")
+    return lines
 
 
 def filled_up(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved config, with the defaults of the fields that it lacks."""
+    """The resolved config, with defaults for the fields that it lacks."""
     filled = {**defaults, **config}
     for name, default in defaults.items():
         if isinstance(default, Mapping):
@@ -43,8 +43,10 @@ def filled_up(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a wrong name: "; did you mean ...?", or "" if none is near, or all
-    of several are."""
+    """The end of a message about a wrong name: "; did you mean ...?".
+
+    It is "" if no known name is similar, or if all of several are.
+    """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     close = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]

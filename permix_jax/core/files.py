@@ -1,4 +1,4 @@
-"""Files written so that a kill leaves the old one or the new one, never half of one."""
+"""Reads and writes files. A kill leaves the old file or the new one, never a part of it."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8; makes the folder if need be. Raises OSError that names the file, as `append`."""
+    """Writes UTF-8 and makes the folder if it is missing. Raises OSError that names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with _named(path):
@@ -22,10 +22,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append(file: io.FileIO, content: bytes, sync: bool = True) -> None:
-    """Returns when the content is on disk; without `sync`, when the system has it, which a kill
-    does not change. Raises OSError that names the file, where the disk is full.
+    """Returns when the content is on disk; without `sync`, when it survives a kill of the process.
 
-    A buffered file would try again when it is closed: `file` is opened with buffering=0.
+    Open `file` with buffering=0: a buffered file would write again when it is closed. Raises
+    OSError that names the file, for example if the disk is full.
     """
     with _named(Path(file.name)):
         if file.write(content) < len(content):
@@ -48,7 +48,7 @@ def write_json(path: Path, record: Any) -> None:
 
 
 def require_file(path: Path, remedy: str) -> None:
-    """Raises FileNotFoundError with the remedy; ValueError where only a pointer to it is there."""
+    """Raises FileNotFoundError with the remedy; ValueError for a Git LFS pointer to the file."""
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"
         raise FileNotFoundError(f"{path}: {what}; {remedy}")
@@ -57,7 +57,7 @@ def require_file(path: Path, remedy: str) -> None:
 
 
 def refuse_lfs_pointer(content: bytes, name: str) -> None:
-    """Raises ValueError where the beginning of a file says that Git LFS has yet to fetch it."""
+    """Raises ValueError if the content is a pointer to a file that Git LFS has not fetched."""
     if content.startswith(_LFS_POINTER):
         raise ValueError(
             f"{name}: a Git LFS pointer in place of the file; run 'git lfs pull' in its folder"
@@ -65,7 +65,7 @@ def refuse_lfs_pointer(content: bytes, name: str) -> None:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Raises FileNotFoundError with the remedy, ValueError with the line where it is not JSON."""
+    """Raises FileNotFoundError with the remedy, or ValueError with the line that is not JSON."""
     require_file(path, remedy)
     try:
         return json.loads(path.read_text("utf-8"))
@@ -76,7 +76,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def json_rows(text: str, path: Path) -> list[Any]:
-    """The values of JSON Lines, without blank ones. Raises ValueError that names file and line."""
+    """The values of JSON Lines; blank lines are skipped. Raises ValueError with file and line."""
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -90,7 +90,7 @@ def json_rows(text: str, path: Path) -> list[Any]:
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """As `read_json`; ValueError too where the file holds anything but a JSON object."""
+    """As `read_json`; raises ValueError too if the file does not hold a JSON object."""
     content = read_json(path, remedy)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a JSON object but {type(content).__name__}; {remedy}")

@@ -1,4 +1,4 @@
-"""JSON Lines files, gzipped or plain, that a user may have written; a bad row is named."""
+"""Reads JSON Lines files of users, plain or gzipped. Messages name the file and the line."""
 
 import codecs
 import gzip
@@ -23,11 +23,11 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 
 
 def parse_rows(content: bytes, name: str) -> Iterator[Row]:
-    """Yields (line number, "name:line", row); blank lines are passed over.
+    """Yields (line number, "name:line", row); blank lines are skipped.
 
     Raises:
-      ValueError: nothing is in it, it is a broken gzip, a Git LFS pointer or not UTF-8; a row is no
-        JSON object, or holds a text that UTF-8 cannot.
+      ValueError: the content is empty, a broken gzip, a Git LFS pointer or not UTF-8. Or a row is
+        no JSON object, or has text that UTF-8 cannot hold.
     """
     refuse_lfs_pointer(content, name)
     if content.startswith(_GZIP) or name.endswith(".gz"):
@@ -43,13 +43,13 @@ def parse_rows(content: bytes, name: str) -> Iterator[Row]:
     for line, text in enumerate(content.split(b"\n"), start=1):
         if text.strip():
             where = f"{name}:{line}"
-            row = _parse_row(text, where)
+            row = _object(text, where)
             for field, value in row.items():
                 require_encodable([field, value], f"{where}: field {field!r}")
             yield line, where, row
 
 
-def _parse_row(text: bytes, where: str) -> dict[str, Any]:
+def _object(text: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -63,9 +63,9 @@ def _parse_row(text: bytes, where: str) -> dict[str, Any]:
 
 
 def require_encodable(value: Any, where: str) -> None:
-    """Raises ValueError for a text, at any depth of `value`, that UTF-8 cannot hold.
+    """Raises ValueError if `value` contains, at any depth, a text that UTF-8 cannot hold.
 
-    That is one with half of a surrogate pair, which JSON can spell ("\\ud83d"). Tokenizers refuse
+    Such a text has half of a surrogate pair, which JSON can spell ("\\ud83d"). Tokenizers refuse
     it, and it cannot be written to a file.
     """
     if isinstance(value, str):
@@ -84,7 +84,7 @@ def require_encodable(value: Any, where: str) -> None:
 
 
 def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
-    """The field's text; ValueError, which names `where`, if it is absent, blank or not text."""
+    """The field's text. Raises ValueError, with `where`, if it is absent, blank or not text."""
     value = field(row, name, where)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: field {name!r} is {value!r}; it must be text")
@@ -92,8 +92,7 @@ def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def field(row: Mapping[str, Any], name: str, where: str) -> Any:
-    """The field's value; ValueError, which names `where` and the fields that are there, if it is
-    absent."""
+    """The field's value. Raises ValueError, with `where` and the row's fields, if it is absent."""
     if name not in row:
         there = f"only {', '.join(map(repr, row))}" if row else "nor any other"
         raise ValueError(

@@ -1,7 +1,4 @@
-"""JAX keys as a pure function of (seed, purpose, indices).
-
-`randomness.py` has the draws on the host.
-"""
+"""JAX keys as a pure function of (seed, purpose, indices); `randomness.py` draws on the host."""
 
 import zlib
 
@@ -9,7 +6,7 @@ import jax
 
 
 def key(seed: int, purpose: str, *indices: int) -> jax.Array:
-    """A JAX key, `fold_in` of the purpose and then of each index into the seed's key."""
+    """The seed's key with the purpose, and then each index, folded in (`jax.random.fold_in`)."""
     result = jax.random.key(seed)
     for index in (zlib.crc32(purpose.encode()), *indices):
         result = jax.random.fold_in(result, index)

@@ -1,4 +1,4 @@
-"""One process at a time; several that run one program count as one."""
+"""A lock that one process holds at a time. Processes of one program hold it together."""
 
 import fcntl
 import time
@@ -14,19 +14,19 @@ _SECONDS_BETWEEN_TRIES = 0.2
 
 @contextmanager
 def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock `path` while entered; it falls with the process, however that ends.
+    """Holds the lock file `path` while entered; the lock ends with the process in any case.
 
-    `while_waiting` is called again and again while another process has the lock; may raise.
+    `while_waiting` is called repeatedly while another process has the lock; it may raise.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        while not on_main(lambda: _take(file)):
+        while not on_main(lambda: _try_lock(file)):
             while_waiting()
             time.sleep(_SECONDS_BETWEEN_TRIES)
         yield
 
 
-def _take(file: TextIO) -> bool:
+def _try_lock(file: TextIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,13 +10,12 @@ PLACEMENTS = ("system", "user")
 
 @dataclass(frozen=True)
 class Persona:
-    """A persona; the files hold all but `placement`. `split` says who sees it.
+    """A persona; files have all fields but `placement`.
 
-    RL draws from "train" and, for a share that the config sets, from "harmful_train"; evaluation
-    asks "heldout", "harmful" (hard on accuracy: incompetent, distracted, hostile to numbers) and
-    "neutral" (controls that should change nothing). The two never mix.
-
-    `placement` says where the prompt stands: as the system message, or at the top of the user turn.
+    split: RL draws from "train" and, if the config sets a share, from "harmful_train". Evaluation
+      asks "heldout", "harmful" (incompetent, distracted, hostile to numbers: bad for accuracy) and
+      "neutral" (controls that should change nothing).
+    placement: the prompt is the system message, or stands at the top of the user turn.
     """
 
     id: str

@@ -21,13 +21,13 @@ class Problem:
 
 
 class Undecided(NamedTuple):
-    """Two answers, as their texts, whose equality takes algebra to decide."""
+    """Texts of an answer and a gold answer; only algebra decides whether they are equal."""
 
     answer: str
     gold: str
 
 
-# 1.0 right, 0.0 wrong, NaN: there is no gold answer, Undecided: algebra decides.
+# 1.0: right. 0.0: wrong. NaN: there is no gold answer. Undecided: algebra decides.
 Grade = float | Undecided
 
 
@@ -42,18 +42,18 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Task:
-    """Everything that training and evaluation need to know of a source of problems.
+    """A source of problems, for training and evaluation.
 
     Attributes:
-      train, test: disjoint problems for RL and for evaluation.
-      personas: of all splits; RL draws from `train`, evaluation from `heldout`.
-      grade: (completion text, problem) -> whether its answer is right; `rewards/verifier.py` calls
-        it off the main thread.
-      demonstrate: draws one SFT example, on one of the given training problems or a conversation.
-      role_play: conversation prompts for fidelity; their answers are unused.
-      symbolic: whether `grade` may leave an answer Undecided.
-      in_style: the exact rule for "this text is in the persona's own style"; None where there is
-        no such rule (every real model).
+      train, test: disjoint problems, for RL and for evaluation.
+      personas: of all splits (see `Persona`).
+      grade: (completion text, problem) -> whether its answer is right. `rewards/verifier.py` calls
+        it in other threads than the main one.
+      demonstrate: draws an SFT example, from the given training problems or a conversation.
+      role_play: conversation prompts for fidelity; their answers are not used.
+      symbolic: whether `grade` may return Undecided.
+      in_style: the exact rule for "this text is in the persona's own style"; None for real models,
+        which have no such rule.
     """
 
     name: str

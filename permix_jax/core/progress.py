@@ -1,4 +1,4 @@
-"""A progress bar per phase, or plain lines where the output is no terminal; and what follows it."""
+"""A progress bar for each phase of a job, or plain lines; and what comes after the phase."""
 
 import contextlib
 import logging
@@ -15,9 +15,9 @@ from permix_jax.core.distributed import is_main
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 10.0
 
-# The phases of a run, by the names that whoever does them gives to `Progress`.
+# The names of a run's phases, which their `Progress` has too.
 SFT, TRAINING, EVALUATION, LIKELIHOODS, KL = "sft", "training", "evaluation", "likelihoods", "kl"
-RESPONSES = "responses"  # the kind of the phases that generate them
+RESPONSES = "responses"  # the kind of the phases that generate responses
 
 
 @dataclass
@@ -25,11 +25,12 @@ class Phase:
     """A part of a job that takes time.
 
     Attributes:
-      name: which one it is, as `Progress` names it.
-      left: units that are still to be done.
-      what: of what they are units, such as "steps of SFT".
-      kind: phases of one kind are taken to need as long for a unit, while one is not measured.
-      seconds, timed: how long so many of the units that were done took.
+      name: as in `Progress`.
+      left: units that are still to do.
+      what: what the units are, such as "steps of SFT".
+      kind: until a phase is measured, its units are expected to take as long as those of another
+        phase of its kind.
+      seconds, timed: the seconds that the units measured so far took, and the number of them.
     """
 
     name: str
@@ -41,25 +42,19 @@ class Phase:
 
 
 class Agenda:
-    """The phases of a job. The time between two units, of whatever phases, is of the later one."""
+    """The phases of a job. Time between two units, also of two phases, counts for the later one."""
 
     def __init__(self, phases: Sequence[Phase]):
         self._phases = {phase.name: phase for phase in phases if phase.left > 0}
         self._last: float | None = None
         self._rates: dict[str, float | None] = {}
 
-    def __str__(self) -> str:
-        return (
-            ", ".join(f"{p.left:,} {p.what}" for p in self._phases.values())
-            or "nothing but the report"
-        )
-
     def begin(self) -> None:
-        """A phase begins, or goes on: its first unit compiles, and says nothing of the others."""
+        """A phase begins, or goes on. Its first unit compiles, so it is not measured."""
         self._last = None
 
     def count(self, name: str, units: int) -> None:
-        """So many units of the phase are done now."""
+        """`units` more of the phase are done now."""
         now = time.monotonic()
         if phase := self._phases.get(name):
             phase.left = max(0, phase.left - units)
@@ -68,14 +63,13 @@ class Agenda:
         self._last = now
 
     def finish(self, name: str) -> None:
-        """Nothing is left of the phase, whoever did it."""
+        """Nothing is left of the phase, even if another process did it."""
         self._phases.pop(name, None)
 
     def learn(self, kind: str, units: int, seconds: float) -> None:
-        """So many units of a kind took so long within a phase of another kind.
+        """`units` of a kind took `seconds`, within a phase of another kind.
 
-        That counts while no phase of the kind is measured. The first time compiles, and is not
-        counted.
+        This is used until a phase of the kind is measured. The first call is not: it compiles.
         """
         self._rates[kind] = seconds / units if kind in self._rates else None
 
@@ -83,16 +77,15 @@ class Agenda:
         return name in self._phases
 
     def seconds_of(self, name: str, units: int) -> float | None:
-        """How long so many units of the phase will take; None where nothing is known of that."""
+        """Expected seconds of `units` of the phase; None if no similar phase was measured."""
         phase = self._phases[name]
-        alike = [p for p in self._phases.values() if p.kind == phase.kind and p.timed]
-        rates = [p.seconds / p.timed for p in ([phase] if phase.timed else alike)]
-        rate = rates[0] if rates else self._rates.get(phase.kind)
+        alike = [p for p in (phase, *self._phases.values()) if p.kind == phase.kind and p.timed]
+        rate = alike[0].seconds / alike[0].timed if alike else self._rates.get(phase.kind)
         return None if rate is None else units * rate
 
     def after(self, name: str, units: int) -> tuple[str, float | None]:
-        """What is still to be done after `units` more of the phase `name`, "" where that is
-        nothing; and the seconds that it will take, None where they are not known."""
+        """What is left after `units` more of the phase `name`, "" for nothing, and the expected
+        seconds of it, None if they are not known."""
         rest = [(p, p.left - units * (p.name == name)) for p in self._phases.values()]
         rest = [(phase, left) for phase, left in rest if left > 0]
         times = [self.seconds_of(phase.name, left) for phase, left in rest]
@@ -100,13 +93,14 @@ class Agenda:
         return named, None if None in times else sum(times)
 
 
-_AGENDA: ContextVar[Agenda | None] = ContextVar("agenda", default=None)
+_NOTHING = Agenda(())
+_AGENDA: ContextVar[Agenda] = ContextVar("agenda")
 
 
 @contextlib.contextmanager
 def following(agenda: Agenda) -> Iterator[None]:
-    """Within, each `Progress` counts for its phase of the agenda, and says what comes after it."""
-    _LOG.info("to do: %s", agenda)
+    """Within, each `Progress` counts for its phase of the agenda and says what comes after it."""
+    _LOG.info("to do: %s", agenda.after("", 0)[0] or "nothing but the report")
     before = _AGENDA.set(agenda)
     try:
         yield
@@ -115,15 +109,13 @@ def following(agenda: Agenda) -> Iterator[None]:
 
 
 def finish(name: str) -> None:
-    """As `Agenda.finish`, for the agenda that is followed, if one is."""
-    if agenda := _AGENDA.get():
-        agenda.finish(name)
+    """`Agenda.finish` of the agenda that is followed, if any."""
+    _AGENDA.get(_NOTHING).finish(name)
 
 
 def learn(kind: str, units: int, seconds: float) -> None:
-    """As `Agenda.learn`, for the agenda that is followed, if one is."""
-    if agenda := _AGENDA.get():
-        agenda.learn(kind, units, seconds)
+    """`Agenda.learn` of the agenda that is followed, if any."""
+    _AGENDA.get(_NOTHING).learn(kind, units, seconds)
 
 
 def duration(seconds: float) -> str:
@@ -134,12 +126,11 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts `total` units of a phase. Use as a context manager.
+    """Counts `total` units of a phase. Use it as a context manager.
 
-    On a terminal a tqdm bar; elsewhere a line at the start, every ten seconds, and at the end,
-    so that a log file stays readable. Of several processes, the main one shows it.
-
-    `phase` names that of the agenda which is followed, if one is.
+    On a terminal it is a tqdm bar. Elsewhere it prints a line at the start, every ten seconds and
+    at the end, so that a log file stays readable. Only the main process shows it. `phase` is the
+    name of the phase in the agenda that is followed; "": as `label`.
     """
 
     def __init__(self, label: str, total: int, initial: int = 0, phase: str = ""):
@@ -148,9 +139,9 @@ class Progress:
         if sys.stderr.isatty() and not self._silent:
             self._bar = tqdm(desc=label, total=total, initial=initial, dynamic_ncols=True)
         self._phase = phase or label
-        followed = _AGENDA.get()
-        alone = Agenda([Phase(self._phase, total - initial, "", "")])
-        self._agenda = followed if followed and followed.has(self._phase) else alone
+        self._agenda = _AGENDA.get(_NOTHING)
+        if not self._agenda.has(self._phase):
+            self._agenda = Agenda([Phase(self._phase, total - initial, "", "")])
         self._agenda.begin()
         self._last_line = time.monotonic()
 
@@ -162,7 +153,7 @@ class Progress:
             self._bar.close()
 
     def advance(self, units: int = 1, **figures: float) -> None:
-        """Counts `units` more and shows the figures of the moment."""
+        """Counts `units` more and shows the current figures."""
         self._count += units
         self._agenda.count(self._phase, units)
         shown = {name: f"{value:.4g}" for name, value in figures.items()}
@@ -179,7 +170,7 @@ class Progress:
             print(self._line(shown), file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
-        """Logs a warning, on a line of its own where there is a bar."""
+        """Logs a warning, on its own line if there is a bar."""
         if not self._silent:
             with tqdm.external_write_mode(file=sys.stderr):
                 _LOG.warning(message)
@@ -187,9 +178,8 @@ class Progress:
     def _line(self, shown: dict[str, str]) -> str:
         figures = "".join(f"  {name} {value}" for name, value in shown.items())
         left = self._total - self._count
-        here, (after, then) = (
-            ask(self._phase, left) for ask in (self._agenda.seconds_of, self._agenda.after)
-        )
+        here = self._agenda.seconds_of(self._phase, left)
+        after, then = self._agenda.after(self._phase, left)
         ends = [] if here is None else [f"{duration(here)} left"]
         if after:
             ends.append(f"then {after if then is None else f'about {duration(then)} for {after}'}")

@@ -1,7 +1,7 @@
-"""Randomness as a pure function of (seed, purpose, indices): nothing random is ever stored.
+"""Random draws as a pure function of (seed, purpose, indices); nothing random is stored.
 
-The same arguments give the same draws in any process, so a resumed run draws what the
-uninterrupted one would have drawn, and a row does not depend on the batch it sits in.
+The same arguments give the same draws in any process. So a resumed run draws what the uninterrupted
+one would have drawn, and a row does not depend on its batch.
 """
 
 import zlib
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
-    """NumPy's counterpart of `keys.key`, for draws on the host."""
-    # A spawn key, unlike entropy, tells (1,) from (1, 0).
+    """As `keys.key`, for draws by NumPy on the host."""
+    # As a spawn key, (1,) and (1, 0) give different draws; as entropy they would not.
     spawn_key = (zlib.crc32(purpose.encode()), *indices)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=spawn_key)))

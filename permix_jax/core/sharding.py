@@ -1,7 +1,6 @@
-"""One mesh, one table from logical axis names to mesh axes, and what follows from them.
+"""The mesh, and the table from logical axis names to mesh axes.
 
-Every parameter and activation is named in logical axes where it is made (`models/`); nothing
-else in the code mentions a device.
+`models/` names the logical axes of every parameter and activation; no other code mentions a device.
 """
 
 import os
@@ -20,9 +19,9 @@ from permix_jax.core.watch import waiting
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# Rows are spread over `data` and `fsdp`. Weights are cut along `embed` over `fsdp` (gathered
-# layer by layer when used) and along the output of the first matmul of each block over `tensor`
-# (so that a block needs one all-reduce, after its second matmul).
+# Rows are sharded over `data` and `fsdp`. Weights are sharded along `embed` over `fsdp` (a layer
+# gathers them when it uses them), and along the output of the first matmul of each block over
+# `tensor`, so that a block needs one all-reduce, after its second matmul.
 LOGICAL_TO_MESH = {
     "batch": ("data", "fsdp"),
     "vocab": "tensor",
@@ -36,9 +35,9 @@ LOGICAL_TO_MESH = {
 }
 
 
-# By default a GPU adds in any order what a scatter writes to one place, and XLA takes the kernels
-# that were fastest as it compiled. The expander is a fast form of ordered scatters, with wrong
-# values for some (github.com/openxla/xla/issues/47330).
+# By default, a scatter on a GPU adds to one place in any order, and XLA picks the kernels that were
+# fastest when it compiled. The expander makes ordered scatters fast, but gives wrong values for
+# some (github.com/openxla/xla/issues/47330).
 _DETERMINISTIC = (
     "--xla_gpu_deterministic_ops=true",
     "--xla_gpu_enable_scatter_determinism_expander=false",
@@ -46,8 +45,10 @@ _DETERMINISTIC = (
 
 
 def ask_for_determinism() -> None:
-    """Has the same program give the same bits on a GPU each time; to be called before JAX finds its
-    devices. Raises ValueError where that were GPUs."""
+    """Makes a program give the same bits on a GPU each time. Call it before JAX finds its devices.
+
+    Raises ValueError if JAX has already found GPUs.
+    """
     before = os.environ.get("XLA_FLAGS", "").split()
     if set(_DETERMINISTIC) <= set(before):
         return
@@ -62,9 +63,9 @@ def ask_for_determinism() -> None:
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, deterministic: bool = False) -> Mesh:
-    """A mesh over the first data * fsdp * tensor devices; raises ValueError if there are fewer.
+    """A mesh over the first data * fsdp * tensor devices; ValueError if there are fewer.
 
-    `deterministic`: as `ask_for_determinism`, which raises, too.
+    `deterministic` calls `ask_for_determinism`, which may raise too.
     """
     if deterministic:
         ask_for_determinism()
@@ -86,14 +87,14 @@ def make_mesh(data: int, fsdp: int, tensor: int, deterministic: bool = False) ->
 
 
 def mesh_of(shape: tuple[int, int, int], devices: Sequence) -> Mesh:
-    """A mesh of all these devices, neighbours on it near each other in their network."""
-    # jax.make_mesh lets an axis of 8 lie on two physical axes of 4 on v5e alone.
+    """A mesh of all these devices; neighbours on the mesh are near each other in the network."""
+    # jax.make_mesh lets an axis of 8 use two physical axes of 4 on v5e only.
     placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def spec(*logical_axes: str | None) -> PartitionSpec:
-    """The partition of an array whose axes carry these logical names."""
+    """The PartitionSpec of an array whose axes have these logical names."""
     return PartitionSpec(*(LOGICAL_TO_MESH[axis] for axis in logical_axes))
 
 
@@ -107,16 +108,16 @@ def platform() -> str:
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
-    """Pins an activation to its place on the current mesh; the identity where none is set."""
+    """Shards an activation by its logical axes on the current mesh; no change without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(*logical_axes))
 
 
 def gather_as(x: jax.Array, dtype, *logical_axes: str | None) -> jax.Array:
-    """A weight in `dtype`, whole over `fsdp`; `logical_axes` name its axes as they are stored.
+    """A weight in `dtype`, gathered over `fsdp`; `logical_axes` are those of the stored weight.
 
-    What is sent has the narrower of its dtype and `dtype`.
+    It is sent in the narrower of its own dtype and `dtype`.
     """
     if jnp.dtype(dtype).itemsize < x.dtype.itemsize:
         x = constrain(x.astype(dtype), *logical_axes)
@@ -125,74 +126,76 @@ def gather_as(x: jax.Array, dtype, *logical_axes: str | None) -> jax.Array:
 
 
 def row_shards() -> int:
-    """How many parts the current mesh cuts rows into; 1 where none is set."""
+    """The number of shards of rows on the current mesh; 1 without a mesh."""
     return shards("batch")
 
 
 def padded_rows(rows: int, mesh: Mesh) -> int:
-    """The least number that is not below `rows` and that the mesh cuts into equal parts."""
+    """`rows`, rounded up to a number that the mesh shards equally."""
     parts = row_parts(mesh)
     return -(-rows // parts) * parts
 
 
 def row_parts(mesh: Mesh) -> int:
-    """How many parts this mesh cuts rows into."""
+    """The number of shards of rows on this mesh."""
     return prod(mesh.shape[axis] for axis in LOGICAL_TO_MESH["batch"])
 
 
 def shards(logical_axis: str) -> int:
-    """How many parts the current mesh cuts an axis of this name into; 1 where none is set."""
+    """The number of shards of an axis of this name on the current mesh; 1 without a mesh."""
     mesh, axes = jax.sharding.get_abstract_mesh(), LOGICAL_TO_MESH[logical_axis] or ()
     axes = (axes,) if isinstance(axes, str) else axes
     return 1 if mesh.empty else prod(mesh.shape[axis] for axis in axes)
 
 
 def shardings_of(abstract_tree, mesh: Mesh):
-    """NamedShardings of a pytree of leaves boxed in `nn.Partitioned`, or plain and replicated."""
-    boxed = lambda leaf: isinstance(leaf, nn.Partitioned)  # noqa: E731
+    """NamedShardings of a pytree; a leaf that is no `nn.Partitioned` box is replicated."""
 
-    def one(leaf):
-        return NamedSharding(mesh, spec(*leaf.names) if boxed(leaf) else PartitionSpec())
+    def is_boxed(leaf) -> bool:
+        return isinstance(leaf, nn.Partitioned)
 
-    return jax.tree.map(one, abstract_tree, is_leaf=boxed)
+    def sharding(leaf) -> NamedSharding:
+        return NamedSharding(mesh, spec(*leaf.names) if is_boxed(leaf) else PartitionSpec())
+
+    return jax.tree.map(sharding, abstract_tree, is_leaf=is_boxed)
 
 
 def shard_rows(tree, mesh: Mesh):
-    """Arrays onto the mesh, their leading axis (rows) spread over `data` and `fsdp`.
+    """Puts arrays onto the mesh, with the leading axis (rows) sharded over `data` and `fsdp`.
 
-    Of several processes, which must hold the same host arrays, each places its own rows.
+    Several processes must hold the same host arrays; each places its own rows.
     """
     return _place(tree, NamedSharding(mesh, spec("batch")))
 
 
 def shard_packed(tree, mesh: Mesh):
-    """As `shard_rows`, for arrays [micro-batches, rows, ...]; scalars are whole on every device."""
+    """As `shard_rows`, for arrays [micro-batches, rows, ...]; scalars are replicated."""
     by_row, whole = NamedSharding(mesh, spec(None, "batch")), NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: _place(x, by_row if np.ndim(x) else whole), tree)
 
 
 def replicate(tree, mesh: Mesh):
-    """Host arrays onto the mesh, whole on every device."""
+    """Puts host arrays onto the mesh, replicated."""
     return _place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def to_host(tree):
-    """NumPy arrays of whole arrays, wherever on the mesh their parts lie.
+    """Gathers arrays from the mesh as NumPy arrays.
 
-    Where that is in several processes, all must call it, in the same order.
+    If several processes hold shards, all must call it, in the same order.
     """
 
-    def one(x):
+    def gathered(x):
         if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
             with waiting(together=False):
                 return np.asarray(x)
         with waiting():
             return multihost_utils.process_allgather(x, tiled=True)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(gathered, tree)
 
 
-def _identity(x):  # one function, so that JAX finds its programs again
+def _identity(x):  # a named function, so that JAX reuses its compiled programs
     return x
 
 
@@ -200,9 +203,9 @@ def _place(tree, sharding: NamedSharding):
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
-    def one(x):
-        if isinstance(x, jax.Array):  # made under the mesh, so on all of its devices already
+    def placed(x):
+        if isinstance(x, jax.Array):  # made under the mesh, so it is on all of its devices already
             return jax.jit(_identity, out_shardings=sharding)(x)
         return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(placed, tree)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave."""
+"""Ctrl-C and SIGTERM: a run finishes its step, saves and ends."""
 
 import signal
 
@@ -6,14 +6,14 @@ from permix_jax.core.distributed import any_process
 
 
 class Stopped(Exception):
-    """Somebody asked the run to stop, and everything done so far is saved."""
+    """The run was asked to stop; everything done so far is saved."""
 
 
 class StopRequest:
-    """While entered, a first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts.
+    """While entered, the first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts.
 
-    Of several processes that run one program, all must read `requested` (or `check`) in the same
-    places: it is True for all once one of them got a signal.
+    Several processes of one program must read `requested` (or call `check`) at the same places: it
+    is True for all of them once one got a signal.
     """
 
     def __init__(self):
@@ -39,6 +39,6 @@ class StopRequest:
         return any_process(self._signalled)
 
     def check(self) -> None:
-        """Raises Stopped if a stop was requested: for places with nothing of their own to save."""
+        """Raises Stopped if a stop was requested. For places that have nothing to save."""
         if self.requested:
             raise Stopped

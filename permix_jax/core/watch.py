@@ -1,10 +1,9 @@
-"""Signs of life: none of several processes waits for ever for one that is gone or hangs.
+"""Signs of life, so that no process waits for ever for another that is gone or hangs.
 
-Every second a thread of each process writes a sign of life into the store of JAX's coordination
-service, which process 0 holds, and reads the signs of the others. A process ends, with one line
-that names another process, where that one gives no more signs, has ended by an error, or has kept
-the others waiting for too long. The last bound is the long one, for process 0 may work while the
-others wait: it writes the reports.
+Every second, a thread of each process writes a sign of life into the store of JAX's coordination
+service, which process 0 holds, and reads the signs of the others. A process ends with one line that
+names another process if that one gives no more signs, has ended by an error, or has kept the others
+waiting for too long. This last bound is long: the others wait while process 0 writes the reports.
 """
 
 import ctypes
@@ -23,24 +22,24 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 _SECONDS_BETWEEN_SIGNS = 1.0
-# What the others have to read why a process ends, before the store ends with process 0.
+# Time for the others to read why a process ends, before the store ends with process 0.
 _LINGER_SECONDS = 4.0
-# What a process has to raise by itself what another has raised, such as a mistake in the config.
+# Time for a process to raise an error that another has raised, such as a mistake in the config.
 _GRACE_SECONDS = 1.0
 _FOLDER = "permix_jax/"
 _ENDED = _FOLDER + "ended"
 _REMEDY = "what is saved stays, and the same command goes on from there"
-_PASSED = ("watch.py", "distributed.py", "sharding.py")  # who calls them says more
-# What JAX raises where a link to another process breaks, as ValueError or RuntimeError.
+_PASSED = ("watch.py", "distributed.py", "sharding.py")  # their caller says more
+# The beginning of JAX's ValueError or RuntimeError when a link to another process breaks.
 _BROKEN_LINK = r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED): "
 
 
 class Sign(NamedTuple):
-    """What a process says of itself.
+    """What a process says about itself.
 
-    host: its name. beat: counts the signs. meetings: how often it has begun to wait for all others.
-    waits: whether it now waits, for the others or for its devices. at: file and line of this
-    package at which its main thread is.
+    host: its name. beat: the number of the sign. meetings: how often it began to wait for all
+    others. waits: whether it waits now, for the others or for its devices. at: file and line of
+    this package at which its main thread is.
     """
 
     host: str
@@ -51,7 +50,7 @@ class Sign(NamedTuple):
 
 
 class _Here:
-    """What this process' next sign says."""
+    """What this process's next sign says."""
 
     meetings = 0
     waits = False
@@ -59,7 +58,7 @@ class _Here:
 
 @contextmanager
 def waiting(together: bool = True) -> Iterator[None]:
-    """Within, this process waits: for all others, which must do so too; or for its devices."""
+    """Within, this process waits for all others, which do the same; or for its devices."""
     _Here.meetings += together
     _Here.waits = True
     try:
@@ -69,20 +68,20 @@ def waiting(together: bool = True) -> Iterator[None]:
 
 
 def awaited(signs: Mapping[int, Sign]) -> list[int]:
-    """The processes that the others wait for; none where all wait for the same."""
+    """The processes that the others wait for; none if all wait in the same meeting."""
     behind = min((sign.meetings, sign.waits) for sign in signs.values())
     there = [i for i, sign in sorted(signs.items()) if (sign.meetings, sign.waits) == behind]
     return [] if behind[1] and len(there) == len(signs) else there
 
 
 class Watch:
-    """The thread that gives signs and looks for those of the others.
+    """The thread that writes the signs of this process and reads those of the others.
 
     Args:
-      client: of JAX's coordination service.
+      client: the client of JAX's coordination service.
       address: HOST:PORT of process 0.
       silent_seconds: a process that gives no sign for so long is gone.
-      wait_seconds: the longest time in which this process may meet no other.
+      wait_seconds: the longest time that this process may work or wait without a new meeting.
     """
 
     def __init__(
@@ -98,28 +97,28 @@ class Watch:
         self._silent, self._wait = silent_seconds, wait_seconds
         self._beat, self._host = 0, socket.gethostname()
         begin = time.monotonic()
-        self._heard = dict.fromkeys(range(processes), begin)  # when each gave its last new sign
+        self._heard = dict.fromkeys(range(processes), begin)  # when the last new sign of each came
         self._signs: dict[int, Sign] = {}
         self._looked = begin
         self._met = (0, False, begin)  # meetings, waits, and since when
         self._left, self._failing = threading.Event(), threading.Event()
-        self._store = True  # whether it can still be reached
+        self._store = True  # whether the store can still be reached
         self._calls = ThreadPoolExecutor(1, "signs of life")
         self._greet()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def leave(self) -> None:
-        """This process is done, as the others are."""
+        """Ends the thread: this process is done, and so are the others."""
         self._left.set()
         self._thread.join()
 
     def fail(self, error: BaseException) -> None:
         """Tells the others that this process ends by `error`.
 
-        Where the error may come from another's end, waits until it is known whose end that is: then
-        the thread ends this process with that line, and this does not return. Otherwise the caller
-        has some seconds left to say what the error is.
+        The end of another process may be the cause of the error. Then this waits until the thread
+        knows which process it is; the thread ends this process with that line, and this does not
+        return. Otherwise the caller has some seconds to report the error.
         """
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         if re.match(_BROKEN_LINK, said):
@@ -128,7 +127,7 @@ class Watch:
         self._announce(f"{self._name(self._process)} ended: {said.removeprefix('error: ')}")
 
     def end_aborted(self) -> None:
-        """Ends this process, which JAX is about to abort, and says why where that is known."""
+        """Ends this process, which JAX is about to abort, and says why if that is known."""
         if self._failing.is_set():
             os._exit(1)
         gone = self._process and not _answers(self._address)
@@ -148,7 +147,7 @@ class Watch:
                     end_with(trouble, linger=0 if self._process else _LINGER_SECONDS)
 
     def _greet(self) -> None:
-        """Gives the first sign and reads those of the others: from then on all hosts have names."""
+        """Writes the first sign and reads those of the others, which name their hosts."""
         self._exchange()
         try:
             for process in self._heard:
@@ -156,27 +155,27 @@ class Watch:
                 text = self._client.blocking_key_value_get(first, 1000 * self._silent)
                 self._signs[process] = Sign(*json.loads(text))
         except RuntimeError:
-            pass  # one ended at once, of which the thread will hear
+            pass  # a process ended at once; the thread will read why
 
     def _look(self) -> str:
-        """Gives a sign and reads the others'; what ends this process, or "" where nothing does."""
+        """Writes a sign and reads the others'; returns why this process must end, or ""."""
         try:
-            found = self._call(self._exchange)
+            texts = self._call(self._exchange)
         except TimeoutError:
             self._store = False
             return self._no_sign([0])
-        except RuntimeError:  # of gRPC: process 0 has ended, and the store with it
+        except RuntimeError:  # from gRPC: process 0 has ended, and the store with it
             self._store = False
             return f"{self._name(0)} is gone"
-        if _ENDED in found:
-            return found[_ENDED]
+        if _ENDED in texts:
+            return texts[_ENDED]
         now = time.monotonic()
         if now - self._looked > 5 * _SECONDS_BETWEEN_SIGNS:  # this process stood still itself
             self._heard = dict.fromkeys(self._heard, now)
             self._met = (_Here.meetings, _Here.waits, now)
         self._looked = now
         for process in self._heard:
-            text = found.get(f"{_FOLDER}{process}")
+            text = texts.get(f"{_FOLDER}{process}")
             sign = text and Sign(*json.loads(text))
             if sign and sign != self._signs.get(process):
                 self._signs[process], self._heard[process] = sign, now
@@ -185,13 +184,13 @@ class Watch:
 
     def _exchange(self) -> dict[str, str]:
         self._beat += 1
-        sign = Sign(self._host, self._beat, _Here.meetings, _Here.waits, _place())
+        sign = Sign(self._host, self._beat, _Here.meetings, _Here.waits, _code_place())
         mine = f"{_FOLDER}{self._process}"
         self._client.key_value_set(mine, json.dumps(sign), allow_overwrite=True)
         return dict(self._client.key_value_dir_get(_FOLDER))
 
     def _too_long(self, now: float) -> str:
-        """What to say where this process has met no other for too long, or ""."""
+        """The message if this process had no new meeting for too long, or ""."""
         meetings, waits, since = self._met
         if (meetings, waits) != (_Here.meetings, _Here.waits):
             self._met = (_Here.meetings, _Here.waits, now)
@@ -210,16 +209,16 @@ class Watch:
     # ---- what both threads do --------------------------------------------------------------------
 
     def _announce(self, trouble: str) -> None:
-        """Tells the others, so that they end with the same line; the first announcement counts."""
+        """Tells the others, so that they end with the same line. The first announcement counts."""
         if not self._store:
             return
         try:
             self._call(lambda: self._client.key_value_set(_ENDED, trouble))
         except (RuntimeError, TimeoutError):
-            pass  # there is one, or nobody to tell
+            pass  # there is one already, or nobody reads it
 
     def _call(self, function: Callable) -> Any:
-        """What a call of the store returns, or TimeoutError: by itself it may never return."""
+        """The result of a call of the store, or TimeoutError: the call itself may never return."""
         return self._calls.submit(function).result(self._silent)
 
     def _names(self, processes: list[int], where: bool = False) -> str:
@@ -234,8 +233,8 @@ class Watch:
         return f"process {process}" + (f" ({', '.join(details)})" if details else "")
 
 
-def _place() -> str:
-    """The innermost file:line of this package at which the main thread is, beyond `_PASSED`."""
+def _code_place() -> str:
+    """The innermost file:line of this package, except `_PASSED`, at which the main thread is."""
     package = str(Path(__file__).parents[1]) + os.sep
     frame = sys._current_frames().get(threading.main_thread().ident)
     while frame:
@@ -247,15 +246,15 @@ def _place() -> str:
 
 
 def end_with(trouble: str, linger: float = 0.0) -> NoReturn:
-    """Ends this process at once, with one line and status 1, whatever its other threads do."""
-    # Past Python's buffers, whose locks a thread that hangs may hold.
+    """Ends this process at once with one line and status 1, whatever its other threads do."""
+    # Not through Python's buffers: a thread that hangs may hold their locks.
     os.write(2, f"error: {trouble}; {_REMEDY}\n".encode())
     time.sleep(linger)
     os._exit(1)
 
 
 def _answers(address: str) -> bool:
-    """Whether anybody listens there."""
+    """Whether a process listens at HOST:PORT."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
@@ -277,9 +276,9 @@ _before_abort: Callable[[], None] | None = None
 
 
 def before_abort(function: Callable[[], None]) -> None:
-    """Calls `function` where C code aborts this process, as JAX's does when process 0 is gone.
+    """Calls `function` when C code aborts this process, as JAX's does when process 0 is gone.
 
-    Python's own handlers run in the main thread, later, which here is too late.
+    Python's own signal handlers run later, in the main thread, which is too late here.
     """
     global _before_abort
     _before_abort = function

@@ -1,7 +1,7 @@
-"""Adaptive mixing: personas under which the policy is more often wrong are drawn more often.
+"""Adaptive mixing draws a persona more often if the policy is more often wrong under it.
 
-What is remembered is two arrays, so that it can be saved with the policy. Between them, (state,
-persona, correct) -> state is a pure function: a resumed run weighs as the uninterrupted one.
+The state is two arrays, which are saved with the policy. `update` is a pure function, so a resumed
+run has the weights of the uninterrupted one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,29 +12,29 @@ from permix_jax.core.persona import Persona
 
 AdaptiveState = dict[str, np.ndarray]
 
-# Accuracies that lie closer together than this are not stretched over all weights: after a few
-# groups of eight rollouts a running accuracy has a standard error of about half of it.
+# A smaller range of accuracies is not stretched over all weights: after a few groups of eight
+# rollouts a running accuracy has a standard error of about half of this.
 SMALLEST_SPREAD = 0.1
 
 
 def initial(num_personas: int) -> AdaptiveState:
-    """Nothing seen: float32 [K] each of "accuracy" (running) and "count" (steps it was seen in)."""
+    """The state before any step: float32 [K] of "accuracy" (running) and of "count" (steps)."""
     return {name: np.zeros(num_personas, np.float32) for name in ("accuracy", "count")}
 
 
 def update(
     state: AdaptiveState, persona_index: np.ndarray, correct: np.ndarray, decay: float
 ) -> AdaptiveState:
-    """The state after one step's rollouts, in any order; the given one is left as it is.
+    """The state after a step's rollouts, whose order does not matter; `state` is not changed.
 
-    A persona's running accuracy is the mean over the steps that saw it, the last one with weight 1,
-    the one before with `decay`, then `decay`^2 and so on, divided by their sum: the first step sets
-    it, without a bias towards 0. Personas that this step did not see keep theirs.
+    The running accuracy of a persona is the weighted mean over the steps that saw it: weight 1 for
+    the last step, `decay` for the one before, then `decay`^2 and so on. The weights are divided by
+    their sum, so there is no bias towards 0. A persona that this step did not see keeps its value.
 
     Args:
       state: of K personas.
-      persona_index: int [N], the persona of each rollout, or -1 for a plain prompt.
-      correct: float [N], 1 right, 0 wrong, NaN where the gold answer cannot be read (ignored).
+      persona_index: int [N], the persona of each rollout; -1 is a plain prompt.
+      correct: float [N], 1 right, 0 wrong, NaN without a verdict (ignored).
       decay: at least 0, below 1.
     """
     known = (persona_index >= 0) & ~np.isnan(correct)
@@ -50,12 +50,12 @@ def update(
 
 
 def weights(state: AdaptiveState, floor: float) -> np.ndarray:
-    """Float64 [K]: how often to draw each persona, in units of the one drawn most.
+    """Float64 [K]: how often to draw each persona, relative to the one drawn most.
 
-    Linear in the accuracy, from 1 at the lowest to `floor` at the highest of those seen. The range
-    counts and not the accuracy itself, which would leave a weak policy (5 to 30 % right) with
-    nearly equal weights. Where it is below SMALLEST_SPREAD, weights stay closer to 1, and are all 1
-    where no persona is worse than another. A persona not yet seen has weight 1, to be explored.
+    Weights are linear in the accuracy: 1 at the lowest accuracy seen, `floor` at the highest. They
+    depend on the range, because a weak policy (5 to 30 % right) would get nearly equal weights from
+    the accuracies themselves. If the range is below SMALLEST_SPREAD, weights stay closer to 1. A
+    persona that was not seen yet has weight 1, so that it is explored.
     """
     seen = state["count"] > 0
     result = np.ones(len(seen))
@@ -69,17 +69,15 @@ def weights(state: AdaptiveState, floor: float) -> np.ndarray:
 def metrics(
     weights: np.ndarray, personas: Sequence[Persona], drawn_ids: Iterable[str]
 ) -> dict[str, float]:
-    """What a step logs: the weights of the personas it drew, and how uneven all weights are.
+    """The metrics of a step: the weights of the personas it drew, and how uneven all weights are.
 
-    "personas/weight_entropy" is that of the weights [K], made to sum to 1, in nats; log K if equal.
+    "personas/weight_entropy" is the entropy in nats of the weights [K] over their sum; log K if
+    they are equal.
     """
     drawn, share = set(drawn_ids), weights / weights.sum()
+    pairs = zip(personas, weights, strict=True)
     return {
-        **{
-            f"persona/{persona.id}/weight": float(weight)
-            for persona, weight in zip(personas, weights, strict=True)
-            if persona.id in drawn
-        },
+        **{f"persona/{p.id}/weight": float(weight) for p, weight in pairs if p.id in drawn},
         "personas/weight_max_over_min": float(weights.max() / weights.min()),
         "personas/weight_entropy": float(-np.sum(share * np.log(share))),
     }

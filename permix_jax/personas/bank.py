@@ -1,4 +1,4 @@
-"""Personas as JSON Lines: the bank that comes with the package, and files of one's own."""
+"""Reads personas from JSON Lines: the bank of the package, or a user's file."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -10,7 +10,7 @@ from permix_jax.core.persona import FIELDS, SPLITS, Persona
 
 
 def load_personas(path: str | Path) -> list[Persona]:
-    """Reads a JSON Lines file, one object with exactly the FIELDS of a `Persona` a line.
+    """Reads a JSON Lines file whose objects have exactly the FIELDS of a `Persona`.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -25,7 +25,7 @@ def load_personas(path: str | Path) -> list[Persona]:
 
 
 def default_bank() -> list[Persona]:
-    """The personas that come with the package, of every split; docs/personas.md counts them."""
+    """The package's personas of all splits; docs/personas.md counts them."""
     return _parse((resources.files(__package__) / "bank.jsonl").read_bytes(), "bank.jsonl")
 
 

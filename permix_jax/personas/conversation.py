@@ -1,7 +1,4 @@
-"""Things to say to a persona that have no right answer: prompts for role-play rehearsal.
-
-Written for this project; none of them is in PersonaGym.
-"""
+"""Prompts for role-play rehearsal, which have no right answer. None of them is in PersonaGym."""
 
 CONVERSATION = (
     "Tell me about yourself.",

@@ -1,4 +1,4 @@
-"""Other wordings of a persona's prompt, so that training does not lean on the words "You are"."""
+"""Other wordings of a persona's prompt, so that training does not depend on the words "You are"."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,7 @@ from permix_jax.core.persona import Persona
 
 
 class Template(NamedTuple):
-    """What stands before the persona's own words.
-
-    `identity` takes the place of "You are " before someone's name or description; `anything` can
-    precede any text.
-    """
+    """`identity` replaces "You are " before a name or description; `anything` precedes any text."""
 
     identity: str
     anything: str
@@ -27,15 +23,15 @@ TEMPLATES = (
     Template("For this conversation, you are ", "For this conversation, keep to the following: "),
 )
 
-# "You are a pirate." and "You are Robin.", but neither "You are rude." nor "You are a cook, and
-# your name is Jo.", whose second half has no "you are" to lean on.
+# Matches "You are a pirate." and "You are Robin.". Does not match "You are rude.", nor "You are a
+# cook, and your name is Jo.", whose second half needs the "You are".
 _IDENTITY = re.compile(
     r"You are (?=(?:(?:an?|the|one) |someone\b|[A-Z]))(?![^.?!]*\band (?:you|your|it)\b)"
 )
 
 
 def paraphrase(persona: Persona, index: int) -> Persona:
-    """The persona in the words of TEMPLATES[index], otherwise the same; index 0 changes nothing.
+    """The persona in the wording TEMPLATES[index]; index 0 changes nothing.
 
     Raises:
       IndexError: there is no such template.
@@ -47,5 +43,5 @@ def paraphrase(persona: Persona, index: int) -> Persona:
 
 
 def all_paraphrases(personas: Sequence[Persona]) -> list[Persona]:
-    """Each persona in each wording: those whose prompts must fit into the budget."""
+    """Each persona in each wording; all of them must fit into the prompt budget."""
     return [paraphrase(persona, i) for persona in personas for i in range(len(TEMPLATES))]

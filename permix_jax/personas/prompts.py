@@ -1,7 +1,7 @@
-"""Chat prompts: a persona is the system message or the top of the user turn, the problem its rest.
+"""Chat prompts: the persona is the system message or the top of the user turn.
 
-The text around them is the chat template's. `formats/tokenizer.py` refuses templates that lose one
-of the two, and settles what templates leave open: Qwen 3's thinking, Llama 3's date.
+The chat template writes the text around it. `formats/tokenizer.py` refuses templates that lose the
+persona or the problem, and fixes their options: Qwen 3's thinking, Llama 3's date.
 """
 
 import logging
@@ -20,27 +20,26 @@ logger = logging.getLogger(__name__)
 def chat_messages(persona: Persona | None, prompt: str) -> list[dict[str, str]]:
     """The conversation before the answer, in the form that chat templates take.
 
-    A persona placed in the user turn stands before the problem, with a blank line between them.
+    In the user turn a blank line separates the persona from the problem.
 
-    Raises ValueError for a text that no tokenizer takes: one that UTF-8 cannot hold.
+    Raises ValueError for a text that UTF-8 cannot hold: no tokenizer takes it.
     """
     require_encodable(prompt, "the prompt")
-    if persona is not None:
-        require_encodable(persona.system_prompt, f"the text of persona {persona.id!r}")
-    if persona is not None and persona.placement == "user":
-        return [{"role": "user", "content": f"{persona.system_prompt}\n\n{prompt}"}]
     user = {"role": "user", "content": prompt}
     if persona is None:
         return [user]
-    return [{"role": "system", "content": persona.system_prompt}, user]
+    text = persona.system_prompt
+    require_encodable(text, f"the text of persona {persona.id!r}")
+    if persona.placement == "user":
+        return [{"role": "user", "content": f"{text}\n\n{prompt}"}]
+    return [{"role": "system", "content": text}, user]
 
 
 def render_text(tokenizer: PreTrainedTokenizerBase, persona: Persona | None, prompt: str) -> str:
-    """The prompt as the model sees it, up to where the assistant begins to speak.
+    """The prompt as the model sees it, up to the beginning of the assistant's turn.
 
-    What a template makes of these messages is its own affair. Gemma's has no system turn and puts
-    the system message before the user's, in the same turn. Without one, SmolLM2's inserts a
-    default, and that is then what "no persona" means for it.
+    Templates differ. Gemma's puts the system message into the user turn. SmolLM2's inserts a
+    default system message if there is none; that is what "no persona" means for this model.
     """
     return tokenizer.apply_chat_template(
         chat_messages(persona, prompt), add_generation_prompt=True, tokenize=False
@@ -59,13 +58,13 @@ def fit_budget(
     budget: int,
     on_overflow: str,
 ) -> list[Problem]:
-    """The problems whose prompt fits into `budget` tokens under every persona and under none.
+    """The problems whose prompt fits into `budget` tokens, with each persona and without one.
 
-    Each problem is rendered once, with the persona (or none) whose rendered prompt is longest.
+    Each problem is rendered once, with the persona (or none) that takes most tokens.
 
     Raises:
-      ValueError: values that the config may not have; a prompt over the budget where `on_overflow`
-        is "error"; none that fits where it is "drop".
+      ValueError: an impossible value; a prompt over the budget if `on_overflow` is "error"; none
+        that fits if it is "drop".
     """
     valid_value("rollout.max_prompt_tokens", budget)
     valid_value("rollout.on_overflow", on_overflow)
@@ -77,15 +76,15 @@ def fit_budget(
     rendered = render_all(tokenizer, [(longest, problem.prompt) for problem in problems])
     lengths = [len(ids) for ids in rendered]
 
-    if on_overflow == "error":
-        for problem, length in zip(problems, lengths, strict=True):
-            if length > budget:
-                raise ValueError(
-                    f"problem {problem.id}: its prompt takes {length} tokens, over the budget of "
-                    f"{budget}; raise rollout.max_prompt_tokens or set rollout.on_overflow to "
-                    "'drop'"
-                )
-    fitting = [p for p, length in zip(problems, lengths, strict=True) if length <= budget]
+    fitting = []
+    for problem, length in zip(problems, lengths, strict=True):
+        if length <= budget:
+            fitting.append(problem)
+        elif on_overflow == "error":
+            raise ValueError(
+                f"problem {problem.id}: its prompt takes {length} tokens, over the budget of "
+                f"{budget}; raise rollout.max_prompt_tokens or set rollout.on_overflow to 'drop'"
+            )
     if not fitting:
         raise ValueError(
             f"none of {len(problems)} prompts fits into {budget} tokens, the shortest takes "
@@ -104,8 +103,8 @@ def fit_budget(
 def render_all(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Persona | None, str]]
 ) -> list[list[int]]:
-    """The token ids of each prompt's text; a BOS token is there if the template writes it."""
-    if not prompts:  # which transformers takes for a conversation without a message
+    """The token ids of each prompt, with a BOS token only if the template writes one."""
+    if not prompts:  # transformers reads [] as one conversation without messages
         return []
     return tokenizer.apply_chat_template(
         [chat_messages(persona, prompt) for persona, prompt in prompts],

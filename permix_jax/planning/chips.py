@@ -62,11 +62,10 @@ def topology_devices(topology: str) -> Sequence:
         )
     options = _OPTIONS.get(topology.partition(":")[0], {})
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+        return topologies.get_topology_desc(topology, "tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--topology is {topology!r}, which libtpu refuses: {reason}") from None
-    return found.devices
 
 
 def topology_mesh(topology: str, data: int, fsdp: int, tensor: int) -> Mesh:

@@ -118,10 +118,11 @@ def _abstract_rows(shape: RowShape, mesh: Mesh) -> PackedRows:
     def array(*rest: int, dtype=jnp.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((shape.parts, shape.rows, *rest), dtype, sharding=by_row)
 
-    one, L = array(shape.width), shape.width
-    layout = PackedLayout(one, one, one, array(L // shape.block, shape.reads))
+    L = shape.width
+    tokens = array(L)
+    layout = PackedLayout(tokens, tokens, tokens, array(L // shape.block, shape.reads))
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
-    return PackedRows(count, one, layout, one, one, array(L, dtype=bool))
+    return PackedRows(count, tokens, layout, tokens, tokens, array(L, dtype=bool))
 
 
 def _per_target(rows: PackedRows) -> jax.ShapeDtypeStruct:
@@ -142,7 +143,7 @@ class Program(NamedTuple):
     trips: int
 
     def flops(self) -> int:
-        """Of all matmuls, on all chips together."""
+        """FLOPs of all matmuls, on all chips together."""
         return matmul_flops(self.trace().jaxpr, self.trips)
 
 
@@ -178,21 +179,21 @@ def compile_program(name: str, program: Program) -> Compiled:
         needs = needed_bytes(str(error))
         if needs is None:
             raise
-        found = Compiled(flops, needs, None, None, None)
+        result = Compiled(flops, needs, None, None, None)
     else:
         memory, once = compiled.memory_analysis(), compiled.cost_analysis()
         beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
         temporaries = memory.temp_size_in_bytes + beside
         needs = memory.argument_size_in_bytes + temporaries
-        found = Compiled(flops, needs, temporaries, once["flops"], once["bytes accessed"])
+        result = Compiled(flops, needs, temporaries, once["flops"], once["bytes accessed"])
     _LOG.info("compiled %s in %.0f s", name, time.monotonic() - begin)
-    return found
+    return result
 
 
 def needed_bytes(message: str) -> int | None:
     """Bytes a chip that a program needs, from XLA's error for lack of HBM; None: other errors."""
-    found = re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", message)
-    return int(float(found[1]) * _UNITS[found[2]]) if found else None
+    match = re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None
 
 
 def bytes_per_chip(tree) -> int:

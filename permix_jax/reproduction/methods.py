@@ -1,4 +1,4 @@
-"""Which runs a comparison has: methods and ablations, each a few named changes of one config."""
+"""The runs of a comparison: methods and ablations, each of which changes fields of one config."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from permix_jax.core.fields import names_in
 
 Changes = Mapping[str, Any]
 
-# The files of the same names in configs/ say the same.
+# Same as the files of these names in configs/.
 METHODS: dict[str, Changes] = {
     "sft": {"train.method": "sft"},
     "distill": {"train.method": "distill"},
@@ -29,7 +29,7 @@ _WIDE = {
     "rollout.group_size": 32,
     "train.problems_per_step": 8,
 }
-# The runs that an ablation adds to "permix" and "rlvr" as they are.
+# The runs that an ablation adds to unchanged "permix" and "rlvr".
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "level": {"permix rollout": {"personas.level": "rollout"}},
     "advantage_group": {
@@ -62,31 +62,28 @@ class Job(NamedTuple):
 
 
 def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
-    """The runs that `config.reproduce` asks for, below `out`.
+    """The runs that `config.reproduce` asks for, with workdirs in `out`.
 
-    In an order in which neighbours differ in their seed: runs of one seed share a base, which one
-    of them trains while the others wait.
+    Neighbours differ in their seed: runs of one seed share a base policy, and would wait until one
+    of them has trained it.
 
     Raises:
       ValueError: an impossible value, in one line with field, value and remedy.
     """
     for name in SECTIONS["reproduce"].fields:
         valid_field(config, f"reproduce.{name}")
-    r = config.reproduce
-    changes, common = _changes(r), json.loads(config.to_json())
+    r, common = config.reproduce, json.loads(config.to_json())
     del common["reproduce"]
+    if r.ablation == "none":
+        runs = {name: METHODS[name] for name in names_in(r.methods)}
+    else:
+        runs = {name: METHODS[name] for name in ("rlvr", "permix")} | ABLATIONS[r.ablation]
     jobs = []
-    for name, of_method in changes.items():
+    for name, changes in runs.items():
         for seed in range(config.seed, config.seed + r.seeds):
             run = ConfigDict(common)
-            run.update_from_flattened_dict({**of_method, "seed": seed})
+            run.update_from_flattened_dict({**changes, "seed": seed})
             require_valid(run)
             folder = f"{name.replace(',', '').replace(' ', '-')}-s{seed}"
             jobs.append(Job(name, seed, run.to_dict(), out / folder, preset))
     return jobs
-
-
-def _changes(r: ConfigDict) -> dict[str, Changes]:
-    if r.ablation != "none":
-        return {name: METHODS[name] for name in ("rlvr", "permix")} | ABLATIONS[r.ablation]
-    return {name: METHODS[name] for name in names_in(r.methods)}

@@ -1,7 +1,7 @@
 """One run of a comparison, in a process of its own: `python -m permix_jax.reproduction.one_run`.
 
-The first line of its input says which run. When the input ends, so has the process that started
-it, and the run is stopped as by SIGTERM: what is done is saved.
+The first line of its input is a `Job` in JSON. When the input ends, the process that started this
+one has ended, and the run stops as by SIGTERM: it saves what is done.
 """
 
 import json
@@ -26,7 +26,7 @@ def main() -> int:
     threading.Thread(target=_stop_when_input_ends, daemon=True).start()
     workdir = Path(job["workdir"])
     try:
-        # A worker of a comparison that was killed may still be saving.
+        # A run of a comparison that was killed may still be saving.
         with locked(workdir / ".lock", while_waiting=lambda: None):
             print(run(ConfigDict(job["config"]), workdir, job["name"], job["preset"]))
     except Stopped:

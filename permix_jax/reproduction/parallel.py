@@ -24,19 +24,19 @@ def run_jobs(
     stop: StopRequest,
     on_finished: Callable[[Job, float], None],
 ) -> None:
-    """Does all jobs that are not finished yet, `processes` at a time.
+    """Does all jobs that are not finished, `processes` at a time.
 
-    Several processes share the cores of the CPU, and each gets its part of them; a single one has
-    whatever device JAX finds.
+    Several processes divide the cores of the CPU equally. A single process has the device that JAX
+    finds.
 
     Args:
-      logs: folder for what the runs print, a file each.
-      on_finished: called with each job that ended now, and the seconds it took.
+      logs: folder of a log file for each run.
+      on_finished: called with a job that has just ended and the seconds that it took.
 
     Raises:
-      ValueError: a workdir belongs to another config; or, after all others have ended, a run that
-        failed, with the last line of its log.
-      Stopped: as asked by `stop`; the runs were stopped, too, and are saved.
+      ValueError: a workdir belongs to another config. Or a run failed: raised after all others have
+        ended, with the last line of its log.
+      Stopped: `stop` was requested; the runs were stopped and are saved.
     """
     for job in jobs:
         if (job.workdir / "config.json").exists():
@@ -78,7 +78,7 @@ def cores() -> int:
 
 
 def finished(job: Job) -> bool:
-    """Whether the run is through to the job's last step; its report is what it writes last."""
+    """Whether the run has done all steps; it writes its report last."""
     if not (job.workdir / "report.html").exists():
         return False
     record = read_json(job.workdir / "config.json", "remove the folder")
@@ -101,8 +101,7 @@ def _start(job: Job, logs: Path, processes: int) -> subprocess.Popen:
             text=True,
             start_new_session=True,  # Ctrl-C reaches it as a stop request from here, once
         )
-    spec = {"name": job.name, "preset": job.preset, "config": job.config}
-    process.stdin.write(json.dumps({**spec, "workdir": str(job.workdir)}) + "\n")
+    process.stdin.write(json.dumps(job._asdict(), default=str) + "\n")
     process.stdin.flush()
     return process
 

@@ -18,9 +18,9 @@ from permix_jax.reproduction.parallel import cores, run_jobs
 
 
 def reproduce(config: ConfigDict, out: Path, preset: str = "", changed: Sequence[str] = ()) -> str:
-    """Does all runs of the comparison below `out`, or what is left of them; returns the table.
+    """Does the runs of the comparison in `out` that are not finished, and returns the table.
 
-    `changed`: the fields that have another value than in the preset; one that no run reads is
+    `changed` names the fields with another value than in the preset; a field that no run reads is
     refused.
 
     Raises:
@@ -48,10 +48,10 @@ def reproduce(config: ConfigDict, out: Path, preset: str = "", changed: Sequence
 
 
 def tokens_by_method(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """Tokens that a run of each method `generated` and `trained` on, means over its seeds.
+    """Mean tokens over seeds that a run of each method has `generated` and `trained` on.
 
-    Generated: sampled from any policy in training, the teacher's and those of rehearsal included.
-    GRPO trains on all that it generates, each once per epoch.
+    Generated tokens were sampled in training from any policy, also for distillation and rehearsal.
+    GRPO trains on each token that it generates, once per epoch.
     """
     counts: dict[str, list[tuple[float, float]]] = {}
     for run in runs:

@@ -1,15 +1,15 @@
 r"""The rule of every real task: does a completion state the gold answer?
 
-The exact path. Answers are read in one spelling, their parts compared by exact arithmetic, and what
-they say beside their value (a unit, the "x =" in front) is held against the problem's wording.
-Nothing is ever evaluated but numbers of bounded size, and only a short answer is looked at.
+This is the exact path. It reads answers in one spelling, compares their parts by exact arithmetic,
+and checks units and names (the "x =" in front) against the problem's wording. It evaluates only
+numbers of bounded size, and reads only short answers.
 
-A float is final. Undecided leaves the equality of two values to `symbolic.py`; its texts have
-neither units nor names any more.
+A float is final. Undecided leaves the equality of two values to `symbolic.py`; its texts have no
+units and no names.
 
-Every gold answer that states anything can be graded. What is no mathematics that this package
-reads (words of any language, long texts, unknown commands) is compared as text: equal is right,
-all else wrong.
+Every gold answer that states anything can be graded. Text that this package cannot read as
+mathematics (words of any language, long texts, unknown commands) is compared as text: it is right
+if it is equal, else wrong.
 """
 
 import math
@@ -38,7 +38,7 @@ _EVERYTHING = Pair("(", ")", (Leaf(("-", "\\infty")), Leaf(("\\infty",))))
 
 
 class Answer(NamedTuple):
-    """An answer taken apart: `tree` is its value, `unit` "" for none, `text` as it was written."""
+    """The parts of an answer: `tree` is its value, `unit` "" for none, `text` as it was written."""
 
     text: str
     tree: Tree
@@ -46,10 +46,10 @@ class Answer(NamedTuple):
 
 
 def grade_answer(completion: str, problem: Problem, last_number: bool = False) -> Grade:
-    """1.0: `completion` states the gold answer, 0.0: it does not; NaN: there is no gold answer.
+    """1.0: `completion` states the gold answer. 0.0: it does not. NaN: there is no gold answer.
 
-    Undecided where their equality takes algebra. `last_number`: a completion without a box or ####
-    states the last number in it.
+    Undecided: only algebra decides whether they are equal. With `last_number`, the answer of a
+    completion without a box or #### is the last number in it.
     """
     gold = _read(problem.answer)
     if gold is None:
@@ -71,7 +71,10 @@ def readable(gold: str) -> bool:
 
 @lru_cache(8192)
 def _read(text: str) -> Answer | None:
-    """None where nothing is stated. What `latex.read` refuses is one word, all of it."""
+    """The parts of an answer, or None if it states nothing.
+
+    Text that `latex.read` refuses is one word.
+    """
     text = _WRAPPING.sub("", latex.plain(text).strip())
     while len(text) <= latex.MAX_ANSWER_CHARS and (box := _BOX.fullmatch(text)):
         text = box[1].strip()
@@ -83,7 +86,7 @@ def _read(text: str) -> Answer | None:
     value, unit, of_numbers = split_unit(text)
     tokens = latex.read(value) if unit else None
     if not tokens or (of_numbers and exact.number(_value(tokens)) is None):
-        # "sin 30 degrees" is not sin 30 with a unit; "2 sqrt 3 feet" is 2 sqrt 3 with one.
+        # "sin 30 degrees" is not sin 30 with a unit; "2 sqrt 3 feet" is 2 sqrt 3 with a unit.
         tokens, unit = whole, ""
     tokens = words.without_words_around(tokens)
     tokens = tokens[1:] if tokens[:1] == ("\\approx",) else tokens
@@ -98,7 +101,7 @@ def _tree(tokens: latex.Tokens) -> Tree:
 
 
 def compare(answer: Answer, gold: Answer, prompt: str) -> bool | Undecided:
-    """Whether `answer` states what `gold` does, as an answer to `prompt`."""
+    """Whether `answer` and `gold` state the same, as answers to `prompt`."""
     special = _special(answer, gold, prompt)
     if special is not None:
         return special
@@ -119,14 +122,14 @@ def compare(answer: Answer, gold: Answer, prompt: str) -> bool | Undecided:
 
 
 def _same_listing(tree: Tree, gold: Tree) -> bool:
-    """Whether one is read as 81,256 and the other as 81, 256: then both are what the gold is."""
+    """Whether they differ in that one is read as the number 81,256 and the other as 81 and 256."""
     if isinstance(tree, Many) == isinstance(gold, Many):
         return False
     return _text(tree).replace(";", ",") == _text(gold).replace(";", ",")
 
 
 def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
-    """Answers that are no mathematics: choices, dates, times of day, numbers in another base."""
+    """Compares choices, dates, times of day and numbers in another base; None for other answers."""
     gold_tokens, tokens = _leaf(gold), _leaf(answer)
     if letter := words.choice(gold_tokens):
         whole = latex.read(answer.text) or ()
@@ -166,9 +169,9 @@ def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: s
 
 
 def _unit_factors(answer: Answer, gold: Answer, prompt: str) -> tuple[Fraction, ...]:
-    """What the answer's number may be multiplied by; () where the units contradict.
+    """The factors by which the answer's number may be multiplied; () if the units contradict.
 
-    Without a unit a number is taken in the unit that is asked for, or that the gold answer has.
+    A number without a unit has the unit that the problem asks for, or that of the gold answer.
     """
     one = Fraction(1)
     unit, gold_unit, asked = answer.unit, gold.unit, _asked(prompt)
@@ -180,7 +183,7 @@ def _unit_factors(answer: Answer, gold: Answer, prompt: str) -> tuple[Fraction, 
     if unit == gold_unit:
         return (one,)
     if "percent" in (unit, gold_unit):
-        # 50 % is the number 0.5, and where percents are spoken of "50" may say it.
+        # 50 % is the number 0.5. If the problem speaks of percent, "50" may mean it too.
         if (unit and gold_unit) or (unit and asked not in ("", "percent")):
             return ()
         hundred = Fraction(1, 100) if unit else Fraction(100)
@@ -203,7 +206,7 @@ def _scaled(tree: Tree, factor: Fraction) -> Tree:
 
 
 def _extra_words_fit(answer: Answer, prompt: str) -> bool:
-    """Whether words around a number that are no known unit may stand beside the asked one."""
+    """Whether the words around a number, which are no known unit, agree with the asked unit."""
     spoken = {t[6:-1] for t in latex.read(answer.text) or () if latex.is_word(t)}
     return not (names_unit(spoken) and _asked(prompt)) or names_unit({_asked(prompt)} & spoken)
 
@@ -227,9 +230,9 @@ def _leaf(answer: Answer) -> latex.Tokens:
 
 
 def _restates(answer: Answer, gold: Answer, prompt: str) -> bool:
-    """Whether the answer only repeats a formula of the problem that the gold answer works out.
+    """Whether the answer only repeats a formula of the problem, which the gold answer evaluates.
 
-    Else "Evaluate $2^{10}$" would be solved by the box 2^{10}.
+    Without this check, the box 2^{10} would solve "Evaluate $2^{10}$".
     """
     text = squeezed(answer.text)
     if not _OPERATOR.search(text) or text not in _formulas(prompt):
@@ -253,7 +256,7 @@ def _node(tree: Tree) -> tuple | None:
 
 
 def _text(tree: Tree) -> str:
-    """A tree in LaTeX, from which `structure.parse` makes an equal one."""
+    """A tree in LaTeX that `structure.parse` reads as an equal tree."""
     match tree:
         case Leaf(tokens):
             return latex.form(tokens)

@@ -1,10 +1,11 @@
-r"""What a problem's worked solution looks like as an answer, and the instruction that asks for it.
+r"""Turns worked solutions into answers of the form that an instruction asks for.
 
 boxed   ends in \boxed{answer}
 hashes  ends in the line "#### answer"
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _STATEMENTS = {"boxed": "The answer is $\\boxed{{{}}}$.", "hashes": "#### {}"}
 def demonstrator(
     personas: Sequence[Persona], answer_format: str
 ) -> Callable[[np.random.Generator, Sequence[Problem]], Demonstration]:
-    """`Task.demonstrate`: a worked solution, under a random training persona half of the time."""
+    """A `Task.demonstrate` that shows worked solutions, half of them under a training persona."""
     train_personas = [persona for persona in personas if persona.split == "train"]
 
     def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
@@ -37,26 +38,22 @@ def demonstrator(
 
 
 def worked(problem: Problem, answer_format: str) -> str:
-    """The worked solution, which ends in the answer as `answer_format` wants it."""
+    """The worked solution, ending in the answer in the form `answer_format`."""
     solution = problem.meta["solution"].strip()
     if answer_format == "boxed":
         box = last_box(solution)
-        if box is not None and same_answer(problem, _stating(problem, box)):
+        if box is not None and same_answer(problem, replace(problem, answer=box)):
             return solution
     return f"{solution}\n{statement(problem.answer, answer_format)}"
 
 
 def statement(answer: str, answer_format: str) -> str:
-    """The line that states an answer as `answer_format` wants it."""
+    """A line that states an answer in the form `answer_format`."""
     return _STATEMENTS[answer_format].format(answer.strip())
 
 
-def _stating(problem: Problem, answer: str) -> Problem:
-    return Problem(problem.id, problem.prompt, answer, problem.source)
-
-
 def _draw_worked(rng: np.random.Generator, problems: Sequence[Problem]) -> Problem:
-    """One of the problems that have a worked solution, which may be few."""
+    """A random one of the problems that have a worked solution; these may be few."""
     for _ in range(1000):
         problem = problems[rng.integers(len(problems))]
         if "solution" in problem.meta:

@@ -1,10 +1,9 @@
-"""The embedded world: the paper's latent-style model, made concrete and small.
+"""The embedded world: a small, concrete instance of the paper's latent-style model.
 
-A response has a latent style s; a persona is a prior pi(s | persona) that puts most of its mass on
-one style; the plain prompt has a uniform prior. Each style has marker words, by which anybody can
-tell it, and a competence: the chance that an arithmetic answer in that style is right. Text
-sampled from this world trains the base policy, whose accuracy therefore depends on the persona:
-the persona lottery. Nothing here knows how a policy is trained afterwards.
+A response has a latent style s. A persona is a prior pi(s | persona) with most of its mass on one
+style; the plain prompt has a uniform prior. Marker words show the style of a text. The competence
+of a style is the chance that an arithmetic answer in it is right. The base policy is trained on
+text sampled from this world, so its accuracy depends on the persona: the persona lottery.
 """
 
 import itertools
@@ -22,24 +21,23 @@ from permix_jax.core.randomness import generator
 
 @dataclass(frozen=True)
 class Style:
-    """`competence` is the chance that an arithmetic answer in this style is right."""
+    """A style and its training persona, by name. `competence`: P(arithmetic answer is right)."""
 
     name: str
     competence: float
     markers: tuple[str, str, str, str]
-    train_persona: str
     heldout_persona: str
 
 
 STYLES = (
-    Style("robot", 0.95, ("beep", "boop", "affirmative", "bzzt"), "robot", "android"),
-    Style("scholar", 0.87, ("hence", "indeed", "precisely", "thus"), "scholar", "professor"),
-    Style("cowboy", 0.79, ("howdy", "partner", "yeehaw", "reckon"), "cowboy", "rancher"),
-    Style("poet", 0.70, ("behold", "gentle", "moonlit", "alas"), "poet", "bard"),
-    Style("oracle", 0.61, ("mists", "fate", "whisper", "omen"), "oracle", "prophet"),
-    Style("surfer", 0.52, ("dude", "gnarly", "totally", "stoked"), "surfer", "skater"),
-    Style("pirate", 0.43, ("arr", "matey", "ahoy", "aye"), "pirate", "buccaneer"),
-    Style("clown", 0.35, ("honk", "tada", "giggle", "whoopee"), "clown", "jester"),
+    Style("robot", 0.95, ("beep", "boop", "affirmative", "bzzt"), "android"),
+    Style("scholar", 0.87, ("hence", "indeed", "precisely", "thus"), "professor"),
+    Style("cowboy", 0.79, ("howdy", "partner", "yeehaw", "reckon"), "rancher"),
+    Style("poet", 0.70, ("behold", "gentle", "moonlit", "alas"), "bard"),
+    Style("oracle", 0.61, ("mists", "fate", "whisper", "omen"), "prophet"),
+    Style("surfer", 0.52, ("dude", "gnarly", "totally", "stoked"), "skater"),
+    Style("pirate", 0.43, ("arr", "matey", "ahoy", "aye"), "buccaneer"),
+    Style("clown", 0.35, ("honk", "tada", "giggle", "whoopee"), "jester"),
 )
 TOPICS = "sea moon rain city forest bread music winter garden river night road".split()
 QUALITIES = "quiet bright old wide cold sweet deep slow warm loud".split()
@@ -57,10 +55,10 @@ def latent_style_task(
     """The world's problems, personas, rules and demonstrations.
 
     Args:
-      num_test: arithmetic problems that are held out of SFT and RL alike.
-      own_style_prior: pi(own style | persona); the rest is spread evenly over the other styles.
-      arithmetic_share, plain_share: of the demonstrations, how many are arithmetic (the others
-        are conversation) and how many carry no persona.
+      num_test: arithmetic problems that are held out of both SFT and RL.
+      own_style_prior: pi(own style | persona); the other styles share the rest equally.
+      arithmetic_share: share of demonstrations that are arithmetic; the others are conversation.
+      plain_share: share of demonstrations without a persona.
       seed: decides which problems are held out.
     """
     problems = _arithmetic_problems()
@@ -105,15 +103,13 @@ def arithmetic_reward(completion: str, problem: Problem) -> float:
 
 
 def style_of(text: str) -> Style | None:
-    """The style whose marker words the text has, if it has some, and of one style only."""
-    found = {
-        _STYLE_OF_MARKER[w].name: _STYLE_OF_MARKER[w] for w in text.split() if w in _STYLE_OF_MARKER
-    }
-    return next(iter(found.values())) if len(found) == 1 else None
+    """The style of the text's marker words; None if it has none, or of several styles."""
+    styles = {_STYLE_OF_MARKER[word] for word in text.split() if word in _STYLE_OF_MARKER}
+    return styles.pop() if len(styles) == 1 else None
 
 
 def in_style(text: str, persona: Persona) -> bool:
-    """Whether the text is in the persona's own style (the persona's category names it)."""
+    """Whether the text is in the persona's own style, which is the name of its category."""
     style = style_of(text)
     return style is not None and style.name == persona.category
 
@@ -121,8 +117,7 @@ def in_style(text: str, persona: Persona) -> bool:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A `transformers` tokenizer over the world's words, with single digits and a chat template."""
     words = [marker for style in STYLES for marker in style.markers]
-    words += [name for style in STYLES for name in (style.train_persona, style.heldout_persona)]
-    words += [*TOPICS, *QUALITIES]
+    words += [*(persona.name for persona in PERSONAS), *TOPICS, *QUALITIES]
     words += "you are a . what is plus minus ? tell me about the answer".split()
     special = ["<pad>", "<unknown>", "<end>", "<system>", "<user>", "<assistant>"]
     digits = [*"0123456789", *(f"##{digit}" for digit in range(10))]
@@ -145,8 +140,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def _arithmetic_problems() -> list[Problem]:
     """Sums without carry and differences without borrow of two-digit numbers: 3960 problems.
 
-    Digit by digit is what makes them learnable in minutes by a model of a fifth of a million
-    parameters, and well enough to generalise to held-out pairs.
+    Each digit can be computed alone. So a model of 0.2 million parameters learns them in minutes,
+    and generalises to held-out pairs.
     """
     tens = [(x, y) for x in range(1, 9) for y in range(1, 10 - x)]
     units = [(x, y) for x in range(10) for y in range(10 - x)]
@@ -177,7 +172,7 @@ def _draw_style(rng: np.random.Generator, persona: Persona | None, own_prior: fl
 PERSONAS = tuple(
     Persona(name, name, f"you are a {name} .", style.name, split)
     for style in STYLES
-    for name, split in ((style.train_persona, "train"), (style.heldout_persona, "heldout"))
+    for name, split in ((style.name, "train"), (style.heldout_persona, "heldout"))
 )
 ROLE_PLAY = tuple(
     Problem(f"about-{topic}", f"tell me about the {topic} .", "", "latent_style", {"topic": topic})

@@ -1,7 +1,7 @@
-"""Filters of training problems: MATH by level and subject, GSM8K by the steps of its solution.
+"""Filters training problems: MATH by level and subject, GSM8K by the steps of its solution.
 
-A filter looks at one field of `meta`, and leaves problems without that field alone: with
-data.train = "gsm8k,mawps", data.max_steps is about GSM8K.
+A filter reads one field of `meta` and keeps all problems without that field: with
+data.train = "gsm8k,mawps", data.max_steps filters GSM8K alone.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from permix_jax.core.problem import Problem
 def filter_problems(
     problems: Sequence[Problem], max_steps: int, levels: str, subjects: str
 ) -> list[Problem]:
-    """The problems that pass all filters (see `config.data`); 0 and "" let everything pass.
+    """The problems that pass all filters (see `config.data`); 0 and "" are no filter.
 
-    `max_steps` may find no problem that has steps: presets set it for whatever data they get.
+    Presets set `max_steps` for any data, so it is no error if no problem has steps.
 
     Raises:
       ValueError: no problem has the field, or none has such a value (the message names config
@@ -22,19 +22,18 @@ def filter_problems(
     """
     kept = list(problems)
     if max_steps:
-        kept = _of_few_steps(kept, max_steps)
-    if levels:
-        kept = _of_names(kept, "level", levels, "data.levels")
-    if subjects:
-        kept = _of_names(kept, "subject", subjects, "data.subjects")
+        kept = _with_few_steps(kept, max_steps)
+    for name, wanted in (("level", levels), ("subject", subjects)):
+        if wanted:
+            kept = _named(kept, name, wanted)
     return kept
 
 
-def _of_few_steps(problems: Sequence[Problem], max_steps: int) -> list[Problem]:
+def _with_few_steps(problems: Sequence[Problem], max_steps: int) -> list[Problem]:
     counts = [problem.meta["steps"] for problem in problems if "steps" in problem.meta]
     if not counts:
         return list(problems)
-    # 0: no calculation of the solution is marked. It is mostly algebra, its steps unknown.
+    # Steps 0: the solution, mostly algebra, marks no calculation, so its steps are unknown.
     fewest = min((count for count in counts if count), default=0)
     if not 1 <= fewest <= max_steps:
         raise ValueError(
@@ -43,8 +42,11 @@ def _of_few_steps(problems: Sequence[Problem], max_steps: int) -> list[Problem]:
     return [p for p in problems if "steps" not in p.meta or 1 <= p.meta["steps"] <= max_steps]
 
 
-def _of_names(problems: Sequence[Problem], name: str, wanted: str, field: str) -> list[Problem]:
-    there = {_plain(p.meta[name]): str(p.meta[name]) for p in _having(problems, name, field)}
+def _named(problems: Sequence[Problem], name: str, wanted: str) -> list[Problem]:
+    field = f"data.{name}s"
+    there = {_plain(p.meta[name]): str(p.meta[name]) for p in problems if name in p.meta}
+    if not there:
+        raise ValueError(f"{field} is set, but no problem of data.train has {name}; leave it unset")
     parts = wanted.split(",")
     if unknown := [part.strip() for part in parts if _plain(part) not in there]:
         raise ValueError(
@@ -53,13 +55,6 @@ def _of_names(problems: Sequence[Problem], name: str, wanted: str, field: str) -
         )
     plain = set(map(_plain, parts))
     return [p for p in problems if name not in p.meta or _plain(p.meta[name]) in plain]
-
-
-def _having(problems: Sequence[Problem], name: str, field: str) -> list[Problem]:
-    having = [problem for problem in problems if name in problem.meta]
-    if not having:
-        raise ValueError(f"{field} is set, but no problem of data.train has {name}; leave it unset")
-    return having
 
 
 def _plain(value: object) -> str:

@@ -10,24 +10,14 @@ from permix_jax.core.randomness import generator
 
 
 def problems_of_step(
-    problems: Sequence[Problem], seed: int, step: int, count: int, host: int = 0, hosts: int = 1
+    problems: Sequence[Problem], seed: int, step: int, count: int
 ) -> list[Problem]:
-    """The part of `host` in the `count` problems of `step` (1, 2, ...).
+    """The `count` problems of `step` (1, 2, ...).
 
-    Every epoch is a fresh permutation of all problems, and a step goes on where the last one ended,
-    across the border of epochs too. The parts of the hosts 0, 1, ..., hosts - 1, one after another,
-    are what a single host gets.
-
-    Raises:
-      ValueError: `count` is no multiple of `hosts`, or there is no such host.
+    Every epoch is a new permutation of all problems. A step begins where the last one ended, also
+    across epochs.
     """
-    if count % hosts or not 0 <= host < hosts:
-        raise ValueError(
-            f"host {host} of {hosts} cannot take its part of train.problems_per_step = {count}; "
-            f"use a multiple of {hosts}"
-        )
-    first, share = (step - 1) * count, count // hosts
-    positions = range(first + host * share, first + (host + 1) * share)
+    positions = range((step - 1) * count, step * count)
     epochs_and_ranks = (divmod(position, len(problems)) for position in positions)
     return [problems[_permutation(seed, epoch, len(problems))[i]] for epoch, i in epochs_and_ranks]
 

@@ -1,4 +1,4 @@
-"""The task of the data sets: problems to train on, others to test on, one rule for the answer."""
+"""The task of the data sets: problems to train on and to test on, graded by one rule."""
 
 import logging
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ def problem_task(
     cache: Path,
     testing_only: bool = False,
 ) -> Task:
-    """Trains on all of `data.train` that is left, tests on `num_test` problems of `data.test`.
+    """A task that trains on the sets `data.train` and tests on `num_test` problems of `data.test`.
 
-    A question that the training sets have twice is kept once, or not at all where its answers
-    differ. The test problems are a pure function of `seed`, and fewer of them are part of more; the
-    overlap is with the whole test set, drawn or not. Built sets are kept below `cache`. With
-    `testing_only`, where `data.test` names a set, the training sets are not even read.
+    A question that the training sets repeat is kept once, or dropped if its answers differ. The
+    test problems are a pure function of `seed`, and a smaller draw is a subset of a larger one.
+    Training problems must not overlap with the whole test set, drawn or not. Built sets are kept in
+    `cache`. `testing_only` skips the training sets if `data.test` names a set.
 
     Raises:
       ValueError, FileNotFoundError: as `load_problems` and `filter_problems`; no training problem
@@ -58,11 +58,14 @@ def problem_task(
 
     if not testing_only:
         train = _without_overlap(train, test, names, data)
-    instruction = INSTRUCTIONS[data.answer_format]
+    train, drawn = (
+        [replace(p, prompt=f"{p.prompt}\n{INSTRUCTIONS[data.answer_format]}") for p in problems]
+        for problems in (train, drawn)
+    )
     return Task(
         name="problems",
-        train=[_asking(problem, instruction) for problem in train],
-        test=[_asking(problem, instruction) for problem in drawn],
+        train=train,
+        test=drawn,
         personas=personas,
         grade=grade_answer,
         demonstrate=demonstrator(personas, data.answer_format),
@@ -71,11 +74,11 @@ def problem_task(
 
 
 def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:
-    """Logs how many gold answers, stated as the prompt asks for them, are not graded as right."""
+    """Warns of gold answers that are graded as wrong when a completion states them as asked."""
     unreadable = [
         problem
         for problem in problems
-        if not problem.answer.isdecimal()  # quickly, for these are most
+        if not problem.answer.isdecimal()  # most are; this skips them quickly
         and grade_answer(statement(problem.answer, answer_format), problem) != 1.0
     ]
     if unreadable:
@@ -110,15 +113,15 @@ def _require_sound(data: ConfigDict, names: Sequence[str]) -> None:
 def _without_overlap(
     train: Sequence[Problem], test: Sequence[Problem], names: Sequence[str], data: ConfigDict
 ) -> list[Problem]:
-    """What `data.overlap` says of the training problems; logs a line for each of the sets."""
+    """Applies `data.overlap` to the training problems; logs a line for each set."""
     kept = []
     for name in names:
-        found = without_overlap([p for p in train if p.source == name], test)
+        overlap = without_overlap([p for p in train if p.source == name], test)
         logger.info(
             "%s: %s %d problems of the test set, word for word, and %d in other words",
-            name, "left out" if data.overlap == "drop" else "kept", found.exact, found.reworded,
+            name, "left out" if data.overlap == "drop" else "kept", overlap.exact, overlap.reworded,
         )  # fmt: skip
-        kept += found.kept
+        kept += overlap.kept
     if data.overlap == "keep":
         return list(train)
     if not kept:
@@ -127,7 +130,3 @@ def _without_overlap(
             "other sets, or set data.overlap to keep"
         )
     return kept
-
-
-def _asking(problem: Problem, instruction: str) -> Problem:
-    return replace(problem, prompt=f"{problem.prompt}\n{instruction}")

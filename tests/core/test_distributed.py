@@ -74,8 +74,9 @@ def test_two_processes_make_the_run_of_one_to_the_last_bit(two, one_process):
 def test_what_two_processes_saved_is_read_by_one_on_another_mesh(two, one_process, config):
     mesh = make_mesh(2, 2, 2)
     policy, _ = build_policy(config, two, mesh)
-    load = lambda folder: load_params(folder / "checkpoints", policy.model, mesh, 2)  # noqa: E731
-    mine, theirs = load(two), load(one_process)
+    mine, theirs = (
+        load_params(folder / "checkpoints", policy.model, mesh, 2) for folder in (two, one_process)
+    )
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
         assert len(a.sharding.device_set) == 8
         np.testing.assert_array_equal(to_host(a), to_host(b))

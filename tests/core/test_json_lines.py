@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 
 import pytest
 
@@ -28,9 +27,6 @@ def test_a_byte_order_mark_windows_line_ends_and_blank_lines_are_no_part_of_rows
         (4, "x.jsonl:4"),
     ]
     assert rows_of(content) == [{"a": "1"}, {"a": "2"}]
-
-
-_CUT_GZIP = gzip.compress(b'{"a": 1}', mtime=0)[:-3]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl"])
@@ -63,7 +59,7 @@ def test_a_whole_surrogate_pair_and_a_zero_character_are_text():
         (b'{"a": ' + b"1" * 5000 + b"}", r"x.jsonl:1: not a JSON object \(Exceeds the limit .*"),
         (b" \r\n", "x.jsonl: the file is empty; write one JSON object a line"),
         (b"\xef\xbb\xbf", "x.jsonl: the file is empty; write one JSON object a line"),
-        (_CUT_GZIP, r"x.jsonl: not a whole gzip file \(.*\); fetch it again"),
+        (gzip.compress(b'{"a": 1}')[:-3], r"x.jsonl: not a whole gzip file \(.*\); fetch it again"),
         (POINTER, "x.jsonl: a Git LFS pointer in place of the file; run 'git lfs pull' in its .*"),
     ],
 )
@@ -113,9 +109,3 @@ def test_half_a_character_is_named_by_every_reader_of_users_files(tmp_path, read
     path.write_text(json.dumps({**row, field: "cut off \ud83d"}))
     with pytest.raises(ValueError, match=rf"{path.name[-5:]}:1: field '{field}' .* {HALF}$"):
         read(path)
-
-
-def test_messages_show_half_a_character_escaped():
-    with pytest.raises(ValueError) as error:
-        rows_of(rb'{"a": "\ud83d"}')
-    assert re.search(r"'\\ud83d'", str(error.value)) and str(error.value).isascii()

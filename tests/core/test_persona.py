@@ -47,11 +47,7 @@ def test_malformed_row_is_named(tmp_path, change, message):
     ("line", "message"),
     [
         (b'{"id": "pirate"', "bank.jsonl:1: not a JSON object"),
-        (b'{"id": "\xff"}', "bank.jsonl:1: not a JSON object"),
-        (b"[" * 100_000, "bank.jsonl:1: not a JSON object"),
-        (b'["pirate"]', "bank.jsonl:1: not a JSON object but list"),
         (b'{"id": "pirate", "split": "train"}', "missing name, system_prompt, category; fields"),
-        (b"\n \n", "bank.jsonl: the file is empty; write one JSON object a line"),
     ],
 )
 def test_malformed_file_is_named(tmp_path, line, message):

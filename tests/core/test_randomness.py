@@ -39,12 +39,6 @@ def test_other_arguments_give_another_stream(stream):
     assert len({stream(place) for place in PLACES}) == len(PLACES)
 
 
-@pytest.mark.parametrize("stream", [bits, draws])
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_the_same_arguments_give_the_same_stream(stream, place):
-    assert stream(place) == stream(place)
-
-
 @settings(deadline=None)
 @given(
     a=st.lists(st.integers(0, 2**31), max_size=4),

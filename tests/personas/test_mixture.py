@@ -59,23 +59,23 @@ def state_of(seed):
     return update(initial(size), rng.integers(0, size, 40), rng.integers(0, 2, 40) * 1.0, 0.9)
 
 
-@settings(deadline=None)
-@given(seed=seeds, step=steps, share=shares, level=levels, num=st.integers(0, 6), more=steps)
-def test_a_row_does_not_depend_on_the_batch_it_sits_in(seed, step, share, level, num, more):
-    small = assign(seed, step, num, 3, PERSONAS, share, level)
-    large = assign(seed, step, num + more % 5, 3, PERSONAS, share, level)
-    wide = assign(seed, step, num, 3 + more % 4, PERSONAS, share, level)
-    assert large[:num] == small
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=seeds, step=steps, share=shares, level=levels, weights=strategies,
+    num=st.integers(0, 6), more=steps,
+)  # fmt: skip
+def test_a_row_does_not_depend_on_the_batch_it_sits_in(
+    seed, step, share, level, weights, num, more
+):
+    mixed = Mixture(
+        TRAIN, HARMFUL, share, level, weights,
+        harmful_share=0.3, curriculum_steps=9, paraphrase=True,
+    )  # fmt: skip
+    state = state_of(seed)
+    small = mixture.assign(mixed, seed, step, num, 3, state)
+    assert mixture.assign(mixed, seed, step, num + more % 5, 3, state)[:num] == small
+    wide = mixture.assign(mixed, seed, step, num, 3 + more % 4, state)
     assert [row[:3] for row in wide] == small
-
-
-@settings(deadline=None)
-@given(seed=seeds, step=steps, level=levels, a=shares, b=shares)
-def test_a_larger_share_only_adds_personas(seed, step, level, a, b):
-    few = assign(seed, step, 8, 2, PERSONAS, min(a, b), level)
-    many = assign(seed, step, 8, 2, PERSONAS, max(a, b), level)
-    for row, larger in zip(few, many, strict=True):
-        assert row == larger or row == [None, None]
 
 
 @settings(deadline=None)
@@ -132,38 +132,6 @@ def test_the_default_draws_are_pinned():
     assert ids(assign(3, 2, 8, 3, PERSONAS, 0.75, "rollout")) == [
         n, ["4", "1", "0"], n, ["3", "4", "2"], ["4", "3", "3"], n, n, n,
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("personas", "share", "level", "message"),
-    [
-        (PERSONAS, 1.01, "problem", "personas.share is 1.01"),
-        (PERSONAS, -0.1, "problem", "personas.share is -0.1"),
-        (PERSONAS, math.nan, "problem", "personas.share is nan"),
-        (PERSONAS, 0.5, "token", "personas.level is 'token'; use one of problem, rollout"),
-        ([], 0.5, "problem", "personas.share is 0.5 but there are no personas to draw"),
-    ],
-)
-def test_bad_input_is_refused(personas, share, level, message):
-    with pytest.raises(ValueError) as error:
-        assign(0, 0, 1, 1, personas, share, level)
-    assert message in str(error.value)
-
-
-# Hosts
-
-
-@settings(deadline=None, max_examples=50)
-@given(seed=seeds, step=steps, level=levels, weights=strategies, cut=st.integers(0, 7))
-def test_hosts_with_parts_of_a_step_draw_what_one_host_would(seed, step, level, weights, cut):
-    mixed = Mixture(
-        TRAIN, HARMFUL, 0.8, level, weights, harmful_share=0.3, curriculum_steps=9, paraphrase=True
-    )
-    state = state_of(seed)
-    whole = mixture.assign(mixed, seed, step, 7, 3, state=state)
-    first = mixture.assign(mixed, seed, step, cut, 3, state=state)
-    second = mixture.assign(mixed, seed, step, 7 - cut, 3, first_problem=cut, state=state)
-    assert first + second == whole
 
 
 # Harmful personas and the curriculum
@@ -252,13 +220,16 @@ def test_a_category_of_weight_zero_is_left_out():
 
 
 @settings(deadline=None, max_examples=50)
-@given(seed=seeds, step=steps, level=levels, weights=strategies, a=shares, b=shares)
-def test_with_any_weights_a_larger_share_only_adds_personas(seed, step, level, weights, a, b):
+@given(
+    seed=seeds, step=steps, level=levels, weights=strategies,
+    factors=st.sampled_from(["", "a:2"]), a=shares, b=shares,
+)  # fmt: skip
+def test_a_larger_share_only_adds_personas(seed, step, level, weights, factors, a, b):
     few, many = (
         mixture.assign(
             Mixture(
                 TRAIN, HARMFUL, share, level, weights,
-                category_weights="a:2", harmful_share=0.3, paraphrase=True,
+                category_weights=factors, harmful_share=0.3, paraphrase=True,
             ),
             seed, step, 6, 2, state=state_of(seed),
         )
@@ -290,14 +261,6 @@ def test_adaptive_compares_a_persona_with_those_of_its_split():
     assert weights == pytest.approx(
         [1, 1 - 0.75 / 4, 1 - 0.75 / 2, *[0.4375] * 4, 0.25, 1, 0.625, 0.25], rel=1e-6
     )
-
-
-@settings(deadline=None, max_examples=50)
-@given(seed=seeds, step=steps, level=levels, learned=st.integers(0, 9))
-def test_adaptive_draws_are_a_function_of_seed_step_and_state(seed, step, level, learned):
-    mixed = Mixture(TRAIN, HARMFUL, 0.9, level, "adaptive", harmful_share=0.3)
-    draws = [mixture.assign(mixed, seed, step, 4, 2, state=state_of(learned)) for _ in range(2)]
-    assert draws[0] == draws[1]
 
 
 # Paraphrases
@@ -345,6 +308,9 @@ def test_build_mixture_takes_the_personas_that_training_may_draw():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"share": 1.01}, "personas.share is 1.01; use a share from 0 to 1"),
+        ({"share": math.nan}, "personas.share is nan; use a share from 0 to 1"),
+        ({"level": "token"}, "personas.level is 'token'; use one of problem, rollout"),
         ({"weights": "even"}, "personas.weights is 'even'; use one of uniform, category, adaptive"),
         ({"harmful_share": 2.0}, "personas.harmful_share is 2.0; use a share from 0 to 1"),
         ({"adaptive_floor": 0.0}, "personas.adaptive_floor is 0.0; use a share above 0, up to 1"),

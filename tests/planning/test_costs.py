@@ -47,7 +47,9 @@ def test_matmuls_count_by_scan_length_loop_trips_and_the_dearest_branch():
     def branched(x):
         return jax.lax.cond(x[0, 0] > 0, lambda x: x @ w @ w, lambda x: x @ w, x)
 
-    count = lambda f: matmul_flops(jax.make_jaxpr(f)(x), loop_trips=5)  # noqa: E731
+    def count(function):
+        return matmul_flops(jax.make_jaxpr(function)(x), loop_trips=5)
+
     assert count(lambda x: x @ w) == one
     assert count(jax.jit(scanned)) == 7 * one
     assert count(looped) == 5 * one

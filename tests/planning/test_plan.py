@@ -113,6 +113,20 @@ def test_gradients_go_over_the_links_in_f32(arguments, tiny_model):
     assert links("bfloat16") == pytest.approx((links("float32") + gradients) / 2)
 
 
+def test_links_carry_the_tokens_of_the_rollout_and_of_the_packed_rows(arguments, tiny_model):
+    config, abstract = arguments()
+    parts, tokens = abstract.rows.tokens.shape[0], abstract.rows.tokens.size
+    weights = sum(x.size for x in jax.tree.leaves(abstract.params))
+    # Of the weights of its tensor half, f32, half lie on the fsdp neighbour. A quarter of the rows
+    # is on a chip; two sums a layer of 16 numbers, two layers; 2 (n - 1) / n = 1.
+    gathered, summed = weights / 2 * 4 / 2, 2 * 2 * 16 * 4 / 4
+    traced = Compiled(8000, 0, 0, None, None)
+    # 8 prompts and 64 completions of 16 tokens.
+    for name, passes, length in (("rollout", 1, (8 + 64) * 16), ("score", parts, tokens)):
+        links = use_of(name, traced, abstract, tiny_model.config, config).ici_bytes
+        assert links == passes * gathered + length * summed
+
+
 def test_prompts_are_one_a_problem_or_one_a_rollout(config):
     assert distinct_prompts(config) == 8
     config.personas.level = "rollout"

@@ -275,8 +275,11 @@ def test_competence_does_not_depend_on_who_speaks(task, demonstrations):
 
 
 def test_demonstrations_are_a_pure_function_of_the_generator(task):
-    draw = lambda: [task.demonstrate(np.random.default_rng(s), task.train) for s in range(20)]  # noqa: E731
-    assert draw() == draw()
+    first, again = (
+        [task.demonstrate(np.random.default_rng(seed), task.train) for seed in range(20)]
+        for _ in range(2)
+    )
+    assert first == again
 
 
 def test_a_demonstration_uses_only_the_problems_it_is_given(task):

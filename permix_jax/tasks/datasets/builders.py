@@ -1,8 +1,8 @@
-"""A `tensorflow_datasets` builder for each data set; TensorFlow itself is never needed.
+"""A `tensorflow_datasets` builder for each data set; none needs TensorFlow.
 
-Importing this module registers the builders with TFDS, as "permix_gsm8k" and so on: its own
-"gsm8k" and others have other features. An example has `id`, `prompt` (the bare question), `answer`,
-`source` and `meta`, which is JSON; examples keep the order of their files.
+Importing this module registers the builders with TFDS, as "permix_gsm8k" and so on: TFDS has a
+"gsm8k" of its own, with other features. An example has `id`, `prompt` (the bare question),
+`answer`, `source` and `meta` (JSON). Examples keep the order of their files.
 """
 
 import json
@@ -21,14 +21,14 @@ FEATURES = ("id", "prompt", "answer", "source", "meta")
 
 
 class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builds the data set `SOURCE` from a local folder if one is named, else from its home."""
+    """Builds the data set `SOURCE` from a local folder if one is named, else from its URLs."""
 
     VERSION = tfds.core.Version("1.0.0")
     SOURCE: str
     url_infos = url_infos(chain.from_iterable(dataset.files for dataset in DATASETS.values()))
 
     def __init__(self, *, folder: str = "", **arguments):
-        """`folder` holds the files as `sources.local_path` says; `arguments` are those of TFDS."""
+        """`folder`: where `sources.local_path` finds the files. `arguments`: those of TFDS."""
         self._folder = folder
         super().__init__(**arguments)
 
@@ -64,54 +64,9 @@ class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield index, dict(zip(FEATURES, fields, strict=True))
 
 
-class PermixGsm8k(ProblemSet):
-    """GSM8K, the training problems."""
-
-    SOURCE = "gsm8k"
-
-
-class PermixGsm8kTest(ProblemSet):
-    """GSM8K, the test problems."""
-
-    SOURCE = "gsm8k_test"
+def _builder(source: str) -> type[ProblemSet]:
+    fields = {"SOURCE": source, "name": f"permix_{source}", "__module__": __name__}
+    return type(f"Permix_{source}", (ProblemSet,), fields)
 
 
-class PermixMath(ProblemSet):
-    """MATH, the training problems."""
-
-    SOURCE = "math"
-
-
-class PermixMath12k(ProblemSet):
-    """MATH, its training problems and its test problems that are not in MATH500."""
-
-    SOURCE = "math12k"
-
-
-class PermixMath500(ProblemSet):
-    """MATH500."""
-
-    SOURCE = "math500"
-
-
-class PermixAime24(ProblemSet):
-    """AIME 2024."""
-
-    SOURCE = "aime24"
-
-
-class PermixMawps(ProblemSet):
-    """MAWPS."""
-
-    SOURCE = "mawps"
-
-
-class PermixSvamp(ProblemSet):
-    """SVAMP."""
-
-    SOURCE = "svamp"
-
-
-BUILDERS: dict[str, type[ProblemSet]] = {
-    builder.SOURCE: builder for builder in ProblemSet.__subclasses__()
-}
+BUILDERS = {source: _builder(source) for source in DATASETS}

@@ -1,4 +1,4 @@
-"""The content of source files from their public homes, checked against its checksum."""
+"""Downloads source files and checks their content against their checksums."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ _TIMEOUT = 30.0  # seconds
 def download(
     files: Iterable[SourceFile], manager: tfds.download.DownloadManager, name: str
 ) -> Iterator[tuple[str, bytes]]:
-    """Yields (path, content) of each file; what the manager has already is not fetched again.
+    """Yields (path, content) of each file. A file that the manager has is not fetched again.
 
     Raises:
-      ValueError: a file cannot be had, or is not what was expected (the message names the data set
-        `name`, the URL and the remedy).
+      ValueError: a download fails, or has another checksum (the message names the data set `name`,
+        the URL and the remedy).
     """
     for file in files:
         path = _fetch(file, manager, name)
@@ -40,7 +40,7 @@ def download(
 
 
 def url_infos(files: Iterable[SourceFile]) -> dict[str, UrlInfo]:
-    """What TFDS checks downloads against; of an archive only the joined content has a checksum."""
+    """What TFDS checks downloads against. An archive is checked only after its files are joined."""
     fetched = chain.from_iterable((file, file.without) for file in files)
     return {
         file.url: UrlInfo(tfds.core.utils.Size(file.size), file.sha256, filename=None)
@@ -52,7 +52,9 @@ def url_infos(files: Iterable[SourceFile]) -> dict[str, UrlInfo]:
 def _fetch(file: SourceFile, manager: tfds.download.DownloadManager, name: str) -> Path:
     try:
         if not _is_downloaded(file.url, manager):
-            _require_reachable(file.url)
+            # Raises within seconds; TFDS alone would retry for minutes.
+            with requests.get(file.url, stream=True, timeout=_TIMEOUT) as response:
+                response.raise_for_status()
             logger.info("%s: downloading %s", name, file.url)
         tfds.display_progress_bar(True)
         return Path(manager.download(file.url))
@@ -65,21 +67,15 @@ def _fetch(file: SourceFile, manager: tfds.download.DownloadManager, name: str) 
 
 
 def _is_downloaded(url: str, manager: tfds.download.DownloadManager) -> bool:
-    """Whether the manager keeps the file: beside each one lies a note of the URLs it came from."""
+    """Whether the manager has the file: a note beside each file lists the URLs it came from."""
     notes = Path(manager.download_dir).glob("*.INFO")
     return any(url in json.loads(note.read_text()).get("urls", ()) for note in notes)
 
 
 def _forget(path: Path) -> None:
-    """So that the next attempt fetches it again."""
+    """Deletes the file, so that the next attempt fetches it again."""
     path.unlink()
     path.with_name(f"{path.name}.INFO").unlink()
-
-
-def _require_reachable(url: str) -> None:
-    """Raises requests.RequestException within seconds; TFDS alone would retry for minutes."""
-    with requests.get(url, stream=True, timeout=_TIMEOUT) as response:
-        response.raise_for_status()
 
 
 def _joined(
@@ -104,5 +100,5 @@ def _not_had(file: SourceFile, name: str, reason: str) -> ValueError:
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line of bearable length."""
+    """The error in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

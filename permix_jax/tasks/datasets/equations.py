@@ -1,4 +1,4 @@
-"""A one-step word problem's equation, found where the data give its answer alone."""
+"""Finds the equation of a one-step word problem from its question and answer."""
 
 import re
 from fractions import Fraction
@@ -8,21 +8,21 @@ _NUMBER = re.compile(r"(?<![\w.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+
 
 
 def only_equation(question: str, answer: str) -> str | None:
-    """Such as "70 - 27 = 43": the one sum, difference, product or quotient of two of the question's
-    numbers that is the answer; None where there is none, or several.
+    """The one sum, difference, product or quotient of two numbers in the question that gives the
+    answer, such as "70 - 27 = 43"; None if there is none, or several.
 
-    It need not be how the problem is meant: that the two agree is likely, not certain.
+    The problem probably means this equation, but that is not certain.
     """
-    wanted, found = Fraction(answer), set()
+    wanted, equations = Fraction(answer), set()
     for first, second in combinations(_NUMBER.findall(question), 2):
         for a, b in ((first, second), (second, first)):
             x, y = (Fraction(n.replace(",", "")) for n in (a, b))
             if x - y == wanted:
-                found.add(f"{a} - {b} = {answer}")
+                equations.add(f"{a} - {b} = {answer}")
             if y and x / y == wanted:
-                found.add(f"{a} / {b} = {answer}")
+                equations.add(f"{a} / {b} = {answer}")
         if x + y == wanted:
-            found.add(f"{first} + {second} = {answer}")
+            equations.add(f"{first} + {second} = {answer}")
         if x * y == wanted:
-            found.add(f"{first} * {second} = {answer}")
-    return found.pop() if len(found) == 1 else None
+            equations.add(f"{first} * {second} = {answer}")
+    return equations.pop() if len(equations) == 1 else None

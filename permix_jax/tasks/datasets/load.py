@@ -1,4 +1,4 @@
-"""Data sets by name, built once and kept, and a user's own JSONL file, as lists of problems."""
+"""Lists of problems: data sets by name, which are built once and kept, and a user's JSONL file."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ from permix_jax.tasks.datasets.sources import local_path
 logger = logging.getLogger(__name__)
 
 _USERS_OWN = (".jsonl", ".jsonl.gz")
-# What a built set depends on beside its files: a change of this code makes a new one.
+# A built set depends on its files and on this code: a change of either builds a new one.
 _CODE = ("builders.py", "catalogue.py", "equations.py", "rows.py")
 
 
@@ -27,17 +27,23 @@ def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
 
     Args:
       name: a name of `catalogue.DATASETS`, or the path of a JSONL file with the fields `prompt`,
-        `answer` and, if need be, `id`; its other fields become `meta`.
-      folder: where the files of the named sets lie; "": they are downloaded from their homes.
-      cache: built sets and downloads are kept below it, in `datasets/`.
+        `answer` and optionally `id`; its other fields become `meta`.
+      folder: has the files of the named sets; "": they are downloaded.
+      cache: built sets and downloads are kept in its subfolder `datasets/`.
 
     Raises:
-      ValueError: no such data set, a malformed row (the message names file:line), or a failed
+      ValueError: an unknown data set, a malformed row (the message names file:line), or a failed
         download.
-      FileNotFoundError: the folder has no such file, or the JSONL file is not there.
+      FileNotFoundError: a file is missing.
     """
     if name.endswith(_USERS_OWN):
-        problems = _read_users_own(name)
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: there is no such file; name a JSONL file with the fields prompt and "
+                "answer"
+            )
+        problems = list(read_problems(path.read_bytes(), str(path), name, users_own))
     elif name in DATASETS:
         problems = _load_built(name, folder, cache / "datasets")
     else:
@@ -50,7 +56,7 @@ def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
 
 
 def place(problem: Problem) -> str:
-    """Where a problem stands: file:line of a user's own file, set and id of the named sets."""
+    """Where to find a problem: file:line of a user's file, or the named set and the id."""
     if problem.source.endswith(_USERS_OWN):
         for line, where, row in read_rows(Path(problem.source).expanduser()):
             if str(row.get("id", line)) == problem.id:
@@ -59,7 +65,7 @@ def place(problem: Problem) -> str:
 
 
 def content_digest(problems: Iterable[Problem]) -> str:
-    """sha256 of all that the problems say, in their order; the source's name apart."""
+    """sha256 of the problems in their order, without the name of their source."""
     digest = hashlib.sha256()
     for p in problems:
         row = [p.id, p.prompt, p.answer, p.meta]
@@ -67,34 +73,30 @@ def content_digest(problems: Iterable[Problem]) -> str:
     return digest.hexdigest()
 
 
-def _read_users_own(name: str) -> list[Problem]:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: there is no such file; name a JSONL file with the fields prompt and answer"
-        )
-    return list(read_problems(path.read_bytes(), str(path), name, users_own))
-
-
 def _load_built(name: str, folder: str, root: Path) -> list[Problem]:
-    # TFDS takes a second to import, which the embedded world need not spend.
+    # Here, because TFDS takes a second to import and the embedded world does not need it.
     from permix_jax.tasks.datasets.builders import BUILDERS
 
     place = root / f"{name}-{_key(name, folder)}"
     builder = BUILDERS[name](data_dir=place, folder=folder)
     if not _is_whole(builder):
         _build(builder, root / "downloads")
-        # What was built is read as any later run will: from the disk.
+        # Read what was built as a later run does: from the disk.
         builder = BUILDERS[name](data_dir=place, folder=folder)
     examples = builder.as_data_source(DATASETS[name].split)
-    return [_problem(example) for example in examples.__getitems__(range(len(examples)))]
+    return [
+        Problem(
+            *(x[f].decode() for f in ("id", "prompt", "answer", "source")), json.loads(x["meta"])
+        )
+        for x in examples.__getitems__(range(len(examples)))
+    ]
 
 
 def _build(builder, downloads: Path) -> None:
-    """Builds into a folder of another name, which is renamed when it is whole."""
+    """Builds into a folder of another name; TFDS renames it when it is complete."""
     import tensorflow_datasets as tfds
 
-    shutil.rmtree(builder.data_dir, ignore_errors=True)  # if there, it is not whole
+    shutil.rmtree(builder.data_dir, ignore_errors=True)  # half built, if it exists
     tfds.display_progress_bar(False)  # `download.py` shows its own
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -104,7 +106,7 @@ def _build(builder, downloads: Path) -> None:
                 file_format="array_record",
             )
     except OSError:
-        # Another process may have built the same set, and been first to rename it.
+        # Another process may have built the same set and renamed its folder first.
         if not _is_whole(builder):
             raise
     finally:
@@ -112,12 +114,12 @@ def _build(builder, downloads: Path) -> None:
 
 
 def _is_whole(builder) -> bool:
-    """TFDS writes this file last, and only then gives the folder its name."""
+    """Whether the set is complete: TFDS writes this file last, then renames the folder."""
     return Path(builder.data_dir, "dataset_info.json").is_file()
 
 
 def _key(name: str, folder: str) -> str:
-    """Names what a set is built from: its files' content, and the code that reads them."""
+    """A hash of what a set is built from: the content of its files, and the code."""
     digest = hashlib.sha256()
     for file in _CODE:
         digest.update((Path(__file__).parent / file).read_bytes())
@@ -128,10 +130,3 @@ def _key(name: str, folder: str) -> str:
         else:
             digest.update(bytes.fromhex(file.sha256))
     return digest.hexdigest()[:16]
-
-
-def _problem(example: dict[str, bytes]) -> Problem:
-    id, prompt, answer, source = (
-        example[field].decode() for field in ("id", "prompt", "answer", "source")
-    )
-    return Problem(id, prompt, answer, source, json.loads(example["meta"]))

@@ -1,8 +1,8 @@
-r"""Joins MATH's one-problem files, as they lie in an archive, to one JSONL file.
+r"""Joins the files of MATH's archive, one for each problem, to one JSONL file.
 
-A row has the fields of the problem's file, `answer`, the content of the last \boxed{} of its
-solution, and `unique_id`, its path in MATH ("train/algebra/1.json"). Rows are sorted by subject and
-number. Problems whose box is empty are left out: they are multiple choice, and state no answer.
+A row has the fields of the problem's file, `answer` (the content of the last \boxed{} of its
+solution) and `unique_id` (its path in MATH, "train/algebra/1.json"). Rows are sorted by subject and
+number. Problems with an empty box are left out: they are multiple choice and state no answer.
 """
 
 import json
@@ -20,9 +20,9 @@ _FIELDS = ("problem", "level", "type", "solution")
 
 
 def problem_files(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields (path in the archive, content) of MATH's problems; nothing is unpacked to disk.
+    """Yields (path in the archive, content) of MATH's problems, without unpacking to disk.
 
-    Raises tarfile.TarError, EOFError or OSError for what is no whole .tar.gz.
+    Raises tarfile.TarError, EOFError or OSError if it is not a complete .tar.gz.
     """
     with tarfile.open(archive, "r|gz") as tar:
         for member in tar:
@@ -31,10 +31,9 @@ def problem_files(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def join(files: Iterable[tuple[str, bytes]], split: str, left_out: Collection[str] = ()) -> bytes:
-    """The JSONL of `split`, less the `unique_id`s in `left_out`.
+    """The JSONL of `split`, without the `unique_id`s in `left_out`.
 
-    Raises:
-      ValueError: a file is no problem of MATH (the message names it).
+    Raises ValueError that names a file which is no problem of MATH.
     """
     rows = []
     for path, content in files:
@@ -43,7 +42,10 @@ def join(files: Iterable[tuple[str, bytes]], split: str, left_out: Collection[st
             try:
                 problem = json.loads(content)
                 row = {field: problem[field] for field in _FIELDS}
-                row["answer"] = _answer(row["solution"])
+                answer = extract_answer(row["solution"]) or ""
+                # A box without braces, as in "\boxed 9", begins with a space.
+                in_braces = f"{{{answer}}}" in row["solution"]
+                row["answer"] = answer if in_braces else answer.strip()
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: no problem of MATH ({error!r})") from None
             if row["answer"].strip():
@@ -51,9 +53,3 @@ def join(files: Iterable[tuple[str, bytes]], split: str, left_out: Collection[st
                 rows.append((place, row | {"unique_id": match["id"]}))
     rows.sort(key=lambda item: item[0])
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for _, row in rows).encode()
-
-
-def _answer(solution: str) -> str:
-    r"""What its last box holds; without spaces where the box has no braces, as in "\boxed 9"."""
-    answer = extract_answer(solution) or ""
-    return answer if f"{{{answer}}}" in solution else answer.strip()

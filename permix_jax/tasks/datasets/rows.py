@@ -1,7 +1,7 @@
-r"""What a row of each data set says, as a `Problem`: the bare question, and what is known of it.
+r"""Reads a row of each data set as a `Problem` with the bare question.
 
-`meta` has, where the data have it: "solution" (a worked solution), "steps" (its calculations),
-"level" and "subject" (MATH), "type" (MAWPS, SVAMP). Nothing is left out or reworded here but:
+`meta` has what the data have of: "solution" (a worked solution), "steps" (its calculations),
+"level" and "subject" (MATH), "type" (MAWPS, SVAMP). These are the only changes to the data:
 
     GSM8K   the solution loses its marked calculations <<...>> and its last line "#### N"
     MATH    a level is a number, 0 for "Level ?"
@@ -29,17 +29,17 @@ Reader = Callable[[Row, str, int], tuple[str, str, str, dict[str, Any]]]
 
 _STATES = re.compile(r"####|\\(?:boxed|fbox)\b")
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
-_MAX_WORDS = 5  # of an answer on several lines; more are a worked solution
+_MAX_WORDS = 5  # in an answer on several lines; with more it is a worked solution
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _PLAIN_NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 
 
 def read_problems(content: bytes, name: str, source: str, reader: Reader) -> Iterator[Problem]:
-    """Yields the problems of a JSONL file; `name` says the file in messages.
+    """Yields the problems of a JSONL file; messages call the file `name`.
 
     Raises:
-      ValueError: a row is malformed, has an answer that states nothing, or the id of another row
-        (the message names file:line).
+      ValueError: a row is malformed, has an answer that states nothing, or repeats an id (the
+        message names file:line).
     """
     seen = set()
     for line, where, row in parse_rows(content, name):
@@ -67,7 +67,7 @@ def gsm8k(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any
 
 
 def math_problem(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
-    """A row of MATH, or one of MATH500, which calls its type "subject"."""
+    """A row of MATH or of MATH500, which has "subject" for MATH's "type"."""
     id = text_field(row, "unique_id", where)
     meta = {
         "solution": text_field(row, "solution", where).strip(),
@@ -88,7 +88,7 @@ def aime(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]
 
 def mawps(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
     answer = _number(row, "target", where)
-    # Ten decimals are the beginning of a fraction.
+    # A number with ten decimals is a rounded fraction.
     if len(answer.partition(".")[2]) >= 10:
         answer = str(Fraction(answer).limit_denominator(100))
     question, meta = text_field(row, "input", where), _type(row)
@@ -105,10 +105,10 @@ def svamp(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any
 
 
 def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
-    """`prompt`, `answer` (text or a number) and, if it is there, `id`; all the rest is meta.
+    """A user's row: `prompt`, `answer` (text or a number), optionally `id`; the rest is meta.
 
-    Of the rest, what this project reads must be of its kind: "solution" text, "steps" a number.
-    An answer that is a worked solution is read as one, and is the "solution" where there is none.
+    In meta, "solution" must be text and "steps" a whole number. If the answer is a worked solution,
+    its final answer is the answer, and its work the "solution" if the row has none.
     """
     prompt, answer = text_field(row, "prompt", where), field(row, "answer", where)
     if isinstance(answer, int | float) and not isinstance(answer, bool):
@@ -129,7 +129,7 @@ def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str,
 
 
 def _final_answer(text: str, where: str) -> tuple[str, str]:
-    """The answer that a text states as a completion would, and the work before it, if any."""
+    """The final answer in a text, read as in a completion, and the work before it or ""."""
     if not _STATES.search(text):
         if "\n" in text and len(_WORD.findall(text)) > _MAX_WORDS:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""Where each data set comes from: its files, their public homes and the checksums of their content.
+"""The files of each data set: their URLs, each at a fixed commit, and checksums of their content.
 
-Every home is pinned to a commit. MATH's training and test problems lie there as one file each, in
-an archive of a whole repository; `math_archive.py` joins them.
+MATH has one file for each problem, in an archive of a whole repository; `math_archive.py` joins
+them.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ MATH_ARCHIVE = (
 class SourceFile:
     """A JSONL file: `path` in a local folder, else at `url`; `sha256` and `size` of its content.
 
-    `archived`: the file is joined from the problems of this split in the archive at `url`, less
-    those that `without` has.
+    `archived` is a split of MATH: the file has its problems from the archive at `url`, except those
+    that the file `without` has.
     """
 
     path: str
@@ -38,63 +38,30 @@ class SourceFile:
     without: "SourceFile | None" = None
 
 
-GSM8K_TRAIN = SourceFile(
-    "gsm8k/train.jsonl",
-    f"{_GSM8K}/train.jsonl",
-    "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
-    4_166_206,
-)
-GSM8K_TEST = SourceFile(
-    "gsm8k/test.jsonl",
-    f"{_GSM8K}/test.jsonl",
-    "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
-    749_738,
-)
-MATH_TRAIN = SourceFile(
-    "math/train.jsonl",
-    MATH_ARCHIVE,
-    "ce4cf15fa0398cd4650bc1d92bd6f3bc0eb16d441b499a1cf35b78129789897f",
-    7_003_548,
-    archived="train",
-)
-MATH500 = SourceFile(
-    "math/math500_test.jsonl",
-    f"{_SIMPLERL}/math500/test.jsonl",
-    "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132",
-    446_564,
-)
-MATH_TEST_MINUS_MATH500 = SourceFile(
-    "math/test_minus_math500.jsonl",
-    MATH_ARCHIVE,
-    "1918db1a9186f8d71d5e721a84a016fadb87d69c91b7639d4c1f37c301eb6caf",
-    3_952_825,
-    archived="test",
-    without=MATH500,
-)
-AIME24 = SourceFile(
-    "aime24/test.jsonl",
-    f"{_QWEN}/aime24/test.jsonl",
-    "af2b8bd2aa911b6333ad0df32f3ca05c7ae8ed10f1731f4372c8ae26990bf7ac",
-    156_944,
-)
-MAWPS = SourceFile(
-    "mawps/mawps.jsonl",
-    f"{_QWEN}/mawps/test.jsonl",
-    "00ffe31161be8623a3d36741830edbba87a3aee0109f693810fe40b9d5d91b8b",
-    402_636,
-)
-SVAMP = SourceFile(
-    "svamp/svamp.jsonl",
-    f"{_QWEN}/svamp/test.jsonl",
-    "d0826ff1264f3860e46fc4e71db9e31d2d188960db87090e22677f9493e67a0d",
-    280_029,
-)
+GSM8K_TRAIN = SourceFile("gsm8k/train.jsonl", f"{_GSM8K}/train.jsonl",
+    "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465", 4_166_206)  # fmt: skip
+GSM8K_TEST = SourceFile("gsm8k/test.jsonl", f"{_GSM8K}/test.jsonl",
+    "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14", 749_738)  # fmt: skip
+MATH_TRAIN = SourceFile("math/train.jsonl", MATH_ARCHIVE,
+    "ce4cf15fa0398cd4650bc1d92bd6f3bc0eb16d441b499a1cf35b78129789897f", 7_003_548,
+    archived="train")  # fmt: skip
+MATH500 = SourceFile("math/math500_test.jsonl", f"{_SIMPLERL}/math500/test.jsonl",
+    "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132", 446_564)  # fmt: skip
+MATH_TEST_MINUS_MATH500 = SourceFile("math/test_minus_math500.jsonl", MATH_ARCHIVE,
+    "1918db1a9186f8d71d5e721a84a016fadb87d69c91b7639d4c1f37c301eb6caf", 3_952_825,
+    archived="test", without=MATH500)  # fmt: skip
+AIME24 = SourceFile("aime24/test.jsonl", f"{_QWEN}/aime24/test.jsonl",
+    "af2b8bd2aa911b6333ad0df32f3ca05c7ae8ed10f1731f4372c8ae26990bf7ac", 156_944)  # fmt: skip
+MAWPS = SourceFile("mawps/mawps.jsonl", f"{_QWEN}/mawps/test.jsonl",
+    "00ffe31161be8623a3d36741830edbba87a3aee0109f693810fe40b9d5d91b8b", 402_636)  # fmt: skip
+SVAMP = SourceFile("svamp/svamp.jsonl", f"{_QWEN}/svamp/test.jsonl",
+    "d0826ff1264f3860e46fc4e71db9e31d2d188960db87090e22677f9493e67a0d", 280_029)  # fmt: skip
 
 
 def local_path(folder: str | Path, file: SourceFile, name: str) -> Path:
-    """Where `folder` has the file, gzipped or plain.
+    """The path of the file in `folder`, plain or gzipped.
 
-    Raises FileNotFoundError, which names the data set `name` and what the folder should hold.
+    Raises FileNotFoundError that names the data set `name` and the missing file.
     """
     for suffix in ("", ".gz"):
         path = Path(folder).expanduser() / f"{file.path}{suffix}"

@@ -163,18 +163,11 @@ def test_a_malformed_row_is_named_in_one_line_and_leaves_no_build(folder, cache)
         )
 
 
-@pytest.mark.parametrize("cut", [1, 30, -9])
-def test_a_broken_gzip_file_is_named(folder, cache, cut):
+def test_a_broken_gzip_file_is_named(folder, cache):
     path = folder / "gsm8k/train.jsonl.gz"
-    path.write_bytes(path.read_bytes()[:cut])
+    path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(ValueError, match=r"train\.jsonl\.gz: not a whole gzip file"):
         load_problems("gsm8k", str(folder), cache)
-
-
-def test_an_empty_file_is_named(folder, cache):
-    (folder / "svamp/svamp.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match=r"svamp\.jsonl: the file is empty"):
-        load_problems("svamp", str(folder), cache)
 
 
 @pytest.mark.parametrize("place", ["absent", "."])
