@@ -10,6 +10,7 @@ from runs import load_config
 
 from permix_jax.models.config import Lora
 from permix_jax.models.logprobs import score
+from permix_jax.models.packing import Ragged, pack
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.batch import RolloutBatch
@@ -97,3 +98,20 @@ def test_under_lora_no_gradient_of_the_head_is_made(tiny_model, mesh, batch):
 
     assert makes_one(tiny_model)
     assert not makes_one(Decoder(replace(tiny_model.config, lora=Lora(2, 4.0))))
+
+
+@pytest.mark.parametrize("preset", ["", "smollm2_mawps", "qwen3_0_6b"])
+def test_a_run_compiles_at_most_three_programs_to_update_and_three_to_score(preset):
+    """A shape of packed rows is a program; it follows from the budgets, not from a step's lengths."""
+    config = load_config("permix.py", preset)
+    shapes = step_shapes(config)
+    assert len(shapes) <= 3
+    N, T = config.train.problems_per_step * config.rollout.group_size, config.rollout.max_new_tokens
+    U, P = config.train.problems_per_step, config.rollout.max_prompt_tokens
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        lengths = rng.integers(1, 1 + P // (1 + seed), U), rng.integers(1, 1 + T // (1 + seed), N)
+        prompts, completions = (Ragged(np.zeros(n.sum(), np.int32), n) for n in lengths)
+        rows = pack(prompts, completions, np.repeat(np.arange(U), N // U), shapes).rows
+        parts, shards, width = rows.tokens.shape
+        assert (parts, shards, width) in [(s.parts, s.rows, s.width) for s in shapes]
