@@ -102,7 +102,7 @@ def test_under_lora_no_gradient_of_the_head_is_made(tiny_model, mesh, batch):
 
 @pytest.mark.parametrize("preset", ["", "smollm2_mawps", "qwen3_0_6b"])
 def test_a_run_compiles_at_most_three_programs_to_update_and_three_to_score(preset):
-    """A shape of packed rows is a program; it follows from the budgets, not from a step's lengths."""
+    """A shape of packed rows is a program. The budgets decide it, and not the lengths of a step."""
     config = load_config("permix.py", preset)
     shapes = step_shapes(config)
     assert len(shapes) <= 3
