@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from permix_jax.core.problem import Problem
 from permix_jax.tasks.datasets.catalogue import DATASETS
-from permix_jax.tasks.datasets.download import download, url_infos
+from permix_jax.tasks.datasets.fetch import download, url_infos
 from permix_jax.tasks.datasets.rows import read_problems
 from permix_jax.tasks.datasets.sources import local_path
 

@@ -97,7 +97,7 @@ def _build(builder, downloads: Path) -> None:
     import tensorflow_datasets as tfds
 
     shutil.rmtree(builder.data_dir, ignore_errors=True)  # half built, if it exists
-    tfds.display_progress_bar(False)  # `download.py` shows its own
+    tfds.display_progress_bar(False)  # `fetch.py` shows its own
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(

@@ -14,7 +14,7 @@ from small_data import MATH, MATH500, MATH_TEST, MAWPS, jsonl
 
 from permix_jax.tasks.datasets import builders
 from permix_jax.tasks.datasets.catalogue import DATASETS
-from permix_jax.tasks.datasets.download import download, url_infos
+from permix_jax.tasks.datasets.fetch import download, url_infos
 from permix_jax.tasks.datasets.load import load_problems
 from permix_jax.tasks.datasets.sources import SourceFile
 
