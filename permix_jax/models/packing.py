@@ -6,7 +6,7 @@ numbers themselves; the update, the scores and the likelihoods all read these ro
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -32,14 +32,17 @@ class Ragged(NamedTuple):
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> "Ragged":
-        lengths = np.array([len(one) for one in sequences], int)
-        values = np.fromiter((token for one in sequences for token in one), np.int32)
-        return cls(values, lengths)
+        values = np.fromiter((token for tokens in sequences for token in tokens), np.int32)
+        return cls(values, np.array([len(tokens) for tokens in sequences], int))
 
     @classmethod
     def masked(cls, values: np.ndarray, mask: np.ndarray) -> "Ragged":
         """The sequences of an array [n, T] that a bool mask [n, T] marks."""
         return cls(values[mask], mask.sum(axis=1))
+
+    def starts(self) -> np.ndarray:
+        """Where each sequence begins in `values`: int [n]."""
+        return np.cumsum(self.lengths) - self.lengths
 
 
 @flax.struct.dataclass
@@ -235,124 +238,71 @@ def _that_fit(candidates: list[int], lengths: list[int], room: int) -> tuple[lis
     return taken, used
 
 
-class _Sequences(NamedTuple):
-    """The prompts and completions of all rows; int arrays with one entry for each.
-
-    Attributes:
-      row, start, length: where the sequence stands.
-      source: where its tokens begin among the flat prompts, followed by the flat completions.
-      number, prompt: its number in the row; that of its prompt.
-      prompt_start, prompt_length: where that prompt stands; a prompt is its own.
-    """
-
-    row: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    source: np.ndarray
-    number: np.ndarray
-    prompt: np.ndarray
-    prompt_start: np.ndarray
-    prompt_length: np.ndarray
-
-
 def _lay_out(
     filled: list[list[_Piece]], prompts: Ragged, completions: Ragged, shape: RowShape
 ) -> tuple[PackedRows, np.ndarray]:
     """The arrays of rows that hold these pieces, and `Packing.source`."""
     count = -(-len(filled) // shape.rows)
     # Shorter sequences can, in theory, be harder to pack than full ones.
-    parts = max(count, shape.parts)
-    s = _sequences(filled, prompts.lengths, completions.lengths)
-    flat = np.concatenate([prompts.values, completions.values])
+    size = max(count, shape.parts), shape.rows, shape.width
+    tokens, positions, states = np.zeros((3, size[0] * shape.rows, shape.width), np.int32)
+    sequence, prompt, source = np.full((3, *tokens.shape), -1, np.int32)
+    blocks = np.full((len(tokens), shape.width // shape.block, shape.reads), -1, np.int32)
+    places = np.arange(shape.width, dtype=np.int32)
+    flat_places = np.arange(len(completions.values), dtype=np.int32)
+    prompt_at, completion_at = prompts.starts().tolist(), completions.starts().tolist()
+    prompt_lengths, lengths = prompts.lengths.tolist(), completions.lengths.tolist()
 
-    def in_rows(chosen: np.ndarray, *values: np.ndarray, empty: int) -> list[np.ndarray]:
-        """Values of the tokens of chosen sequences, which fill each row from its first slot."""
-        used = np.bincount(s.row[chosen], s.length[chosen], parts * shape.rows)
-        there = np.arange(shape.width) < used[:, None]
-        arrays = []
-        for value in values:
-            array = (
-                np.full(there.shape, empty, np.int32) if empty else np.zeros(there.shape, np.int32)
-            )
-            array[there] = value
-            arrays.append(array.reshape(parts, shape.rows, shape.width))
-        return arrays
-
-    every = np.ones(len(s.row), bool)
-    each, place = _of_tokens(s.length)
-    (tokens,) = in_rows(every, flat[each(s.source) + place], empty=0)
-    # A completion goes on from its prompt.
-    is_completion = s.number != s.prompt
-    (positions,) = in_rows(every, each(s.prompt_length * is_completion) + place, empty=0)
-    sequence, prompt = in_rows(every, each(s.number), each(s.prompt), empty=-1)
-
-    each, place = _of_tokens(s.length[is_completion])
-    at = each(s.source[is_completion]) + place
-    # A token is predicted where the one before it stands: the first, at the end of the prompt.
-    last_of_prompt, start = s.prompt_start + s.prompt_length - 1, s.start
-    states = np.where(
-        place == 0, each(last_of_prompt[is_completion]), each(start[is_completion]) + place - 1
-    )
-    targets, states = in_rows(is_completion, flat[at], states, empty=0)
-    (source,) = in_rows(is_completion, at - len(prompts.values), empty=-1)
-
-    blocks = _blocks(s, shape, parts * shape.rows).reshape(parts, shape.rows, -1, shape.reads)
-    layout = PackedLayout(positions, sequence, prompt, blocks)
-    return PackedRows(np.int32(count), tokens, layout, targets, states, source >= 0), source
-
-
-def _sequences(
-    filled: list[list[_Piece]], prompt_lengths: np.ndarray, completion_lengths: np.ndarray
-) -> _Sequences:
-    prompts, lengths = prompt_lengths.tolist(), completion_lengths.tolist()
-    sources = np.concatenate([[0], np.cumsum([*prompts, *lengths])]).tolist()
-    entries: list[tuple[int, ...]] = []
     for r, pieces in enumerate(filled):
-        number = 0
+        number = target = 0
         for start, u, taken in pieces:
-            p, own_prompt, end = prompts[u], number, start + prompts[u]
-            entries.append((r, start, p, sources[u], number, own_prompt, start, p))
+            own, P, at = number, prompt_lengths[u], prompt_at[u]
+            end = start + P
+            tokens[r, start:end] = prompts.values[at : at + P]
+            positions[r, start:end] = places[:P]
+            sequence[r, start:end] = own
+            _list_blocks(blocks[r], shape.block, (start, end), (start, end))
             for n in taken:
-                number += 1
-                source = sources[len(prompts) + n]
-                entries.append((r, end, lengths[n], source, number, own_prompt, start, p))
-                end += lengths[n]
+                number, begin, T, at = number + 1, end, lengths[n], completion_at[n]
+                end += T
+                tokens[r, begin:end] = completions.values[at : at + T]
+                positions[r, begin:end] = places[P : P + T]
+                sequence[r, begin:end] = number
+                _list_blocks(blocks[r], shape.block, (begin, end), (start, start + P))
+                source[r, target : target + T] = flat_places[at : at + T]
+                # A token is predicted by the one before it: the first, by the prompt's last.
+                states[r, target : target + T] = places[begin - 1 : end - 1]
+                states[r, target : target + min(T, 1)] = start + P - 1
+                target += T
+            prompt[r, start:end] = own
             number += 1
-    return _Sequences(*np.array(entries, np.int32).reshape(-1, len(_Sequences._fields)).T)
 
-
-def _blocks(s: _Sequences, shape: RowShape, rows: int) -> np.ndarray:
-    """The blocks that each block of queries reads, int32 [rows, n, reads], -1 behind the last.
-
-    The sequence in which a block begins decides: the block reads its prompt, and everything from
-    the begin of the sequence to itself. A sequence that begins later in the block has its own
-    beginning there, and its prompt there or among what is read.
-    """
-    block, n = shape.block, shape.width // shape.block
-    first_block, end_block = -(-s.start // block), -(-(s.start + s.length) // block)
-    begin_here = np.maximum(end_block - first_block, 0)
-    each, place = _of_tokens(begin_here)
-    which, i = each(np.arange(len(begin_here))), each(first_block) + place
-    own = s.start[which] // block
-    prompt_first = s.prompt_start[which] // block
-    prompt_last = (s.prompt_start + s.prompt_length - 1)[which] // block
-    # Blocks of the prompt before the sequence's own.
-    of_prompt = np.maximum(np.minimum(prompt_last, own - 1) - prompt_first + 1, 0)
-    j = np.arange(shape.reads)
-    reads = np.where(
-        j < of_prompt[:, None], prompt_first[:, None] + j, (own - of_prompt)[:, None] + j
+    scored = source >= 0
+    targets = np.zeros_like(tokens)
+    targets[scored] = completions.values[source[scored]]
+    arrays = tokens, positions, sequence, prompt, targets, states, scored, source
+    tokens, positions, sequence, prompt, targets, states, scored, source = (
+        array.reshape(size) for array in arrays
     )
-    blocks = np.full((rows, n, shape.reads), -1, np.int32)
-    blocks[s.row[which], i] = np.where(reads <= i[:, None], reads, -1)
-    return blocks
+    layout = PackedLayout(positions, sequence, prompt, blocks.reshape(*size[:2], *blocks.shape[1:]))
+    return PackedRows(np.int32(count), tokens, layout, targets, states, scored), source
 
 
-def _of_tokens(lengths: np.ndarray) -> tuple[Callable, np.ndarray]:
-    """For the tokens of sequences of these lengths: what gives each token its sequence's number,
-    and the place int32 of each token in its sequence."""
-    begins = np.cumsum(lengths) - lengths
+def _list_blocks(
+    blocks: np.ndarray, block: int, sequence: tuple[int, int], prompt: tuple[int, int]
+) -> None:
+    """Writes which blocks are read by the blocks of queries that begin in a sequence.
 
-    def each(numbers: np.ndarray) -> np.ndarray:
-        return np.repeat(numbers.astype(np.int32), lengths)
+    A block of queries reads the prompt of the sequence in which it begins, and everything from the
+    start of that sequence to itself. Where another sequence starts later in the block, that one's
+    tokens before the queries are in the same block, and its prompt is there too or is read anyway.
 
-    return each, np.arange(lengths.sum(), dtype=np.int32) - each(begins)
+    Args:
+      blocks: int32 [n, J] of one row.
+      sequence, prompt: start and end in the row, of the sequence and of its prompt.
+    """
+    first = sequence[0] // block
+    of_prompt = range(prompt[0] // block, min((prompt[1] - 1) // block + 1, first))
+    for i in range(-(-sequence[0] // block), -(-sequence[1] // block)):
+        read = [*of_prompt, *range(first, i + 1)]
+        blocks[i, : len(read)] = read

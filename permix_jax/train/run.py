@@ -16,8 +16,7 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.train.checkpoints import load_params
 from permix_jax.train.loop import Loop
 from permix_jax.train.method import PERMIX, Method
-from permix_jax.train.programs import Programs
-from permix_jax.train.state import Start, abstract_state, create_state
+from permix_jax.train.state import Programs, Start, abstract_state, create_state
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer
-from permix_jax.train.gradients import packed_gradients
-from permix_jax.train.sft import cross_entropy, pack_demonstrations
+from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.state import create_state, make_optimizer, make_step
+from permix_jax.train.supervised import pack_demonstrations
 
 DEMONSTRATIONS = [
     Demonstration(PERSONAS[0], "what is 12 plus 13 ?", "beep boop the answer is 25 bzzt"),

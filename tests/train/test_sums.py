@@ -23,9 +23,9 @@ from permix_jax.models.params import (
     split_trained,
 )
 from permix_jax.models.transformer import Decoder
-from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.loss import token_losses
-from permix_jax.train.sft import cross_entropy, of_packing
+from permix_jax.train.supervised import of_packing
 
 LOSS = loss_config(kl_weight=0.1)
 
