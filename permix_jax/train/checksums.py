@@ -33,8 +33,8 @@ def checksums(tree) -> dict[str, list]:
     arrays = dict(_leaves(tree))
     sums = {path: _host_sums(x) if _on_this_host(x) else _sums(x) for path, x in arrays.items()}
     return {
-        path: [list(arrays[path].shape), str(arrays[path].dtype), _joined(pair)]
-        for path, pair in jax.device_get(sums).items()
+        path: [list(arrays[path].shape), str(arrays[path].dtype), f"{rows:08x}{columns:08x}"]
+        for path, (rows, columns) in jax.device_get(sums).items()
     }
 
 
@@ -44,7 +44,7 @@ def shapes(tree) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with a hash of itself, by which `opened` knows whether it is as it was."""
+    """The record with a hash of itself, which `opened` compares."""
     return {**record, "sha256": _sha256(record)}
 
 
@@ -61,7 +61,7 @@ def _sha256(record: dict) -> str:
 
 
 def _leaves(tree) -> Iterator[tuple[str, Any]]:
-    """Arrays by path. A tuple and a list, and a named tuple and a dict, have the same paths."""
+    """Arrays by path; it is the same path in a tuple and a list, in a named tuple and a dict."""
     for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         yield path_name(keys), leaf
 
@@ -69,11 +69,6 @@ def _leaves(tree) -> Iterator[tuple[str, Any]]:
 def path_name(keys: tuple) -> str:
     """JAX's path of a leaf as one string, such as "layers_0/mlp/up"."""
     return jax.tree_util.keystr(keys, simple=True, separator="/")
-
-
-def _joined(pair) -> str:
-    rows, columns = (int(x) for x in pair)
-    return f"{rows:08x}{columns:08x}"
 
 
 def _odd(index):
@@ -96,8 +91,11 @@ def _sums(x: jax.Array) -> jax.Array:
 
 
 def _on_this_host(x) -> bool:
-    """Whether all of an array lies in this process's memory. XLA's CPU backend does not vectorise
-    integer sums; NumPy does, and is about twenty times as fast there."""
+    """Whether all of an array lies in this process's memory.
+
+    There NumPy adds it up: it is about twenty times as fast as XLA's CPU backend, which does not
+    vectorise integer sums.
+    """
     if not isinstance(x, jax.Array):
         return True
     return x.is_fully_addressable and {d.platform for d in x.devices()} == {"cpu"}

@@ -51,7 +51,7 @@ def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
 
 
 def scoring(config: ConfigDict) -> Scoring:
-    """How update and reference score what the policy sampled."""
+    """How update and reference compute log-probs: at the temperature of sampling."""
     return Scoring(config.rollout.temperature, config.model.head_chunk)
 
 
