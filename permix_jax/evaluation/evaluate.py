@@ -158,16 +158,16 @@ def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[
     """
     chosen = []
     for name in sets.split(","):
-        found = [persona for persona in personas if persona.split == name]
-        if not found:
-            there = list(dict.fromkeys(persona.split for persona in personas))
-            usable = [split for split in there if split in EVAL_SETS]
+        members = [persona for persona in personas if persona.split == name]
+        if not members:
+            splits = list(dict.fromkeys(persona.split for persona in personas))
+            usable = [split for split in splits if split in EVAL_SETS]
             instead = f", or set eval.sets to {','.join(usable)}" if usable else ""
             raise ValueError(
                 f"eval.sets names {name!r}, of which there are no personas; there are "
-                f"{', '.join(there)}: give some personas the split {name}{instead}"
+                f"{', '.join(splits)}: give some personas the split {name}{instead}"
             )
-        chosen += found[: first or None]
+        chosen += members[: first or None]
     return chosen
 
 

@@ -1,8 +1,8 @@
 """Packs prompts and their completions into rows of a token budget, with next to no padding.
 
-A row holds prompts. Each is followed by those of its completions that are computed with it, so a
-prompt is computed once in a row for all of them. The host decides what a row holds and sends the
-numbers themselves; the update, the scores and the likelihoods all read these rows.
+A row holds prompts, each followed by some of its completions. So a prompt is computed once in a row
+for all of them. The host decides what a row holds, and sends the numbers themselves. The update,
+the scores and the likelihoods all read these rows.
 """
 
 from bisect import bisect_right, insort
@@ -21,7 +21,7 @@ _SHORTEST, _LONGEST = 8, 128  # tokens of a block
 # sixteenths of the token budget, leave 7 % of the computed tokens empty, nine widths leave 5 %.
 _WIDTHS = (9, 10, 16)
 _TOLERANCE = 1.05
-_TRIED = 12  # groups that a part is looked for in
+_TRIED = 12  # of the largest groups; the best part of one of them is taken
 
 
 class Ragged(NamedTuple):
@@ -49,16 +49,16 @@ class Ragged(NamedTuple):
 class PackedRows:
     """Prompts and completions as the decoder computes them: M micro-batches of R rows of L tokens.
 
-    Devices share the rows of a micro-batch. M is what sequences of full length would take, so
-    that one compiled program serves every step.
+    Devices share the rows of a micro-batch. M is enough for sequences of full length, so that one
+    compiled program serves every step.
 
     Attributes:
       count: int32 [], how many micro-batches hold anything; they are the first ones.
       tokens: int32 [M, R, L]; 0 where there is padding.
       layout: positions, sequence, prompt [M, R, L]; blocks [M, R, n, J].
-      targets: int32 [M, R, L], the completion tokens of the row, the first ones of the row; then 0.
+      targets: int32 [M, R, L], the completion tokens of the row from its first place on; then 0.
       states: int32 [M, R, L], the place in the row whose hidden state predicts each target.
-      scored: bool [M, R, L], whether a target stands there.
+      scored: bool [M, R, L], whether there is a target.
     """
 
     count: jax.Array
@@ -89,7 +89,7 @@ class Packing(NamedTuple):
 
     Attributes:
       rows: the arrays, still on the host.
-      source: int32 [M, R, L], which of the flat completion tokens each target is; -1: none.
+      source: int32 [M, R, L], the number of each target among the flat completion tokens, or -1.
       padding: the share of computed tokens that are padding, or a prompt that is computed again.
     """
 
@@ -98,17 +98,15 @@ class Packing(NamedTuple):
     padding: float
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """Values [total] of the flat completion tokens, as [M, R, L] beside the targets; 0 else."""
+        """[total] -> [M, R, L]: puts each completion token's value at its target; 0 elsewhere."""
         packed = np.zeros(self.source.shape, values.dtype)
-        there = self.source >= 0
-        packed[there] = values[self.source[there]]
+        packed[self.rows.scored] = values[self.source[self.rows.scored]]
         return packed
 
     def collect(self, packed: np.ndarray) -> np.ndarray:
-        """The inverse of `spread`: [M, R, L] -> [total]."""
-        there = self.source >= 0
-        values = np.zeros(there.sum(), packed.dtype)
-        values[self.source[there]] = packed[there]
+        """[M, R, L] -> [total]: the inverse of `spread`."""
+        values = np.zeros(self.rows.scored.sum(), packed.dtype)
+        values[self.source[self.rows.scored]] = packed[self.rows.scored]
         return values
 
 
@@ -127,10 +125,10 @@ def row_shapes(
 
     Args:
       prompts: how many there are at most, and the most tokens of one.
-      completions: the same; each prompt has equally many of them at most.
-      rows: rows of a micro-batch; the devices that share them divide it.
-      tokens: a row's budget. A row always has room for one prompt and one completion of full
-        length, and is no longer than full-length sequences can fill.
+      completions: the same; no prompt has more of them than its equal share.
+      rows: rows of a micro-batch, a multiple of the devices that share them.
+      tokens: a row's budget. A row has room for at least one prompt and one completion of full
+        length, and is no longer than sequences of full length can fill.
     """
     (U, P), (N, T) = prompts, completions
     block = _SHORTEST
@@ -140,12 +138,12 @@ def row_shapes(
     def blocks(tokens: int) -> int:
         return -(-tokens // block)
 
-    of_prompt = -(-N // U)
-    most = blocks(-(-U // rows) * (P + of_prompt * T))
+    per_prompt = -(-N // U)
+    most = blocks(-(-U // rows) * (P + per_prompt * T))
     budget = min(tokens, most * block)
     widths = {max(blocks(P + T), blocks(share * budget // 16)) for share in _WIDTHS}
     reads = blocks(P) + blocks(T) + 2
-    owners = np.repeat(np.arange(U), of_prompt)
+    owners = np.repeat(np.arange(U), per_prompt)
     full = np.full(U, P), np.full(len(owners), T), owners
     return [
         RowShape(-(-len(_fill(*full, block * width)) // rows), rows, block * width, block, reads)
@@ -158,7 +156,7 @@ def pack(
 ) -> Packing:
     """Packs U prompts and N completions into the shape that computes the fewest tokens.
 
-    The widest shape wins among those that compute at most a twentieth more: a run should not
+    Among the shapes that compute at most a twentieth more, it takes the widest: a run should not
     change its program with every small change of lengths.
 
     Args:
@@ -188,9 +186,9 @@ def _fill(
 ) -> list[list[_Piece]]:
     """The pieces of each row; rows are filled one after another.
 
-    A row takes the largest prompt that fits with all of its completions. Where none fits, it takes
-    a part of one of the largest. A part computes its prompt once more, so it must hold more
-    completion tokens than that, or begin the row.
+    A row takes the largest prompt that fits with all of its completions. If none fits, it takes a
+    prompt with part of its completions, of one of the largest. The rest will need the prompt again,
+    so the part must have more completion tokens than the prompt has, or begin the row.
     """
     prompts, lengths = prompt_lengths.tolist(), completion_lengths.tolist()
     waiting: list[list[int]] = [[] for _ in prompts]
@@ -209,7 +207,7 @@ def _fill(
             taken, tokens = waiting[u], size - prompts[u]
         else:
             parts = [
-                (i, *_that_fit(waiting[u], lengths, width - end - prompts[u]))
+                (i, *_fitting(waiting[u], lengths, width - end - prompts[u]))
                 for i, (_, u) in enumerate(sizes[-_TRIED:], max(0, len(sizes) - _TRIED))
             ]
             chosen, taken, tokens = max(
@@ -228,8 +226,8 @@ def _fill(
     return rows
 
 
-def _that_fit(candidates: list[int], lengths: list[int], room: int) -> tuple[list[int], int]:
-    """The completions, the longest first, that fit into `room` tokens; and the tokens they take."""
+def _fitting(candidates: list[int], lengths: list[int], room: int) -> tuple[list[int], int]:
+    """The candidates that fit into `room` tokens, taken in order; and the tokens that they take."""
     taken, used = [], 0
     for n in candidates:
         if used + lengths[n] <= room:
