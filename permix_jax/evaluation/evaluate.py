@@ -107,36 +107,8 @@ def evaluate(
     if on_main(claim):
         return
 
-    keys = [key for kind in kinds for key in kind.keys()]
-    ends = _batch_ends(kinds, settings, asked.mesh)
-    with (
-        GradedRows(folder / "completions.jsonl", keys, ends) as log,
-        Progress(f"evaluation of {asked.name}", len(keys), len(log.rows), EVALUATION) as progress,
-    ):
-        policy = asked.load() if len(log.rows) < len(keys) else None
-
-        def after_batch(answers: int) -> None:
-            progress.advance(answers)
-            check_stop()
-
-        before = 0
-        for kind in kinds:
-            first = max(0, len(log.rows) - before) // kind.samples
-            batches = generate(
-                policy,
-                kind.prompts,
-                settings.sampling,
-                key(settings.seed, f"evaluation/{kind.name}"),
-                settings.batch_size,
-                settings.max_prompt_tokens,
-                kind.samples,
-                first,
-            )
-            answers = (answers_of(asked.policy, batch) for batch in batches)
-            for rows in _graded(task, verifier, kind, first, answers, after_batch):
-                log.append(rows)
-            before += len(kind.pairs) * kind.samples
-        rows = log.rows
+    path = folder / "completions.jsonl"
+    rows = _answer(task, asked, verifier, settings, kinds, path, check_stop)
     if is_main():
         results = summarise(rows, personas, settings)
         for name in sorted(results):  # stability last: where it exists, the evaluation is whole
@@ -169,6 +141,48 @@ def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[
             )
         chosen += members[: first or None]
     return chosen
+
+
+def _answer(
+    task: Task,
+    asked: StoredPolicy,
+    verifier: Verifier,
+    settings: EvalSettings,
+    kinds: Sequence[_Kind],
+    path: Path,
+    check_stop: Callable[[], None] = lambda: None,
+) -> list[dict]:
+    """The rows of all kinds; writes those that are not yet in the file."""
+    keys = [key for kind in kinds for key in kind.keys()]
+    ends = _batch_ends(kinds, settings, asked.mesh)
+    with (
+        GradedRows(path, keys, ends) as log,
+        Progress(f"evaluation of {asked.name}", len(keys), len(log.rows), EVALUATION) as progress,
+    ):
+        policy = asked.load() if len(log.rows) < len(keys) else None
+
+        def after_batch(answers: int) -> None:
+            progress.advance(answers)
+            check_stop()
+
+        before = 0
+        for kind in kinds:
+            first = max(0, len(log.rows) - before) // kind.samples
+            batches = generate(
+                policy,
+                kind.prompts,
+                settings.sampling,
+                key(settings.seed, f"evaluation/{kind.name}"),
+                settings.batch_size,
+                settings.max_prompt_tokens,
+                kind.samples,
+                first,
+            )
+            answers = (answers_of(asked.policy, batch) for batch in batches)
+            for rows in _graded(task, verifier, kind, first, answers, after_batch):
+                log.append(rows)
+            before += len(kind.pairs) * kind.samples
+    return log.rows
 
 
 def _graded(
