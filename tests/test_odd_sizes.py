@@ -17,7 +17,7 @@ from permix_jax.app.build import build_task, drop_overlong, eval_settings, kl_se
 from permix_jax.app.policies import build_policy
 from permix_jax.app.validation import require_valid
 from permix_jax.core.sharding import make_mesh, row_shards
-from permix_jax.evaluation import divergence, likelihood
+from permix_jax.evaluation import likelihood
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.judge_free import JudgeFreeSettings, measure_without_judge
@@ -33,7 +33,7 @@ from permix_jax.rollout import generate
 from permix_jax.rollout.sampler import Completions
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.embedded_world import PERSONAS
-from permix_jax.train import base, grpo, rehearsal, rollouts, supervised
+from permix_jax.train import base, grpo, rollouts, supervised
 
 ODD = {
     "mesh__data": 8,
@@ -96,9 +96,9 @@ def scored(model, params, rows, scoring):
 
 @pytest.fixture(autouse=True)
 def programs_that_only_look(monkeypatch):
-    for module in (generate, rollouts, rehearsal):
+    for module in (generate, rollouts):
         monkeypatch.setattr(module, "sample", sampled)
-    for module in (divergence, likelihood, grpo):
+    for module in (likelihood, grpo):
         monkeypatch.setattr(module, "score", scored)
 
 
@@ -242,12 +242,15 @@ def test_distillation(world, start, seen, monkeypatch):
 def test_the_base(world, seen, tmp_path, monkeypatch):
     batches = []
 
-    def step(state, rows, tokens):
+    def step(state, rows, tokens, frozen):
         require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.tree.leaves(tokens)))
         batches.append(pairs_of(rows))
         return state, dict(NOTHING)
 
-    monkeypatch.setattr(base, "make_step", lambda *_: step)
+    programs = base.supervised_programs
+    monkeypatch.setattr(
+        base, "supervised_programs", lambda *args: programs(*args)._replace(update=step)
+    )
     base.prepare_base(run_of(*world, tmp_path))
     assert [len(pairs) for pairs in batches] == [5, 5]
     same_on_both(seen, "base", world[-1], batches)

@@ -1,11 +1,10 @@
-"""How far a policy has moved from its base: an estimate of KL(policy || base) from its answers."""
+"""How far a policy has moved from its base: KL(policy || base), estimated from its answers."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from permix_jax.core.distributed import is_main
 from permix_jax.core.files import write_json
@@ -14,19 +13,22 @@ from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.progress import KL, Progress
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import row_parts, shard_packed, to_host
+from permix_jax.core.sharding import row_parts
+from permix_jax.evaluation.likelihood import packed_logprobs
 from permix_jax.models.lm_head import Scoring
-from permix_jax.models.logprobs import score
-from permix_jax.models.packing import Ragged, pack, row_shapes
-from permix_jax.models.policy import Policy, StoredPolicy
+from permix_jax.models.packing import Ragged, row_shapes
+from permix_jax.models.policy import LoadedPolicy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import Batch, generate
 from permix_jax.rollout.sampling import Sampling
 
 
 class KlSettings(NamedTuple):
-    """responses: how many are sampled. sampling: as in training: its temperature is that of the two
-    distributions. role_play: whether half of the prompts are conversation."""
+    """How the KL is measured.
+
+    responses: how many are sampled. role_play: whether half of the prompts are conversation.
+    sampling: as in training; its temperature applies to both policies.
+    """
 
     seed: int
     responses: int
@@ -51,10 +53,11 @@ def measure_kl(
 
     The prompts are drawn from those of the evaluation: test problems under the held-out personas
     and none, conversation under held-out personas. Each is answered once. The estimator is k3,
-    exp(-d) - 1 + d with d = log pi - log base of each token, summed over the response: unbiased for
-    KL(policy || base) of whole responses, and never negative. `kl` is the mean over the kinds.
+    exp(-d) - 1 + d with d = log pi - log base of each token, summed over the response. It is
+    unbiased for KL(policy || base) of whole responses, and never negative (Schulman 2020,
+    "Approximating KL divergence"). `kl` is the mean over the kinds.
 
-    First the trained policy's parameters are held, then the base's.
+    The trained policy's parameters are dropped before the base's are loaded.
     """
     kinds = _prompts(task, settings)
     answered, policy = {}, trained.load()
@@ -74,9 +77,9 @@ def measure_kl(
                 progress.advance(batch.number)
                 check_stop()
     del policy
-    params, by_task = base.load_params(), {}
+    loaded, by_task = base.load(), {}
     for kind, batches in answered.items():
-        parts = [_k3(batch, base.policy, params, base.mesh, settings) for batch in batches]
+        parts = [_k3(batch, loaded, settings) for batch in batches]
         by_task[kind] = _summary(*map(np.concatenate, zip(*parts, strict=True)))
     mean = float(np.mean([entry["kl"] for entry in by_task.values()]))
     result = {"kl": mean, "estimator": "k3", "unit": "nats a response", "by_task": by_task}
@@ -106,25 +109,20 @@ def _prompts(task: Task, settings: KlSettings) -> dict[str, list[tuple[Persona |
     }
 
 
-def _k3(
-    batch: Batch, base_policy: Policy, base, mesh: Mesh, settings: KlSettings
-) -> tuple[np.ndarray, np.ndarray]:
+def _k3(batch: Batch, base: LoadedPolicy, settings: KlSettings) -> tuple[np.ndarray, np.ndarray]:
     """The estimates of a batch's responses, in nats, and their tokens: [number] each."""
     tokens, mask, logprobs, _ = batch.completions
-    shapes = row_shapes(
-        batch.prompts[0].shape, tokens.shape, row_parts(mesh), settings.micro_batch_tokens
+    limits = batch.prompts[0].shape, tokens.shape
+    shapes = row_shapes(*limits, row_parts(base.mesh), settings.micro_batch_tokens)
+    tokens, mask, logprobs = (x[: batch.number] for x in (tokens, mask, logprobs))
+    prompts = Ragged.masked(*(x[: batch.number] for x in batch.prompts))
+    completions, owners = Ragged.masked(tokens, mask), np.arange(batch.number)
+    scoring = Scoring(settings.sampling.temperature, settings.logits_chunk)
+    log_ratio = np.zeros(mask.shape)
+    log_ratio[mask] = logprobs[mask] - packed_logprobs(
+        base, prompts, completions, owners, shapes, scoring
     )
-    answered = np.s_[: batch.number]
-    prompts = Ragged.masked(*(x[answered] for x in batch.prompts))
-    mask = mask[answered]
-    completions = Ragged.masked(tokens[answered], mask)
-    packing = pack(prompts, completions, np.arange(batch.number), shapes)
-    rows = shard_packed(packing.rows, mesh)
-    how = Scoring(settings.sampling.temperature, settings.logits_chunk)
-    d = np.zeros(mask.shape)
-    of_base = packing.collect(to_host(score(base_policy.model, base, rows, how)))
-    d[mask] = logprobs[answered][mask] - of_base
-    return (np.expm1(-d) + d).sum(axis=1), mask.sum(axis=1)
+    return (np.expm1(-log_ratio) + log_ratio).sum(axis=1), mask.sum(axis=1)
 
 
 def _summary(sums: np.ndarray, tokens: np.ndarray) -> dict:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import math
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from permix_jax.core.persona import EVAL_SETS, Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.progress import EVALUATION, Progress
 from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
-from permix_jax.models.policy import Policy, StoredPolicy
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rewards.verifier import Grades, Verifier, join_grades
 from permix_jax.rollout.generate import Answer, answers_of, generate, prompts_per_batch
@@ -43,26 +42,20 @@ class EvalSettings:
     sampling: Sampling
 
 
-class Answered(NamedTuple):
-    """An answer to a problem under a persona; `sample` numbers those to the same prompt."""
+class _Kind(NamedTuple):
+    """The questions of one kind ("problems" or "role_play"); each is answered `samples` times.
 
-    persona: Persona | None
-    problem: Problem
-    sample: int
-    answer: Answer
+    prompts: the tokens of each pair.
+    """
 
-
-class Prompts(NamedTuple):
-    """What is asked of one kind ("problems" or "role_play"): each pair `samples` times."""
-
-    kind: str
+    name: str
     samples: int
     pairs: list[tuple[Persona | None, Problem]]
-    ids: list[list[int]]
+    prompts: list[list[int]]
 
     def keys(self) -> list[Key]:
         return [
-            Key(self.kind, problem.id, persona.id if persona else None, sample)
+            Key(self.name, problem.id, persona.id if persona else None, sample)
             for persona, problem in self.pairs
             for sample in range(self.samples)
         ]
@@ -96,8 +89,16 @@ def evaluate(
       OSError: the disk is full; what was written stays, and the evaluation can go on.
     """
     personas = chosen_personas(task.personas, settings.sets, settings.personas)
-    prompts = _prompts(task, asked.policy, personas, settings)
-    identity = {**identity, "prompts_sha256": _digest(prompts)}
+    kinds = [
+        _Kind(
+            name,
+            samples,
+            pairs,
+            render_all(asked.policy.tokenizer, [(p, q.prompt) for p, q in pairs]),
+        )
+        for name, (samples, pairs) in _pairs(task, personas, settings).items()
+    ]
+    identity = {**identity, "prompts_sha256": _digest(kinds)}
 
     def claim() -> bool:
         claim_folder(folder, identity)
@@ -106,37 +107,8 @@ def evaluate(
     if on_main(claim):
         return
 
-    keys = [one for part in prompts for one in part.keys()]
-    ends = _batch_ends(prompts, settings, asked.mesh)
-    with (
-        GradedRows(folder / "completions.jsonl", keys, ends) as log,
-        Progress(f"evaluation of {asked.name}", len(keys), len(log.rows), EVALUATION) as progress,
-    ):
-        policy = asked.load() if len(log.rows) < len(keys) else None
-        before = 0
-        for part in prompts:
-            first = max(0, len(log.rows) - before) // part.samples
-            grader = _Grader(task, verifier, part, first, log)
-            for batch in generate(
-                policy,
-                part.ids,
-                settings.sampling,
-                key(settings.seed, f"evaluation/{part.kind}"),
-                settings.batch_size,
-                settings.max_prompt_tokens,
-                part.samples,
-                first,
-            ):
-                grader.add(answers_of(asked.policy, batch))
-                progress.advance(batch.number * part.samples)
-                try:
-                    check_stop()
-                except Exception:
-                    grader.finish()
-                    raise
-            grader.finish()
-            before += len(part.ids) * part.samples
-        rows = log.rows
+    path = folder / "completions.jsonl"
+    rows = _answer(task, asked, verifier, settings, kinds, path, check_stop)
     if is_main():
         results = summarise(rows, personas, settings)
         for name in sorted(results):  # stability last: where it exists, the evaluation is whole
@@ -158,84 +130,99 @@ def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[
     """
     chosen = []
     for name in sets.split(","):
-        found = [persona for persona in personas if persona.split == name]
-        if not found:
-            there = list(dict.fromkeys(persona.split for persona in personas))
-            usable = [split for split in there if split in EVAL_SETS]
+        members = [persona for persona in personas if persona.split == name]
+        if not members:
+            splits = list(dict.fromkeys(persona.split for persona in personas))
+            usable = [split for split in splits if split in EVAL_SETS]
             instead = f", or set eval.sets to {','.join(usable)}" if usable else ""
             raise ValueError(
                 f"eval.sets names {name!r}, of which there are no personas; there are "
-                f"{', '.join(there)}: give some personas the split {name}{instead}"
+                f"{', '.join(splits)}: give some personas the split {name}{instead}"
             )
-        chosen += found[: first or None]
+        chosen += members[: first or None]
     return chosen
 
 
-class _Grader:
-    """Sends batches of one kind to the verifier, and their rows, once graded, to the log.
-
-    `first` is the number of the first prompt that is still to be answered.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        verifier: Verifier,
-        prompts: Prompts,
-        first: int,
-        log: GradedRows,
+def _answer(
+    task: Task,
+    asked: StoredPolicy,
+    verifier: Verifier,
+    settings: EvalSettings,
+    kinds: Sequence[_Kind],
+    path: Path,
+    check_stop: Callable[[], None] = lambda: None,
+) -> list[dict]:
+    """The rows of all kinds; writes those that are not yet in the file."""
+    keys = [key for kind in kinds for key in kind.keys()]
+    ends = _batch_ends(kinds, settings, asked.mesh)
+    with (
+        GradedRows(path, keys, ends) as log,
+        Progress(f"evaluation of {asked.name}", len(keys), len(log.rows), EVALUATION) as progress,
     ):
-        self._task, self._verifier, self._prompts, self._next = task, verifier, prompts, first
-        self._log = log
-        self._pending: deque[tuple[list[Answered], Future[Grades] | None]] = deque()
+        policy = asked.load() if len(log.rows) < len(keys) else None
 
-    def add(self, batch: Sequence[Sequence[Answer]]) -> None:
-        """Takes the answers to the next prompts; writes the rows of the batch before."""
-        self._submit(batch)
-        if len(self._pending) > 1:
-            self._write()
+        def after_batch(answers: int) -> None:
+            progress.advance(answers)
+            check_stop()
 
-    def finish(self) -> None:
-        """Waits for the verifier, and writes the rows of all batches."""
-        while self._pending:
-            self._write()
+        before = 0
+        for kind in kinds:
+            first = max(0, len(log.rows) - before) // kind.samples
+            batches = generate(
+                policy,
+                kind.prompts,
+                settings.sampling,
+                key(settings.seed, f"evaluation/{kind.name}"),
+                settings.batch_size,
+                settings.max_prompt_tokens,
+                kind.samples,
+                first,
+            )
+            answers = (answers_of(asked.policy, batch) for batch in batches)
+            for rows in _graded(task, verifier, kind, first, answers, after_batch):
+                log.append(rows)
+            before += len(kind.pairs) * kind.samples
+    return log.rows
 
-    def _submit(self, batch: Sequence[Sequence[Answer]]) -> None:
-        pairs = self._prompts.pairs[self._next : self._next + len(batch)]
-        self._next += len(batch)
-        each = [
-            Answered(persona, problem, sample, answer)
+
+def _graded(
+    task: Task,
+    verifier: Verifier,
+    kind: _Kind,
+    first: int,
+    batches: Iterable[list[list[Answer]]],
+    after_batch: Callable[[int], None],
+) -> Iterator[list[dict]]:
+    """The rows of each batch of answers. The verifier grades a batch while the next is generated.
+
+    Args:
+      first: number of the pair that the first batch begins with.
+      after_batch: gets the number of answers. Where it raises, the rows of its batch come first.
+    """
+    pending = None
+    for batch in batches:
+        pairs = kind.pairs[first : first + len(batch)]
+        first += len(batch)
+        answered = [
+            (persona, problem, sample, answer)
             for (persona, problem), answers in zip(pairs, batch, strict=True)
             for sample, answer in enumerate(answers)
         ]
         grades = None
-        if self._prompts.kind == "problems":
-            own = each[own_part(len(each))]
-            texts = [one.answer.text for one in own]
-            problems = [one.problem for one in own]
-            grades = self._verifier.submit(texts, problems, retry=True)
-        self._pending.append((each, grades))
-
-    def _write(self) -> None:
-        each, grades = self._pending.popleft()
-        correct = [math.nan] * len(each)
-        if grades:
-            correct = join_grades(gather(grades.result())).correct.tolist()
-        kind = self._prompts.kind
-        self._log.append(
-            [_row(self._task, kind, one, x) for one, x in zip(each, correct, strict=True)]
-        )
-
-
-def _prompts(
-    task: Task, policy: Policy, personas: Sequence[Persona], settings: EvalSettings
-) -> list[Prompts]:
-    return [
-        Prompts(
-            kind, samples, pairs, render_all(policy.tokenizer, [(p, q.prompt) for p, q in pairs])
-        )
-        for kind, (samples, pairs) in _pairs(task, personas, settings).items()
-    ]
+        if kind.name == "problems":
+            own = answered[own_part(len(answered))]
+            texts = [answer.text for *_, answer in own]
+            grades = verifier.submit(texts, [problem for _, problem, *_ in own], retry=True)
+        if pending:
+            yield _rows(task, kind.name, *pending)
+        pending = answered, grades
+        try:
+            after_batch(len(answered))
+        except Exception:
+            yield _rows(task, kind.name, *pending)
+            raise
+    if pending:
+        yield _rows(task, kind.name, *pending)
 
 
 def _pairs(
@@ -249,41 +236,46 @@ def _pairs(
     return kinds
 
 
-def _digest(asked: Sequence[Prompts]) -> str:
+def _digest(kinds: Sequence[_Kind]) -> str:
     """sha256 of all that is asked: tells problems, personas or templates of the same name apart."""
     digest = hashlib.sha256()
-    for part in asked:
-        for (persona, problem), ids in zip(part.pairs, part.ids, strict=True):
-            named = (part.kind, persona.id if persona else None, problem.id, problem.answer, ids)
+    for kind in kinds:
+        for (persona, problem), ids in zip(kind.pairs, kind.prompts, strict=True):
+            named = (kind.name, persona.id if persona else None, problem.id, problem.answer, ids)
             digest.update(json.dumps(named).encode())
     return digest.hexdigest()
 
 
-def _batch_ends(asked: Sequence[Prompts], settings: EvalSettings, mesh: Mesh) -> list[int]:
+def _batch_ends(kinds: Sequence[_Kind], settings: EvalSettings, mesh: Mesh) -> list[int]:
     """Numbers of rows after which a batch of `generate` ends."""
     ends, before = [], 0
-    for part in asked:
-        total = len(part.pairs) * part.samples
-        batch = prompts_per_batch(settings.batch_size, part.samples, mesh) * part.samples
+    for kind in kinds:
+        total = len(kind.pairs) * kind.samples
+        batch = prompts_per_batch(settings.batch_size, kind.samples, mesh) * kind.samples
         ends += [before + min(end, total) for end in range(batch, total + batch, batch)]
         before += total
     return ends
 
 
-def _row(task: Task, kind: str, answered: Answered, correct: float) -> dict:
-    """A row of `completions.jsonl`; `correct` is NaN where the verdict is unknown, or there is
-    nothing to grade."""
-    persona, problem, sample, answer = answered
-    judged = persona is not None and task.in_style is not None
-    return {
-        "task": kind,
-        "problem": problem.id,
-        "persona": persona.id if persona else None,
-        "sample": sample,
-        "prompt": problem.prompt,
-        "completion": answer.text,
-        "answer": problem.answer,
-        "correct": None if math.isnan(correct) else correct,
-        "in_style": task.in_style(answer.text, persona) if judged else None,
-        "truncated": answer.truncated,
-    }
+def _rows(
+    task: Task, kind: str, answered: list[tuple], grades: Future[Grades] | None
+) -> list[dict]:
+    """Rows of `completions.jsonl`; without `grades` there is nothing to grade."""
+    correct = [math.nan] * len(answered)
+    if grades:
+        correct = join_grades(gather(grades.result())).correct.tolist()
+    return [
+        {
+            "task": kind,
+            "problem": problem.id,
+            "persona": persona.id if persona else None,
+            "sample": sample,
+            "prompt": problem.prompt,
+            "completion": answer.text,
+            "answer": problem.answer,
+            "correct": None if math.isnan(verdict) else verdict,
+            "in_style": task.in_style(answer.text, persona) if persona and task.in_style else None,
+            "truncated": answer.truncated,
+        }
+        for (persona, problem, sample, answer), verdict in zip(answered, correct, strict=True)
+    ]

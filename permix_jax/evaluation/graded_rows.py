@@ -1,4 +1,4 @@
-"""The graded completions of an evaluation, a JSONL row each, kept so that a kill loses a batch."""
+"""The graded completions of an evaluation, one JSONL row each. A kill loses at most a batch."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from permix_jax.core.files import append, read_json, write_json
 
 
 class Key(NamedTuple):
-    """What tells the rows of an evaluation apart; the fields of a row with these names.
+    """The fields by which the rows of an evaluation differ.
 
     task: "problems" or "role_play". persona: its id, None for the plain prompt.
     """
@@ -29,19 +29,20 @@ def claim_folder(
     rows: str = "completions.jsonl",
     remedy: str = "name another --out",
 ) -> None:
-    """Writes evaluation.json, which says what is evaluated, or checks that the one there agrees.
+    """Writes evaluation.json, which says what is evaluated, or checks that the existing one agrees.
 
-    `rows` is the name of the file that the evaluation writes beside it, `remedy` what to do where
-    the folder is another's.
+    Args:
+      rows: name of the file that the evaluation writes beside it.
+      remedy: what to do if the folder belongs to another evaluation.
 
     Raises ValueError, with the differing fields, for the folder of another evaluation.
     """
-    path, mine = folder / "evaluation.json", json.loads(json.dumps(identity))
+    path, identity = folder / "evaluation.json", json.loads(json.dumps(identity))
     if path.exists():
-        theirs = read_json(path, "name another --out")
-        if "config" in theirs:  # older ones name fields that change no answer
-            theirs["config"] = fixed_fields(theirs["config"])
-        if fields := differing_fields(mine, theirs):
+        claimed = read_json(path, "name another --out")
+        if "config" in claimed:  # older ones name fields that change no answer
+            claimed["config"] = fixed_fields(claimed["config"])
+        if fields := differing_fields(identity, claimed):
             # Hashes differ wherever a field does, and say nothing then.
             fields = [field for field in fields if "sha256" not in field] or fields
             raise ValueError(
@@ -54,37 +55,35 @@ def claim_folder(
             "another --out, or remove the folder"
         )
     else:
-        write_json(path, mine)
+        write_json(path, identity)
 
 
 class GradedRows:
     """The rows on disk: always the first so many of `keys`, in that order.
 
-    Use as a context manager. The order is that of an uninterrupted evaluation, so that one that
-    was interrupted ends in the same file, byte for byte. Of several processes, which all append the
-    same rows, the main one writes.
+    Use as a context manager. An interrupted evaluation ends in the same file, byte for byte, as an
+    uninterrupted one. Of several processes, which all append the same rows, the main one writes.
 
     Args:
       path: of completions.jsonl; made if need be.
-      keys: of all rows that the evaluation will have, at least one: named tuples of one kind, such
-        as Key, whose fields the rows have too.
+      keys: of all rows of the evaluation, at least one: named tuples of one kind, such as Key. A
+        row has fields of the same names.
       batch_ends: numbers of rows after which a batch ends. Rows beyond the last whole batch are
         dropped, and made again: an answer is bit-equal only in the same batch.
 
     Attributes:
-      rows: those that are there.
+      rows: those that are on disk.
 
     Raises:
-      ValueError: a row that is not JSON, but for the last one, which a kill may have cut off; or
-        one that does not stand in its place. With file:line.
+      ValueError: a row is not JSON, or is not the one that belongs there; with file:line. A last
+        row that a kill cut off is dropped.
     """
 
     def __init__(self, path: Path, keys: Sequence[NamedTuple], batch_ends: Sequence[int]):
-        self._path, self._keys = path, keys
-        self.rows, ends = _read(path, keys)
+        self._path, self._keys, self._file = path, keys, None
+        self.rows, ends = self._read()
         kept = max(end for end in (0, *batch_ends) if end <= len(self.rows))
         del self.rows[kept:]
-        self._file = None
         if is_main():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
@@ -94,8 +93,8 @@ class GradedRows:
         """Returns when the rows are on disk. Raises ValueError if they are not the next ones, and
         OSError where the disk is full.
         """
-        wanted = self._keys[len(self.rows) : len(self.rows) + len(rows)]
-        if [_key(row, self._keys) for row in rows] != list(wanted):
+        expected = self._keys[len(self.rows) : len(self.rows) + len(rows)]
+        if [self._key(row) for row in rows] != list(expected):
             raise ValueError(f"{self._path}: rows out of order after row {len(self.rows)}")
         if self._file is not None:
             append(self._file, "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -108,28 +107,27 @@ class GradedRows:
         if self._file is not None:
             self._file.close()
 
+    def _read(self) -> tuple[list[dict], list[int]]:
+        """The rows, and the offset in bytes after each number of them: one entry more than rows."""
+        rows, ends = [], [0]
+        content = self._path.read_bytes() if self._path.exists() else b""
+        whole = content.rfind(b"\n") + 1  # what follows the last line break was cut off
+        for number, line in enumerate(content[:whole].splitlines(keepends=True)):
+            where = f"{self._path}:{number + 1}"
+            try:
+                row = json.loads(line)
+                key = self._key(row)
+            except (ValueError, TypeError, KeyError):
+                remedy = "remove the file, or this line and all below, and go on"
+                raise ValueError(f"{where}: not a row of an evaluation; {remedy}") from None
+            if number >= len(self._keys) or key != self._keys[number]:
+                raise ValueError(
+                    f"{where}: {key} is not the row that this evaluation has there; "
+                    "name another --out"
+                )
+            rows.append(row)
+            ends.append(ends[-1] + len(line))
+        return rows, ends
 
-def _read(path: Path, keys: Sequence[NamedTuple]) -> tuple[list[dict], list[int]]:
-    """The rows, and the offset in bytes after each number of them: one entry more than rows."""
-    rows, ends = [], [0]
-    content = path.read_bytes() if path.exists() else b""
-    whole = content.rfind(b"\n") + 1  # what follows the last line break was cut off
-    for number, line in enumerate(content[:whole].splitlines(keepends=True), start=1):
-        try:
-            row = json.loads(line)
-            key = _key(row, keys)
-        except (ValueError, TypeError, KeyError):
-            remedy = "remove the file, or this line and all below, and go on"
-            raise ValueError(f"{path}:{number}: not a row of an evaluation; {remedy}") from None
-        if number > len(keys) or key != keys[number - 1]:
-            raise ValueError(
-                f"{path}:{number}: {key} is not the row that this evaluation has there; "
-                "name another --out"
-            )
-        rows.append(row)
-        ends.append(ends[-1] + len(line))
-    return rows, ends
-
-
-def _key(row: dict, keys: Sequence[NamedTuple]) -> tuple:
-    return tuple(row[name] for name in keys[0]._fields)
+    def _key(self, row: dict) -> tuple:
+        return tuple(row[name] for name in self._keys[0]._fields)

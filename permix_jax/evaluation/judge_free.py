@@ -1,4 +1,4 @@
-"""Persona fidelity of an evaluation's responses, without a judge: judge_free.json."""
+"""Persona fidelity of an evaluation's responses, by likelihoods, no judge: judge_free.json."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class JudgeFreeSettings:
 
 
 class Played(NamedTuple):
-    """R responses, each of somebody who played a persona; own: [R] its number in `personas`."""
+    """R responses, each in the role of a persona; own: [R] that persona's number in `personas`."""
 
     responses: Sequence[Response]
     own: np.ndarray
@@ -52,11 +52,12 @@ class Played(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """R responses and their log-likelihoods under the reference; those without a token left out.
+    """The R responses that have a token, with their log-likelihoods under the reference.
 
-    index: [R] their numbers among all responses. own: [R] number of the persona.
-    tokens: [R] token ids. logp: [R, C], column 0 under the own persona. plain: [R] under none.
-    empty: how many were left out.
+    index: [R] their numbers among all responses. own: [R] number of the persona that was played.
+    tokens: [R] token ids.
+    logp: [R, C], in nats; column 0 under the own persona. plain: [R] under the plain prompt.
+    empty: how many responses have no token.
     """
 
     index: np.ndarray
@@ -67,7 +68,7 @@ class Scored(NamedTuple):
     empty: int
 
     def among(self, chosen: np.ndarray) -> "Scored":
-        """Those of the `chosen` responses, bool [all responses]."""
+        """The scored ones among the `chosen` responses, bool [all responses]."""
         at = np.flatnonzero(chosen[self.index])
         tokens = [self.tokens[i] for i in at]
         empty = int(chosen.sum()) - len(at)
@@ -80,16 +81,12 @@ class Scored(NamedTuple):
 def claim(folder: Path, reference: str, settings: JudgeFreeSettings) -> bool:
     """Whether the folder has its judge_free.json already.
 
-    Raises ValueError if that, or what was scored for it, is of another reference or settings.
+    Raises ValueError if its scores are of another reference or other settings.
     """
-    identity = {
-        "reference": reference,
-        "seed": settings.seed,
-        "candidates": settings.candidates,
-        "questions": settings.questions,
-    }
-    at = folder / FOLDER
-    claim_folder(at, identity, remedy=f"remove {at} and {folder / FILE}")
+    fields = "seed", "candidates", "questions"
+    identity = {"reference": reference} | {name: getattr(settings, name) for name in fields}
+    scores = folder / FOLDER
+    claim_folder(scores, identity, remedy=f"remove {scores} and {folder / FILE}")
     return (folder / FILE).exists()
 
 
@@ -101,13 +98,13 @@ def measure_without_judge(
 ) -> None:
     """Writes judge_free.json into each folder of a finished evaluation that has none yet.
 
-    Each score is written to `judge_free/` at once, and not computed again after a kill.
+    Scores are written to `judge_free/` batch by batch, and not computed again after a kill.
 
     Args:
       personas: those of the evaluations; all of them are candidates.
 
     Raises:
-      ValueError: a folder whose figures are of another reference, or with other settings.
+      ValueError: a folder has scores of another reference or other settings.
       OSError: the disk is full; what was written stays.
     """
     stored = reference.stored
@@ -128,18 +125,18 @@ def judge_free_figures(
     settings: JudgeFreeSettings,
     folder: Path,
 ) -> dict:
-    """The content of judge_free.json. `by_task` has, for "problems" and "role_play" as asked,
+    """The content of judge_free.json. `by_task` has, for each of "problems" and "role_play",
 
     - `questions`: how many have a response;
     - what `recognition` gives, with the question as the cluster, because all personas answer the
       same questions;
-    - `style_distance` of the responses' tokens, None unless a question was answered by two personas
-      and twice by one of them;
+    - `style_distance` of the responses' tokens, None unless two personas answered a question and
+      one of them answered it twice;
     - `agreement` of the gain per token (`gain`) and of `identified` with the exact rule's verdict,
       None unless the rows have verdicts of both kinds and there are two questions.
 
     Args:
-      rows: of completions.jsonl; those under a persona are read.
+      rows: of completions.jsonl; only those under a persona are read.
     """
     result = {"reference": reference.stored.name, "candidates": settings.candidates, "by_task": {}}
     number = {persona.id: i for i, persona in enumerate(personas)}
@@ -186,7 +183,7 @@ def score_responses(
 
 
 def recognition(scored: Scored, cluster: np.ndarray) -> dict:
-    """`identification` and `gain_per_token` with these clusters [R]; None for a single cluster.
+    """`identification` and `gain_per_token`, or None each if all clusters [R] are the same.
 
     `n` counts the responses that were scored, `empty` those without a token.
     """

@@ -15,7 +15,7 @@ from permix_jax.evaluation.graded_rows import GradedRows
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.logprobs import score
 from permix_jax.models.packing import Ragged, RowShape, pack, row_shapes
-from permix_jax.models.policy import Policy, StoredPolicy
+from permix_jax.models.policy import LoadedPolicy, Policy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import prompts_per_batch
 
@@ -41,7 +41,7 @@ class Reference:
 
 
 class Response(NamedTuple):
-    """What somebody said to `prompt`; `ended` unless the budget of tokens cut it off."""
+    """A response to `prompt`; `ended` is False where the budget of tokens cut it off."""
 
     prompt: str
     text: str
@@ -49,14 +49,14 @@ class Response(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A response, by number, and a persona's id, None for the plain prompt: the key of a row."""
+    """The key of a row: a response's number, and a persona's id or None for the plain prompt."""
 
     response: int
     persona: str | None
 
 
 class _Group(NamedTuple):
-    """Responses, by number, to one prompt: they are scored after the prompt under one persona."""
+    """One prompt under one persona, in tokens, and the numbers of the responses that share it."""
 
     persona: str | None
     prompt: list[int]
@@ -80,9 +80,9 @@ def log_likelihoods(
 ) -> np.ndarray:
     """log p(response r | persona c, its prompt), in nats, summed over its tokens: float64 [R, C].
 
-    Responses to one prompt under one persona are scored after one copy of it, as in an update of
-    the policy. A figure does not depend on the batch but for rounding. Interrupted, scoring goes
-    on after the last batch in the file, and ends in the same one.
+    Responses to one prompt under one persona share one copy of it, as in an update of the policy.
+    Up to rounding, a result does not depend on the batch. If it was interrupted, scoring goes on
+    after the last batch in the file, and ends in the same file.
 
     Args:
       responses: [R], at least one.
@@ -112,41 +112,53 @@ def log_likelihoods(
         GradedRows(path, list(chain.from_iterable(pairs)), ends) as log,
         Progress(label, ends[-1], len(log.rows), LIKELIHOODS) as progress,
     ):
-        params = reference.stored.load_params() if len(log.rows) < ends[-1] else None
+        loaded = reference.stored.load() if len(log.rows) < ends[-1] else None
         for batch, keys, end in zip(batches, pairs, ends, strict=True):
             if end > len(log.rows):
-                logp = _score_batch(reference, params, batch, tokens, shapes)
+                logp = _score_batch(loaded, batch, tokens, shapes, reference.logits_chunk)
                 rows = zip(keys, logp, strict=True)
                 log.append([key._asdict() | {"logp": value} for key, value in rows])
                 progress.advance(len(keys))
                 reference.check_stop()
-        found = {(row["response"], row["persona"]): row["logp"] for row in log.rows}
+        scored = {(row["response"], row["persona"]): row["logp"] for row in log.rows}
     return np.array(
-        [[found[r, p.id if p else None] for p in under] for r, under in enumerate(personas)]
+        [[scored[r, p.id if p else None] for p in under] for r, under in enumerate(personas)]
     )
 
 
+def packed_logprobs(
+    policy: LoadedPolicy,
+    prompts: Ragged,
+    completions: Ragged,
+    owners: np.ndarray,
+    shapes: Sequence[RowShape],
+    scoring: Scoring,
+) -> np.ndarray:
+    """Log-probs f32 [total] of the flat completion tokens; arguments as in `pack`."""
+    packing = pack(prompts, completions, owners, shapes)
+    rows = shard_packed(packing.rows, policy.mesh)
+    return packing.collect(to_host(score(policy.policy.model, policy.params, rows, scoring)))
+
+
 def _score_batch(
-    reference: Reference,
-    params,
+    policy: LoadedPolicy,
     batch: Sequence[_Group],
     tokens: Sequence[Sequence[int]],
     shapes: Sequence[RowShape],
+    logits_chunk: int,
 ) -> list[float]:
     """log p of the groups' members, in their order."""
+    prompts = Ragged.of([group.prompt for group in batch])
     responses = Ragged.of([tokens[m] for group in batch for m in group.members])
     owners = np.repeat(np.arange(len(batch)), [len(group.members) for group in batch])
-    packing = pack(Ragged.of([group.prompt for group in batch]), responses, owners, shapes)
-    rows = shard_packed(packing.rows, reference.stored.mesh)
-    model, how = reference.stored.policy.model, Scoring(1.0, reference.logits_chunk)
-    logprobs = packing.collect(to_host(score(model, params, rows, how)))
-    ends = np.cumsum(responses.lengths)
-    parts = np.split(logprobs.astype(np.float64), ends[:-1])
+    scoring = Scoring(1.0, logits_chunk)
+    logprobs = packed_logprobs(policy, prompts, responses, owners, shapes, scoring)
+    parts = np.split(logprobs.astype(np.float64), np.cumsum(responses.lengths)[:-1])
     return [float(part.sum()) for part in parts]
 
 
 def _rounded(length: int) -> int:
-    """Up to a multiple of 16, so that responses of another policy mostly find their program."""
+    """Up to a multiple of 16, so that other policies' responses mostly use the same program."""
     return -(-length // 16) * 16
 
 

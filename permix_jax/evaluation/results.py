@@ -41,16 +41,16 @@ def read_jsonl(path: Path) -> list[dict]:
 
 def read_evaluations(workdir: Path) -> list[Evaluation]:
     """The evaluations of a run, by step. Raises FileNotFoundError if there is none."""
-    found = sorted(
+    evaluations = sorted(
         (int(path.parent.name), path)
         for path in workdir.glob("eval/*/stability.json")
         if path.parent.name.isdecimal()
     )
-    if not found:
+    if not evaluations:
         raise FileNotFoundError(
             f"{workdir}: no evaluation (eval/<step>/stability.json); run launch/train.py to its end"
         )
-    return [read_evaluation(path.parent) for _, path in found]
+    return [read_evaluation(path.parent) for _, path in evaluations]
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -1,12 +1,12 @@
 """Packs prompts and their completions into rows of a token budget, with next to no padding.
 
-A row holds prompts. Each is followed by those of its completions that are computed with it, so a
-prompt is computed once in a row for all of them. The host decides what a row holds and sends the
-numbers themselves; the update, the scores and the likelihoods all read these rows.
+A row holds prompts, each followed by some of its completions. So a prompt is computed once in a row
+for all of them. The host decides what a row holds, and sends the numbers themselves. The update,
+the scores and the likelihoods all read these rows.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ _SHORTEST, _LONGEST = 8, 128  # tokens of a block
 # sixteenths of the token budget, leave 7 % of the computed tokens empty, nine widths leave 5 %.
 _WIDTHS = (9, 10, 16)
 _TOLERANCE = 1.05
-_TRIED = 12  # groups that a part is looked for in
+_TRIED = 12  # of the largest groups; the best part of one of them is taken
 
 
 class Ragged(NamedTuple):
@@ -32,30 +32,33 @@ class Ragged(NamedTuple):
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> "Ragged":
-        lengths = np.array([len(one) for one in sequences], int)
-        values = np.fromiter((token for one in sequences for token in one), np.int32)
-        return cls(values, lengths)
+        values = np.fromiter((token for tokens in sequences for token in tokens), np.int32)
+        return cls(values, np.array([len(tokens) for tokens in sequences], int))
 
     @classmethod
     def masked(cls, values: np.ndarray, mask: np.ndarray) -> "Ragged":
         """The sequences of an array [n, T] that a bool mask [n, T] marks."""
         return cls(values[mask], mask.sum(axis=1))
 
+    def starts(self) -> np.ndarray:
+        """Where each sequence begins in `values`: int [n]."""
+        return np.cumsum(self.lengths) - self.lengths
+
 
 @flax.struct.dataclass
 class PackedRows:
     """Prompts and completions as the decoder computes them: M micro-batches of R rows of L tokens.
 
-    Devices share the rows of a micro-batch. M is what sequences of full length would take, so
-    that one compiled program serves every step.
+    Devices share the rows of a micro-batch. M is enough for sequences of full length, so that one
+    compiled program serves every step.
 
     Attributes:
       count: int32 [], how many micro-batches hold anything; they are the first ones.
       tokens: int32 [M, R, L]; 0 where there is padding.
       layout: positions, sequence, prompt [M, R, L]; blocks [M, R, n, J].
-      targets: int32 [M, R, L], the completion tokens of the row, the first ones of the row; then 0.
+      targets: int32 [M, R, L], the completion tokens of the row from its first place on; then 0.
       states: int32 [M, R, L], the place in the row whose hidden state predicts each target.
-      scored: bool [M, R, L], whether a target stands there.
+      scored: bool [M, R, L], whether there is a target.
     """
 
     count: jax.Array
@@ -86,7 +89,7 @@ class Packing(NamedTuple):
 
     Attributes:
       rows: the arrays, still on the host.
-      source: int32 [M, R, L], which of the flat completion tokens each target is; -1: none.
+      source: int32 [M, R, L], the number of each target among the flat completion tokens, or -1.
       padding: the share of computed tokens that are padding, or a prompt that is computed again.
     """
 
@@ -95,17 +98,15 @@ class Packing(NamedTuple):
     padding: float
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """Values [total] of the flat completion tokens, as [M, R, L] beside the targets; 0 else."""
+        """[total] -> [M, R, L]: puts each completion token's value at its target; 0 elsewhere."""
         packed = np.zeros(self.source.shape, values.dtype)
-        there = self.source >= 0
-        packed[there] = values[self.source[there]]
+        packed[self.rows.scored] = values[self.source[self.rows.scored]]
         return packed
 
     def collect(self, packed: np.ndarray) -> np.ndarray:
-        """The inverse of `spread`: [M, R, L] -> [total]."""
-        there = self.source >= 0
-        values = np.zeros(there.sum(), packed.dtype)
-        values[self.source[there]] = packed[there]
+        """[M, R, L] -> [total]: the inverse of `spread`."""
+        values = np.zeros(self.rows.scored.sum(), packed.dtype)
+        values[self.source[self.rows.scored]] = packed[self.rows.scored]
         return values
 
 
@@ -124,10 +125,10 @@ def row_shapes(
 
     Args:
       prompts: how many there are at most, and the most tokens of one.
-      completions: the same; each prompt has equally many of them at most.
-      rows: rows of a micro-batch; the devices that share them divide it.
-      tokens: a row's budget. A row always has room for one prompt and one completion of full
-        length, and is no longer than full-length sequences can fill.
+      completions: the same; no prompt has more of them than its equal share.
+      rows: rows of a micro-batch, a multiple of the devices that share them.
+      tokens: a row's budget. A row has room for at least one prompt and one completion of full
+        length, and is no longer than sequences of full length can fill.
     """
     (U, P), (N, T) = prompts, completions
     block = _SHORTEST
@@ -137,12 +138,12 @@ def row_shapes(
     def blocks(tokens: int) -> int:
         return -(-tokens // block)
 
-    of_prompt = -(-N // U)
-    most = blocks(-(-U // rows) * (P + of_prompt * T))
+    per_prompt = -(-N // U)
+    most = blocks(-(-U // rows) * (P + per_prompt * T))
     budget = min(tokens, most * block)
     widths = {max(blocks(P + T), blocks(share * budget // 16)) for share in _WIDTHS}
     reads = blocks(P) + blocks(T) + 2
-    owners = np.repeat(np.arange(U), of_prompt)
+    owners = np.repeat(np.arange(U), per_prompt)
     full = np.full(U, P), np.full(len(owners), T), owners
     return [
         RowShape(-(-len(_fill(*full, block * width)) // rows), rows, block * width, block, reads)
@@ -155,7 +156,7 @@ def pack(
 ) -> Packing:
     """Packs U prompts and N completions into the shape that computes the fewest tokens.
 
-    The widest shape wins among those that compute at most a twentieth more: a run should not
+    Among the shapes that compute at most a twentieth more, it takes the widest: a run should not
     change its program with every small change of lengths.
 
     Args:
@@ -185,9 +186,9 @@ def _fill(
 ) -> list[list[_Piece]]:
     """The pieces of each row; rows are filled one after another.
 
-    A row takes the largest prompt that fits with all of its completions. Where none fits, it takes
-    a part of one of the largest. A part computes its prompt once more, so it must hold more
-    completion tokens than that, or begin the row.
+    A row takes the largest prompt that fits with all of its completions. If none fits, it takes a
+    prompt with part of its completions, of one of the largest. The rest will need the prompt again,
+    so the part must have more completion tokens than the prompt has, or begin the row.
     """
     prompts, lengths = prompt_lengths.tolist(), completion_lengths.tolist()
     waiting: list[list[int]] = [[] for _ in prompts]
@@ -206,7 +207,7 @@ def _fill(
             taken, tokens = waiting[u], size - prompts[u]
         else:
             parts = [
-                (i, *_that_fit(waiting[u], lengths, width - end - prompts[u]))
+                (i, *_fitting(waiting[u], lengths, width - end - prompts[u]))
                 for i, (_, u) in enumerate(sizes[-_TRIED:], max(0, len(sizes) - _TRIED))
             ]
             chosen, taken, tokens = max(
@@ -225,8 +226,8 @@ def _fill(
     return rows
 
 
-def _that_fit(candidates: list[int], lengths: list[int], room: int) -> tuple[list[int], int]:
-    """The completions, the longest first, that fit into `room` tokens; and the tokens they take."""
+def _fitting(candidates: list[int], lengths: list[int], room: int) -> tuple[list[int], int]:
+    """The candidates that fit into `room` tokens, taken in order; and the tokens that they take."""
     taken, used = [], 0
     for n in candidates:
         if used + lengths[n] <= room:
@@ -235,124 +236,71 @@ def _that_fit(candidates: list[int], lengths: list[int], room: int) -> tuple[lis
     return taken, used
 
 
-class _Sequences(NamedTuple):
-    """The prompts and completions of all rows; int arrays with one entry for each.
-
-    Attributes:
-      row, start, length: where the sequence stands.
-      source: where its tokens begin among the flat prompts, followed by the flat completions.
-      number, prompt: its number in the row; that of its prompt.
-      prompt_start, prompt_length: where that prompt stands; a prompt is its own.
-    """
-
-    row: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    source: np.ndarray
-    number: np.ndarray
-    prompt: np.ndarray
-    prompt_start: np.ndarray
-    prompt_length: np.ndarray
-
-
 def _lay_out(
     filled: list[list[_Piece]], prompts: Ragged, completions: Ragged, shape: RowShape
 ) -> tuple[PackedRows, np.ndarray]:
     """The arrays of rows that hold these pieces, and `Packing.source`."""
     count = -(-len(filled) // shape.rows)
     # Shorter sequences can, in theory, be harder to pack than full ones.
-    parts = max(count, shape.parts)
-    s = _sequences(filled, prompts.lengths, completions.lengths)
-    flat = np.concatenate([prompts.values, completions.values])
+    size = max(count, shape.parts), shape.rows, shape.width
+    tokens, positions, states = np.zeros((3, size[0] * shape.rows, shape.width), np.int32)
+    sequence, prompt, source = np.full((3, *tokens.shape), -1, np.int32)
+    blocks = np.full((len(tokens), shape.width // shape.block, shape.reads), -1, np.int32)
+    places = np.arange(shape.width, dtype=np.int32)
+    flat_places = np.arange(len(completions.values), dtype=np.int32)
+    prompt_at, completion_at = prompts.starts().tolist(), completions.starts().tolist()
+    prompt_lengths, lengths = prompts.lengths.tolist(), completions.lengths.tolist()
 
-    def in_rows(chosen: np.ndarray, *values: np.ndarray, empty: int) -> list[np.ndarray]:
-        """Values of the tokens of chosen sequences, which fill each row from its first slot."""
-        used = np.bincount(s.row[chosen], s.length[chosen], parts * shape.rows)
-        there = np.arange(shape.width) < used[:, None]
-        arrays = []
-        for value in values:
-            array = (
-                np.full(there.shape, empty, np.int32) if empty else np.zeros(there.shape, np.int32)
-            )
-            array[there] = value
-            arrays.append(array.reshape(parts, shape.rows, shape.width))
-        return arrays
-
-    every = np.ones(len(s.row), bool)
-    each, place = _of_tokens(s.length)
-    (tokens,) = in_rows(every, flat[each(s.source) + place], empty=0)
-    # A completion goes on from its prompt.
-    is_completion = s.number != s.prompt
-    (positions,) = in_rows(every, each(s.prompt_length * is_completion) + place, empty=0)
-    sequence, prompt = in_rows(every, each(s.number), each(s.prompt), empty=-1)
-
-    each, place = _of_tokens(s.length[is_completion])
-    at = each(s.source[is_completion]) + place
-    # A token is predicted where the one before it stands: the first, at the end of the prompt.
-    last_of_prompt, start = s.prompt_start + s.prompt_length - 1, s.start
-    states = np.where(
-        place == 0, each(last_of_prompt[is_completion]), each(start[is_completion]) + place - 1
-    )
-    targets, states = in_rows(is_completion, flat[at], states, empty=0)
-    (source,) = in_rows(is_completion, at - len(prompts.values), empty=-1)
-
-    blocks = _blocks(s, shape, parts * shape.rows).reshape(parts, shape.rows, -1, shape.reads)
-    layout = PackedLayout(positions, sequence, prompt, blocks)
-    return PackedRows(np.int32(count), tokens, layout, targets, states, source >= 0), source
-
-
-def _sequences(
-    filled: list[list[_Piece]], prompt_lengths: np.ndarray, completion_lengths: np.ndarray
-) -> _Sequences:
-    prompts, lengths = prompt_lengths.tolist(), completion_lengths.tolist()
-    sources = np.concatenate([[0], np.cumsum([*prompts, *lengths])]).tolist()
-    entries: list[tuple[int, ...]] = []
     for r, pieces in enumerate(filled):
-        number = 0
+        number = target = 0
         for start, u, taken in pieces:
-            p, own_prompt, end = prompts[u], number, start + prompts[u]
-            entries.append((r, start, p, sources[u], number, own_prompt, start, p))
+            own, P, at = number, prompt_lengths[u], prompt_at[u]
+            end = start + P
+            tokens[r, start:end] = prompts.values[at : at + P]
+            positions[r, start:end] = places[:P]
+            sequence[r, start:end] = own
+            _list_blocks(blocks[r], shape.block, (start, end), (start, end))
             for n in taken:
-                number += 1
-                source = sources[len(prompts) + n]
-                entries.append((r, end, lengths[n], source, number, own_prompt, start, p))
-                end += lengths[n]
+                number, begin, T, at = number + 1, end, lengths[n], completion_at[n]
+                end += T
+                tokens[r, begin:end] = completions.values[at : at + T]
+                positions[r, begin:end] = places[P : P + T]
+                sequence[r, begin:end] = number
+                _list_blocks(blocks[r], shape.block, (begin, end), (start, start + P))
+                source[r, target : target + T] = flat_places[at : at + T]
+                # A token is predicted by the one before it: the first, by the prompt's last.
+                states[r, target : target + T] = places[begin - 1 : end - 1]
+                states[r, target : target + min(T, 1)] = start + P - 1
+                target += T
+            prompt[r, start:end] = own
             number += 1
-    return _Sequences(*np.array(entries, np.int32).reshape(-1, len(_Sequences._fields)).T)
 
-
-def _blocks(s: _Sequences, shape: RowShape, rows: int) -> np.ndarray:
-    """The blocks that each block of queries reads, int32 [rows, n, reads], -1 behind the last.
-
-    The sequence in which a block begins decides: the block reads its prompt, and everything from
-    the begin of the sequence to itself. A sequence that begins later in the block has its own
-    beginning there, and its prompt there or among what is read.
-    """
-    block, n = shape.block, shape.width // shape.block
-    first_block, end_block = -(-s.start // block), -(-(s.start + s.length) // block)
-    begin_here = np.maximum(end_block - first_block, 0)
-    each, place = _of_tokens(begin_here)
-    which, i = each(np.arange(len(begin_here))), each(first_block) + place
-    own = s.start[which] // block
-    prompt_first = s.prompt_start[which] // block
-    prompt_last = (s.prompt_start + s.prompt_length - 1)[which] // block
-    # Blocks of the prompt before the sequence's own.
-    of_prompt = np.maximum(np.minimum(prompt_last, own - 1) - prompt_first + 1, 0)
-    j = np.arange(shape.reads)
-    reads = np.where(
-        j < of_prompt[:, None], prompt_first[:, None] + j, (own - of_prompt)[:, None] + j
+    scored = source >= 0
+    targets = np.zeros_like(tokens)
+    targets[scored] = completions.values[source[scored]]
+    arrays = tokens, positions, sequence, prompt, targets, states, scored, source
+    tokens, positions, sequence, prompt, targets, states, scored, source = (
+        array.reshape(size) for array in arrays
     )
-    blocks = np.full((rows, n, shape.reads), -1, np.int32)
-    blocks[s.row[which], i] = np.where(reads <= i[:, None], reads, -1)
-    return blocks
+    layout = PackedLayout(positions, sequence, prompt, blocks.reshape(*size[:2], *blocks.shape[1:]))
+    return PackedRows(np.int32(count), tokens, layout, targets, states, scored), source
 
 
-def _of_tokens(lengths: np.ndarray) -> tuple[Callable, np.ndarray]:
-    """For the tokens of sequences of these lengths: what gives each token its sequence's number,
-    and the place int32 of each token in its sequence."""
-    begins = np.cumsum(lengths) - lengths
+def _list_blocks(
+    blocks: np.ndarray, block: int, sequence: tuple[int, int], prompt: tuple[int, int]
+) -> None:
+    """Writes which blocks are read by the blocks of queries that begin in a sequence.
 
-    def each(numbers: np.ndarray) -> np.ndarray:
-        return np.repeat(numbers.astype(np.int32), lengths)
+    A block of queries reads the prompt of the sequence in which it begins, and everything from the
+    start of that sequence to itself. Where another sequence starts later in the block, that one's
+    tokens before the queries are in the same block, and its prompt is there too or is read anyway.
 
-    return each, np.arange(lengths.sum(), dtype=np.int32) - each(begins)
+    Args:
+      blocks: int32 [n, J] of one row.
+      sequence, prompt: start and end in the row, of the sequence and of its prompt.
+    """
+    first = sequence[0] // block
+    of_prompt = range(prompt[0] // block, min((prompt[1] - 1) // block + 1, first))
+    for i in range(-(-sequence[0] // block), -(-sequence[1] // block)):
+        read = [*of_prompt, *range(first, i + 1)]
+        blocks[i, : len(read)] = read

@@ -23,7 +23,6 @@ from permix_jax.planning.costs import matmul_flops
 from permix_jax.rollout.sampler import sample
 from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
-    Programs,
     demonstration_shapes,
     grpo_programs,
     prompts_are_shared,
@@ -31,8 +30,8 @@ from permix_jax.train.programs import (
     scoring,
     step_shapes,
 )
-from permix_jax.train.sft import SftBatch, SftTokens
-from permix_jax.train.state import TrainState
+from permix_jax.train.state import Programs, TrainState
+from permix_jax.train.supervised import SftBatch, SftTokens
 
 _LOG = logging.getLogger(__name__)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

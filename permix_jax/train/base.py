@@ -1,47 +1,42 @@
-"""The base policy: made by SFT once, and kept in the cache for every run that starts from it."""
+"""The base policy: SFT makes it once, and the cache keeps it for every run that starts from it."""
 
 import hashlib
 import importlib.metadata
 import json
-import time
-from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 import permix_jax
-from permix_jax.core.field_rules import call_with, fixed_fields
+from permix_jax.core.field_rules import fixed_fields
 from permix_jax.core.locks import locked
 from permix_jax.core.problem import Task
 from permix_jax.core.progress import SFT, finish
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import shard_packed, to_host
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.policy import Policy
 from permix_jax.train.checkpoints import Checkpoints
-from permix_jax.train.gradients import packed_gradients
-from permix_jax.train.loop import Loop, fit
+from permix_jax.train.loop import Loop, Row, fit
 from permix_jax.train.programs import demonstration_shapes
 from permix_jax.train.run import Run
-from permix_jax.train.sft import cross_entropy, pack_demonstrations
-from permix_jax.train.state import (
-    Start,
-    abstract_state,
-    create_state,
-    make_optimizer,
-    make_step,
-    state_shardings,
+from permix_jax.train.state import Start, TrainState, abstract_state, create_state
+from permix_jax.train.supervised import (
+    SHOWN,
+    SftBatch,
+    pack_demonstrations,
+    supervised_programs,
+    supervised_update,
 )
 
 # What the base depends on beside its config: a change of this code makes a new base.
 _CODE = ("models", "formats", "personas", "tasks", "tasks/datasets", "core/persona.py",
-         "core/problem.py", "core/keys.py", "core/randomness.py", "train/sft.py", "train/state.py",
-         "train/loop.py", "train/gradients.py")  # fmt: skip
+         "core/problem.py", "core/keys.py", "core/randomness.py", "train/supervised.py",
+         "train/state.py", "train/loop.py", "train/gradients.py")  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax")
 
 
 def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> Path:
-    """Where this base is kept: a hash of everything it depends on names it."""
+    """The base's folder in the cache; its name is a hash of all that the base depends on."""
     digest = hashlib.sha256()
     deciding = fixed_fields(config.to_dict())
     settings = [config.seed, *(deciding[part] for part in ("task", "data", "model", "sft"))]
@@ -68,49 +63,33 @@ def prepare_base(run: Run) -> None:
     if run.config.sft.steps == 0:
         return
     with locked(run.base_folder.with_suffix(".lock"), run.stop.check):
-        if not _finished(run):
+        checkpoints = Checkpoints(run.base_folder / "checkpoints")
+        newest = checkpoints.latest_step()
+        checkpoints.close()
+        if newest != run.config.sft.steps:
             _train_base(run)
     finish(SFT)  # another run may have done it
 
 
-def _finished(run: Run) -> bool:
-    checkpoints = Checkpoints(run.base_folder / "checkpoints")
-    step = checkpoints.latest_step()
-    checkpoints.close()
-    return step == run.config.sft.steps
-
-
 def _train_base(run: Run) -> None:
     config, s, policy, mesh = run.config, run.config.sft, run.initial.policy, run.mesh
-    optimizer, schedule = call_with(make_optimizer, s, total_steps=s.steps)
-    shardings = state_shardings(policy.model, optimizer, mesh)
-    how = Scoring(1.0, config.model.head_chunk)
-    gradients = partial(packed_gradients, policy.model, cross_entropy, how)
-    sft_step = make_step(gradients, optimizer, shardings)
+    scoring = Scoring(1.0, config.model.head_chunk)
+    programs = supervised_programs(s, s.steps, policy.model, mesh, scoring)
     limits = config.rollout.max_prompt_tokens, s.max_new_tokens
     shapes = demonstration_shapes(config, s.batch_size, s.max_new_tokens)
 
-    def update(state, step):
+    def batch_of(step: int) -> tuple[SftBatch, Row]:
         rng = generator(config.seed, "sft", step)
-        demonstrations = [run.task.demonstrate(rng, run.task.train) for _ in range(s.batch_size)]
-        batch = pack_demonstrations(policy, demonstrations, limits, shapes)
-        begin = time.monotonic()
-        state, metrics = sft_step(state, *shard_packed(batch, mesh))
-        row = {name: float(x) for name, x in to_host(metrics).items()}
-        row["learning_rate"] = float(schedule(step - 1))
-        row["tokens"] = int(batch.rows.scored.sum())
-        row["time/update"] = time.monotonic() - begin
-        row["tokens_per_second"] = row["tokens"] / row["time/update"]
-        return state, row
+        drawn = [run.task.demonstrate(rng, run.task.train) for _ in range(s.batch_size)]
+        return pack_demonstrations(policy, drawn, limits, shapes), {}
 
-    def create():
-        return create_state(run.initial.load_params(), optimizer, shardings)
+    def create() -> TrainState:
+        return create_state(run.initial.load_params(), programs.optimizer, programs.shardings)
 
-    shown = {"loss": "loss", "tokens/s": "tokens_per_second"}
     every, kept = s.checkpoint_every, 1
     fit(
-        Loop("SFT of the base policy", run.base_folder, s.steps, every, kept, shown, SFT),
-        Start(abstract_state(policy.model, optimizer, mesh), create),
-        update,
+        Loop("SFT of the base policy", run.base_folder, s.steps, every, kept, SHOWN, SFT),
+        Start(abstract_state(policy.model, programs.optimizer, mesh), create),
+        supervised_update(programs, mesh, batch_of, {}, "tokens"),
         run.stop,
     )

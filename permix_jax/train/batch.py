@@ -8,8 +8,8 @@ import numpy as np
 class RolloutBatch:
     """N rollouts of U distinct prompts on the host: rollout n answers prompt n // (N / U).
 
-    With a persona per problem, U is the number of problems. With a persona per rollout, every
-    rollout has its own prompt. T is the completion budget.
+    U is the number of problems where they have one persona each, and N where each rollout has a
+    persona of its own. T is the completion budget.
 
     Attributes:
       prompt_tokens, prompt_mask: [U, P], right-padded.

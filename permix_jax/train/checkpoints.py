@@ -95,38 +95,38 @@ class Checkpoints:
         return None
 
     def read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-        """The items of one checkpoint that `abstract` names, verified. Together.
+        """The items of one checkpoint that `abstract` names, verified. All processes call it.
 
         Raises:
           DamagedError: its files are provably not what was saved.
           MisfitError: its arrays are not those of `abstract`; the message names one.
-          Whatever else happened, as it is.
+          Any other error is raised as it is.
         """
         place, value, error = self.directory / str(step), abstract, None
-        # After each stage all agree: a process that failed must not leave the others in the next.
+        # After each stage all agree: no process goes on where another has failed.
         for stage in (self._as_saved, self._restored, self._verified):
             try:
                 value = stage(step, value)
-            except Exception as raised:  # judged below, by all processes together
+            except Exception as raised:  # all processes decide below what it means
                 error = raised
             if any_process(error is not None):
                 break
         else:
             return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), value, abstract)
         known = isinstance(error, DamagedError | MisfitError)
-        kinds = dict(gather((type(error), str(error)) if known else (None, "")))
-        if not kinds.keys() - {None}:
+        reasons = dict(gather((type(error), str(error)) if known else (None, "")))
+        if not reasons.keys() - {None}:
             logger.warning("%s cannot be restored; looking for damaged files", place)
             if damage := on_main(partial(self._find_damage, step)):
-                kinds[DamagedError] = damage
-        if DamagedError in kinds:
-            raise DamagedError(f"{place}: damaged ({kinds[DamagedError]})") from error
-        if MisfitError in kinds:
-            raise MisfitError(f"{place}: {kinds[MisfitError]}") from error
+                reasons[DamagedError] = damage
+        if DamagedError in reasons:
+            raise DamagedError(f"{place}: damaged ({reasons[DamagedError]})") from error
+        if MisfitError in reasons:
+            raise MisfitError(f"{place}: {reasons[MisfitError]}") from error
         raise error or RuntimeError(f"{place}: another process could not restore it")
 
     def _find_damage(self, step: int) -> str:
-        """What is wrong with the files; "" where nothing is found, or they cannot be looked at."""
+        """What is wrong with the files; "" where no damage is proven."""
         try:
             record = self._record(step) or {}
             same = record.get("orbax") == ocp.__version__
@@ -140,10 +140,10 @@ class Checkpoints:
         self.wait()
         saved, items = (self._record(step) or {}).get("items"), {}
         for name, item in abstract.items():
-            here = self._shapes(step, name, saved)
-            _require_fit(name, here, shapes(item))
+            on_disk = self._shapes(step, name, saved)
+            _require_fit(name, on_disk, shapes(item))
             items[name] = jax.tree_util.tree_map_with_path(
-                lambda path, x, here=here: x.update(dtype=here[path_name(path)][1]), item
+                lambda path, x, on_disk=on_disk: x.update(dtype=on_disk[path_name(path)][1]), item
             )
         return items
 
@@ -208,26 +208,22 @@ class Checkpoints:
 
 
 def newest_step(directory: Path, wanted: int | None = None) -> int:
-    """The step of the newest checkpoint, or `wanted` where there is one of that step.
-
-    Raises FileNotFoundError otherwise.
-    """
+    """`wanted`, or the newest checkpoint's step. Raises FileNotFoundError if it is not there."""
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"{directory}: no such folder of checkpoints")
     checkpoints = Checkpoints(directory)
-    there = checkpoints.all_steps()
+    steps = checkpoints.all_steps()
     checkpoints.close()
-    if not there or wanted not in (None, *there):
+    if not steps or wanted not in (None, *steps):
         which = "at all" if wanted is None else wanted
-        raise FileNotFoundError(f"{directory}: no checkpoint {which}; there are {there}")
-    return there[-1] if wanted is None else wanted
+        raise FileNotFoundError(f"{directory}: no checkpoint {which}; there are {steps}")
+    return steps[-1] if wanted is None else wanted
 
 
 def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = None):
-    """The parameters alone of a checkpoint (the newest, unless `step` says), onto `mesh`.
+    """The trained parameters of a checkpoint (the newest, or that of `step`), onto `mesh`.
 
-    They are those that were trained: the model's adapters, if it has any. Their dtypes are the
-    model's, whatever they were saved in.
+    Where the model has adapters, these alone. Their dtypes are the model's, not those on disk.
 
     Raises:
       FileNotFoundError: there is no checkpoint.

@@ -35,8 +35,8 @@ def find_damage(folder: Path, items: dict[str, dict] | None, same_orbax: bool) -
     Raises ValueError or OSError where the files cannot be read for a reason that is not damage.
     """
     items = items or {place.parent.name: None for place in folder.glob("*/manifest.ocdbt")}
-    found = (_item_damage(folder / name, saved, same_orbax) for name, saved in items.items())
-    return next(filter(None, found), "")
+    damages = (_item_damage(folder / name, saved, same_orbax) for name, saved in items.items())
+    return next(filter(None, damages), "")
 
 
 def _item_damage(place: Path, saved: dict[str, list] | None, same_orbax: bool) -> str:
@@ -50,16 +50,16 @@ def _item_damage(place: Path, saved: dict[str, list] | None, same_orbax: bool) -
             return f"{place.name}/{file.relative_to(place)} is not JSON"
     try:
         tree = ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree
-        here = {path: [list(shape), dtype] for path, (shape, dtype) in shapes(tree).items()}
+        on_disk = {path: [list(shape), dtype] for path, (shape, dtype) in shapes(tree).items()}
     except (ValueError, KeyError, FileNotFoundError) as error:
-        of_tensorstore = re.match(r"[A-Z_]{6,}: ", str(error))
-        if not same_orbax or of_tensorstore and not str(error).startswith(_BAD_CONTENT):
+        by_tensorstore = re.match(r"[A-Z_]{6,}: ", str(error))
+        if not same_orbax or by_tensorstore and not str(error).startswith(_BAD_CONTENT):
             raise
         return f"the metadata of {place.name} cannot be decoded: {_first_line(error)}"
-    if saved is not None and here != {path: facts[:2] for path, facts in saved.items()}:
+    if saved is not None and on_disk != {path: facts[:2] for path, facts in saved.items()}:
         return f"the metadata of {place.name} is not what was saved"
-    found = (_array_damage(place, leaf.name) for leaf in jax.tree.leaves(tree))
-    return next(filter(None, found), "")
+    damages = (_array_damage(place, leaf.name) for leaf in jax.tree.leaves(tree))
+    return next(filter(None, damages), "")
 
 
 def _array_damage(place: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The gradient of a loss on packed rows, one micro-batch after another: GRPO's and SFT's."""
+"""The gradient of GRPO's or SFT's loss on packed rows, one micro-batch after another."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,11 @@ from permix_jax.models.logprobs import head_weight, micro_batch, target_states
 from permix_jax.models.packing import PackedRows
 from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
+
+
+def cross_entropy(logprobs: jax.Array, tokens) -> tuple[jax.Array, dict]:
+    """SFT's `token_losses` for `packed_gradients`, in nats; it has no metrics of its own."""
+    return -logprobs, {}
 
 
 def packed_gradients(
@@ -26,7 +31,7 @@ def packed_gradients(
     Args:
       token_losses: (log-probs f32 [...], tokens) -> (losses f32 [...], metrics by name, each
         [...]), token by token.
-      params: what the gradients are of.
+      params: the parameters to differentiate by.
       tokens: what the loss knows of each target; a pytree of arrays [M, R, L] with the fields
         `weights`, of its loss in the sum, and `shares`, of its metrics. Both hold the global
         denominators.
@@ -42,21 +47,21 @@ def packed_gradients(
     def token_loss(logprobs, tokens):
         return weighted(tokens.weights, token_losses(logprobs, tokens)[0])
 
-    def part_loss(params, part):
+    def part_loss(trained, part):
         rows, tokens = part
-        everything = join(params, frozen or {})
-        hidden, head = target_states(model, everything, rows), head_weight(model, everything)
+        params = join(trained, frozen or {})
+        hidden, head = target_states(model, params, rows), head_weight(model, params)
         targets = rows.targets, rows.scored, tokens
         loss, statistics = head_loss(TokenLoss(token_loss, scoring), hidden, head, *targets)
         _, metrics = token_losses(statistics.logprobs, tokens)
         metrics = {"entropy": statistics.entropy, **metrics}
-        return loss, {"loss": loss, **{n: _merged(n, tokens.shares, x) for n, x in metrics.items()}}
+        reduced = {name: _reduced(name, tokens.shares, x) for name, x in metrics.items()}
+        return loss, {"loss": loss, **reduced}
 
-    gradients_of = jax.grad(part_loss, has_aux=True)
-    return accumulate(gradients_of, params, (rows, tokens), rows.count)
+    return accumulate(jax.grad(part_loss, has_aux=True), params, (rows, tokens), rows.count)
 
 
-def _merged(name: str, shares: jax.Array, values: jax.Array) -> jax.Array:
+def _reduced(name: str, shares: jax.Array, values: jax.Array) -> jax.Array:
     if name.endswith("_max"):
         return jnp.where(shares > 0, values, 0).max()
     return weighted(shares, values).sum()
@@ -68,20 +73,20 @@ def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def accumulate(gradients_of: Callable, params, parts, count: jax.Array | int):
-    """(gradients, metrics) of `gradients_of(params, part)`, over parts one after another.
+    """(gradients, metrics) of `gradients_of(params, part)`, added up over the parts.
 
     Args:
-      gradients_of: gives gradients like `params`, and f32 scalars by name; both are plain sums over
-        rows, but for metrics that end in `_max`.
-      parts: a pytree whose arrays lead with the parts, [parts, rows, ...].
-      count: how many of them there are, from the first.
+      gradients_of: gives gradients like `params`, and f32 scalars by name. Both are plain sums over
+        rows; of a metric that ends in `_max`, the largest is kept.
+      parts: a pytree of arrays [parts, rows, ...].
+      count: how many of the parts hold anything; they are the first ones.
 
     Returns:
       what `gradients_of` returns for the whole batch, up to rounding, in the same dtypes.
     """
     if jax.tree.leaves(parts)[-1].shape[0] == 1:
         return gradients_of(params, micro_batch(parts, 0))
-    one = jax.eval_shape(lambda: gradients_of(params, micro_batch(parts, 0)))
+    like = jax.eval_shape(lambda: gradients_of(params, micro_batch(parts, 0)))
 
     def add(i, sums):
         gradients, metrics = gradients_of(params, micro_batch(parts, i))
@@ -90,7 +95,7 @@ def accumulate(gradients_of: Callable, params, parts, count: jax.Array | int):
             for name, x in metrics.items()
         }
 
-    # Summed in f32, whatever the parameters are kept in: bf16 would round every part away a little.
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), one)
+    # Summed in f32, whatever the parameters' dtype: in bf16 each addition would lose a little.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), like)
     sums = jax.lax.fori_loop(0, count, add, zeros)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), sums, one)
+    return jax.tree.map(lambda total, like: total.astype(like.dtype), sums, like)

@@ -1,4 +1,4 @@
-"""GRPO on persona-mixed rollouts, from a base policy that is also the frozen reference."""
+"""GRPO on persona-mixed rollouts. The base policy is also the frozen reference of the KL."""
 
 import time
 from collections.abc import Callable
@@ -8,11 +8,12 @@ import numpy as np
 
 from permix_jax.core.sharding import replicate, shard_packed, to_host
 from permix_jax.models.logprobs import score
+from permix_jax.models.packing import PackedRows
 from permix_jax.models.params import join
-from permix_jax.personas.adaptive import initial
-from permix_jax.personas.adaptive import update as update_accuracies
+from permix_jax.personas import adaptive
 from permix_jax.train.log import write_completions
-from permix_jax.train.loop import fit
+from permix_jax.train.loop import Row, fit
+from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
     grpo_programs,
     loss_config,
@@ -25,6 +26,7 @@ from permix_jax.train.rehearsal import build_rehearsal
 from permix_jax.train.rollouts import build_worker
 from permix_jax.train.run import Run
 from permix_jax.train.state import TrainState
+from permix_jax.train.supervised import SftBatch
 
 _SHOWN = {
     "reward": "reward",
@@ -36,66 +38,102 @@ _SHOWN = {
 def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
-    Under LoRA the base's parameters are held once, as the policy's frozen part and as the
-    reference; otherwise they are kept only where KL or rehearsal need them.
-
     Args:
       after_step: gets the policy's parameters, adapters and base together, and the step.
     """
-    config, mesh, g = run.config, run.mesh, run.config.grpo
-    model = run.policy.model
-    programs, shapes = grpo_programs(config, model, mesh), step_shapes(config)
-    loss, how = loss_config(config), scoring(config)
-    worker, rehearsal = build_worker(run), build_rehearsal(run)
+    grpo = _Grpo(run)
+    return fit(
+        run.loop("GRPO", _SHOWN),
+        run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
+        grpo.update,
+        run.stop,
+        lambda state, step: after_step(join(state.params, grpo.frozen), step),
+    )
 
-    lora, load_base = model.config.lora, run.base.load_params
-    base = load_base() if lora or g.kl_weight or rehearsal else None
-    frozen = base if lora else {}
-    adapts = worker.mixture.weights == "adaptive"
-    unseen = replicate(initial(len(worker.mixture.personas)), mesh) if adapts else {}
 
-    def update(state: TrainState, step: int):
+class _Grpo:
+    """A step of GRPO, and what all steps share.
+
+    Under LoRA the base's parameters are held once, as the policy's frozen part and as the
+    reference. Otherwise they are held only where the KL or rehearsal needs them.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.config, self.model = run, run.config, run.policy.model
+        self.programs = grpo_programs(self.config, self.model, run.mesh)
+        self.worker, self.rehearsal = build_worker(run), build_rehearsal(run)
+        self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
+        self.adapts = self.worker.mixture.weights == "adaptive"
+        lora = self.model.config.lora
+        needs_base = lora or self.config.grpo.kl_weight or self.rehearsal
+        self.base = run.base.load_params() if needs_base else None
+        self.frozen = self.base if lora else {}
+
+    def load_base(self) -> dict:
+        return self.run.base.load_params() if self.base is None else self.base
+
+    def accuracies(self) -> dict:
+        """The personas' running accuracies before the first step; {} unless the weights adapt."""
+        count = len(self.worker.mixture.personas)
+        return replicate(adaptive.initial(count), self.run.mesh) if self.adapts else {}
+
+    def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
+        """Samples, packs, scores, grades and updates; returns the new state and its metrics."""
         accuracies = jax.tree.map(np.asarray, state.accuracies)
-        sampled = worker.sample(join(state.params, frozen), step, accuracies)
+        sampled = self.worker.sample(join(state.params, self.frozen), step, accuracies)
         begin = time.monotonic()
-        packing = pack_step(sampled.batch, shapes)
-        rows = shard_packed(packing.rows, mesh)
+        packing = pack_step(sampled.batch, self.shapes)
+        rows = shard_packed(packing.rows, self.run.mesh)
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
-        scores = {}
-        if g.kl_weight:
-            scores["reference"] = score(run.base.policy.model, base, rows, how)
-        if g.importance_cap and g.epochs > 1:
-            scores["trainer"] = score(model, join(state.params, frozen), rows, how)
-        rehearsed = [shard_packed(rehearsal.batch(base, step), mesh)] if rehearsal else []
-        rollouts = worker.grade(sampled)
-        batch = rollouts.batch
-        tokens = shard_packed(pack_tokens(batch, packing, loss), mesh)._replace(**scores)
-        state = state.replace(accuracies={})  # the host's business, not the jitted step's
-        first = None
-        for _ in range(g.epochs):
-            state, metrics = programs.update(state, rows, tokens, frozen, *rehearsed)
-            first = first or metrics
-        # Of sampler and trainer under one policy: later epochs compare it with another.
-        metrics |= {name: x for name, x in first.items() if name.startswith("sampling/")}
-        if adapts:
-            seen = batch.persona, rollouts.correct, config.personas.adaptive_decay
-            state = state.replace(accuracies=replicate(update_accuracies(accuracies, *seen), mesh))
-        row = {**rollouts.metrics, **{name: float(x) for name, x in to_host(metrics).items()}}
-        row["learning_rate"] = float(programs.schedule(step * g.epochs - 1))
+        scores = self._scores(state, rows)
+        rehearsed = self._rehearsed(step)
+        rollouts = self.worker.grade(sampled)
+
+        tokens = pack_tokens(rollouts.batch, packing, self.loss)
+        tokens = shard_packed(tokens, self.run.mesh)._replace(**scores)
+        state, metrics = self._epochs(state, rows, tokens, rehearsed)
+        if self.adapts:
+            decay = self.config.personas.adaptive_decay
+            seen = rollouts.batch.persona, rollouts.correct
+            accuracies = adaptive.update(accuracies, *seen, decay)
+            state = state.replace(accuracies=replicate(accuracies, self.run.mesh))
+
+        row = rollouts.metrics | {name: float(x) for name, x in to_host(metrics).items()}
+        row["learning_rate"] = float(self.programs.schedule(step * self.config.grpo.epochs - 1))
         row["time/update"] = time.monotonic() - begin
-        row["tokens/generated"] = int(batch.completion_mask.sum())
+        row["tokens/generated"] = int(rollouts.batch.completion_mask.sum())
         row["tokens/padding"] = packing.padding
         row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
         if rehearsed:
             row["tokens/rehearsal"] = int(rehearsed[0].rows.scored.sum())
             row["tokens/generated"] += row["tokens/rehearsal"]
-        write_completions(config, run.workdir, step, rollouts.records)
+        write_completions(self.config, self.run.workdir, step, rollouts.records)
         return state, row
 
-    return fit(
-        run.loop("GRPO", _SHOWN),
-        run.start(programs, lambda: load_base() if base is None else base, unseen),
-        update,
-        run.stop,
-        lambda state, step: after_step(join(state.params, frozen), step),
-    )
+    def _scores(self, state: TrainState, rows: PackedRows) -> dict[str, jax.Array]:
+        """The log-probs of the targets that the loss asks for, beside those of the sampler."""
+        g, how, scores = self.config.grpo, scoring(self.config), {}
+        if g.kl_weight:
+            scores["reference"] = score(self.run.base.policy.model, self.base, rows, how)
+        if g.importance_cap and g.epochs > 1:
+            params = join(state.params, self.frozen)
+            scores["trainer"] = score(self.model, params, rows, how)
+        return scores
+
+    def _rehearsed(self, step: int) -> list[SftBatch]:
+        if not self.rehearsal:
+            return []
+        return [shard_packed(self.rehearsal.batch(self.base, step), self.run.mesh)]
+
+    def _epochs(
+        self, state: TrainState, rows: PackedRows, tokens: LossTokens, rehearsed: list[SftBatch]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """`grpo.epochs` updates on one batch; the metrics are those of the last."""
+        state = state.replace(accuracies={})  # the host's business, not the jitted step's
+        sampling = None
+        for _ in range(self.config.grpo.epochs):
+            state, metrics = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
+            if sampling is None:
+                sampling = {name: x for name, x in metrics.items() if name.startswith("sampling/")}
+        # These compare sampler and trainer under one policy; later epochs have another policy.
+        return state, metrics | sampling

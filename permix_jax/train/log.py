@@ -1,14 +1,20 @@
 """What a run writes beside its checkpoints: metrics as JSON lines and for TensorBoard."""
 
 import json
+import socket
+import struct
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import scalar
 
 from permix_jax.core.distributed import is_main
 from permix_jax.core.files import append, json_rows, write_rows
-from permix_jax.train.tensorboard import Events, events_path
 
 
 class MetricsLog:
@@ -26,11 +32,13 @@ class MetricsLog:
         if not is_main():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
-        self.found = read_rows(self._path)
-        write_rows(self._path, [row for row in self.found if row["step"] <= step])
-        self._file = self._path.open("ab", buffering=0)
-        self._board = Events(events_path(folder / "tensorboard"), step)
+        path = folder / "metrics.jsonl"
+        self.found = read_rows(path)
+        write_rows(path, [row for row in self.found if row["step"] <= step])
+        self._file = path.open("ab", buffering=0)
+        # The name that TensorBoard looks for.
+        events = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._board = Events(folder / "tensorboard" / events, step)
 
     def write(self, row: Mapping[str, float]) -> None:
         if self._file is None:
@@ -44,10 +52,41 @@ class MetricsLog:
             self._board.close()
 
 
+class Events:
+    """Appends scalars to TensorBoard's file of events `path`; makes the folder if need be.
+
+    TensorBoard no longer shows what an earlier start wrote beyond `step`. Raises OSError that names
+    the file where the disk is full. (tensorboardX's own writer hands events to a thread. A full
+    disk ends that thread, and the next event waits for it for ever.)
+    """
+
+    def __init__(self, path: Path, step: int):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        self._write(Event(file_version="brain.Event:2"))
+        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [value for name, x in scalars.items() for value in scalar(name, x).value]
+        self._write(Event(step=step, summary=Summary(value=values)))
+
+    def _write(self, event: Event) -> None:
+        """As a record: the length, its checksum, the event, its checksum."""
+        event.wall_time = time.time()
+        content = event.SerializeToString()
+        length = struct.pack("<Q", len(content))
+        sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
+        append(self._file, length + sums[0] + content + sums[1], sync=False)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def write_completions(
     config: ConfigDict, workdir: Path, step: int, records: Sequence[Mapping]
 ) -> None:
-    """Writes `completions/<step>.jsonl` if it is a step for it; the first and the last are."""
+    """Writes `completions/<step>.jsonl` every `train.log_completions_every` steps, and of the first
+    and the last."""
     t = config.train
     if is_main() and (step in (1, t.steps) or step % t.log_completions_every == 0):
         write_rows(workdir / "completions" / f"{step}.jsonl", records)
@@ -62,7 +101,7 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def without_clocks(rows: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
-    """The metrics that a run which is made again has again."""
+    """The metrics without time and speed: what another run of the same config has again."""
     return [
         {k: x for k, x in row.items() if not k.startswith("time/") and k != "tokens_per_second"}
         for row in rows

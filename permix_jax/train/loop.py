@@ -22,14 +22,14 @@ class NonFiniteError(RuntimeError):
 
 @dataclass(frozen=True)
 class Loop:
-    """How long a loop goes on, what it keeps, and what people see of it.
+    """How long a loop goes on, what it keeps, and what its progress bar shows.
 
     label: what the progress bar says.
     folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
-    steps: after which it ends; it saves every `checkpoint_every` of them, and keeps the newest
+    steps: the number of steps. It saves every `checkpoint_every` of them, and keeps the newest
       `keep_checkpoints`.
-    shown: metrics on the progress bar, by the name they have there.
-    phase: of the run's agenda (`core/progress.py`).
+    shown: metrics on the progress bar: name there -> name in the log.
+    phase: its name in the run's agenda (`core/progress.py`).
     """
 
     label: str
@@ -54,11 +54,11 @@ def fit(
     where the uninterrupted one does.
 
     Args:
-      start: its state is made only where there is no checkpoint, so that a run that goes on never
-        holds two states.
-      update: (state, step) -> (new state, metrics); must hold `loss` and `grad_norm`.
-      after_step: called after each step's row is written, and again where a run goes on from that
-        step, for it may have been stopped within; must do nothing where it is done.
+      start: its state is made only where there is no checkpoint, so that a resumed run never holds
+        two states.
+      update: (state, step) -> (new state, metrics). The metrics include `loss` and `grad_norm`.
+      after_step: called after each step's row is written. Called again when a run goes on from
+        that step, because it may have been interrupted; does nothing if its work is done.
 
     Raises:
       NonFiniteError: naming the step; checkpoints are left as they were.
@@ -78,19 +78,19 @@ def fit(
                 state, row = update(state, step)
                 _require_finite(row, step, checkpoints)
                 row = {"step": step, **row}
-                for warned in alarms.see(row):
-                    progress.warn(warned.text)
+                for alarm in alarms.see(row):
+                    progress.warn(alarm.text)
                 log.write(row)
                 shown = {name: row[key] for name, key in loop.shown.items() if key in row}
                 progress.advance(**shown)
                 save = partial(checkpoints.save, step, state.params, _without_params(state))
-                due = step % loop.checkpoint_every == 0 or step == loop.steps or stop.requested
-                if due:
+                saved = step % loop.checkpoint_every == 0 or step == loop.steps or stop.requested
+                if saved:
                     save()
                 try:
                     after_step(state, step)
                 except Stopped:
-                    if not due:
+                    if not saved:
                         save()
                     raise
     finally:
@@ -104,16 +104,16 @@ def fit(
 
 def _resume(checkpoints: Checkpoints, start: Start) -> tuple[TrainState, int]:
     optimizer = _without_params(start.abstract)
-    found = checkpoints.restore({"params": start.abstract.params, "optimizer": optimizer})
-    if found is None:
+    restored = checkpoints.restore({"params": start.abstract.params, "optimizer": optimizer})
+    if restored is None:
         return start.create(), 0
-    step, items = found
+    step, items = restored
     return TrainState(params=items["params"], **items["optimizer"]), step
 
 
 def _without_params(state: TrainState) -> dict:
-    kept = {"step": state.step, "opt_state": state.opt_state}
-    return {**kept, "accuracies": state.accuracies} if state.accuracies else kept
+    others = {"step": state.step, "opt_state": state.opt_state}
+    return others | ({"accuracies": state.accuracies} if state.accuracies else {})
 
 
 def _require_finite(row: Row, step: int, checkpoints: Checkpoints) -> None:

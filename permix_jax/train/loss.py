@@ -53,8 +53,8 @@ def token_weights(batch: RolloutBatch, config: LossConfig) -> np.ndarray:
 def kept_tokens(batch: RolloutBatch, config: LossConfig) -> np.ndarray:
     """Bool [N, T]: the tokens that the loss sees.
 
-    A rollout without a reward (NaN) has none: the KL would move the policy by it, and it would
-    count in the denominators.
+    It sees none of a rollout without a reward (NaN): the KL would still move the policy on it, and
+    it would count in the denominators.
     """
     live = ~np.isnan(batch.rewards)
     if config.mask_truncated:
@@ -67,11 +67,12 @@ class LossTokens(NamedTuple):
 
     behaviour: log-probs as sampled.
     advantages: of the token's rollout.
-    weights: of its loss in the sum. shares: of its metrics: 1 / kept tokens of the whole batch, and
-      0 where the loss does not see the token.
+    weights: the token's losses are summed with them.
+    shares: its metrics are summed with them: 1 / kept tokens of the whole batch, or 0 for a token
+      that the loss leaves out.
     reference: log-probs under the frozen reference; None without a KL.
-    trainer: log-probs of the policy that the step began with, scored by the trainer; None: that is
-      the policy being updated.
+    trainer: log-probs, scored by the trainer, of the policy that the step began with. None: the
+      policy being updated is that policy.
     """
 
     behaviour: jax.Array
@@ -106,7 +107,7 @@ def token_losses(
     Stat. 17(2); for samplers of RL: Yao et al. 2025, "Your Efficient RL Framework Secretly
     Brings You Off-Policy RL Training").
 
-    Arbitrary where the loss does not see a token.
+    The values of tokens that the loss leaves out are arbitrary.
     """
 
     # A token that is left out must not overflow: 0 times an infinite ratio is a NaN gradient.

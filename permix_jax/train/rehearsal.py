@@ -1,39 +1,36 @@
-"""Role-play rehearsal, an extension of ours: the frozen base's own role-play, learnt beside GRPO.
+"""Role-play rehearsal, an extension of ours: GRPO also learns the frozen base's own role-play.
 
-A step of it is `rehearsal.rows` conversation prompts, each under a training persona, answered by
-the base. The cross-entropy on the answers, times `rehearsal.weight`, is added to the GRPO loss.
-No reward and no new data: it holds the policy to what the base does where nothing is verifiable.
+In a step the base answers `rehearsal.rows` conversation prompts, each under a training persona.
+The cross-entropy on the answers, times `rehearsal.weight`, is added to the GRPO loss. No reward
+and no new data: it holds the policy to what the base does where nothing is verifiable.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
 from permix_jax.core.json_lines import read_rows, text_field
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import padded_rows, shard_rows, to_host
+from permix_jax.core.sharding import padded_rows
 from permix_jax.models.packing import Ragged, RowShape
+from permix_jax.models.policy import LoadedPolicy
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.prompts import fit_budget, render_all
-from permix_jax.rollout.padding import bucket, right_pad
-from permix_jax.rollout.sampler import sample
+from permix_jax.rollout.generate import generate
 from permix_jax.train.programs import demonstration_shapes, rollout_sampling
 from permix_jax.train.run import Run
-from permix_jax.train.sft import SftBatch, sft_batch
+from permix_jax.train.supervised import SftBatch, sft_batch
 
 
 @dataclass(frozen=True)
 class Rehearsal:
     """Makes the rehearsal batch of any step, a pure function of (base, step).
 
-    The same personas for PerMix and RLVR: those that PerMix trains under.
+    PerMix and RLVR rehearse under the same personas: those that PerMix trains under.
     """
 
     run: Run
@@ -44,21 +41,22 @@ class Rehearsal:
     def batch(self, base: dict, step: int) -> SftBatch:
         """Answers of the base with parameters `base` to the prompts of `step`, on the host."""
         c, policy, mesh = self.run.config, self.run.base.policy, self.run.mesh
-        rng = generator(c.seed, "rehearsal", step)
+        rng, rows = generator(c.seed, "rehearsal", step), c.rehearsal.rows
         pairs = [
             (self.personas[rng.integers(len(self.personas))], self.prompts[i].prompt)
-            for i in rng.integers(len(self.prompts), size=c.rehearsal.rows)
+            for i in rng.integers(len(self.prompts), size=rows)
         ]
-        filled = [*pairs, *pairs[:1] * (padded_rows(len(pairs), mesh) - len(pairs))]
-        ids = render_all(policy.tokenizer, filled)
-        prompts = right_pad(ids, bucket(max(map(len, ids)), c.rollout.max_prompt_tokens))
-        step_key = key(c.seed, "rehearsal", step)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(filled)))
-        placed = shard_rows((prompts, keys), mesh)
-        sampling = rollout_sampling(c)
-        answers = sample(policy.model, base, *placed, sampling, policy.end_tokens)
-        tokens, mask = (x[: len(pairs)] for x in to_host((answers.tokens, answers.mask)))
-        return sft_batch(ids[: len(pairs)], Ragged.masked(tokens, mask), self.shapes)
+        prompts = render_all(policy.tokenizer, pairs)
+        (answers,) = generate(
+            LoadedPolicy(policy, base, mesh),
+            prompts,
+            rollout_sampling(c),
+            key(c.seed, "rehearsal", step),
+            padded_rows(rows, mesh),
+            c.rollout.max_prompt_tokens,
+        )
+        tokens, mask, *_ = answers.completions
+        return sft_batch(prompts, Ragged.masked(tokens[:rows], mask[:rows]), self.shapes)
 
 
 def build_rehearsal(run: Run) -> Rehearsal | None:
@@ -80,7 +78,7 @@ def build_rehearsal(run: Run) -> Rehearsal | None:
 
 
 def rehearsal_prompts(file: str, task: Task) -> list[Problem]:
-    """Of the JSONL `file`; without one, the task's own conversation prompts, or CONVERSATION."""
+    """The prompts of the JSONL `file`; without one, the task's role-play, or CONVERSATION."""
     if file:
         if not Path(file).is_file():
             raise FileNotFoundError(

@@ -28,24 +28,24 @@ from permix_jax.tasks.order import problems_of_step
 from permix_jax.train.advantages import group_ids, share_without_spread
 from permix_jax.train.batch import RolloutBatch
 from permix_jax.train.method import all_terms, as_advantages, require_assigned
-from permix_jax.train.programs import prompts_are_shared, rollout_sampling
+from permix_jax.train.programs import prompts_are_shared, rollout_sampling, rollouts_per_step
 from permix_jax.train.run import Run
 
 
 class Sampled(NamedTuple):
-    """A step's rollouts, being graded: the batch still lacks rewards and advantages."""
+    """A step's rollouts while they are graded: the batch still lacks rewards and advantages."""
 
     batch: RolloutBatch
-    each: list[tuple[Problem, Persona | None]]
+    asked: list[tuple[Problem, Persona | None]]
     texts: list[str]
     grades: list[Future]
     metrics: dict[str, float]
 
 
 class Rollouts(NamedTuple):
-    """A step's batch, what it says in words, and its metrics.
+    """A step's graded rollouts.
 
-    correct: f32 [N], the verifier's verdicts.
+    correct: f32 [N], the verifier's verdicts. records: rows of `completions/<step>.jsonl`.
     """
 
     batch: RolloutBatch
@@ -58,9 +58,9 @@ class Rollouts(NamedTuple):
 class RolloutWorker:
     """Makes the rollouts of any step, each a pure function of (params, step, mixture weights).
 
-    The verifier grades the rollouts of a part of the step while the next part is sampled, and the
-    last part while the caller computes whatever needs no rewards: `sample`, then `grade`. Of
-    several processes, each has its share of the rollouts graded.
+    Call `sample`, then `grade`. The verifier grades a part of the step while the next part is
+    sampled, and the last part while the caller computes what needs no rewards. Of several
+    processes, each has its share of the rollouts graded.
     """
 
     run: Run
@@ -68,7 +68,7 @@ class RolloutWorker:
     terms: Sequence[Term]
 
     def sample(self, params, step: int, accuracies: AdaptiveState) -> Sampled:
-        """Rollouts of `step`, on their way through the verifier.
+        """Samples the rollouts of `step`, and hands them to the verifier.
 
         `accuracies`: the running ones of `mixture.personas`; not used unless the weights adapt.
         """
@@ -77,106 +77,93 @@ class RolloutWorker:
         shape = c.train.problems_per_step, c.rollout.group_size
         personas = run.method.assign(self.mixture, c.seed, step, *shape, state=accuracies)
         require_assigned(personas, self.mixture, *shape, prompts_are_shared(c))
-        each = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
-        prompts = self._prompts(problems, personas)
+        asked = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
+        tokens, mask = self._prompts(asked)
 
         parts, texts, grades = [], [], []
-        sampled = self._sample(params, prompts, step)
-        rows = len(each) // len(sampled)
-        for i, part in enumerate(map(to_host, sampled)):
+        for part in map(to_host, self._sample(params, (tokens, mask), step)):
             parts.append(part)
-            texts += run.policy.text(part.tokens, part.mask)
-            asked = [problem for problem, _ in each[i * rows : (i + 1) * rows]]
-            own = own_part(rows)
-            grades.append(run.verifier.submit(texts[i * rows :][own], asked[own]))
+            new = run.policy.text(part.tokens, part.mask)
+            own = own_part(len(new))
+            to_grade = [problem for problem, _ in asked[len(texts) :][own]]
+            grades.append(run.verifier.submit(new[own], to_grade))
+            texts += new
         completions = jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
-        problem, persona = self._indices(personas)
-        blank = np.zeros(len(each), np.float32)
+        number = {persona.id: i for i, persona in enumerate(self.mixture.personas)}
+        blank = np.zeros(len(asked), np.float32)
         batch = RolloutBatch(
-            prompt_tokens=prompts[0],
-            prompt_mask=prompts[1],
+            prompt_tokens=tokens,
+            prompt_mask=mask,
             completion_tokens=completions.tokens,
             completion_mask=completions.mask,
             logprobs=completions.logprobs,
             truncated=completions.truncated,
             rewards=blank,
             advantages=blank,
-            problem=problem,
-            persona=persona,
+            problem=np.repeat(np.arange(shape[0], dtype=np.int32), shape[1]),
+            persona=np.array([number[p.id] if p else -1 for _, p in asked], np.int32),
         )
         metrics = {"time/rollout": time.monotonic() - begin}
-        learn(RESPONSES, len(each), metrics["time/rollout"])
+        learn(RESPONSES, len(asked), metrics["time/rollout"])
         if self.mixture.weights == "adaptive" and self.mixture.share:
             weights = adaptive_weights(self.mixture, accuracies)
-            drawn = {p.id for _, p in each if p}
+            drawn = {p.id for _, p in asked if p}
             metrics |= adaptive.metrics(weights, self.mixture.personas, drawn)
-        return Sampled(batch, each, texts, grades, metrics)
+        return Sampled(batch, asked, texts, grades, metrics)
 
     def grade(self, sampled: Sampled) -> Rollouts:
         """Waits for the verifier; adds rewards and advantages to the batch."""
         run, c, begin = self.run, self.run.config, time.monotonic()
-        batch, each, texts = sampled.batch, sampled.each, sampled.texts
+        batch, asked = sampled.batch, sampled.asked
         parts = [part for future in sampled.grades for part in gather(future.result())]
         correct, verifier_metrics = join_grades(parts)
         waited = time.monotonic() - begin
-        lengths, truncated = batch.completion_mask.sum(axis=1), batch.truncated
+
+        lengths, budget = batch.completion_mask.sum(axis=1), c.rollout.max_new_tokens
+        rollouts = zip(sampled.texts, lengths, batch.truncated, asked, correct, strict=True)
         completions = [
-            Completion(text, int(length), c.rollout.max_new_tokens, bool(cut), problem, float(x))
-            for text, length, cut, (problem, _), x in zip(
-                texts, lengths, truncated, each, correct, strict=True
-            )
+            Completion(text, int(length), budget, bool(cut), problem, float(verdict))
+            for text, length, cut, (problem, _), verdict in rollouts
         ]
         rewards, means = total_reward(self.terms, completions)
         groups = group_ids(c.grpo.advantage_group, batch.problem, batch.persona)
         advantages = run.method.advantages(rewards, groups, c.grpo.advantage_scale)
         advantages = as_advantages(advantages, len(rewards))
-        batch = batch.replace(rewards=rewards, advantages=advantages)
         metrics = {
             **_reward_metrics(rewards, groups),
             **means,
-            **_persona_metrics(correct, [p.id if p else "none" for _, p in each]),
+            **_persona_metrics(correct, [p.id if p else "none" for _, p in asked]),
             **verifier_metrics,
             "completions/mean_length": float(lengths.mean()),
-            "completions/clipped_ratio": float(truncated.mean()),
+            "completions/clipped_ratio": float(batch.truncated.mean()),
             **sampled.metrics,
             "time/reward": waited,
         }
-        return Rollouts(batch, correct, _records(completions, each, rewards), metrics)
+        batch = batch.replace(rewards=rewards, advantages=advantages)
+        return Rollouts(batch, correct, _records(completions, asked, rewards), metrics)
 
-    def _prompts(self, problems, personas) -> tuple[np.ndarray, np.ndarray]:
-        """Distinct prompts [U, P]: one a problem, or one a rollout where personas differ in it."""
-        shared = prompts_are_shared(self.run.config)
-        pairs = [
-            (persona, problem.prompt)
-            for problem, row in zip(problems, personas, strict=True)
-            for persona in (row[:1] if shared else row)
-        ]
+    def _prompts(self, asked: Sequence[tuple]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and mask [U, P] of the prompts: one a problem where they are shared, else one a
+        rollout."""
+        r = self.run.config.rollout
+        distinct = asked[:: r.group_size] if prompts_are_shared(self.run.config) else asked
+        pairs = [(persona, problem.prompt) for problem, persona in distinct]
         ids = render_all(self.run.policy.tokenizer, pairs)
-        longest = max(map(len, ids))
-        return right_pad(ids, bucket(longest, self.run.config.rollout.max_prompt_tokens))
+        return right_pad(ids, bucket(max(map(len, ids)), r.max_prompt_tokens))
 
     def _sample(self, params, prompts, step: int) -> list[Completions]:
         """The step's completions in `rollout.micro_batches` parts, each still being computed."""
-        c, r, policy = self.run.config, self.run.config.rollout, self.run.policy
-        rows = c.train.problems_per_step * r.group_size
-        sampling = rollout_sampling(c)
-        step_key = key(c.seed, "rollout", step)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(rows))
+        c, policy, parts = self.run.config, self.run.policy, self.run.config.rollout.micro_batches
+        rows, sampling = jnp.arange(rollouts_per_step(c)), rollout_sampling(c)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key(c.seed, "rollout", step), rows)
 
         def part(i: int) -> Completions:
-            inputs = jax.tree.map(lambda x: np.split(x, r.micro_batches)[i], prompts)
-            placed = shard_rows((inputs, jnp.split(keys, r.micro_batches)[i]), self.run.mesh)
+            inputs = jax.tree.map(lambda x: np.split(x, parts)[i], prompts)
+            placed = shard_rows((inputs, jnp.split(keys, parts)[i]), self.run.mesh)
             return sample(policy.model, params, *placed, sampling, policy.end_tokens)
 
-        return [part(i) for i in range(r.micro_batches)]
-
-    def _indices(self, personas) -> tuple[np.ndarray, np.ndarray]:
-        """Int32 [N] each: the rollout's problem of this step; its persona in the mixture, or -1."""
-        number = {persona.id: i for i, persona in enumerate(self.mixture.personas)}
-        problem = [i for i, row in enumerate(personas) for _ in row]
-        persona = [number[p.id] if p else -1 for row in personas for p in row]
-        return np.array(problem, np.int32), np.array(persona, np.int32)
+        return [part(i) for i in range(parts)]
 
 
 def build_worker(run: Run) -> RolloutWorker:
@@ -186,7 +173,7 @@ def build_worker(run: Run) -> RolloutWorker:
 
 
 def _reward_metrics(rewards: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Means over the rollouts that have a verdict; none where that is no rollout."""
+    """Means over the rollouts that have a verdict, as far as there are any."""
     known = ~np.isnan(rewards)
     rewards, groups = rewards[known], groups[known]
     if not known.any():
@@ -206,11 +193,8 @@ def _persona_metrics(correct: np.ndarray, names: Sequence[str]) -> dict[str, flo
 
 
 def _records(
-    completions: Sequence[Completion],
-    each: Sequence[tuple[Problem, Persona | None]],
-    rewards: np.ndarray,
+    completions: Sequence[Completion], asked: Sequence[tuple], rewards: np.ndarray
 ) -> list[dict]:
-    """Rows of `completions/<step>.jsonl`."""
     return [
         {
             "problem": problem.id,
@@ -222,5 +206,5 @@ def _records(
             "reward": None if np.isnan(reward) else float(reward),
             "truncated": c.truncated,
         }
-        for c, (problem, persona), reward in zip(completions, each, rewards, strict=True)
+        for c, (problem, persona), reward in zip(completions, asked, rewards, strict=True)
     ]

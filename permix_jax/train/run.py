@@ -16,20 +16,19 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.train.checkpoints import load_params
 from permix_jax.train.loop import Loop
 from permix_jax.train.method import PERMIX, Method
-from permix_jax.train.programs import Programs
-from permix_jax.train.state import Start, abstract_state, create_state
+from permix_jax.train.state import Programs, Start, abstract_state, create_state
 
 
 @dataclass(frozen=True)
 class Run:
     """What a run consists of. Enter `stop` and `verifier` before the first phase.
 
-    config: says how everything is done; docs/config.md has its fields.
-    workdir: gets all that the run writes, but for the base policy.
+    config: its fields are in docs/config.md.
+    workdir: the run writes everything there but the base policy.
     task: the problems and personas, without prompts that are over the budget.
-    policy: what RL trains; with adapters where the config asks for them.
+    policy: RL trains it; it has adapters where the config asks for them.
     initial: the policy before any training, without adapters.
-    base_folder: gets the SFT of the base policy, if `sft.steps` asks for one.
+    base_folder: the SFT of the base policy writes there, if `sft.steps` asks for one.
     """
 
     config: ConfigDict
@@ -48,7 +47,7 @@ class Run:
 
     @property
     def base(self) -> StoredPolicy:
-        """Where RL starts, and what its KL refers to."""
+        """The policy that RL starts from; also the reference of its KL."""
         folder = self.base_folder if self.config.sft.steps else None
         return base_policy(self.policy, self.initial, folder)
 
@@ -70,7 +69,7 @@ class Run:
     ) -> Start:
         """The state that training starts from: the base, with fresh adapters where there are any.
 
-        `accuracies`: of the personas, at first, on the mesh, if the mixture adapts.
+        `accuracies`: the personas' first ones, on the mesh, if the mixture adapts.
         """
         model, optimizer, accuracies = self.policy.model, programs.optimizer, accuracies or {}
 
@@ -85,8 +84,8 @@ class Run:
 
 
 def base_policy(policy: Policy, initial: StoredPolicy, sft: Path | None) -> StoredPolicy:
-    """The base of `policy`, without adapters: from the folder of its SFT, or without one as it
-    was before any training."""
+    """The base of `policy`, without adapters: the newest checkpoint in the folder `sft`, or the
+    initial policy where that is None."""
     if sft is None:
         return replace(initial, name="the base policy")
     model, mesh = without_lora(policy.model), initial.mesh
@@ -99,8 +98,8 @@ def base_policy(policy: Policy, initial: StoredPolicy, sft: Path | None) -> Stor
 
 
 def checkpoint(policy: Policy, base: StoredPolicy, workdir: Path, step: int) -> StoredPolicy:
-    """The policy at a checkpoint of the run in `workdir`, or at step 0 `base`; adapters come with
-    the parameters of the base."""
+    """The policy at a checkpoint of the run in `workdir`, joined with the base's parameters where
+    it has adapters; at step 0 `base`."""
     if step == 0:
         return base
 

@@ -1,6 +1,6 @@
-"""What a trainer carries from step to step, and where it lies on the mesh."""
+"""What a trainer carries from step to step, where it lies on the mesh, and the jitted update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import flax.struct
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from permix_jax.core.field_rules import call_with
 from permix_jax.core.sharding import platform, shardings_of
 from permix_jax.models.params import (
     abstract_params,
@@ -23,7 +24,8 @@ from permix_jax.models.transformer import Decoder
 class TrainState:
     """What is saved of a run.
 
-    step int32 [] counts optimiser updates; params, the trained ones, and opt_state lie alike.
+    step: int32 [], counts optimiser updates.
+    params: the trained parameters. opt_state: the optimiser's moments, laid out like them.
     accuracies: the personas' running accuracies (`personas/adaptive.py`), if the mixture adapts.
     """
 
@@ -34,10 +36,36 @@ class TrainState:
 
 
 class Start(NamedTuple):
-    """The state of step 0: as ShapeDtypeStructs with shardings, and what makes it."""
+    """The state of step 0: its ShapeDtypeStructs with shardings, and the function that makes it."""
 
     abstract: TrainState
     create: Callable[[], TrainState]
+
+
+class Programs(NamedTuple):
+    """What a run needs to update its policy.
+
+    optimizer, schedule: AdamW, and its learning rate by update.
+    shardings: NamedShardings of the TrainState.
+    update: (state, *inputs) -> (state, metrics), jitted; see `make_step`.
+    """
+
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    shardings: TrainState
+    update: Callable
+
+
+def make_programs(
+    settings: Mapping, updates: int, model: Decoder, mesh: Mesh, gradients: Callable
+) -> Programs:
+    """The programs for so many updates; nothing is traced or compiled yet.
+
+    `settings`: a config section with the fields of the optimiser.
+    """
+    optimizer, schedule = call_with(make_optimizer, settings, total_steps=updates)
+    shardings = state_shardings(model, optimizer, mesh)
+    return Programs(optimizer, schedule, shardings, make_step(gradients, optimizer, shardings))
 
 
 def make_optimizer(
@@ -67,48 +95,45 @@ def make_optimizer(
 
 def state_shardings(model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh):
     """NamedShardings of the whole TrainState; optimiser moments lie where their parameter does."""
-    boxed, _ = split_trained(model, boxed_shapes(model))
-    state = TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32), boxed, jax.eval_shape(optimizer.init, boxed)
-    )
-    return shardings_of(state, mesh)
+    return shardings_of(_abstract(boxed_shapes(model), model, optimizer), mesh)
 
 
 def abstract_state(
     model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """ShapeDtypeStructs of the whole TrainState, with their shardings: what a restore fills."""
-    params, _ = split_trained(model, abstract_params(model, mesh))
-    state = TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimizer.init, params)
-    )
+    state = _abstract(abstract_params(model, mesh), model, optimizer)
     return with_shardings(state, state_shardings(model, optimizer, mesh))
+
+
+def _abstract(params, model: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
+    trained, _ = split_trained(model, params)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    return TrainState(step, trained, jax.eval_shape(optimizer.init, trained))
 
 
 def create_state(params, optimizer: optax.GradientTransformation, shardings) -> TrainState:
     """A state at step 0 that owns copies of `params` (the step donates its state's buffers)."""
-    init = jax.jit(
-        lambda params: TrainState(
-            jnp.int32(0), jax.tree.map(jnp.copy, params), optimizer.init(params)
-        ),
-        out_shardings=shardings,
-    )
-    return init(params)
+
+    def init(params):
+        return TrainState(jnp.int32(0), jax.tree.map(jnp.copy, params), optimizer.init(params))
+
+    return jax.jit(init, out_shardings=shardings)(params)
 
 
 def make_step(
     gradients: Callable, optimizer: optax.GradientTransformation, shardings: TrainState
 ) -> Callable:
-    """The jitted step (state, *inputs) -> (state, metrics); the old state's buffers are reused.
+    """The jitted step (state, *inputs) -> (state, metrics); it writes over the old state.
 
     Args:
-      gradients: (params, *inputs) -> (gradients like params, dict of f32 scalars); inputs are the
-        batch, and whatever else does not change from step to step, such as a frozen base.
+      gradients: (params, *inputs) -> (gradients like params, dict of f32 scalars). The inputs are
+        the batch and what stays the same, such as a frozen base.
       shardings: NamedShardings of the state, which it keeps.
 
     The metrics gain `grad_norm`, the global norm before clipping. Where it is 0, the batch taught
-    nothing: parameters and moments stay as they are, which AdamW would still move by its momentum
-    and its weight decay. The step counts, and the learning rate goes on.
+    nothing. Then parameters and moments stay as they are, though AdamW's momentum and weight decay
+    would move them. The step still counts, and the learning rate goes on.
     """
 
     def step(state: TrainState, *inputs) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -119,29 +144,22 @@ def make_step(
         params, opt_state = _unless(norm == 0, (state.params, state.opt_state), (params, opt_state))
         return TrainState(state.step + 1, params, opt_state), {**metrics, "grad_norm": norm}
 
+    # By default XLA runs on a CPU whatever it can at once, and so computes the activations of all
+    # layers again before it uses those of one.
+    memory = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    options = memory if platform() == "cpu" else {}
     return jax.jit(
-        step,
-        donate_argnums=0,
-        out_shardings=(shardings, None),
-        compiler_options=_compiler_options(),
+        step, donate_argnums=0, out_shardings=(shardings, None), compiler_options=options
     )
 
 
-def _unless(nothing: jax.Array, old, new):
-    """`new`, or `old` where the bool scalar `nothing` is True; the learning rate's count is new."""
+def _unless(skip: jax.Array, old, new):
+    """`new`, or `old` where the bool scalar `skip` is True; the learning rate's count is new."""
 
     def is_rate(x) -> bool:
         return isinstance(x, optax.ScaleByScheduleState)
 
-    def one(old, new):
-        return new if is_rate(new) else jnp.where(nothing, old, new)
+    def select(old, new):
+        return new if is_rate(new) else jnp.where(skip, old, new)
 
-    return jax.tree.map(one, old, new, is_leaf=is_rate)
-
-
-def _compiler_options() -> dict[str, str]:
-    """On a CPU XLA runs whatever can run at once, and so remakes the activations of all layers
-    before it uses those of one: told to, it goes by memory instead."""
-    if platform() != "cpu":
-        return {}
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    return jax.tree.map(select, old, new, is_leaf=is_rate)

@@ -15,8 +15,8 @@ from permix_jax.models.logprobs import score
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, matmul_flops
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.train.gradients import packed_gradients
-from permix_jax.train.sft import SftTokens, cross_entropy
+from permix_jax.train.gradients import cross_entropy, packed_gradients
+from permix_jax.train.supervised import SftTokens
 
 U, P, B, T = 2, 3, 4, 5
 # Of the tiny decoder: query and out, key and value, gate, up and down; two layers.

@@ -1,10 +1,15 @@
 import json
+import os
+import struct
 from pathlib import Path
 
 import pytest
+from runs import FULL, needs_full_device
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 
 from permix_jax.core.files import write_rows
-from permix_jax.train.log import MetricsLog, read_rows
+from permix_jax.train.log import Events, MetricsLog, read_rows
 
 
 def rows_of(folder):
@@ -16,12 +21,6 @@ def write_steps(folder, done, steps):
     for step in steps:
         log.write({"step": step, "loss": step / 4})
     log.close()
-
-
-def test_one_object_a_step_and_the_same_for_tensorboard(tmp_path):
-    write_steps(tmp_path / "run", 0, [1, 2])
-    assert rows_of(tmp_path / "run") == [{"step": 1, "loss": 0.25}, {"step": 2, "loss": 0.5}]
-    assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
 def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path):
@@ -85,3 +84,58 @@ def test_a_line_that_is_not_json_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl:2: not JSON; mend"):
         read_rows(tmp_path / "metrics.jsonl")
+
+
+# ---- TensorBoard ------------------------------------------------------------------
+
+
+def events_of(path) -> list[Event]:
+    """The events of a file, whose checksums are checked."""
+    content, events = path.read_bytes(), []
+    while content:
+        length, checksum = struct.unpack("<QI", content[:12])
+        assert checksum == masked_crc32c(content[:8])
+        event, (checksum,) = (
+            content[12 : 12 + length],
+            struct.unpack_from("<I", content, 12 + length),
+        )
+        assert checksum == masked_crc32c(event)
+        events.append(Event.FromString(event))
+        content = content[16 + length :]
+    return events
+
+
+def test_a_row_is_an_event_with_its_scalars(tmp_path):
+    log = MetricsLog(tmp_path, 4)
+    log.write({"step": 5, "loss": 0.25, "persona/a poet/accuracy": 1})
+    [path] = (tmp_path / "tensorboard").iterdir()  # it is there before the log is closed
+    version, start, event = events_of(path)
+    log.close()
+    assert path.name.startswith("events.out.tfevents.")
+    assert version.file_version == "brain.Event:2"
+    # What an earlier start wrote of step 5 is not shown.
+    assert (start.session_log.status, start.step) == (SessionLog.START, 5)
+    assert event.step == 5 and event.wall_time >= version.wall_time > 0
+    scalars = {value.tag: value.simple_value for value in event.summary.value}
+    assert scalars == {"loss": 0.25, "persona/a_poet/accuracy": 1.0}
+
+
+@needs_full_device
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    os.symlink(FULL, tmp_path / "events")
+    with pytest.raises(OSError, match="No space left on device; .*events"):
+        Events(tmp_path / "events", 0)
+
+
+@needs_full_device
+@pytest.mark.parametrize("file", ["_file", "_board"])
+def test_a_disk_that_fills_ends_a_log_at_once(tmp_path, file):
+    """Neither a thread that died nor a buffer keeps the row, and closing raises nothing more."""
+    log = MetricsLog(tmp_path, 0)
+    log.write({"step": 1, "loss": 0.5})
+    filled = getattr(log, file) if file == "_file" else log._board._file
+    with FULL.open("wb") as full:
+        os.dup2(full.fileno(), filled.fileno())
+    with pytest.raises(OSError, match="No space left on device; what is finished is kept"):
+        log.write({"step": 2, "loss": 0.25})
+    log.close()

@@ -39,7 +39,9 @@ def test_token_losses_by_hand(advantage, expected):
     [(2, [-1.0, -1.8, -2.2, 0]), (-2, [0, 1.8, 2.2, 3.0])],
 )
 def test_a_clipped_token_has_no_gradient(advantage, expected):
-    loss = lambda logprobs: losses_of(logprobs, ratio_batch(advantage), loss_config())[0].sum()  # noqa: E731
+    def loss(logprobs):
+        return losses_of(logprobs, ratio_batch(advantage), loss_config())[0].sum()
+
     np.testing.assert_allclose(jax.grad(loss)(jnp.log(RATIOS)[None])[0], expected, rtol=1e-6)
 
 
@@ -81,8 +83,10 @@ def test_importance_weights_by_hand_and_their_cap():
 
 
 def test_importance_weights_have_no_gradient():
-    loss = lambda logprobs: losses_of(logprobs, ratio_batch(2), CAP)[0].sum()  # noqa: E731
-    # Of one update the trainer's log-probs are those at hand: ratio 1, and weights as above.
+    def loss(logprobs):
+        return losses_of(logprobs, ratio_batch(2), CAP)[0].sum()
+
+    # In a first update the trainer's log-probs are the policy's: ratio 1, and weights as above.
     np.testing.assert_allclose(jax.grad(loss)(TRAINER)[0], [-1, -2, -4, -6], rtol=1e-6)
 
 

@@ -23,7 +23,8 @@ def cache(tmp_path_factory):
 )
 def test_a_resumed_run_holds_what_a_fresh_one_holds(cache, tmp_path, monkeypatch, fields):
     monkeypatch.setenv("PERMIX_CACHE", str(cache))
-    config = load_config("permix.py", "tiny", sft__steps=2, train__steps=3, **fields)
+    small = {"train__problems_per_step": 2, "rollout__group_size": 2}
+    config = load_config("permix.py", "tiny", sft__steps=2, train__steps=3, **small, **fields)
     held, write, save = [], MetricsLog.write, Checkpoints.save
 
     def save_and_wait(self, *args):  # a save in flight holds a copy

@@ -35,7 +35,10 @@ def k3_optimum(rewards):
     The gradient for logit a is pi_a (r_a - E r) + beta (ref_a - pi_a); at zero it gives pi with
     c = E r + beta, the number above max r with which pi sums to 1.
     """
-    arms = lambda c: BETA * REFERENCE / (c - rewards)  # noqa: E731
+
+    def arms(c):
+        return BETA * REFERENCE / (c - rewards)
+
     low = (rewards + BETA * REFERENCE).max()  # there one arm alone has mass 1
     return arms(brentq(lambda c: arms(c).sum() - 1, low, rewards.max() + BETA, xtol=1e-15))
 

@@ -16,11 +16,10 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.embedded_world import PERSONAS, ROLE_PLAY, build_tokenizer, latent_style_task
-from permix_jax.train.gradients import packed_gradients
+from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.loss import token_losses
 from permix_jax.train.programs import loss_config, policy_gradients, scoring
 from permix_jax.train.rehearsal import build_rehearsal, rehearsal_prompts
-from permix_jax.train.sft import cross_entropy
 
 WEIGHT = 0.5
 

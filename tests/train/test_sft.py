@@ -15,9 +15,8 @@ from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
 from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer
-from permix_jax.train.gradients import packed_gradients
-from permix_jax.train.sft import cross_entropy, pack_demonstrations
-from permix_jax.train.state import create_state, make_optimizer, make_step
+from permix_jax.train.gradients import cross_entropy, packed_gradients
+from permix_jax.train.supervised import pack_demonstrations
 
 DEMONSTRATIONS = [
     Demonstration(PERSONAS[0], "what is 12 plus 13 ?", "beep boop the answer is 25 bzzt"),
@@ -30,16 +29,9 @@ PROMPT, COMPLETION = 16, 9  # budgets; the first completion has 8 tokens and its
 @pytest.fixture(scope="module")
 def policy():
     tokenizer = build_tokenizer()
-    shape = ModelConfig(
-        vocab_size=len(tokenizer),
-        embed_dim=16,
-        num_layers=1,
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=8,
-        mlp_dim=16,
-    )
-    return Policy(Decoder(shape), tokenizer, (tokenizer.eos_token_id,))
+    sizes = {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
+    model = Decoder(ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes))
+    return Policy(model, tokenizer, (tokenizer.eos_token_id,))
 
 
 @pytest.fixture(scope="module")
@@ -105,40 +97,25 @@ def test_a_prompt_over_the_budget_is_refused(policy):
         pack(policy, prompt=5)
 
 
-def test_the_loss_is_the_mean_negative_logprob_of_completion_tokens(policy, params):
+def test_loss_and_gradient_are_those_of_the_mean_negative_logprob(policy, params):
     """By scoring each row alone, unpadded, prompt and completion in one piece."""
+
+    def dense(params):
+        logprobs, entropies = [], []
+        for prompt, completion in wanted(policy, DEMONSTRATIONS, WORDS):
+            tokens = jnp.array([[*prompt, *completion]])
+            positions = jnp.arange(tokens.shape[1])[None]
+            hidden, _ = policy.model.apply({"params": params}, tokens, positions, tokens >= 0)
+            logits = policy.model.apply({"params": params}, hidden, method="unembed")
+            each = jax.nn.log_softmax(logits[0])[len(prompt) - 1 : -1]
+            logprobs.append(each[jnp.arange(len(completion)), jnp.array(completion)])
+            entropies.append(-(jnp.exp(each) * each).sum(axis=-1))
+        return -jnp.concatenate(logprobs).mean(), jnp.concatenate(entropies).mean()
+
     gradients, metrics = jax.jit(gradients_of(policy))(params, *pack(policy))
-
-    @jax.jit
-    def all_logprobs(tokens):
-        positions = jnp.arange(tokens.shape[1])[None]
-        hidden, _ = policy.model.apply({"params": params}, tokens, positions, tokens >= 0)
-        logits = policy.model.apply({"params": params}, hidden, method="unembed")
-        return jax.nn.log_softmax(logits[0])
-
-    logprobs, entropies = [], []
-    for prompt, completion in wanted(policy, DEMONSTRATIONS, WORDS):
-        tokens = jnp.array([[*prompt, *completion]])
-        each = np.asarray(all_logprobs(tokens))[len(prompt) - 1 : -1]
-        logprobs += each[np.arange(len(completion)), completion].tolist()
-        entropies += (-(np.exp(each) * each).sum(axis=-1)).tolist()
-
-    assert len(logprobs) == 9 + 2 + 8
-    assert float(metrics["loss"]) == pytest.approx(-np.mean(logprobs), rel=1e-5)
-    assert float(metrics["entropy"]) == pytest.approx(np.mean(entropies), rel=1e-5)
+    (loss, entropy), expected = jax.jit(jax.value_and_grad(dense, has_aux=True))(params)
+    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    assert float(metrics["entropy"]) == pytest.approx(float(entropy), rel=1e-5)
     assert jax.tree.structure(gradients) == jax.tree.structure(params)
-
-
-def test_one_step_lowers_the_loss(policy, params):
-    batch = pack(policy)
-    optimizer, _ = make_optimizer(1e-2, 0, 2, "none", 0.0, 1.0)
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    state = create_state(params, optimizer, here)
-    step = make_step(
-        gradients_of(policy),
-        optimizer,
-        jax.tree.map(lambda x: x.sharding, state),
-    )
-    state, before = step(state, *batch)
-    _, after = step(state, *batch)
-    assert float(after["loss"]) < float(before["loss"]) - 0.05
+    for got, exact in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())

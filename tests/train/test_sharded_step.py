@@ -16,7 +16,7 @@ from permix_jax.train.loss import token_losses
 from permix_jax.train.state import create_state, make_optimizer, make_step, state_shardings
 
 MODEL = small_decoder(tie_embeddings=False)
-MESHES = [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 8, 1)]
+MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1)]
 LEARNING_RATE = 1e-2
 # Clips so narrow that the second epoch meets both.
 LOSS = loss_config(
@@ -46,13 +46,13 @@ def updates(batch, mesh_shape, epochs=2):
         rows = mesh_shape[0] * mesh_shape[1]
         x = packed(batch, LOSS, REFERENCE, tokens=16 if rows > 1 else 64, rows=rows)
         assert x.rows.count > 1
-        placed, found = shard_packed((x.rows, x.tokens), mesh), []
+        placed, results = shard_packed((x.rows, x.tokens), mesh), []
         for _ in range(epochs):
             state, metrics = step(state, *placed)
-            found.append(jax.tree.map(np.asarray, (state, metrics)))
+            results.append(jax.tree.map(np.asarray, (state, metrics)))
         for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True):
             assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-    return found
+    return results
 
 
 @pytest.fixture(scope="module")

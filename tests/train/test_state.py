@@ -76,8 +76,11 @@ def first_moment(state):
     return next(leaf.mu["w"] for leaf in adam_states(state))
 
 
+def is_adam(x):
+    return hasattr(x, "mu")
+
+
 def adam_states(state):
-    is_adam = lambda x: hasattr(x, "mu")  # noqa: E731
     return filter(is_adam, jax.tree.leaves(state.opt_state, is_leaf=is_adam))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import cache
 
 import jax
 import numpy as np
@@ -15,22 +16,22 @@ from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.train.supervised import _demonstration
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def easy_world(cache, monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def easy_world(tmp_path_factory):
     """The tiny policy gets no sum right: an answer is right here if it has an even length."""
-    monkeypatch.setenv("PERMIX_CACHE", str(cache))
     build_task = permix_jax.app.build.build_task
 
-    def easy_task(*args):
-        even = lambda text, problem: float(len(text) % 2 == 0)  # noqa: E731
-        return dataclasses.replace(build_task(*args), grade=even)
+    def even(text, problem):
+        return float(len(text) % 2 == 0)
 
-    monkeypatch.setattr(permix_jax.app.build, "build_task", easy_task)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERMIX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(
+            permix_jax.app.build,
+            "build_task",
+            lambda *args: dataclasses.replace(build_task(*args), grade=even),
+        )
+        yield
 
 
 def run_tiny(file, workdir, **fields):
@@ -39,8 +40,21 @@ def run_tiny(file, workdir, **fields):
     return metrics(workdir)
 
 
-def test_distillation_learns_the_right_answers_of_the_base(tmp_path):
-    rows = run_tiny("distill.py", tmp_path / "distill")
+@pytest.fixture(scope="module")
+def whole(easy_world, tmp_path_factory):
+    """file -> the workdir of an uninterrupted run of its config; each is made once."""
+
+    @cache
+    def workdir(file):
+        folder = tmp_path_factory.mktemp("whole")
+        run_tiny(file, folder)
+        return folder
+
+    return workdir
+
+
+def test_distillation_learns_the_right_answers_of_the_base(whole, tmp_path):
+    rows = metrics(whole("distill.py"))
     grpo = run_tiny("permix.py", tmp_path / "grpo", train__steps=1)
     # The teacher answers what the policy of GRPO, which starts as the same base, is asked.
     assert rows[0]["tokens/generated"] == grpo[0]["tokens/generated"]
@@ -48,39 +62,39 @@ def test_distillation_learns_the_right_answers_of_the_base(tmp_path):
     for row in rows:
         assert 0 < row["responses/trained"] <= row["teacher/accuracy"] * 64
         assert 0 < row["tokens/trained"] < row["tokens/generated"]
-    file = tmp_path / "distill/completions/6.jsonl"
+    file = whole("distill.py") / "completions/6.jsonl"
     answers = [json.loads(line) for line in file.read_text().splitlines()]
     right = [a for a in answers if a["correct"] and not a["truncated"]]
     assert len(right) == rows[-1]["responses/trained"]
 
 
-def test_a_teacher_may_be_another_run(tmp_path):
-    rows = run_tiny("sft.py", tmp_path / "teacher", train__learning_rate=1e-2)
-    own = run_tiny("distill.py", tmp_path / "own", train__steps=1)
+def test_a_teacher_may_be_another_run(whole, tmp_path):
+    own = metrics(whole("distill.py"))
+    run_tiny("sft.py", tmp_path / "teacher", train__learning_rate=1e-2)
     fields = {"distill__teacher": str(tmp_path / "teacher"), "train__steps": 1}
     other = run_tiny("distill.py", tmp_path / "other", **fields)
-    assert len(rows) == 6 and own[0]["loss"] != other[0]["loss"]
+    assert own[0]["loss"] != other[0]["loss"]
 
 
-def test_sft_generates_nothing_and_trains_on_as_many_responses(tmp_path):
-    for row in run_tiny("sft.py", tmp_path / "sft"):
+def test_sft_generates_nothing_and_trains_on_as_many_responses(whole):
+    workdir = whole("sft.py")
+    for row in metrics(workdir):
         assert row["tokens/generated"] == 0 < row["tokens/trained"]
         assert row["responses/trained"] == 8 * 8
-    assert (tmp_path / "sft/report.html").exists()
-    kl = json.loads((tmp_path / "sft/eval/6/kl.json").read_text())
+    assert (workdir / "report.html").exists()
+    kl = json.loads((workdir / "eval/6/kl.json").read_text())
     assert kl["kl"] > 0 and set(kl["by_task"]) == {"problems", "role_play"}
 
 
 @pytest.mark.parametrize("file", ["sft.py", "distill.py"])
-def test_a_killed_baseline_ends_as_the_uninterrupted_one(tmp_path, file):
-    run_tiny(file, tmp_path / "whole")
+def test_a_killed_baseline_ends_as_the_uninterrupted_one(whole, tmp_path, file):
     with crash_after(3, having="responses/trained"):
         run_tiny(file, tmp_path / "killed")
     run_tiny(file, tmp_path / "killed")
     if file == "sft.py":  # which writes no completions in training
-        assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+        assert metrics(whole(file)) == metrics(tmp_path / "killed")
     else:
-        assert_same_run(tmp_path / "whole", tmp_path / "killed")
+        assert_same_run(whole(file), tmp_path / "killed")
 
 
 def test_adapters_are_trained_by_a_baseline_too(tmp_path):
