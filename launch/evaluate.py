@@ -25,23 +25,23 @@ _OUT = flags.DEFINE_string("out", None, "DIR: for the results; default: eval/<st
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.app.evaluations import evaluate_model, evaluate_run
+    from permix_jax.app.evaluations import evaluate_subject
     from permix_jax.app.next_steps import after_evaluation
-    from permix_jax.app.policies import config_of_model
+    from permix_jax.app.policies import config_of_model, subject_of_model, subject_of_run
 
-    out = Path(_OUT.value) if _OUT.value else None
-    asked = config_of_model(config, _MODEL.value) if _MODEL.value else config
+    out, model, step = Path(_OUT.value) if _OUT.value else None, _MODEL.value, _STEP.value
+    asked = config_of_model(config, model) if model else config
     require_read([asked.to_dict()], changed_fields(), "evaluate")
-    if _MODEL.value is None:
-        print(evaluate_run(config, workdir, _STEP.value, out))
-        if out and _STEP.value != 0:
+    if model is None:
+        print(evaluate_subject(subject_of_run(config, workdir, step, out, ("seed", "task"))))
+        if out and step != 0:
             print(after_evaluation(out, config_arguments(), workdir))
-    elif flags.FLAGS["workdir"].present or _STEP.value is not None:
+    elif flags.FLAGS["workdir"].present or step is not None:
         raise ValueError("--model is evaluated as it is; leave out --workdir and --step")
     elif out is None:
         raise ValueError("--model needs --out=DIR, the folder to write the results to")
     else:
-        print(evaluate_model(config, _MODEL.value, out))
+        print(evaluate_subject(subject_of_model(config, model, out)))
 
 
 if __name__ == "__main__":

@@ -25,20 +25,21 @@ _OUT = flags.DEFINE_string("out", None, "DIR: for answers and scores; required")
 
 
 def main(config, workdir, name, preset) -> None:
-    from permix_jax.app.personagym_run import personagym_of_model, personagym_of_run
-    from permix_jax.app.policies import config_of_model
+    from permix_jax.app.personagym_run import personagym
+    from permix_jax.app.policies import config_of_model, subject_of_model, subject_of_run
 
-    asked = config_of_model(config, _MODEL.value) if _MODEL.value else config
+    model, step = _MODEL.value, _STEP.value
+    asked = config_of_model(config, model) if model else config
     require_read([asked.to_dict()], changed_fields(), "personagym")
     if _OUT.value is None:
         raise ValueError("name --out=DIR, the folder to write answers and scores to")
-    out = Path(_OUT.value)
-    if _MODEL.value is None:
-        print(personagym_of_run(config, workdir, _STEP.value, out))
-    elif flags.FLAGS["workdir"].present or _STEP.value is not None:
+    if model is None:
+        subject = subject_of_run(config, workdir, step, Path(_OUT.value))
+    elif flags.FLAGS["workdir"].present or step is not None:
         raise ValueError("--model is asked as it is; leave out --workdir and --step")
     else:
-        print(personagym_of_model(config, _MODEL.value, out))
+        subject = subject_of_model(config, model, Path(_OUT.value))
+    print(personagym(subject))
 
 
 if __name__ == "__main__":

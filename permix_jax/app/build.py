@@ -1,6 +1,7 @@
-"""What a config means, put together: a run, its task and verifier, the settings of its parts."""
+"""Builds what a config means: a run, its task, the settings of its parts."""
 
-import dataclasses
+from collections.abc import Container
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,11 +39,10 @@ def build_run(
     method: Method = PERMIX,
     testing_only: bool = False,
 ) -> Run:
-    """The run of a config. No weights are read; grading processes start, so enter its verifier.
+    """The run of a config. Reads no weights. Grading processes start here: enter the verifier.
 
-    Args:
-      base: folder of the base policy; None: its place in the cache.
-      testing_only: as for `build_task`.
+    `base` is the folder of the base policy (None: its place in the cache); `testing_only` as for
+    `build_task`.
     """
     cache = cache_folder()
     task = build_task(config, cache, testing_only)
@@ -50,35 +50,31 @@ def build_run(
     require_model_fits(policy.model.config, config)
     task = drop_overlong(config, task, policy)
     base = base or base_folder(config, task, policy, cache)
-    verifier = build_verifier(config, task)
+    r = config.rewards
+    workers = r.workers if task.symbolic else 0
+    verifier = Verifier(task.grade, workers, r.item_seconds, r.batch_seconds)
     return Run(config, workdir, task, policy, initial, base, verifier, method=method)
 
 
 def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> Task:
     """The problems and personas that the config names.
 
-    `testing_only`: leave the training problems out, where they are other data than the test's.
+    With `testing_only`, training problems are left out where they are other data than the test's.
     """
-    t = config.task
+    t, file = config.task, config.personas.file
     if t.name == "latent_style":
         return call_with(latent_style_task, t, config)
-    personas = load_personas(config.personas.file) if config.personas.file else default_bank()
-    personas = [dataclasses.replace(p, placement=config.personas.placement) for p in personas]
+    personas = load_personas(file) if file else default_bank()
+    personas = [replace(p, placement=config.personas.placement) for p in personas]
     task = problem_task(config.data, personas, t.num_test, config.seed, cache, testing_only)
-    return dataclasses.replace(
-        task, grade=partial(task.grade, last_number=config.rewards.last_number)
-    )
-
-
-def build_verifier(config: ConfigDict, task: Task) -> Verifier:
-    """What grades completions; its processes, where the task needs some, start at once."""
-    r = config.rewards
-    workers = r.workers if task.symbolic else 0
-    return Verifier(task.grade, workers, r.item_seconds, r.batch_seconds)
+    return replace(task, grade=partial(task.grade, last_number=config.rewards.last_number))
 
 
 def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
-    """The task without (or refused for) prompts over rollout.max_prompt_tokens."""
+    """The task without the prompts over rollout.max_prompt_tokens.
+
+    With rollout.on_overflow = "error" they raise ValueError.
+    """
     r = config.rollout
     drawn = build_mixture(task.personas, config.personas).personas if task.train else ()
     if config.personas.paraphrase:
@@ -88,12 +84,8 @@ def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
     def fitting(problems, personas):
         return fit_budget(policy.tokenizer, problems, personas, r.max_prompt_tokens, r.on_overflow)
 
-    return dataclasses.replace(
-        task,
-        train=fitting(task.train, drawn),
-        test=fitting(task.test, asked),
-        role_play=fitting(task.role_play, asked),
-    )
+    train, test = fitting(task.train, drawn), fitting(task.test, asked)
+    return replace(task, train=train, test=test, role_play=fitting(task.role_play, asked))
 
 
 def asked_personas(config: ConfigDict, task: Task) -> list[Persona]:
@@ -110,9 +102,9 @@ def asked_personas(config: ConfigDict, task: Task) -> list[Persona]:
 
 def eval_settings(config: ConfigDict) -> EvalSettings:
     """The evaluation that the config asks for; completions have the budget of training."""
-    e, r = config.eval, config.rollout
-    sampling = dataclasses.replace(rollout_sampling(config), temperature=e.temperature)
-    return call_with(EvalSettings, e, r, config, sampling=sampling)
+    e = config.eval
+    sampling = replace(rollout_sampling(config), temperature=e.temperature)
+    return call_with(EvalSettings, e, config.rollout, config, sampling=sampling)
 
 
 def kl_settings(config: ConfigDict, task: Task) -> KlSettings:
@@ -137,18 +129,25 @@ def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
 
 
 def eval_identity(config: ConfigDict) -> dict:
-    """The fields of the config that an evaluation's results depend on; those of CHANGEABLE, meshes
-    among them, only round."""
+    """The fields of the config that an evaluation's results depend on."""
+    return identity(
+        config,
+        task=config.task,
+        data=config.data,
+        rewards={"last_number", "item_seconds", "batch_seconds"},
+        personas={"file", "placement"},
+        rollout={"max_prompt_tokens", "max_new_tokens", "on_overflow"},
+        eval={name for name in config.eval if name != "every" and "judge" not in name},
+    )
+
+
+def identity(config: ConfigDict, **parts: Container[str]) -> dict:
+    """The seed, the sections model and lora, and the named fields of the other sections.
+
+    Fields of CHANGEABLE are left out: they change a result by rounding at most.
+    """
     whole = fixed_fields(config.to_dict())
-    named = {
-        "model": set(whole["model"]),
-        "lora": set(whole["lora"]),
-        "task": set(whole["task"]),
-        "data": set(whole["data"]),
-        "rewards": {"last_number", "item_seconds", "batch_seconds"},
-        "personas": {"file", "placement"},
-        "rollout": {"max_prompt_tokens", "max_new_tokens", "on_overflow"},
-        "eval": {name for name in whole["eval"] if name != "every" and "judge" not in name},
-    }
-    parts = {part: {n: whole[part][n] for n in sorted(names)} for part, names in named.items()}
-    return {"seed": whole["seed"], **parts}
+    kept = {"seed": whole["seed"]}
+    for part, names in {"model": whole["model"], "lora": whole["lora"], **parts}.items():
+        kept[part] = {name: x for name, x in sorted(whole[part].items()) if name in names}
+    return kept

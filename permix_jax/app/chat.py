@@ -1,4 +1,4 @@
-"""One question to the base and the trained policy of a run, under any persona, side by side."""
+"""Asks the base and the trained policy of a run the same question, under any persona."""
 
 import re
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 from markupsafe import Markup, escape
+from ml_collections import ConfigDict
 
 from permix_jax.app.compilation import use_compilation_cache
 from permix_jax.app.policies import policy_and_base
@@ -23,7 +24,7 @@ from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.checkpoints import newest_step
 from permix_jax.train.run import checkpoint
 
-_SHORTEST = 64  # prompts are padded to this or a higher power of two: few compiled programs
+_SHORTEST = 64  # prompts are padded to at least this power of two, so that few programs compile
 
 
 class CannotAsk(ValueError):
@@ -34,16 +35,18 @@ class CannotAsk(ValueError):
 
 
 class Answers(NamedTuple):
-    """What both policies said; notebooks show it as a table."""
+    """The answers of both policies; notebooks show them as a table."""
 
     base: Answer
     trained: Answer
 
     def _repr_html_(self) -> str:
-        cells = Markup().join(Markup("<td>{}</td>").format(_as_html(answer)) for answer in self)
-        return Markup("<table><tr><th>base</th><th>trained</th></tr><tr>{}</tr></table>").format(
-            cells
-        )
+        head = Markup("<tr><th>base</th><th>trained</th></tr>")
+        cells = Markup()
+        for answer in self:
+            lines = Markup("<br>").join(map(escape, answer.text.strip().split("\n")))
+            cells += Markup("<td>{}{}</td>").format(lines, " [cut off]" if answer.truncated else "")
+        return Markup("<table>{}<tr>{}</tr></table>").format(head, cells)
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,16 @@ class Chat:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Answers:
-        """Both policies' answers to a message, each a conversation of its own.
+        """Both policies' answers to a message. Each message begins a new conversation.
+
+        A policy of the embedded world knows only some words. It is asked in lower case with the
+        punctuation apart, as it was trained: "you are a pirate ."
 
         Args:
-          persona: one of a bank; or the text of a system message, such as "You are a pirate."; or
-            None.
-          max_new_tokens: an answer that does not end within them is truncated.
+          persona: one of a bank; or a system message, such as "You are a pirate."; or None.
+          max_new_tokens: a longer answer is cut off.
           temperature: 0 is greedy.
           seed: of the draws, the same for both.
-
-        A policy of the embedded world knows some words alone. It is asked in lower case with the
-        punctuation apart, as it was trained: "you are a pirate ."
 
         Raises:
           CannotAsk: an empty message or persona, words that the tokenizer lacks, or a prompt that
@@ -97,11 +99,11 @@ class Chat:
 
 
 def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> Chat:
-    """Loads both policies of a run; under LoRA the weights of the base are held once.
+    """Loads both policies of a run. Under LoRA they share the weights of the base.
 
     Args:
       step: of the checkpoint; None: the newest.
-      tensor: devices over which heads and MLP are cut, where a policy outgrows one.
+      tensor: number of devices that share heads and MLP, for a policy that outgrows one device.
 
     Raises:
       FileNotFoundError: no run in `workdir`, or no such checkpoint.
@@ -113,7 +115,7 @@ def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> 
     use_compilation_cache()
     mesh = make_mesh(1, 1, tensor)
     with jax.set_mesh(mesh):
-        policy, stored = policy_and_base(record, mesh)
+        policy, stored = policy_and_base(ConfigDict(record["config"]), record["base"], mesh)
         base = stored.load()
         in_memory = replace(stored, load_params=lambda: base.params)
         trained = checkpoint(policy, in_memory, workdir, step).load()
@@ -123,15 +125,25 @@ def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> 
 def _prompt(
     policy: Policy, persona: Persona | None, message: str, max_new_tokens: int
 ) -> list[int]:
-    """The token ids of the prompt; CannotAsk as `Chat.ask`."""
+    """The token ids of the prompt; raises as `Chat.ask`."""
     for name, text in ("persona", persona and persona.system_prompt), ("message", message):
         if text is not None and not text.strip():
             raise CannotAsk(f"{name} is empty; write one" + " or None" * (name == "persona"))
         require_encodable(text, f"the {name}")
-    tokens = render(policy.tokenizer, persona, message)
-    if policy.tokenizer.unk_token_id in tokens:
+    tokenizer = policy.tokenizer
+    tokens = render(tokenizer, persona, message)
+    if tokenizer.unk_token_id in tokens:
         persona = persona and replace(persona, system_prompt=_plain_words(persona.system_prompt))
-        tokens = _known_words(policy, persona, _plain_words(message))
+        message = _plain_words(message)
+        tokens = render(tokenizer, persona, message)
+    if tokenizer.unk_token_id in tokens:
+        words = dict.fromkeys(render_text(tokenizer, persona, message).split())
+        unknown = [word for word in words if tokenizer.unk_token_id in tokenizer.encode(word)]
+        raise CannotAsk(
+            f"the policy's tokenizer lacks {', '.join(map(repr, unknown))}; leave out. The policy "
+            "of the embedded world knows what training asked: 'what is 12 plus 34 ?' or 'tell me "
+            "about the sea .', as 'you are a pirate .'"
+        )
     context = policy.model.config.max_context
     if context and len(tokens) + max_new_tokens > context:
         raise CannotAsk(
@@ -144,23 +156,3 @@ def _prompt(
 def _plain_words(text: str) -> str:
     """In lower case, with punctuation apart: "What is 1 plus 2?" as "what is 1 plus 2 ?"."""
     return " ".join(re.findall(r"[.?!,;:]|[^\s.?!,;:]+", text.lower()))
-
-
-def _known_words(policy: Policy, persona: Persona | None, message: str) -> list[int]:
-    """The token ids of the prompt; CannotAsk where the tokenizer lacks some of its words."""
-    tokenizer = policy.tokenizer
-    tokens = render(tokenizer, persona, message)
-    if tokenizer.unk_token_id in tokens:
-        words = dict.fromkeys(render_text(tokenizer, persona, message).split())
-        unknown = [word for word in words if tokenizer.unk_token_id in tokenizer.encode(word)]
-        raise CannotAsk(
-            f"the policy's tokenizer lacks {', '.join(map(repr, unknown))}; leave out. The policy "
-            "of the embedded world knows what training asked: 'what is 12 plus 34 ?' or 'tell me "
-            "about the sea .', as 'you are a pirate .'"
-        )
-    return tokens
-
-
-def _as_html(answer: Answer) -> Markup:
-    lines = Markup("<br>").join(map(escape, answer.text.strip().split("\n")))
-    return lines + (" [cut off]" if answer.truncated else "")

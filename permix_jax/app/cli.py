@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-# transformers says at import that it misses PyTorch, which nothing here asks of it.
+# transformers warns at import that PyTorch is missing; nothing here needs it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from absl import app, flags
@@ -26,7 +26,7 @@ from permix_jax.core.config_fields import FIELDS, SECTIONS
 from permix_jax.core.field_rules import valid_field
 from permix_jax.core.fields import did_you_mean, flat_fields
 
-_OF_RUN = Path(__file__).with_name("config_of_run.py")
+_CONFIG_OF_RUN = Path(__file__).with_name("config_of_run.py")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE:PRESET: a file of configs/; the preset is optional"
 )
@@ -38,22 +38,23 @@ def launch(
     of_a_run: bool = True,
     config_of_workdir: bool = False,
 ) -> None:
-    """Runs `job(config, workdir, config name, preset)` with what the command line says.
+    """Runs `job(config, workdir, config name, preset)` with the values of the command line.
 
     Bad input ends the process with one line and status 1; a requested stop, with status 0.
     `--help` prints the docstring of the job's module and its flags.
 
     Args:
-      several_processes: whether the job can be done by several together; adds the flags that say
-        how they find each other.
-      of_a_run: whether `workdir` is for the user to choose; adds the flag.
-      config_of_workdir: whether, where a --workdir and no --config is given, the config is that of
-        the run there.
+      several_processes: several processes can share the job; adds the flags that connect them.
+      of_a_run: the user may choose the workdir; adds the flag --workdir.
+      config_of_workdir: without --config, the config is that of the run in --workdir.
     """
     if of_a_run:
         flags.DEFINE_string("workdir", None, "DIR: a run's folder; default: runs/<config>-<preset>")
     if several_processes:
-        _define_process_flags()
+        flags.DEFINE_string("coordinator", None, "HOST:PORT: address of process 0 (docs/scale.md)")
+        flags.DEFINE_integer("processes", None, "N: number of processes", lower_bound=1)
+        flags.DEFINE_integer("process", None, "I: number of this process, from 0", lower_bound=0)
+        flags.DEFINE_bool("distributed", False, "let JAX find the other processes (TPU slices)")
 
     def main(_argv: list[str]) -> None:
         from permix_jax.core.stop import Stopped
@@ -61,16 +62,18 @@ def launch(
         from permix_jax.train.loop import NonFiniteError
 
         _quiet_logs()
-        file, preset = _file_and_preset(config_spec())
+        file, _, preset = _config_spec().partition(":")
         name = Path(file).stem
         chosen = flags.FLAGS["workdir"].value if of_a_run else None
         workdir = Path(chosen or Path("runs", f"{name}-{preset}" if preset else name))
         try:
-            with _others() if several_processes else nullcontext():
+            with _other_processes() if several_processes else nullcontext():
                 try:
                     job(_CONFIG.value, workdir, name, preset)
                 except Stopped:
-                    print(_STOPPED)
+                    print(
+                        "stopped; what was done is saved, and the same command goes on from there"
+                    )
         except (ValueError, OSError, ImportError, NonFiniteError, JudgeError) as error:
             fail(str(error))
 
@@ -78,29 +81,26 @@ def launch(
     app.run(main, flags_parser=lambda argv: _parse(argv, about, config_of_workdir))
 
 
-def config_spec() -> str:
-    """FILE or FILE:PRESET, as --config has it."""
-    return flags.FLAGS["config"].config_filename
-
-
 def config_arguments() -> list[str]:
-    """The arguments that make the config, to be used in another command: --config, unless it is
-    that of the workdir, and the fields."""
+    """The arguments with which another command gets this config: --config and the changed fields.
+
+    --config is left out where it is the config of the workdir.
+    """
     fields = flags.FLAGS["config"].override_values
     changed = [f"--config.{name}={value}" for name, value in fields.items()]
-    named = [] if config_spec().startswith(f"{_OF_RUN}:") else [f"--config={config_spec()}"]
-    return [*named, *changed]
+    spec = _config_spec()
+    return changed if spec.startswith(f"{_CONFIG_OF_RUN}:") else [f"--config={spec}", *changed]
 
 
 def changed_fields() -> list[str]:
-    """The fields of the config that the command line gives another value than the preset has."""
-    default = flat_fields(_run_config_file(config_spec()).to_dict())
+    """The fields of the config to which the command line gives another value than the preset."""
+    default = flat_fields(_read_config(_config_spec()).to_dict())
     chosen = flat_fields(_CONFIG.value.to_dict())
     return [field for field, value in chosen.items() if value != default.get(field)]
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command without a config: `about` and its options as help, mistakes in one line."""
+    """For a command without a config: `about` and its options as help, mistakes in one line."""
 
     def __init__(self, about: str):
         shape = argparse.RawDescriptionHelpFormatter
@@ -119,20 +119,9 @@ def fail(message: str) -> NoReturn:
     sys.exit(f"error: {message}")
 
 
-_STOPPED = "stopped; what was done is saved, and the same command goes on from there"
-_PROCESS_FLAGS = ("coordinator", "processes", "process", "distributed")
-
-
-def _define_process_flags() -> None:
-    flags.DEFINE_string("coordinator", None, "HOST:PORT: address of process 0 (docs/scale.md)")
-    flags.DEFINE_integer("processes", None, "N: number of processes", lower_bound=1)
-    flags.DEFINE_integer("process", None, "I: number of this process, from 0", lower_bound=0)
-    flags.DEFINE_bool("distributed", False, "let JAX find the other processes (TPU slices)")
-
-
 @contextmanager
-def _others() -> Iterator[None]:
-    """Within, this process works with the others, if there are any; the main one speaks for all."""
+def _other_processes() -> Iterator[None]:
+    """Connects this process with the others, if there are any. Only the main one prints."""
     from permix_jax.core.distributed import initialize, is_main, watched
     from permix_jax.core.sharding import ask_for_determinism
 
@@ -140,7 +129,8 @@ def _others() -> Iterator[None]:
     bounds = [valid_field(_CONFIG.value, f"distributed.{name}") for name in names]
     if valid_field(_CONFIG.value, "mesh.deterministic"):  # before JAX counts the processes
         ask_for_determinism()
-    initialize(*(flags.FLAGS[name].value for name in _PROCESS_FLAGS), bounds[0])
+    own = ("coordinator", "processes", "process", "distributed")
+    initialize(*(flags.FLAGS[name].value for name in own), bounds[0])
     with watched(*bounds):
         if not is_main():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as it runs
@@ -148,33 +138,46 @@ def _others() -> Iterator[None]:
         yield
 
 
+def _quiet_logs() -> None:
+    """Shows the package's own notes as plain lines, and only warnings of libraries."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logging.addLevelName(logging.INFO, "note")
+    logging.addLevelName(logging.WARNING, "warning")
+    notes = logging.StreamHandler()
+    notes.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("permix_jax")
+    logger.addHandler(notes)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 # ---- parsing -------------------------------------------------------------------------------------
 
 
 def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
-    """absl's parsing, after checks that say more clearly what is wrong."""
+    """absl's parsing, after checks whose messages are clearer than absl's."""
     args = _joined(argv[1:])
-    if config_of_workdir:
-        args = [*_config_of_workdir(args), *args]
-    if asked := [arg.partition("=")[2] for arg in args if re.match("--?help=", arg)]:
-        print(_help_on_fields(asked[0]))
-        sys.exit(0)
-    if any(re.fullmatch("--?(help|h)", arg) for arg in args):
-        print(_help(about))
+    spec, workdir = (_value(args, name) for name in ("config", "workdir"))
+    if config_of_workdir and workdir and not spec:
+        spec = f"{_CONFIG_OF_RUN}:{workdir}"
+        args.insert(0, f"--config={spec}")
+    if asked := [arg for arg in args if re.match("--?h(elp)?(=|$)", arg)]:
+        section = asked[0].partition("=")[2]
+        print(_help_on_fields(section) if section else _help(about))
         sys.exit(0)
     if not any(re.match("--?help", arg) for arg in args):
-        _check(args, config_of_workdir)
+        _check(args, spec, config_of_workdir)
     try:
         rest = flags.FLAGS([argv[0], *args])[1:]
     except flags.Error as error:
-        fail(_about_value(" ".join(str(error).split()), _spec(args)))
+        fail(_about_value(" ".join(str(error).split()), spec))
     if rest:
         fail(f"{rest[0]!r} is not a flag; a field is set as --config.a.b=value")
     return [argv[0]]
 
 
 def _joined(args: Sequence[str]) -> list[str]:
-    """`-config X` and `--config X` as `--config=X`, and --workdir likewise."""
+    """The arguments with `-config X` and `--config X` as `--config=X`; --workdir likewise."""
     joined: list[str] = []
     for arg in args:
         if joined and (found := re.fullmatch("--?(config|workdir)", joined[-1])):
@@ -184,73 +187,59 @@ def _joined(args: Sequence[str]) -> list[str]:
     return joined
 
 
-def _config_of_workdir(args: Sequence[str]) -> list[str]:
-    """--config of the run in the --workdir, where the latter is given and the former is not."""
-    workdirs = [arg.partition("=")[2] for arg in args if arg.startswith("--workdir=")]
-    if not workdirs or _spec(args):
-        return []
-    return [f"--config={_OF_RUN}:{workdirs[-1]}"]
+def _value(args: Sequence[str], flag: str) -> str:
+    """The last value of a flag; "" where it is not given."""
+    given = [arg.partition("=")[2] for arg in args if arg.startswith(f"--{flag}=")]
+    return given[-1] if given else ""
 
 
-def _spec(args: Sequence[str]) -> str:
-    """The value of --config, "" where there is none."""
-    return next((a.partition("=")[2] for a in reversed(args) if a.startswith("--config=")), "")
-
-
-def _check(args: Sequence[str], config_of_workdir: bool) -> None:
-    spec = _spec(args)
-    fields = list(flat_fields(_run_config_file(spec).to_dict())) if spec else []
-    for arg in args:
-        if found := re.match(r"--?([a-zA-Z_][\w.]*)", arg):
-            _check_flag(found[1], fields)
+def _check(args: Sequence[str], spec: str, config_of_workdir: bool) -> None:
+    """Refuses unknown flags and fields, with the nearest known one, and a missing config."""
+    fields = list(flat_fields(_read_config(spec).to_dict())) if spec else []
+    known = ["config", *_own_flags(), *(f"config.{field}" for field in fields)]
+    for found in filter(None, (re.match(r"--?([a-zA-Z_][\w.]*)", arg) for arg in args)):
+        name = found[1]
+        field = re.sub(r"^(no)?config\.", "", name)
+        if field != name:
+            if fields and field not in fields:
+                fail(f"--{name}: the config has no such field{did_you_mean(field, fields)}")
+        elif not {name, name.removeprefix("no")} & set(flags.FLAGS):
+            near = did_you_mean(f"--{name}", [f"--{flag}" for flag in known])
+            fail(f"--{name}: there is no such flag{near} (--help says more)")
     if not spec:
         files = [arg for arg in args if not arg.startswith("-") and ".py" in arg]
-        file = files[0] if files else "configs/permix.py"
         run = ", or the --workdir of a run" if config_of_workdir else ""
-        fail(f"name a config: --config={file}{run} (--help says more)")
+        fail(f"name a config: --config={[*files, 'configs/permix.py'][0]}{run} (--help says more)")
 
 
-def _check_flag(name: str, fields: Sequence[str]) -> None:
-    field = re.sub(r"^(no)?config\.", "", name)
-    if field != name:
-        if fields and field not in fields:
-            fail(f"--{name}: the config has no such field{did_you_mean(field, fields)}")
-    elif not {name, name.removeprefix("no")} & set(flags.FLAGS):
-        known = ["config", *_own_flags(), *(f"config.{field}" for field in fields)]
-        near = did_you_mean(f"--{name}", [f"--{flag}" for flag in known])
-        fail(f"--{name}: there is no such flag{near} (--help says more)")
+def _config_spec() -> str:
+    """The value of --config: FILE or FILE:PRESET."""
+    return flags.FLAGS["config"].config_filename
 
 
-def _run_config_file(spec: str) -> ConfigDict:
+def _read_config(spec: str) -> ConfigDict:
     """The config of FILE:PRESET; ends the process where there is none."""
-    file, preset = _file_and_preset(spec)
+    file, _, preset = spec.partition(":")
     if not Path(file).is_file():
         folders = {Path(file).parent, Path("configs")}
         there = sorted(str(path) for folder in folders for path in folder.glob("*.py"))
         fail(f"--config: there is no file {file or repr(file)}{did_you_mean(file, there)}")
     try:
-        return runpy.run_path(file).get("get_config", _no_get_config)(preset)
+        if get_config := runpy.run_path(file).get("get_config"):
+            return get_config(preset)
+        raise ValueError("the file defines no get_config(preset); see configs/permix.py")
     except (ValueError, KeyError, AttributeError, NameError, SyntaxError, OSError) as error:
-        about = "" if Path(file) == _OF_RUN else f"--config={spec}: "
+        about = "" if Path(file) == _CONFIG_OF_RUN else f"--config={spec}: "
         fail(f"{about}{' '.join(str(error).split())}")
 
 
-def _file_and_preset(spec: str) -> tuple[str, str]:
-    file, _, preset = spec.partition(":")
-    return file, preset
-
-
-def _no_get_config(_preset: str):
-    raise ValueError("the file defines no get_config(preset); see configs/permix.py")
-
-
 def _about_value(message: str, spec: str) -> str:
-    """absl's message, in other words where a field of the config got a value of another type."""
+    """absl's message, or a clearer one where a field got a value of another type."""
     found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
     if not found:
         return message
     field, value = found.groups()
-    default = flat_fields(_run_config_file(spec).to_dict())[field]
+    default = flat_fields(_read_config(spec).to_dict())[field]
     return f"{field} is {value!r}; use a value of type {type(default).__name__}, such as {default}"
 
 
@@ -266,12 +255,16 @@ def _help(about: str) -> str:
     ]
     width = max(len(flag) for flag, _ in rows)
     lines = [f"  {flag:{width}}  {text}".rstrip() for flag, text in rows]
-    sections = _paragraph("Sections:", filter(None, SECTIONS))
-    return "\n".join([about.strip(), "", "Flags:", *lines, *sections, *_presets()])
+    lines += _paragraph("Sections:", filter(None, SECTIONS))
+    permix = Path(sys.argv[0]).absolute().parent.parent / "configs" / "permix.py"
+    if permix.is_file():
+        title = "Presets (of permix.py, rlvr.py, sft.py, distill.py, reproduce.py):"
+        lines += _paragraph(title, filter(None, runpy.run_path(str(permix))["PRESETS"]))
+    return "\n".join([about.strip(), "", "Flags:", *lines])
 
 
 def _help_on_fields(asked: str) -> str:
-    """What is declared of the fields of a section, or of a single field."""
+    """The declarations of a section's fields, or of a single field."""
     chosen = [name for name in FIELDS if asked in (name, name.partition(".")[0])]
     if not chosen:
         near = did_you_mean(asked, [*SECTIONS, *FIELDS])
@@ -286,14 +279,14 @@ def _help_on_fields(asked: str) -> str:
 
 
 def _own_flags() -> list[str]:
-    """Those of the command and of this module but --config."""
+    """The flags of the command and of this module, without --config."""
     modules = flags.FLAGS.flags_by_module_dict()
     own = [flag.name for name in (sys.argv[0], __name__) for flag in modules.get(name, [])]
     return [name for name in own if name != "config" and not name.startswith("config.")]
 
 
 def _help_row(flag: flags.Flag) -> tuple[str, str]:
-    """The help of a flag with a value begins with what stands for the value."""
+    """A flag and its help. The help of a flag with a value begins with "WHAT: "."""
     if flag.boolean:
         return f"--{flag.name}", flag.help
     value, _, text = flag.help.partition(": ")
@@ -301,32 +294,5 @@ def _help_row(flag: flags.Flag) -> tuple[str, str]:
     return f"--{flag.name}={value}", text + default
 
 
-def _presets() -> list[str]:
-    file = Path(sys.argv[0]).absolute().parent.parent / "configs" / "permix.py"
-    if not file.is_file():
-        return []
-    names = filter(None, runpy.run_path(str(file))["PRESETS"])
-    return _paragraph("Presets (of permix.py, rlvr.py, sft.py, distill.py, reproduce.py):", names)
-
-
 def _paragraph(title: str, names: Iterable[str]) -> list[str]:
     return ["", title, textwrap.indent(textwrap.fill(", ".join(names), width=90), "  ")]
-
-
-class _Notes(logging.Formatter):
-    """Lines that begin with what they are."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        kind = "warning" if record.levelno >= logging.WARNING else "note"
-        return f"{kind}: {super().format(record)}"
-
-
-def _quiet_logs() -> None:
-    """Our own notes as plain lines; of the libraries, warnings only."""
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    notes = logging.StreamHandler()
-    notes.setFormatter(_Notes())
-    logger = logging.getLogger("permix_jax")
-    logger.addHandler(notes)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

@@ -1,7 +1,6 @@
-"""Writes what repeats the declarations of `core/config_fields.py`: docs/config.md, and the fields
-in configs/permix.py and configs/reproduce.py.
+"""Writes docs/config.md and the fields in configs/permix.py and configs/reproduce.py.
 
-python -m permix_jax.app.config_page
+`core/config_fields.py` declares them. Run `python -m permix_jax.app.config_page` after a change.
 """
 
 import json
@@ -9,7 +8,6 @@ import textwrap
 from pathlib import Path
 
 from permix_jax.core.config_fields import SECTIONS, dotted
-from permix_jax.core.declare import Field
 from permix_jax.core.field_rules import CHANGEABLE, READ_WHERE, condition_in_words
 
 _ROOT = Path(__file__).parents[2]
@@ -38,14 +36,11 @@ always read.
 
 
 def pages() -> dict[Path, str]:
-    """Each file, and the text that it is to have."""
+    """Each file, and the text that it should have."""
     *shared, last = SECTIONS
-    permix, reproduce = _ROOT / "configs/permix.py", _ROOT / "configs/reproduce.py"
-    return {
-        _ROOT / "docs/config.md": _document(),
-        permix: _with_fields(permix.read_text("utf-8"), shared),
-        reproduce: _with_fields(reproduce.read_text("utf-8"), [last]),
-    }
+    files = {_ROOT / "configs/permix.py": shared, _ROOT / "configs/reproduce.py": [last]}
+    configs = {path: _with_fields(path.read_text("utf-8"), files[path]) for path in files}
+    return {_ROOT / "docs/config.md": _document(), **configs}
 
 
 def _document() -> str:
@@ -53,10 +48,7 @@ def _document() -> str:
     for section, (about, _, fields) in SECTIONS.items():
         if section:
             lines += ["", f"## {section}", "", *([about, ""] if about else [])]
-        lines += [
-            "| field | type | default | values | meaning |",
-            "| --- | --- | --- | --- | --- |",
-        ]
+        lines += ["| field | type | default | values | meaning |", "| --- " * 5 + "|"]
         for name, (default, meaning, rule, *_) in fields.items():
             cells = [f"`{dotted(section, name)}`", type(default).__name__, f"`{default!r}`"]
             cells += [rule.in_words(), meaning.removesuffix(":").replace("|", r"\|")]
@@ -75,7 +67,7 @@ def _grouped(reasons: dict[str, str]) -> list[str]:
 
 
 def _with_fields(text: str, sections: list[str]) -> str:
-    """A config file with the lines of these sections in place of those that it has."""
+    """The text of a config file, with new lines for the fields of these sections."""
     before, begin, rest = text.partition(_BEGIN)
     lines = [before + begin + rest.partition("\n")[0]]
     for section in sections:
@@ -83,21 +75,18 @@ def _with_fields(text: str, sections: list[str]) -> str:
             lines += ["", *_line(f"c.{section} = ConfigDict()", SECTIONS[section].about)]
         for name, field in SECTIONS[section].fields.items():
             value = json.dumps(field.default) if isinstance(field.default, str) else field.default
-            lines += _line(f"c.{dotted(section, name)} = {value}", _meaning(field))
+            meaning = field.meaning
+            if meaning.endswith(":"):
+                *most, last = field.rule.choices
+                meaning = f"{meaning} {', '.join(most)} or {last}"
+            lines += _line(f"c.{dotted(section, name)} = {value}", meaning)
     return "\n".join([*lines, _END + rest.partition(_END)[2]])
 
 
 def _line(code: str, comment: str) -> list[str]:
-    """Code with its comment, of which what is too much for the line follows in more lines."""
+    """Code with its comment; a long comment goes on in further lines."""
     lines = textwrap.wrap(f"    {code}  # {comment}", 100, subsequent_indent="    # ")
     return lines if comment else [f"    {code}"]
-
-
-def _meaning(field: Field) -> str:
-    if not field.meaning.endswith(":"):
-        return field.meaning
-    *most, last = field.rule.choices
-    return f"{field.meaning} {', '.join(most)} or {last}"
 
 
 if __name__ == "__main__":

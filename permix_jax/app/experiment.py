@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from permix_jax.app.build import build_run, drop_overlong, kl_settings
 from permix_jax.app.compilation import compiled_programs
-from permix_jax.app.evaluations import evaluate_policy, measure_likelihoods, require_reference
+from permix_jax.app.evaluations import evaluate_policy, measure_likelihoods, open_reference
 from permix_jax.app.next_steps import after_training
 from permix_jax.app.phases import phases_of_run
 from permix_jax.app.policies import policy_of_run, run_identity
@@ -48,12 +48,12 @@ def run(
     method: Method = PERMIX,
     arguments: Sequence[str] | None = None,
 ) -> str:
-    """Does the whole job in `workdir`, or goes on with it, and returns what to print.
+    """Does the whole job in `workdir`, or goes on with it.
 
-    That is a table, where the report is, and what to do next.
+    Returns what to print: a table, where the report is, and what to do next.
 
     Args:
-      changed: the fields that have another value than in the preset; the report marks them, and one
+      changed: the fields that have another value than in the preset. The report marks them. One
         that nothing reads is refused.
       method: your own mixing, reward terms or advantages; the workdir is refused to another one.
       arguments: of the command line that made the config; see `after_training`.
@@ -74,7 +74,12 @@ def run(
         this = build_run(config, workdir, mesh, method=method)
         with this.verifier:
             _require_later_parts(this)
-            _claim(this, name, preset, changed)
+            require_shared(workdir, "--workdir")
+            require_shared(cache_folder(), "PERMIX_CACHE")
+            claimed = workdir, config, name, preset, this.base_folder, changed, describe(method)
+            on_main(partial(claim_workdir, *claimed))
+            devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+            _LOG.info("%s; everything is written to %s; the first steps compile", devices, workdir)
             with this.stop, following(Agenda(phases_of_run(this))):
                 train_and_evaluate(this)
 
@@ -82,7 +87,7 @@ def run(
 
 
 def train_and_evaluate(run: Run) -> None:
-    """The phases of a run; each is skipped, or gone on with, where its result is there already."""
+    """The phases of a run. A phase whose result is there is skipped; an interrupted one goes on."""
     # ---- base policy: SFT, once ----------------------------------------------------------------
     prepare_base(run)
 
@@ -128,11 +133,10 @@ def _evaluate(run: Run, step: int, policy: StoredPolicy) -> Path:
 
 
 def _require_later_parts(run: Run) -> None:
-    """Raises ValueError or FileNotFoundError, in one line, for what the config names and cannot be
-    used: demonstrations, the teacher, prompts of rehearsal, the reference of an evaluation. A
-    mistake is found before it costs any training.
+    """Raises ValueError or FileNotFoundError, in one line, where a later phase would fail.
 
-    Reads no weights.
+    Tries demonstrations, the teacher, prompts of rehearsal and the reference of an evaluation, so
+    that a mistake is found before any training. Reads no weights.
     """
     config, task = run.config, run.task
     if config.sft.steps or config.train.method == "sft":
@@ -141,12 +145,15 @@ def _require_later_parts(run: Run) -> None:
         _open_teacher(run)
     build_rehearsal(run)
     if config.eval.judge_free_candidates:
-        require_reference(config, run.mesh)
+        open_reference(config, run.mesh)
 
 
 def _open_teacher(run: Run) -> tuple[StoredPolicy, Task]:
-    """The policy that `distill.teacher` means, and the task without the problems whose prompts are
-    over the budget in its tokens; ValueError where it is of no use. The default is the base."""
+    """The policy of the run `distill.teacher`, or else the base; and the task for it.
+
+    The task has no problem whose prompt is over the budget in the teacher's tokens. Raises
+    ValueError where the teacher cannot be used.
+    """
     if not run.config.distill.teacher:
         return run.base, run.task
     workdir = Path(run.config.distill.teacher)
@@ -156,16 +163,6 @@ def _open_teacher(run: Run) -> tuple[StoredPolicy, Task]:
         return teacher, drop_overlong(run.config, run.task, teacher.policy)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(f"distill.teacher is {str(workdir)!r}: {error}") from None
-
-
-def _claim(run: Run, name: str, preset: str, changed: Sequence[str]) -> None:
-    """Makes the workdir the run's; `claim_workdir` has what it refuses."""
-    require_shared(run.workdir, "--workdir")
-    require_shared(cache_folder(), "PERMIX_CACHE")
-    of = run.workdir, run.config, name, preset, run.base_folder
-    on_main(partial(claim_workdir, *of, changed, describe(run.method)))
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    _LOG.info("%s; everything is written to %s; the first steps compile", devices, run.workdir)
 
 
 def _report(workdir: Path, programs: Mapping[str, float], arguments: Sequence[str] | None) -> str:

@@ -1,6 +1,5 @@
 """A trained policy as a folder that `transformers` (or, for adapters, `peft`) loads."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -28,14 +27,14 @@ from permix_jax.train.run import checkpoint
 def export(
     workdir: Path, out: Path, step: int | None = None, dtype: str = "", adapter: bool = False
 ) -> None:
-    """Writes the policy of a run, as it was at a checkpoint, to the new folder `out`.
+    """Writes the policy of a run at a checkpoint to the new folder `out`.
 
     Args:
       step: of the checkpoint; None: the newest.
-      dtype: of the written weights, "float32" or "bfloat16"; "": as the run keeps them. (Adapters
-        merged into bfloat16 weights are rounded; float32 keeps them whole.)
-      adapter: write the LoRA adapters alone, for `peft`. Their base is then the model that the run
-        started from, or where SFT changed it, `out`/base, which is written too.
+      dtype: of the written weights, "float32" or "bfloat16"; "": as the run keeps them. Adapters
+        are rounded when they are merged into bfloat16 weights.
+      adapter: write only the LoRA adapters, for `peft`. Their base is the model that the run
+        started from. Where SFT changed it, the base is written too, to `out`/base.
 
     Raises:
       FileNotFoundError: no run in `workdir`, or no such checkpoint.
@@ -51,7 +50,7 @@ def export(
 
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        policy, base = policy_and_base(record, mesh)
+        policy, base = policy_and_base(config, record["base"], mesh)
         out.mkdir(parents=True, exist_ok=True)
         if adapter:
             base_name = config.model.source
@@ -87,31 +86,26 @@ def _write_model(policy: Policy, params: dict, dtype: str, folder: Path) -> None
 def write_peft(config: ModelConfig, adapters: dict, base: str, folder: Path) -> None:
     """Writes adapter_config.json, which names the base, and adapter_model.safetensors (f32)."""
     lora = config.lora
-    write_json(
-        folder / "adapter_config.json",
-        {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base,
-            "r": lora.rank,
-            "lora_alpha": lora.alpha,
-            "target_modules": list(lora.targets),
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-        },
-    )
-    save_file(dict(_peft_tensors(config, adapters)), folder / "adapter_model.safetensors")
-
-
-def _peft_tensors(config: ModelConfig, adapters: dict) -> Iterator[tuple[str, np.ndarray]]:
-    """A [rank, inputs] and B [outputs, rank] of each linear layer, under PEFT's names."""
-    flat = flatten_dict(adapters, sep="/")
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": list(lora.targets),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    write_json(folder / "adapter_config.json", settings)
+    flat, tensors = flatten_dict(adapters, sep="/"), {}
     for weight in weights(config):
         if f"{weight.path}_lora_a" in flat:
+            # PEFT has A as [rank, inputs] and B as [outputs, rank].
             name = f"base_model.model.{weight.name.removesuffix('.weight')}"
-            a = np.asarray(flat[f"{weight.path}_lora_a"]).reshape(-1, config.lora.rank)
-            b = np.asarray(flat[f"{weight.path}_lora_b"]).reshape(config.lora.rank, -1)
-            yield f"{name}.lora_A.weight", np.ascontiguousarray(a.T)
-            yield f"{name}.lora_B.weight", np.ascontiguousarray(b.T)
+            a = np.asarray(flat[f"{weight.path}_lora_a"]).reshape(-1, lora.rank)
+            b = np.asarray(flat[f"{weight.path}_lora_b"]).reshape(lora.rank, -1)
+            tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a.T)
+            tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b.T)
+    save_file(tensors, folder / "adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""What to do after a command, as commands that can be pasted."""
+"""What to do after a command: commands that can be pasted."""
 
 import os
 import runpy
@@ -15,19 +15,17 @@ from permix_jax.evaluation.results import read_json
 from permix_jax.personas.bank import default_bank, load_personas
 
 _COUNTERPARTS = {"permix": "rlvr", "rlvr": "permix", "sft": "permix", "distill": "permix"}
-# Fields of a run that its counterpart has otherwise, or does not read.
+# Fields of a run that its counterpart sets differently, or does not read.
 _OF_THE_METHOD = ("train.method", "distill.", "personas.share")
-# What plain RLVR reads of `personas`: for its evaluation.
+# The fields of `personas` that plain RLVR reads, for its evaluation.
 _ASKED = ("personas.file", "personas.placement")
 
 
 def after_training(workdir: Path, config: Sequence[str] | None = None) -> str:
-    """The report; its counterpart, the comparison of both, more personas, and for a real model the
-    export.
+    """The report, the counterpart, the comparison of both, more personas; of a real model, export.
 
-    Args:
-      config: the arguments that make the config; None: those that make it of the preset which
-        config.json names, as in a run that a script of one's own started.
+    `config` has the arguments that make the config. Where it is None, they are derived from
+    config.json: the user's own script started the run.
     """
     record = read_json(workdir / "config.json")
     if config is None:
@@ -36,19 +34,19 @@ def after_training(workdir: Path, config: Sequence[str] | None = None) -> str:
     if more := _more_personas(record["config"]):
         out = f"--out={workdir / 'eval' / 'more'}"
         commands.append(_command("evaluate", f"--workdir={workdir}", *more, out))
-    if _is_real(record):
+    if record["config"]["model"]["source"]:
         commands.append(_command("export", f"--workdir={workdir}", f"--out={workdir / 'export'}"))
     return _ending(workdir, commands)
 
 
 def after_evaluation(folder: Path, config: Sequence[str], workdir: Path) -> str:
-    """The base of the run, asked the same."""
+    """The same evaluation of the run's base."""
     base = ["--step=0", f"--out={folder.with_name(folder.name + '-base')}"]
     return _next([_command("evaluate", *config, f"--workdir={workdir}", *base)])
 
 
 def after_comparison(folder: Path | None) -> str:
-    """The report, or how to get one."""
+    """The report, or how to make one."""
     return _ending(folder) if folder else "for a report of it, with plots: --out=DIR"
 
 
@@ -62,12 +60,12 @@ def after_reproduction(folder: Path, config: Sequence[str], ablation: str) -> st
 
 
 def after_export(workdir: Path, folder: Path, adapter: bool) -> str:
-    """What loads the folder, and the evaluation of a real model."""
+    """How to load the folder, and the evaluation of a real model."""
     wrote = f"wrote {folder}"
     if adapter:
         return f"{wrote}; peft.PeftModel.from_pretrained(base, {str(folder)!r}) loads it"
     wrote += f"; transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it"
-    if not _is_real(read_json(workdir / "config.json")):
+    if not read_json(workdir / "config.json")["config"]["model"]["source"]:
         return wrote
     out = f"--out={folder.with_name(folder.name + '-math500')}"
     config = f"--config={_root() / 'configs' / 'eval_math500.py'}"
@@ -75,45 +73,33 @@ def after_export(workdir: Path, folder: Path, adapter: bool) -> str:
 
 
 def after_planning(config: Sequence[str]) -> str:
-    """The run that was found to fit."""
+    """The run that fits."""
     return _next([_command("train", *config)])
 
 
-def _is_real(record: Mapping[str, Any]) -> bool:
-    """Whether its model has weights of its own, and is not of the embedded world."""
-    return bool(record["config"]["model"]["source"])
-
-
 def _more_personas(config: Mapping[str, Any]) -> list[str]:
-    """The field that asks under more personas than the run did; [] where there are none."""
-    asked = set(config["eval"]["sets"].split(","))
-    more = _sets_there(config) - asked
-    more = more - {"train"} or more
-    if more:
+    """The argument that asks more personas than the run did; [] where there are no more."""
+    asked, file = set(config["eval"]["sets"].split(",")), config["personas"]["file"]
+    there = {"heldout", "train"}
+    if config["task"]["name"] != "latent_style":
+        there = set()
+        if not file or Path(file).is_file():  # it may have been moved while the run was under way
+            personas = load_personas(file) if file else default_bank()
+            there = {persona.split for persona in personas} & {*EVAL_SETS}
+    if more := (there - asked - {"train"}) or (there - asked):
         return [f"--config.eval.sets={','.join(s for s in EVAL_SETS if s in asked | more)}"]
     return ["--config.eval.personas=0"] if config["eval"]["personas"] else []
 
 
-def _sets_there(config: Mapping[str, Any]) -> set[str]:
-    """The sets of personas that the run has and an evaluation may ask."""
-    if config["task"]["name"] == "latent_style":
-        return {"heldout", "train"}
-    file = config["personas"]["file"]
-    if file and not Path(file).is_file():  # it was moved while the run was under way
-        return set()
-    personas = load_personas(file) if file else default_bank()
-    return {persona.split for persona in personas} & {*EVAL_SETS}
-
-
 def _arguments_of(record: Mapping[str, Any]) -> list[str]:
-    """The arguments that make a run's config; [] where they cannot be told: its config file is not
-    of this checkout, or has another preset or other fields."""
+    """The arguments that make a run's config.
+
+    [] where its config file is not in this checkout, lacks the preset, or has other fields.
+    """
     file, preset = _root() / "configs" / f"{record['name']}.py", record["preset"]
-    if not file.is_file():
-        return []
     try:
         default = flat_fields(runpy.run_path(str(file))["get_config"](preset).to_dict())
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return []
     chosen = flat_fields(record["config"])
     if default.keys() != chosen.keys():
@@ -125,30 +111,29 @@ def _arguments_of(record: Mapping[str, Any]) -> list[str]:
 def _beside_counterpart(
     workdir: Path, record: Mapping[str, Any], config: Sequence[str]
 ) -> list[str]:
-    """Trains the method that this one is compared with, if that is not done, and compares.
+    """Trains the method that this run is compared with, if that is not done, and compares.
 
-    A run with functions of one's own has no counterpart: a command line cannot name them.
+    A run with the user's own functions has no counterpart: a command line cannot name them.
     """
     name = record["name"]
     other = _COUNTERPARTS.get(name)
     if other is None or record.get("method") or not config:
         return []
-    place = f"{workdir.name}-{other}"
-    if name in workdir.name:
-        place = workdir.name.replace(name, other, 1)
+    own = workdir.name
+    place = own.replace(name, other, 1) if name in own else f"{own}-{other}"
     theirs, commands = workdir.with_name(place), []
     if not (theirs / "report.html").exists():
         file, colon, preset = config[0].partition("=")[2].partition(":")
         spec = f"--config={Path(file).with_name(f'{other}.py')}{colon}{preset}"
-        kept = [x for x in config[1:] if _is_shared(x.removeprefix("--config."), other)]
-        commands.append(_command("train", spec, *kept, f"--workdir={theirs}"))
+        shared = [argument for argument in config[1:] if _is_shared(argument, other)]
+        commands.append(_command("train", spec, *shared, f"--workdir={theirs}"))
     out = f"--out={workdir.with_name('comparison')}"
     return [*commands, _command("compare", str(workdir), str(theirs), out)]
 
 
 def _is_shared(argument: str, other: str) -> bool:
-    """Whether the counterpart takes the field too; `argument` is FIELD=VALUE."""
-    field = argument.partition("=")[0]
+    """Whether the counterpart takes the field too; `argument` is --config.FIELD=VALUE."""
+    field = argument.removeprefix("--config.").partition("=")[0]
     if other == "rlvr" and field.startswith("personas."):
         return field in _ASKED
     return not field.startswith(_OF_THE_METHOD)
@@ -168,8 +153,10 @@ def _command(script: str, *arguments: str) -> str:
 
 
 def _root() -> Path:
-    """The checkout: that of the command of launch/ that runs, as it was typed; of a script of one's
-    own, that of the package, from here where that is shorter."""
+    """The checkout: that of the command of launch/, as it was typed.
+
+    In another script it is the checkout of the package, as a relative path where it lies below.
+    """
     typed = Path(sys.argv[0])
     if typed.parent.name == "launch":
         return typed.parents[1]

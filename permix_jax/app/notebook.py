@@ -1,9 +1,10 @@
-"""What the notebooks share: the device, runs that are followed while they train, and figures."""
+"""For notebooks: names the device, trains with live curves, and shows figures and tables."""
 
 import io
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import PIL.Image
@@ -20,10 +21,10 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def found_device() -> str:
-    """The line that says which accelerator JAX finds, such as "found 1 x TPU v5 lite (TPU)".
+    """A line that says which accelerator JAX finds, such as "found 1 x TPU v5 lite (TPU)".
 
-    JAX is asked in a process of its own: whoever asks holds a TPU until it ends, and a run that
-    the notebook starts could not have it.
+    Another process asks JAX, because the process that asks holds the TPU until it ends. The runs
+    that the notebook starts need it.
 
     Raises RuntimeError, with JAX's last line, where it finds none.
     """
@@ -38,34 +39,39 @@ def found_device() -> str:
 
 
 def train_live(folder: str | Path, runs: Mapping[str, Sequence[str]]) -> list[Path]:
-    """Runs `launch/train.py` for one run after the other, and draws the curves of all as they go.
+    """Runs `launch/train.py` for one run after the other, and draws the curves of all meanwhile.
 
-    One after the other, because a TPU belongs to one process at a time. A run that is there is
-    gone on with, and a finished one just reports. Interrupting the cell stops the run, which saves.
+    A TPU belongs to one process at a time. A run that was begun goes on, and a finished one only
+    reports. Interrupting the cell stops the run, which saves. Call it in the checkout's root.
 
     Args:
-      folder: where the workdirs and logs are to be. This is called in the checkout's root.
-      runs: name, also of its workdir -> arguments.
+      folder: gets the workdirs and logs.
+      runs: name of the run and its workdir -> arguments.
 
-    Returns:
-      The workdirs.
-
-    Raises RuntimeError, with the run's own line, where one fails.
+    Returns the workdirs. Raises RuntimeError, with the run's own line, where a run fails.
     """
-    status, curves = DisplayHandle(), DisplayHandle()
+    status, curves, shown = DisplayHandle(), DisplayHandle(), 0
     workdirs = [Path(folder, name) for name in runs]
     status.display(Pretty(""))
     curves.display(Pretty(""))
     for workdir, arguments in zip(workdirs, runs.values(), strict=True):
         command = [sys.executable, "launch/train.py", *arguments, f"--workdir={workdir}"]
-        log = workdir.with_suffix(".log")
+        log, running = workdir.with_suffix(".log"), True
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            _follow(process, log, workdirs, status, curves)
+            while running:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_SECONDS_BETWEEN_LOOKS)
+                    running = False
+                status.update(Pretty(_said(log)))
+                metrics = {w.name: read_rows(w / "metrics.jsonl") for w in workdirs}
+                if (rows := sum(map(len, metrics.values()))) > shown:
+                    shown = rows
+                    curves.update(_image(training_curves(metrics)))
         finally:
-            process.terminate()  # of a cell that was interrupted: the run saves
+            process.terminate()  # if the cell was interrupted; the run saves
             process.wait()
         if process.returncode:
             raise RuntimeError(f"{workdir.name} failed: {_said(log)} (all it said is in {log})")
@@ -74,35 +80,13 @@ def train_live(folder: str | Path, runs: Mapping[str, Sequence[str]]) -> list[Pa
 
 
 def show(figure: Figure) -> None:
-    """Displays a figure, whatever backend Matplotlib has."""
+    """Displays a figure, with any backend of Matplotlib."""
     display(_image(figure))
 
 
 def show_table(table: Mapping) -> None:
     """Displays a table of `report/tables.py`."""
     display(Markdown(markdown_table(table)))
-
-
-def _follow(
-    process: subprocess.Popen,
-    log: Path,
-    workdirs: Sequence[Path],
-    status: DisplayHandle,
-    curves: DisplayHandle,
-) -> None:
-    """Until the process ends: its last line, and the curves where there are new steps."""
-    shown, running = 0, True
-    while running:
-        try:
-            process.wait(_SECONDS_BETWEEN_LOOKS)
-            running = False
-        except subprocess.TimeoutExpired:
-            pass
-        status.update(Pretty(_said(log)))
-        metrics = {w.name: read_rows(w / "metrics.jsonl") for w in workdirs}
-        if (rows := sum(map(len, metrics.values()))) > shown:
-            shown = rows
-            curves.update(_image(training_curves(metrics)))
 
 
 def _said(log: Path) -> str:
@@ -114,7 +98,7 @@ def _last_line(text: str) -> str:
 
 
 def _image(figure: Figure) -> Image:
-    """As a PNG of 256 colours, a third of the size: notebooks are committed with their figures."""
+    """A PNG of 256 colours: a third of the size, because notebooks are committed with figures."""
     drawn, reduced = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI)
     PIL.Image.open(drawn).convert("RGB").quantize(256).save(reduced, format="png", optimize=True)

@@ -1,4 +1,4 @@
-"""What a run, or an evaluation, has still to do, counted before it begins."""
+"""Counts what a run or an evaluation still has to do, before it begins."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +16,18 @@ from permix_jax.train.run import Run
 
 
 def phases_of_run(run: Run) -> list[Phase]:
-    """Those of `experiment.run`, less what is done."""
+    """The phases of `experiment.run`, without what is done."""
     config, task, workdir = run.config, run.task, run.workdir
     t, e = config.train, config.eval
     evaluated = [0, *(range(e.every, t.steps, e.every) if e.every else ()), t.steps]
     folders = [workdir / "eval" / str(step) for step in evaluated]
+    sft = config.sft.steps - newest_saved_step(run.base_folder)
     steps = t.steps - newest_saved_step(workdir)
     responses = t.problems_per_step * config.rollout.group_size
-    kl = 0
-    if e.kl_responses and not (folders[-1] / "kl.json").exists():
-        kl = responses_asked(kl_settings(config, task))
+    ask_kl = e.kl_responses and not (folders[-1] / "kl.json").exists()
+    kl = responses_asked(kl_settings(config, task)) if ask_kl else 0
     return [
-        Phase(SFT, config.sft.steps - newest_saved_step(run.base_folder), "steps of SFT", "sft"),
+        Phase(SFT, sft, "steps of SFT", "sft"),
         Phase(TRAINING, steps, f"steps of {t.method} with {responses} responses each", "training"),
         *phases_of_evaluations(run, folders, [folders[0], folders[-1]]),
         Phase(KL, kl, "responses for the KL", RESPONSES),
@@ -37,12 +37,13 @@ def phases_of_run(run: Run) -> list[Phase]:
 def phases_of_evaluations(
     run: Run, folders: Sequence[Path], measured: Sequence[Path]
 ) -> list[Phase]:
-    """Of evaluations into `folders`, some of which are `measured` without a judge as well."""
+    """The phases of evaluations into `folders`; `measured` are those measured without a judge."""
     config, task = run.config, run.task
     personas = asked_personas(config, task)
-    open_ = [folder for folder in folders if not (folder / "stability.json").exists()]
+    unfinished = [folder for folder in folders if not (folder / "stability.json").exists()]
     each = answers_asked(task, personas, eval_settings(config))
-    answers = each * len(open_) - sum(_lines(folder / "completions.jsonl") for folder in open_)
+    answers = each * len(unfinished)
+    answers -= sum(_lines(folder / "completions.jsonl") for folder in unfinished)
     unmeasured = sum(not (folder / FILE).exists() for folder in measured)
     likelihoods = unmeasured * _likelihoods_asked(config, task, len(personas))
     return [
@@ -52,9 +53,9 @@ def phases_of_evaluations(
 
 
 def _likelihoods_asked(config: ConfigDict, task: Task, personas: int) -> int:
-    """Of one evaluation: of each answer to a question that is drawn, under each candidate and none.
+    """How many likelihoods an evaluation needs: of each answer under each candidate and under none.
 
-    Answers without a token are not scored, but counted here.
+    Answers without a token are counted, although they are not scored.
     """
     e = config.eval
     if not e.judge_free_candidates:

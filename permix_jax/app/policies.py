@@ -1,9 +1,9 @@
-"""Which policy a config, a run or a command means: before training, as the base, and trained."""
+"""The policies that a config, a run or a command means: untrained, the base, and trained."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from permix_jax.app.validation import require_mesh_fits
+from permix_jax.app.validation import require_mesh_fits, require_valid
 from permix_jax.app.workdir import cache_folder, config_at_start
+from permix_jax.core import files
 from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.fields import differing_fields, filled_up, names_in
-from permix_jax.core.files import read_json
 from permix_jax.core.keys import key
+from permix_jax.evaluation.results import read_json
 from permix_jax.formats.pretrained import load_pretrained, open_pretrained
 from permix_jax.models.config import Lora, ModelConfig
 from permix_jax.models.params import create_params
@@ -26,42 +27,40 @@ from permix_jax.tasks.embedded_world import build_tokenizer
 from permix_jax.train.checkpoints import newest_step
 from permix_jax.train.run import base_policy, checkpoint
 
-# What computes a policy, but does not decide which one it is.
-_HOW = {"dtype", "param_dtype", "base_dtype"}
+# Fields of the model that change how a policy is computed, and not which policy it is.
+_DTYPES = {"dtype", "param_dtype", "base_dtype"}
 
 
 def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, StoredPolicy]:
-    """The policy that RL trains, and the one that everything starts from, before any training.
+    """The policy that RL trains, and the untrained policy that everything starts from.
 
     The latter has no adapters. SFT trains all its weights, in `model.param_dtype`.
     """
     m, lora = config.model, lora_config(config)
     param_dtype = config.lora.base_dtype if lora else m.param_dtype
     if m.source:
-        # Runs made before the field was there have configs without it.
-        ignore = names_in(m.get("ignore_fields", ""))
-        found = open_pretrained(
+        ignore = names_in(m.get("ignore_fields", ""))  # configs of older runs lack the field
+        pretrained = open_pretrained(
             m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking, ignore
         )
-        shape, tokenizer, end_tokens = found.config, found.tokenizer, found.end_tokens
-
-        def load() -> dict:
-            return load_pretrained(found, first, mesh)
-
+        shape, tokenizer = pretrained.config, pretrained.tokenizer
+        end_tokens = pretrained.end_tokens
     else:
         tokenizer = build_tokenizer()
         end_tokens = (tokenizer.eos_token_id,)
         vocabulary = len(tokenizer)
         shape = call_with(ModelConfig, m, vocab_size=vocabulary, lora=None, param_dtype=param_dtype)
-
-        def load() -> dict:
-            return create_params(first, key(config.seed, "init"), mesh)
-
     policy = Policy(Decoder(replace(shape, lora=lora)), tokenizer, end_tokens)
-    first_dtype = m.param_dtype if config.sft.steps else param_dtype
-    first = Decoder(replace(shape, lora=None, param_dtype=first_dtype))
+    initial_dtype = m.param_dtype if config.sft.steps else param_dtype
+    initial = Decoder(replace(shape, lora=None, param_dtype=initial_dtype))
     name = m.source or "the untrained policy"
-    return policy, StoredPolicy(name, policy._replace(model=first), mesh, load)
+
+    def load() -> dict:
+        if m.source:
+            return load_pretrained(pretrained, initial, mesh)
+        return create_params(initial, key(config.seed, "init"), mesh)
+
+    return policy, StoredPolicy(name, policy._replace(model=initial), mesh, load)
 
 
 def lora_config(config: ConfigDict) -> Lora | None:
@@ -72,53 +71,52 @@ def lora_config(config: ConfigDict) -> Lora | None:
 
 
 def config_of_model(config: ConfigDict, source: str) -> ConfigDict:
-    """The config of a Hugging Face folder or hub id as it is: no adapters, no SFT."""
+    """The config of a Hugging Face folder or hub id as it is, without adapters and SFT."""
     config = config.copy_and_resolve_references()
     config.model.source, config.lora.rank, config.sft.steps = source, 0, 0
     return config
 
 
 def named_model(config: ConfigDict, source: str, mesh: Mesh) -> StoredPolicy:
-    """Any pretrained model as it is; dtypes are the config's."""
+    """A pretrained model as it is, in the dtypes of the config."""
     policy, model = build_policy(config_of_model(config, source), cache_folder(), mesh)
     require_mesh_fits(policy.model.config, config)
     return model
 
 
-# ---- of a run -----------------------------------------------------------------------------------
+# ---- policies of a run --------------------------------------------------------------------------
 
 
-def policy_and_base(record: Mapping[str, Any], mesh: Mesh) -> tuple[Policy, StoredPolicy]:
-    """What the run whose config.json is `record` trains, and its base."""
-    config = ConfigDict(record["config"])
+def policy_and_base(
+    config: ConfigDict, base: str | Path, mesh: Mesh
+) -> tuple[Policy, StoredPolicy]:
+    """The policy that a run trains, and its base; `base` is the folder of the base's SFT."""
     policy, initial = build_policy(config, cache_folder(), mesh)
-    sft = Path(record["base"]) if config.sft.steps else None
-    return policy, base_policy(policy, initial, sft)
+    return policy, base_policy(policy, initial, Path(base) if config.sft.steps else None)
 
 
 def policy_of_run(workdir: Path, mesh: Mesh) -> StoredPolicy:
-    """The policy at the end of a finished run, whose parameters are all there.
+    """The policy at the end of a finished run.
 
     Raises:
       FileNotFoundError: no run in `workdir`, or no checkpoint of its last step or its base.
     """
-    record = read_json(workdir / "config.json", "name the workdir of a finished run")
-    policy, base = policy_and_base(record, mesh)
-    last = newest_step(workdir / "checkpoints", record["config"]["train"]["steps"])
-    if policy.model.config.lora and record["config"]["sft"]["steps"]:
+    record = files.read_json(workdir / "config.json", "name the workdir of a finished run")
+    config = ConfigDict(record["config"])
+    policy, base = policy_and_base(config, record["base"], mesh)
+    last = newest_step(workdir / "checkpoints", config.train.steps)
+    if config.lora.rank and config.sft.steps:
         newest_step(Path(record["base"]) / "checkpoints")
     return checkpoint(policy, base, workdir, last)
 
 
-def base_name(config: ConfigDict, base: Path) -> str:
-    """Of a run's base policy, the same for all runs that start there."""
-    return f"base {base.name}" if config.sft.steps else config.model.source or f"seed {config.seed}"
-
-
 def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
-    """Says of which checkpoint an evaluation is: the run's place, seen from the evaluation's (both
-    may be moved together), and the config that it began with."""
-    record = read_json(workdir / "config.json", "name the workdir of a run")
+    """Which checkpoint the evaluation in `folder` is of.
+
+    The run is named by its path from `folder`, because both may be moved together, and by the
+    config that it began with.
+    """
+    record = read_json(workdir / "config.json")
     config = json.dumps(config_at_start(record), sort_keys=True)
     return {
         "run": os.path.relpath(workdir.resolve(), folder.resolve()),
@@ -127,12 +125,12 @@ def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
     }
 
 
-# ---- of a command -------------------------------------------------------------------------------
+# ---- the policy of a command --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The policy that a command asks; nothing of it is opened yet.
+    """The policy that a command asks. It is not opened yet.
 
     config: the command's, with the SFT of the run.
     workdir, base: folders of the run, and of its base policy's SFT.
@@ -152,15 +150,14 @@ class Subject:
 
     def open(self, mesh: Mesh) -> tuple[StoredPolicy, StoredPolicy]:
         """The policy, and the base of its run, which measures its fidelity."""
-        policy, initial = build_policy(self.config, cache_folder(), mesh)
-        base = base_policy(policy, initial, self.base if self.config.sft.steps else None)
-        asked = checkpoint(policy, base, self.workdir, self.step)
-        return replace(asked, name=self.name), base
+        policy, base = policy_and_base(self.config, self.base, mesh)
+        return replace(checkpoint(policy, base, self.workdir, self.step), name=self.name), base
 
 
 def subject_of_model(config: ConfigDict, source: str, folder: Path) -> Subject:
-    """A model as it is: that is the base of a run that has not begun."""
+    """A model as it is. It counts as the base of a run that has not begun."""
     config = config_of_model(config, source)
+    require_valid(config)
     return Subject(config, folder, folder, 0, folder, {"model": source}, source)
 
 
@@ -174,13 +171,14 @@ def subject_of_run(
     """A checkpoint by its step (None: the newest; 0: the base).
 
     Args:
-      folder: of the evaluation; None: `eval/<step>` of the workdir.
-      parts: of the config, "seed" or "task", in which it must be the run's, as in model and LoRA.
+      folder: of the results; None: `eval/<step>` of the workdir.
+      parts: "seed" or "task", in which the config must be the run's, as in model and LoRA.
 
     Raises:
-      FileNotFoundError, ValueError: no run, no such checkpoint, or the run of another policy.
+      FileNotFoundError, ValueError: an impossible config, no run or checkpoint, another policy.
     """
-    record = read_json(workdir / "config.json", "name the workdir of a run")
+    require_valid(config)
+    record = read_json(workdir / "config.json")
     _require_same_policy(config, record, workdir, parts)
     if step != 0:
         step = newest_step(workdir / "checkpoints", step)
@@ -201,9 +199,9 @@ def _require_same_policy(
 
     def deciding(config: dict) -> dict:
         whole = fixed_fields(config)
-        kept = {part: whole[part] for part in parts}
+        kept = {part: whole[part] for part in (*parts, "model", "lora")}
         for part in ("model", "lora"):
-            kept[part] = {name: x for name, x in whole[part].items() if name not in _HOW}
+            kept[part] = {name: x for name, x in whole[part].items() if name not in _DTYPES}
         if "task" in parts and not whole["data"]["test"]:
             kept["data"] = whole["data"]
         return kept

@@ -17,10 +17,10 @@ def require_valid(config: ConfigDict) -> None:
 
 
 def rounding_warning(config: ConfigDict) -> str:
-    """What to know where weights that the run trains are kept in bf16; "" elsewhere.
+    """A warning if the run trains weights that are kept in bf16; "" otherwise.
 
     Neighbours in bf16 differ by 0.4 to 0.8 % of themselves, and an update of AdamW is about the
-    learning rate: at 1e-6 nearly every weight is rounded back to what it was.
+    learning rate. At 1e-6 nearly every weight is rounded back to its old value.
     """
     trains_all = config.sft.steps or not config.lora.rank
     if not trains_all or config.model.param_dtype == "float32":
@@ -47,18 +47,11 @@ def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:
 
 def require_mesh_fits(model: ModelConfig, config: ConfigDict) -> None:
     """Raises ValueError where the mesh cuts an axis of the model into unequal parts."""
-    axes = {
-        "mesh.tensor": {
-            "vocab_size": model.vocab_size,
-            "num_heads": model.num_heads,
-            "num_kv_heads": model.num_kv_heads,
-            "mlp_dim": model.mlp_dim,
-        },
-        "mesh.fsdp": {"embed_dim": model.embed_dim},
-    }
-    for field, sizes in axes.items():
-        for name, size in sizes.items():
-            if size % (devices := valid_field(config, field)):
+    by_tensor = ("vocab_size", "num_heads", "num_kv_heads", "mlp_dim")
+    for field, names in ("mesh.tensor", by_tensor), ("mesh.fsdp", ("embed_dim",)):
+        devices = valid_field(config, field)
+        for name in names:
+            if (size := getattr(model, name)) % devices:
                 raise ValueError(
                     f"{field} is {devices}; it must divide the model's {name} of {size}"
                 )

@@ -216,12 +216,8 @@ def test_more_steps_and_other_intervals_give_the_run_of_so_many_steps(uninterrup
         rewards__workers=1,
     )
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4"}
-    assert {path.name for path in (tmp_path / "completions").iterdir()} == {
-        "1.jsonl",
-        "2.jsonl",
-        "3.jsonl",
-        "4.jsonl",
-    }
+    completions = {path.name for path in (tmp_path / "completions").iterdir()}
+    assert completions == {f"{step}.jsonl" for step in (1, 2, 3, 4)}
     assert (tmp_path / "eval/2/completions.jsonl").stat().st_mtime_ns == kept
     assert "train.steps, from step 2" in (tmp_path / "report.md").read_text()
     for name in ("completions/4.jsonl", "eval/0/completions.jsonl", "eval/4/completions.jsonl"):

@@ -12,10 +12,10 @@ import pytest
 from runs import GRADED_BATCH, ROOT, load_config, strike
 
 import permix_jax.app.evaluations
-from permix_jax.app.evaluations import evaluate_model, evaluate_run
+from permix_jax.app.evaluations import evaluate_subject
 from permix_jax.app.experiment import run
 from permix_jax.app.export import export
-from permix_jax.app.policies import subject_of_run
+from permix_jax.app.policies import subject_of_model, subject_of_run
 from permix_jax.train.checkpoints import Checkpoints
 
 FIELDS = {"eval__every": 2, "eval__judge_free_candidates": 4}
@@ -78,6 +78,10 @@ def config(**fields):
     return load_config("permix.py", "tiny", **fields)
 
 
+def evaluate_run(config, workdir, step=None, out=None):
+    return evaluate_subject(subject_of_run(config, workdir, step, out, ("seed", "task")))
+
+
 def test_evaluations_in_training_compile_nothing_but_the_first_time(finished):
     first, *others = finished[1]
     assert any("sample" in name for name in first)
@@ -119,7 +123,7 @@ def test_step_0_is_the_base_on_any_mesh(finished, tmp_path):
 
 def test_an_exported_model_answers_as_its_checkpoint(finished, tmp_path):
     export(finished[0] / "run", tmp_path / "model", step=6, dtype="float32")
-    evaluate_model(config(), str(tmp_path / "model"), tmp_path / "out")
+    evaluate_subject(subject_of_model(config(), str(tmp_path / "model"), tmp_path / "out"))
     assert rows(tmp_path / "out") == rows(finished[0] / "run/eval/6")
 
 
@@ -138,17 +142,14 @@ def test_judge_free_fidelity_knows_the_personas_of_a_trained_base(finished):
 # ---- interrupted ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_interrupted_and_the_same_command_again(finished, tmp_path, name):
-    program = strike(2, name, after=GRADED_BATCH, script="launch/evaluate.py")
+def test_killed_then_stopped_and_the_same_command_again(finished, tmp_path):
     args = (f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")  # its config is the run's
-    struck = command(*args, cwd=tmp_path, program=program)
-    if name == "SIGKILL":
-        assert struck.returncode == -signal.SIGKILL
-    else:
-        assert struck.returncode == 0, struck.stderr
-        assert "the same command goes on" in struck.stdout
-    assert 128 <= len(rows(tmp_path / "out").splitlines()) < 9 * 16 + 8 * 12
+    for batches, name, status in (2, "SIGKILL", -signal.SIGKILL), (1, "SIGINT", 0):
+        program = strike(batches, name, after=GRADED_BATCH, script="launch/evaluate.py")
+        struck = command(*args, cwd=tmp_path, program=program)
+        assert struck.returncode == status, struck.stderr
+    assert "the same command goes on" in struck.stdout
+    assert 3 * 64 <= len(rows(tmp_path / "out").splitlines()) < 9 * 16 + 8 * 12
     again = command(*args, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("Stability\n")
@@ -213,7 +214,9 @@ def test_an_empty_question_file_is_named(tmp_path):
     (tmp_path / "mine.jsonl").write_text("")
     fields = {"data__test": str(tmp_path / "mine.jsonl")}
     with pytest.raises(ValueError, match="mine.jsonl: the file is empty"):
-        evaluate_model(load_config("eval_math500.py", "", **fields), "x", tmp_path / "out")
+        evaluate_subject(
+            subject_of_model(load_config("eval_math500.py", "", **fields), "x", tmp_path / "out")
+        )
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(finished, tmp_path):

@@ -8,26 +8,18 @@ import pytest
 from random_model import write_model
 from runs import load_config, metrics
 
-from permix_jax.app.evaluations import evaluate_model
+from permix_jax.app.evaluations import evaluate_subject
 from permix_jax.app.experiment import run
+from permix_jax.app.policies import subject_of_model
 from permix_jax.app.workdir import claim_workdir
 
 PERSONA = {"id": "p", "name": "P", "system_prompt": "You are P.", "category": "c"}
 
 TRL_NAMES = {
-    "step",
-    "reward",
-    "reward_std",
-    "frac_reward_zero_std",
-    "kl",
-    "entropy",
-    "clip_ratio/low_mean",
-    "clip_ratio/high_mean",
-    "completions/mean_length",
+    "step", "reward", "reward_std", "frac_reward_zero_std", "kl", "entropy", "grad_norm",
+    "learning_rate", "clip_ratio/low_mean", "clip_ratio/high_mean", "completions/mean_length",
     "completions/clipped_ratio",
-    "grad_norm",
-    "learning_rate",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +49,12 @@ def test_workdir_holds_what_the_readme_says(permix):
     assert (record["name"], record["preset"]) == ("permix", "tiny")
     assert {"jax", "flax", "optax", "permix_jax"} <= set(record["versions"])
     assert any((workdir / "tensorboard").iterdir())
-    assert {p.name for p in (workdir / "completions").iterdir()} == {
-        "1.jsonl",
-        "2.jsonl",
-        "4.jsonl",
-        "6.jsonl",
-    }
-    assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"2", "4", "6"}
-    assert {p.name for p in (workdir / "eval").iterdir()} == {"0", "3", "6"}
+    for folder, names in {
+        "completions": {"1.jsonl", "2.jsonl", "4.jsonl", "6.jsonl"},
+        "checkpoints": {"2", "4", "6"},
+        "eval": {"0", "3", "6"},
+    }.items():
+        assert {path.name for path in (workdir / folder).iterdir()} == names
     assert "<html" in (workdir / "report.html").read_text()
     assert json.loads((workdir / "report.json").read_text())["names"] == ["base", "trained"]
     assert (workdir / "report.md").read_text().startswith("# permix:tiny\n")
@@ -150,6 +140,9 @@ def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
         train__steps=2,
         mesh__fsdp=2,
         mesh__tensor=2,
+        eval__personas=1,
+        eval__role_play_samples=0,
+        eval__kl_responses=0,
     )
     run(config, tmp_path / "run", "permix", "tiny")
     lines = (tmp_path / "run/completions/2.jsonl").read_text().splitlines()
@@ -158,7 +151,7 @@ def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
     assert all(len({r["problem"] for r in group}) == 1 for group in groups)
     assert max(len({r["persona"] for r in group}) for group in groups) > 1
     for row in metrics(tmp_path / "run"):
-        # Of the policy that sampled, before the first of two updates; and so nothing to correct.
+        # Before the first of two updates the policy is the one that sampled: nothing to correct.
         assert row["sampling/logp_difference"] <= row["sampling/logp_difference_max"] < 1e-4
         assert row["sampling/importance"] == pytest.approx(1, abs=1e-4)
         assert 0 <= row["tokens/padding"] < 1
@@ -269,5 +262,5 @@ def test_an_evaluation_opens_its_reference_first(tmp_path, problems):
     asked |= {"eval__judge_free_candidates": 2, "eval__judge_free_reference": "no"}
     config = load_config("eval_math500.py", "", **{**problems, **asked})
     with pytest.raises(ValueError, match="^eval.judge_free_reference is 'no': no: no such f"):
-        evaluate_model(config, "model", tmp_path / "out")
+        evaluate_subject(subject_of_model(config, "model", tmp_path / "out"))
     assert not (tmp_path / "out").exists()

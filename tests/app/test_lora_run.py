@@ -12,7 +12,17 @@ import permix_jax.app.evaluations
 from permix_jax.app.experiment import run
 from permix_jax.tasks.embedded_world import build_tokenizer
 
-FIELDS = {"lora__rank": 4, "eval__every": 3}
+FIELDS = {
+    "lora__rank": 4,
+    "sft__steps": 20,
+    "eval__every": 3,
+    "eval__personas": 1,
+    "eval__role_play_samples": 0,
+    "eval__kl_responses": 0,
+    # A reward that a policy varies in after so little SFT.
+    "rewards__overlong": 1.0,
+    "rewards__overlong_tokens": 16,
+}
 EMBED = 32  # of the tiny preset
 
 

@@ -20,7 +20,7 @@ def typed(monkeypatch):
 
 
 def workdir(folder: Path, name: str, preset: str = "tiny", method=None, **fields) -> Path:
-    """As far as the run's config.json goes."""
+    """A run of which only config.json exists."""
     (folder / name).mkdir()
     kind = name if name in ("permix", "rlvr", "sft", "distill") else "permix"
     config = load_config(f"{kind}.py", preset, **fields).to_dict()

@@ -14,7 +14,8 @@ from judge_server import BENCHMARK, HANG, TASKS, chat_server, grade, judge_at
 from random_model import write_model
 from runs import GRADED_BATCH, ROOT, load_config, strike
 
-from permix_jax.app.personagym_run import personagym_of_model, personagym_of_run
+from permix_jax.app.personagym_run import personagym
+from permix_jax.app.policies import Subject, subject_of_model, subject_of_run
 from permix_jax.core.stop import Stopped
 from permix_jax.evaluation.graded_rows import GradedRows
 from permix_jax.personagym.judges import JudgeError
@@ -89,7 +90,7 @@ def command(*args, cwd, program=None):
 
 
 def flags(files):
-    """Those of `config`, and the model's."""
+    """The flags for the fields of `config` and the model."""
     fields = {"folder": files / "benchmark", "max_new_tokens": 8}
     fields |= {"batch_size": 4, "candidates": 2}
     named = [f"--config.personagym.{name}={value}" for name, value in fields.items()]
@@ -150,7 +151,7 @@ def test_ctrl_c_while_answering_and_scoring_ends_in_the_same_files(
         with monkeypatch.context() as patch:
             patch.setattr(GradedRows, "append", interrupted_append)
             with pytest.raises(Stopped):
-                personagym_of_model(config(), str(files / "model"), folder)
+                personagym(subject_of_model(config(), str(files / "model"), folder))
 
     interrupted()
     path, scored = folder / "answers.jsonl", folder / "judge_free/answers.jsonl"
@@ -161,7 +162,7 @@ def test_ctrl_c_while_answering_and_scoring_ends_in_the_same_files(
         assert len(path.read_text().splitlines()) == left
     interrupted()
     assert len(scored.read_text().splitlines()) == 4
-    personagym_of_model(config(), str(files / "model"), folder)
+    personagym(subject_of_model(config(), str(files / "model"), folder))
     for name in ("answers.jsonl", "judge_free/answers.jsonl", "judge_free.json"):
         assert (folder / name).read_text() == (answered.parent / name).read_text(), name
 
@@ -170,11 +171,11 @@ def test_the_base_and_a_checkpoint_of_a_run_answer_as_their_models(
     config, files, answered, tmp_path
 ):
     fields = {"model__source": str(files / "model")}
-    personagym_of_run(config(**fields), files / "run", 0, tmp_path / "base")
+    personagym(subject_of_run(config(**fields), files / "run", 0, tmp_path / "base"))
     assert (tmp_path / "base/answers.jsonl").read_text() == answered.read_text()
-    personagym_of_run(config(**fields), files / "run", None, tmp_path / "trained")
+    personagym(subject_of_run(config(**fields), files / "run", None, tmp_path / "trained"))
     reference = {"eval__judge_free_reference": str(files / "model")}
-    personagym_of_model(config(**reference), str(files / "trained"), tmp_path / "exported")
+    personagym(subject_of_model(config(**reference), str(files / "trained"), tmp_path / "exported"))
     trained = (tmp_path / "trained/answers.jsonl").read_text()
     assert trained == (tmp_path / "exported/answers.jsonl").read_text() != answered.read_text()
     # One frozen reference, the base, for all of them.
@@ -196,9 +197,9 @@ def test_judges_score_finished_answers_without_the_model(
         judges = [{"name": name, "base_url": server.url, "model": "m"} for name in ("j", "k")]
         write_lines(tmp_path / "judges.jsonl", judges)
         named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
-        first = personagym_of_model(named, str(files / "model"), answered.parent)
+        first = personagym(subject_of_model(named, str(files / "model"), answered.parent))
         asked = len(server.asked)
-        again = personagym_of_model(named, str(files / "model"), answered.parent)
+        again = personagym(subject_of_model(named, str(files / "model"), answered.parent))
         assert asked == len(server.asked) == 30  # an example and two judges' scores of 10 answers
     assert first == again
     assert "PersonaScore" in first and "4.000 [4.000, 4.000]" in first and "20 of 20" in first
@@ -238,7 +239,7 @@ def test_kill_9_while_answering_and_judging_and_the_same_command_again(
         assert "PersonaScore" in done.stdout
         assert len(server.answered) == len(set(server.answered)) == 20
         named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
-        personagym_of_model(named, str(files / "model"), tmp_path / "whole")
+        personagym(subject_of_model(named, str(files / "model"), tmp_path / "whole"))
     for name in ("judge_free.json", "judge_free/answers.jsonl", "scores.jsonl", "summary.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text(), name
     assert (out / "answers.jsonl").read_text() == answered.read_text()
@@ -252,7 +253,7 @@ def test_a_model_judges_through_the_rollout_and_is_asked_once(
     write_lines(tmp_path / "judges.jsonl", [judges])
     fields = {"personagym__judges": str(tmp_path / "judges.jsonl"), "personagym__examples": False}
     shutil.copytree(answered.parent, tmp_path / "out")
-    first = personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
+    first = personagym(subject_of_model(config(**fields), str(files / "model"), tmp_path / "out"))
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     entry = summary["by_judge"][0]
     assert (entry["asked"], entry["unreadable"], entry["refused"]) == (10, 10, 0)
@@ -261,7 +262,7 @@ def test_a_model_judges_through_the_rollout_and_is_asked_once(
     assert sum(row["judge"] == "tiny" and row["truncated"] for row in replies) == 10
 
     monkeypatch.setattr("permix_jax.app.personagym_run.named_model", None)  # nothing is left to ask
-    again = personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
+    again = personagym(subject_of_model(config(**fields), str(files / "model"), tmp_path / "out"))
     assert again == first
 
 
@@ -279,9 +280,9 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(config, files, answer
         write_lines(tmp_path / "judges.jsonl", [judge_at(server.url)._asdict()])
         named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
         with pytest.raises(OSError, match="No space left on device; what is finished is kept, run"):
-            personagym_of_model(named, str(files / "model"), out)
+            personagym(subject_of_model(named, str(files / "model"), out))
         (out / file).unlink()
-        assert "PersonaScore" in personagym_of_model(named, str(files / "model"), out)
+        assert "PersonaScore" in personagym(subject_of_model(named, str(files / "model"), out))
         # What comes while replies cannot be kept is asked again; nothing else is.
         assert len(server.asked) > 20 if file == "replies.jsonl" else len(server.asked) == 20
     assert (out / "answers.jsonl").read_text() == answered.read_text()
@@ -295,7 +296,7 @@ def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monke
     write_lines(tmp_path / "judges.jsonl", [{"name": "j", "base_url": "http://x", "model": "m"}])
     with pytest.raises(Stopped):
         named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
-        personagym_of_model(named, str(files / "model"), answered.parent)
+        personagym(subject_of_model(named, str(files / "model"), answered.parent))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monke
 def test_mistakes_are_named_in_one_line(config, files, answered, fields, message):
     before = answered.read_bytes()
     with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
-        personagym_of_model(config(**fields), str(files / "model"), answered.parent)
+        personagym(subject_of_model(config(**fields), str(files / "model"), answered.parent))
     assert "\n" not in str(raised.value)
     assert answered.read_bytes() == before
 
@@ -342,20 +343,20 @@ def test_what_is_to_score_is_looked_at_before_anything_is_answered(
     write_lines(tmp_path / "judges.jsonl", [{"name": "j", **judge}])
     named = config(personagym__judges=str(tmp_path / "judges.jsonl"), **fields)
     with pytest.raises((JudgeError, ValueError), match=message):
-        personagym_of_model(named, str(files / "model"), tmp_path / "out")
+        personagym(subject_of_model(named, str(files / "model"), tmp_path / "out"))
     assert not (tmp_path / "out/answers.jsonl").exists()
 
 
 def test_answers_longer_than_the_context_are_refused(config, files, tmp_path):
     with pytest.raises(ValueError, match=f"max_new_tokens is 500; .* context of {CONTEXT}; lower"):
         fields = {"personagym__max_new_tokens": 500}
-        personagym_of_model(config(**fields), str(files / "model"), tmp_path / "out")
+        personagym(subject_of_model(config(**fields), str(files / "model"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_embedded_world_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match="the embedded world's policy lacks the words"):
-        personagym_of_run(config(), tmp_path / "run", None, tmp_path / "out")
+        personagym(Subject(config(), tmp_path, tmp_path, 0, tmp_path, {}, "base"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def left(phases):
 
 
 def phases(config, task, folder):
-    """Of a run in `folder`/run."""
+    """The phases of a run in `folder`/run."""
     run = run_of(config, task, None, None, None, folder / "run")
     return phases_of_run(replace(run, base_folder=folder / "base"))
 

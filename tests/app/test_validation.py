@@ -1,6 +1,5 @@
 import json
 import runpy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,19 +63,16 @@ def test_every_preset_is_valid(preset, file):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_rlvr_is_permix_but_for_the_share_of_personas(preset):
-    permix, rlvr = get_config(preset).to_dict(), get_config(preset, "rlvr.py").to_dict()
+def test_the_other_methods_are_permix_but_for_one_field(preset):
+    permix = get_config(preset).to_dict()
     share = permix["personas"]["share"]
     assert share > 0
-    assert differing_fields(rlvr, permix) == [f"personas.share: 0.0 instead of {share}"]
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("method", ["sft", "distill"])
-def test_a_baseline_is_permix_but_for_the_method(method, preset):
-    permix = get_config(preset).to_dict()
-    baseline = get_config(preset, f"{method}.py").to_dict()
-    assert differing_fields(baseline, permix) == [f"train.method: {method!r} instead of 'grpo'"]
+    for name, changed in {
+        "rlvr": f"personas.share: 0.0 instead of {share}",
+        "sft": "train.method: 'sft' instead of 'grpo'",
+        "distill": "train.method: 'distill' instead of 'grpo'",
+    }.items():
+        assert differing_fields(get_config(preset, f"{name}.py").to_dict(), permix) == [changed]
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
@@ -338,8 +334,9 @@ def test_a_missing_field_is_named(field):
 # ---- the mesh and the model -----------------------------------------------------------------
 
 MODEL = ModelConfig(
-    vocab_size=96, embed_dim=20, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=4, mlp_dim=24
-)
+    vocab_size=96, embed_dim=20, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=4, mlp_dim=24,
+    max_context=256,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -349,21 +346,6 @@ MODEL = ModelConfig(
         ({"mesh.tensor": 16}, "mesh.tensor is 16; it must divide the model's num_heads of 8"),
         ({"mesh.tensor": 5}, "mesh.tensor is 5; it must divide the model's vocab_size of 96"),
         ({"mesh.fsdp": 8}, "mesh.fsdp is 8; it must divide the model's embed_dim of 20"),
-    ],
-)
-def test_a_mesh_that_does_not_divide_the_model(fields, message):
-    with pytest.raises(ValueError) as error:
-        require_model_fits(MODEL, config_with(**fields))
-    assert str(error.value) == message
-
-
-def test_a_mesh_that_divides_the_model():
-    require_model_fits(MODEL, config_with(**{"mesh.data": 8, "mesh.fsdp": 4, "mesh.tensor": 2}))
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
         (
             {"rollout.max_new_tokens": 241},
             "rollout.max_prompt_tokens + rollout.max_new_tokens is 257, over the model's context "
@@ -376,29 +358,33 @@ def test_a_mesh_that_divides_the_model():
         ),
     ],
 )
-def test_a_text_longer_than_the_context(fields, message):
+def test_a_model_that_the_mesh_does_not_divide_or_texts_outgrow(fields, message):
     with pytest.raises(ValueError) as error:
-        require_model_fits(replace(MODEL, max_context=256), config_with(**fields))
+        require_model_fits(MODEL, config_with(**fields))
     assert str(error.value) == message
 
 
-def test_a_text_that_fits_the_context():
-    model = replace(MODEL, max_context=256)
-    require_model_fits(model, config_with(**{"rollout.max_new_tokens": 240}))
-    require_model_fits(model, config_with(**{"sft.max_new_tokens": 500, "sft.steps": 0}))
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mesh.data": 8, "mesh.fsdp": 4, "mesh.tensor": 2},
+        {"rollout.max_new_tokens": 240},
+        {"sft.max_new_tokens": 500, "sft.steps": 0},
+    ],
+)
+def test_a_model_that_fits(fields):
+    require_model_fits(MODEL, config_with(**fields))
 
 
-@pytest.mark.parametrize("fields", [{}, {"lora.rank": 4}])
-def test_trained_weights_that_are_kept_in_bf16_are_warned_of(fields):
+def test_trained_weights_that_are_kept_in_bf16_are_warned_of():
     """With adapters the base is still trained by SFT, where there are steps of it."""
-    config = config_with(**{"model.param_dtype": "bfloat16", "sft.steps": 5, **fields})
-    assert "model.param_dtype is 'bfloat16': most updates" in rounding_warning(config)
-
-
-def test_weights_in_f32_and_frozen_ones_are_not_warned_of():
-    assert rounding_warning(config_with(**{"lora.rank": 4, "lora.base_dtype": "bfloat16"})) == ""
-    frozen = {"model.param_dtype": "bfloat16", "lora.rank": 4, "sft.steps": 0}
-    assert rounding_warning(config_with(**frozen)) == ""
+    bf16 = {"model.param_dtype": "bfloat16", "sft.steps": 5}
+    for trained in (bf16, bf16 | {"lora.rank": 4}):
+        warning = rounding_warning(config_with(**trained))
+        assert "model.param_dtype is 'bfloat16': most updates" in warning
+    f32 = {"lora.rank": 4, "lora.base_dtype": "bfloat16"}
+    for fine in (f32, bf16 | {"lora.rank": 4, "sft.steps": 0}):
+        assert rounding_warning(config_with(**fine)) == ""
 
 
 # ---- differing fields -----------------------------------------------------------------------
