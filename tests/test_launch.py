@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import answer, parsed
+from commands import answer, executed, parsed
 from runs import ROOT, load_config, train
 
 from permix_jax.app.validation import require_valid
@@ -125,26 +125,31 @@ def test_what_absl_takes_is_taken(args):
     assert (config.train.steps, config.model.embed_dim, config.model.thinking) == (3, 32, False)
 
 
+def test_a_mistake_ends_the_process_with_one_clear_line(tmp_path):
+    args = (f"--config={ROOT / PERMIX}:tiny", "--config.rollout.group_size=1")
+    out = train(*args, cwd=tmp_path)
+    assert out.returncode == 1
+    assert "group_size is 1" in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([f"--config={ROOT / PERMIX}:tiny", "--config.rollout.group_size=1"], "group_size is 1"),
-        (
-            [f"--config={ROOT / PERMIX}:smollm2_mawps", "--config.data.folder=nowhere"],
-            "data.folder is 'nowhere'",
-        ),
-        (
-            [f"--config={ROOT / PERMIX}", "--config.data.train=gsm8k"],
-            "data.train is 'gsm8k', which",
-        ),
+        (f"--config={PERMIX}:smollm2_mawps --config.data.folder=x", "data.folder is 'x'"),
+        (f"--config={PERMIX} --config.data.train=gsm8k", "data.train is 'gsm8k', which"),
     ],
 )
-def test_mistakes_end_in_one_clear_line(tmp_path, args, message):
-    out = train(*args, cwd=tmp_path)
-    assert out.returncode == 1
-    assert message in out.stderr
-    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
-    assert not (tmp_path / "runs").exists()
+def test_a_field_of_the_data_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, args, message
+):
+    monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as ended:
+        executed(f"{TRAIN} {args} --workdir={tmp_path}/run")
+    said = ended.value.code
+    assert said.startswith("error: ") and message in said and "\n" not in said
+    assert not (tmp_path / "run").exists()
 
 
 # ---- commands that read a run's config from its workdir ---------------------------------------
