@@ -1,6 +1,7 @@
 """The notebooks run from start to end, shrunk; what is committed of them is fit to be read."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -53,6 +54,20 @@ _MOST_BYTES = 400_000
 _MACHINE_PATH = re.compile(r"/(work|tmp|home|root|content|Users)/")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@each_notebook
+def test_what_is_imported_of_the_package_is_there(path):
+    imports = re.findall(r"^from (permix_jax[\w.]*) import (.+)$", sources(path), re.MULTILINE)
+    assert imports
+    for module, names in imports:
+        for name in names.split(", "):
+            assert hasattr(import_module(module), name) or import_module(f"{module}.{name}")
+
+
+def sources(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
 
 
 @pytest.fixture(scope="module")

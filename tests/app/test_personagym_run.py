@@ -364,7 +364,7 @@ def test_the_embedded_world_is_refused(config, tmp_path):
     [
         ([], "name --out=DIR"),
         (["--out=x", "--model=y", "--step=2"], "leave out --workdir and --step"),
-        (["--out=x", "--workdir=z"], "the embedded world's policy lacks the words"),
+        (["--out=x", "--workdir=z"], "z/config.json: no such file; name the workdir of a run"),
     ],
 )
 def test_mistakes_of_the_command_line_end_in_one_line(tmp_path, args, message):
