@@ -125,25 +125,21 @@ def gather_as(x: jax.Array, dtype, *logical_axes: str | None) -> jax.Array:
     return constrain(x, *whole).astype(dtype)
 
 
-def row_shards() -> int:
-    """The number of shards of rows on the current mesh; 1 without a mesh."""
-    return shards("batch")
+def row_shards(mesh: Mesh | None = None) -> int:
+    """The number of shards of rows on a mesh, by default the current one; 1 without a mesh."""
+    return shards("batch", mesh)
 
 
 def padded_rows(rows: int, mesh: Mesh) -> int:
     """`rows`, rounded up to a number that the mesh shards equally."""
-    parts = row_parts(mesh)
+    parts = row_shards(mesh)
     return -(-rows // parts) * parts
 
 
-def row_parts(mesh: Mesh) -> int:
-    """The number of shards of rows on this mesh."""
-    return prod(mesh.shape[axis] for axis in LOGICAL_TO_MESH["batch"])
-
-
-def shards(logical_axis: str) -> int:
-    """The number of shards of an axis of this name on the current mesh; 1 without a mesh."""
-    mesh, axes = jax.sharding.get_abstract_mesh(), LOGICAL_TO_MESH[logical_axis] or ()
+def shards(logical_axis: str, mesh: Mesh | None = None) -> int:
+    """The number of shards of an axis of this name on a mesh, as `row_shards`."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    axes = LOGICAL_TO_MESH[logical_axis] or ()
     axes = (axes,) if isinstance(axes, str) else axes
     return 1 if mesh.empty else prod(mesh.shape[axis] for axis in axes)
 

@@ -13,7 +13,7 @@ from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.progress import KL, Progress
 from permix_jax.core.randomness import generator
-from permix_jax.core.sharding import row_parts
+from permix_jax.core.sharding import row_shards
 from permix_jax.evaluation.likelihood import packed_logprobs
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.packing import Ragged, row_shapes
@@ -113,7 +113,7 @@ def _k3(batch: Batch, base: LoadedPolicy, settings: KlSettings) -> tuple[np.ndar
     """The estimates of a batch's responses, in nats, and their tokens: [number] each."""
     tokens, mask, logprobs, _ = batch.completions
     limits = batch.prompts[0].shape, tokens.shape
-    shapes = row_shapes(*limits, row_parts(base.mesh), settings.micro_batch_tokens)
+    shapes = row_shapes(*limits, row_shards(base.mesh), settings.micro_batch_tokens)
     tokens, mask, logprobs = (x[: batch.number] for x in (tokens, mask, logprobs))
     prompts = Ragged.masked(*(x[: batch.number] for x in batch.prompts))
     completions, owners = Ragged.masked(tokens, mask), np.arange(batch.number)

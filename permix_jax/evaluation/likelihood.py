@@ -10,7 +10,7 @@ import numpy as np
 
 from permix_jax.core.persona import Persona
 from permix_jax.core.progress import LIKELIHOODS, Progress
-from permix_jax.core.sharding import row_parts, shard_packed, to_host
+from permix_jax.core.sharding import row_shards, shard_packed, to_host
 from permix_jax.evaluation.graded_rows import GradedRows
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.logprobs import score
@@ -100,7 +100,7 @@ def log_likelihoods(
     shapes = row_shapes(
         (number, _rounded(max(len(group.prompt) for group in groups))),
         (number * width, _rounded(max(map(len, tokens)))),
-        row_parts(mesh),
+        row_shards(mesh),
         reference.micro_batch_tokens,
     )
     pairs = [

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from permix_jax.core.sharding import row_parts, shard_rows, to_host
+from permix_jax.core.sharding import row_shards, shard_rows, to_host
 from permix_jax.models.policy import LoadedPolicy, Policy
 from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
@@ -83,5 +83,5 @@ def prompts_per_batch(batch_size: int, samples: int, mesh: Mesh) -> int:
 
     Their completions are at most `batch_size`, but each part has at least one prompt.
     """
-    parts = row_parts(mesh)
+    parts = row_shards(mesh)
     return max(1, batch_size // (samples * parts)) * parts
