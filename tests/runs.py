@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from permix_jax.models.policy import StoredPolicy
+from permix_jax.models.config import ModelConfig
+from permix_jax.models.policy import Policy, StoredPolicy
+from permix_jax.models.transformer import Decoder
+from permix_jax.tasks.embedded_world import build_tokenizer
 from permix_jax.train.checkpoints import Checkpoints
 from permix_jax.train.log import MetricsLog, without_clocks
 from permix_jax.train.run import Run
@@ -30,6 +33,14 @@ def load_config(file: str, preset: str, **fields):
     for name, value in fields.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
     return config
+
+
+def embedded_policy() -> Policy:
+    """A decoder of one layer, with the vocabulary of the embedded world."""
+    tokenizer = build_tokenizer()
+    sizes = {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
+    model = Decoder(ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes))
+    return Policy(model, tokenizer, (tokenizer.eos_token_id,))
 
 
 def run_of(config, task, policy, params, mesh, workdir=Path("unused"), verifier=None) -> Run:

@@ -1,6 +1,6 @@
 """How far a policy has moved from its base: KL(policy || base), estimated from its answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import row_shards
 from permix_jax.evaluation.likelihood import packed_logprobs
 from permix_jax.models.lm_head import Scoring
-from permix_jax.models.packing import Ragged, row_shapes
+from permix_jax.models.packing import Ragged, RowShape, row_shapes
 from permix_jax.models.policy import LoadedPolicy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import Batch, generate
@@ -79,7 +79,9 @@ def measure_kl(
     del policy
     loaded, by_task = base.load(), {}
     for kind, batches in answered.items():
-        parts = [_k3(batch, loaded, settings) for batch in batches]
+        limits = batches[0].prompts[0].shape, batches[0].completions.tokens.shape
+        shapes = row_shapes(*limits, row_shards(base.mesh), settings.micro_batch_tokens)
+        parts = [_k3(batch, loaded, shapes, settings) for batch in batches]
         by_task[kind] = _summary(*map(np.concatenate, zip(*parts, strict=True)))
     mean = float(np.mean([entry["kl"] for entry in by_task.values()]))
     result = {"kl": mean, "estimator": "k3", "unit": "nats a response", "by_task": by_task}
@@ -109,12 +111,11 @@ def _prompts(task: Task, settings: KlSettings) -> dict[str, list[tuple[Persona |
     }
 
 
-def _k3(batch: Batch, base: LoadedPolicy, settings: KlSettings) -> tuple[np.ndarray, np.ndarray]:
+def _k3(
+    batch: Batch, base: LoadedPolicy, shapes: Sequence[RowShape], settings: KlSettings
+) -> tuple[np.ndarray, np.ndarray]:
     """The estimates of a batch's responses, in nats, and their tokens: [number] each."""
-    tokens, mask, logprobs, _ = batch.completions
-    limits = batch.prompts[0].shape, tokens.shape
-    shapes = row_shapes(*limits, row_shards(base.mesh), settings.micro_batch_tokens)
-    tokens, mask, logprobs = (x[: batch.number] for x in (tokens, mask, logprobs))
+    tokens, mask, logprobs, _ = (x[: batch.number] for x in batch.completions)
     prompts = Ragged.masked(*(x[: batch.number] for x in batch.prompts))
     completions, owners = Ragged.masked(tokens, mask), np.arange(batch.number)
     scoring = Scoring(settings.sampling.temperature, settings.logits_chunk)

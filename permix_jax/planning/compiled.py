@@ -96,7 +96,7 @@ def abstract_arguments(
     if config.rehearsal.weight:
         shapes = demonstration_shapes(config, config.rehearsal.rows, r.max_new_tokens)
         answers = _abstract_rows(shapes[-1], mesh)
-        rehearsal = (SftBatch(answers, SftTokens(_per_target(answers), _per_target(answers))),)
+        rehearsal = (SftBatch(answers, SftTokens(_per_target(answers))),)
     return Arguments(
         params=params,
         base=frozen or params,

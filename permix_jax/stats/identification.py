@@ -44,14 +44,6 @@ def draw_candidates(own: np.ndarray, personas: int, k: int, seed: int) -> np.nda
     return np.array(rows)
 
 
-def sum_tokens(logprobs: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Log-probability of each response, [..., T] with mask [..., T] -> [...]; float64 sums.
-
-    The end-of-sequence token belongs inside the mask.
-    """
-    return np.where(mask, logprobs, 0.0).sum(axis=-1, dtype=np.float64)
-
-
 def identified(logp: np.ndarray) -> np.ndarray:
     """Whether each response is most likely under its own persona, [R, C] -> [R], column 0 own.
 

@@ -35,10 +35,14 @@ SHOWN = {"loss": "loss", "tokens/s": "tokens_per_second"}
 
 
 class SftTokens(NamedTuple):
-    """Weight and metric share of each target, f32 [M, R, L]: 1 / number of targets, 0 elsewhere."""
+    """Weight of each target, f32 [M, R, L]: 1 / number of targets, 0 elsewhere."""
 
     weights: jax.Array
-    shares: jax.Array
+
+    @property
+    def shares(self) -> jax.Array:
+        """The metrics are means over the same targets."""
+        return self.weights
 
 
 class SftBatch(NamedTuple):
@@ -87,8 +91,7 @@ def sft_batch(
 def of_packing(packing: Packing) -> SftBatch:
     """The batch whose loss is the mean negative log-prob of a token, in nats."""
     scored = packing.rows.scored
-    shares = np.float32(scored) / np.float32(max(scored.sum(), 1))
-    return SftBatch(packing.rows, SftTokens(shares, shares))
+    return SftBatch(packing.rows, SftTokens(np.float32(scored) / np.float32(max(scored.sum(), 1))))
 
 
 def supervised_programs(

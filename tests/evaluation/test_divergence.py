@@ -5,25 +5,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import embedded_policy
 
 from permix_jax.evaluation.divergence import KlSettings, measure_kl
-from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy, StoredPolicy
-from permix_jax.models.transformer import Decoder
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.personas.prompts import render
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.tasks.embedded_world import build_tokenizer, latent_style_task
+from permix_jax.tasks.embedded_world import latent_style_task
 
 TEMPERATURE = 0.7
 
 
 @pytest.fixture(scope="module")
 def policy():
-    tokenizer = build_tokenizer()
-    sizes = {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
-    model = Decoder(ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes))
-    return Policy(model, tokenizer, (tokenizer.eos_token_id,))
+    return embedded_policy()
 
 
 def measured(policy, params, base, mesh, folder, **changes):

@@ -81,7 +81,7 @@ def test_scoring_runs_each_token_once_and_its_gradient_thrice(tiny_model, tiny_p
     assert rows.tokens.shape[:2] == (1, 1) and L == n * 8
 
     def gradients(params):
-        tokens = SftTokens(np.float32(rows.scored), np.float32(rows.scored))
+        tokens = SftTokens(np.float32(rows.scored))
         return packed_gradients(tiny_model, cross_entropy, Scoring(1.0, L), params, rows, tokens)
 
     attended, head = attention(n, 8, J * 8), 2 * HEAD * L

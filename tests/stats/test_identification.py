@@ -10,7 +10,6 @@ from permix_jax.stats.identification import (
     gain_per_token,
     identification,
     identified,
-    sum_tokens,
 )
 
 
@@ -41,12 +40,6 @@ def test_candidates_are_uniform():
     assert counts[2] == 0
     # 6000 draws over 5 others: 1200 each, standard deviation 27 (hypergeometric rows).
     assert (abs(np.delete(counts, 2) - 1200) < 120).all()
-
-
-def test_sum_tokens_does_not_read_beyond_the_mask():
-    logprobs = np.array([[-1.0, -2.0, np.nan], [-1.0, -np.inf, -4.0]])
-    mask = np.array([[True, True, False], [True, False, True]])
-    np.testing.assert_array_equal(sum_tokens(logprobs, mask), [-3, -5])
 
 
 def test_identified_by_hand():

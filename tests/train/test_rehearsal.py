@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 from dense import pairs_of
 from grpo_batches import packed, random_rollouts
-from runs import assert_same_run, crash_after, load_config, metrics, run_of
+from runs import assert_same_run, crash_after, embedded_policy, load_config, metrics, run_of
 
 from permix_jax.app.experiment import run
-from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy
-from permix_jax.models.transformer import Decoder
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.prompts import render
-from permix_jax.tasks.embedded_world import PERSONAS, ROLE_PLAY, build_tokenizer, latent_style_task
+from permix_jax.tasks.embedded_world import PERSONAS, ROLE_PLAY, latent_style_task
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.loss import token_losses
 from permix_jax.train.programs import loss_config, policy_gradients, scoring
@@ -26,10 +23,7 @@ WEIGHT = 0.5
 
 @pytest.fixture(scope="module")
 def policy():
-    tokenizer = build_tokenizer()
-    sizes = {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
-    shape = ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes)
-    return Policy(Decoder(shape), tokenizer, (tokenizer.eos_token_id,))
+    return embedded_policy()
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dense import pairs_of
+from runs import embedded_policy
 
 from permix_jax.core.problem import Demonstration
-from permix_jax.models.config import ModelConfig
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.packing import row_shapes
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy
-from permix_jax.models.transformer import Decoder
 from permix_jax.personas.prompts import render
-from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer
+from permix_jax.tasks.embedded_world import PERSONAS
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.supervised import pack_demonstrations
 
@@ -28,10 +26,7 @@ PROMPT, COMPLETION = 16, 9  # budgets; the first completion has 8 tokens and its
 
 @pytest.fixture(scope="module")
 def policy():
-    tokenizer = build_tokenizer()
-    sizes = {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
-    model = Decoder(ModelConfig(vocab_size=len(tokenizer), mlp_dim=16, **sizes))
-    return Policy(model, tokenizer, (tokenizer.eos_token_id,))
+    return embedded_policy()
 
 
 @pytest.fixture(scope="module")
