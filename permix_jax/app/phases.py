@@ -12,6 +12,7 @@ from permix_jax.core.progress import EVALUATION, KL, LIKELIHOODS, RESPONSES, SFT
 from permix_jax.evaluation.divergence import responses_asked
 from permix_jax.evaluation.evaluate import answers_asked
 from permix_jax.evaluation.judge_free import FILE
+from permix_jax.train.programs import rollouts_per_step
 from permix_jax.train.run import Run
 
 
@@ -23,7 +24,7 @@ def phases_of_run(run: Run) -> list[Phase]:
     folders = [workdir / "eval" / str(step) for step in evaluated]
     sft = config.sft.steps - newest_saved_step(run.base_folder)
     steps = t.steps - newest_saved_step(workdir)
-    responses = t.problems_per_step * config.rollout.group_size
+    responses = rollouts_per_step(config)
     ask_kl = e.kl_responses and not (folders[-1] / "kl.json").exists()
     kl = responses_asked(kl_settings(config, task)) if ask_kl else 0
     return [

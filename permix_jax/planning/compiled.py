@@ -27,6 +27,7 @@ from permix_jax.train.programs import (
     grpo_programs,
     prompts_are_shared,
     rollout_sampling,
+    rollouts_per_step,
     scoring,
     step_shapes,
 )
@@ -81,7 +82,7 @@ def abstract_arguments(
     """The largest arguments that a step of the config has: everything at full length."""
     r, by_row = config.rollout, NamedSharding(mesh, spec("batch"))
     U = distinct_prompts(config) // r.micro_batches
-    N = config.train.problems_per_step * r.group_size // r.micro_batches
+    N = rollouts_per_step(config) // r.micro_batches
 
     def array(shape, dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=by_row)

@@ -6,6 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from permix_jax.models.config import ModelConfig
+from permix_jax.train.programs import rollouts_per_step
 
 
 def matmul_flops(jaxpr, loop_trips: int) -> int:
@@ -38,7 +39,7 @@ def _is_jaxpr(x) -> bool:
 def step_tokens(config: ConfigDict, prompts: int) -> int:
     """Tokens of a step's rollouts at full length; `prompts` is the number of distinct prompts."""
     r = config.rollout
-    rollouts = config.train.problems_per_step * r.group_size
+    rollouts = rollouts_per_step(config)
     return prompts * r.max_prompt_tokens + rollouts * r.max_new_tokens
 
 
