@@ -36,6 +36,7 @@ _WAITS = "decides only when waiting processes end"
 # Where a field is read.
 _WORLD, _PROBLEMS = {"task.name": "latent_style"}, {"task.name": "problems"}
 _GRPO, _ROLLS_OUT = {"train.method": "grpo"}, {"train.method": ("grpo", "distill")}
+_KL, _RATIOS = {"grpo.kl_weight": OtherThan(0)}, {"grpo.loss": ("ppo", "gspo")}
 _MIXES = _ROLLS_OUT | {"personas.share": OtherThan(0)}
 _ADAPTS = _MIXES | {"personas.weights": "adaptive"}
 _SFT = {"sft.steps": OtherThan(0)}
@@ -208,22 +209,43 @@ SECTIONS["personas"] = Section("", (), dict(
         SHARE_BELOW_1, reads=_ADAPTS),
 ))  # fmt: skip
 SECTIONS["grpo"] = Section("", _GRPO, dict(
+    loss=Field("ppo", "of the policy gradient (docs/recipes.md):",
+        one_of("ppo", "gspo", "cispo", "reinforce")),
     advantage_group=Field("problem", "rollouts that share a baseline:",
         one_of("problem", "problem_persona")),
+    advantage_baseline=Field("group_mean", "what a reward is compared with:",
+        one_of("group_mean", "leave_one_out")),
     advantage_scale=Field("group", "advantages are divided by the std of:",
         one_of("group", "batch", "none")),
-    aggregation=Field("dapo", "how token losses are averaged:", one_of("grpo", "dapo", "dr_grpo")),
+    multi_objective_aggregation=Field("sum_then_normalize", "of several rewards; "
+        "normalize_then_sum is GDPO", one_of("sum_then_normalize", "normalize_then_sum")),
+    dead_groups=Field("keep", "groups without advantages: keep, or drop them from loss and KL",
+        one_of("keep", "drop")),
+    aggregation=Field("dapo", "how token losses are averaged:",
+        one_of("grpo", "dapo", "bnpo", "dr_grpo")),
     clip_low=Field(0.2, "ratios below 1 - clip_low are clipped",
-        Rule(lambda v: 0 < v < 1, "use a number between 0 and 1")),
-    clip_high=Field(0.28, "ratios above 1 + clip_high are clipped", above(0)),
-    epochs=Field(1, "updates on each batch of rollouts", at_least(1)),
-    importance_cap=Field(0.0, "cap of weights against the sampler's rounding (bf16); 0: off",
+        Rule(lambda v: 0 < v < 1, "use a number between 0 and 1"), reads=_RATIOS),
+    clip_high=Field(0.28, "ratios above 1 + clip_high are clipped", above(0),
+        reads={"grpo.loss": ("ppo", "gspo", "cispo")}),
+    dual_clip=Field(0.0, "where the advantage A is below 0, the loss is at most -A times this; "
+        "0: off", zero_or_at_least(1, "off", "lower ones would cap what clip_low lets through"),
+        reads=_RATIOS),
+    epochs=Field(1, "passes over each batch of rollouts", at_least(1)),
+    mini_batches=Field(1, "updates in a pass, each on its share of the problems", at_least(1)),
+    importance=Field("token", "how the sampler's rounding (bf16) is corrected:",
+        one_of("token", "sequence", "mask"), reads={"grpo.importance_cap": OtherThan(0)}),
+    importance_cap=Field(0.0, "cap of the weights that correct it; 0: no correction",
         zero_or_at_least(1, "off", "weights that correct nothing are 1")),
     kl_weight=Field(0.1, "weight of the KL to the base policy; 0: no reference is kept",
         at_least(0)),
-    kl_estimator=Field("k3", "k2 descends KL(policy || base), k3 KL(base || policy)",
-        one_of("k2", "k3", reason=" (k1 in a loss has no gradient but noise)"),
-        reads={"grpo.kl_weight": OtherThan(0)}),
+    kl_estimator=Field("k3", "k2 and k3_ratio descend KL(policy || base), k3 KL(base || policy)",
+        one_of("k2", "k3", "k3_ratio", reason=" (k1 in a loss has no gradient but noise)"),
+        reads=_KL | {"grpo.kl_in": "loss"}),
+    kl_in=Field("loss", "loss, or reward: a rollout's reward falls by its log-ratio to the base",
+        one_of("loss", "reward"), reads=_KL),
+    entropy_weight=Field(0.0, "weight of a bonus for entropy, in nats a token", at_least(0)),
+    entropy_share=Field(1.0, "share of the tokens, of highest entropy, that the policy loss sees",
+        SHARE_ABOVE_0),
     mask_truncated=Field(False, "leave truncated rollouts out of the loss"),
 ))  # fmt: skip
 SECTIONS["distill"] = Section("read where train.method = distill",
@@ -355,6 +377,12 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
             "only train.method = distill has a teacher: leave it empty"),
         (c.personas.weights == "adaptive" and method != "grpo", "personas.weights",
             "they adapt under train.method = grpo alone: use uniform"),
+        (c.train.problems_per_step % (devices * c.grpo.mini_batches), "grpo.mini_batches",
+            f"use a divisor of train.problems_per_step / (mesh.data * mesh.fsdp) = "
+            f"{c.train.problems_per_step / devices:g}"),
+        (c.grpo.advantage_baseline == "leave_one_out" and c.grpo.advantage_scale != "none",
+            "grpo.advantage_baseline", "leave_one_out is unbiased as it is, and a scale is not: "
+            "set grpo.advantage_scale to none, or use group_mean"),
         (not any(terms), "rewards.correctness", "every term has weight 0: give one a weight"),
         (c.rewards.overlong and not 1 <= c.rewards.overlong_tokens <= budget,
             "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"),

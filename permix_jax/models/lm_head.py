@@ -40,10 +40,13 @@ class TokenLoss(NamedTuple):
     """A loss that is summed over tokens, and how the log-probs that it is of are computed.
 
     of: (log-probs f32 [...], tokens) -> losses f32 [...], token by token.
+    entropy: tokens -> f32 [...], what the entropy of the distribution that each token is from is
+      multiplied with in the loss. None: the loss does not know the entropy.
     """
 
     of: Callable
     scoring: Scoring
+    entropy: Callable | None = None
 
 
 def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
@@ -105,13 +108,13 @@ def head_loss(
 
 def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
     """((loss, statistics), (gradient of hidden, gradient of the weight or None))."""
-    token_loss, (temperature, logits_chunk) = loss
+    token_loss, (temperature, logits_chunk), of_entropy = loss
     head = _gathered(weight, hidden.dtype)
 
     def compute(sums, chunk):
         states, targets, mask, tokens = chunk
         scaled = _scaled_logits(states, head, temperature)
-        logprobs, probabilities = _logprobs(scaled, targets)
+        logprobs, probabilities, log_sum_exp = _logprobs(scaled, targets)
 
         def masked_loss(logprobs):
             return jnp.where(mask, token_loss(logprobs, tokens), 0).sum()
@@ -121,12 +124,24 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
 
         # The log-prob's gradient by the logits is onehot(target) - probabilities; by the state, it
         # is that times the head. (The loss's gradients are these times grad_logprobs.)
-        by_logits = (_is_target(scaled, targets) - probabilities).astype(hidden.dtype)
+        by_logits = _is_target(scaled, targets) - probabilities
+        if of_entropy:
+            # The entropy's gradient by the logits is -p (log p + entropy). Both gradients are added
+            # up here, so that they meet the head in one product.
+            factors = jnp.where(mask, of_entropy(tokens), 0)
+            log_probabilities = scaled - log_sum_exp[..., None]
+            entropy = -(probabilities * log_probabilities).sum(axis=-1)
+            of_logits = probabilities * (log_probabilities + entropy[..., None])
+            by_logits = grad_logprobs * by_logits - factors[..., None] * of_logits
+            loss, grad_logprobs = loss + (factors * entropy).sum(), jnp.ones_like(grad_logprobs)
+        by_logits = by_logits.astype(hidden.dtype)
         by_state = einsum("btv,ve->bte", by_logits, head) / temperature
-        # The entropy is log-sum-exp - mean logit. The log-prob is target's logit - log-sum-exp, and
-        # state . by_state is target's logit - mean logit, so it is the last less the log-prob: no
-        # further pass over V. (In bf16 it is off by some 0.01 nats a token, to either side.)
-        entropy = (states.astype(jnp.float32) * by_state).sum(axis=-1) - logprobs
+        if not of_entropy:
+            # The entropy is log-sum-exp - mean logit. The log-prob is target's logit - log-sum-exp,
+            # and state . by_state is target's logit - mean logit, so it is the last less the
+            # log-prob: no further pass over V. (In bf16 it is off by some 0.01 nats a token, to
+            # either side.)
+            entropy = (states.astype(jnp.float32) * by_state).sum(axis=-1) - logprobs
         total, grad_head = sums
         if trained:
             scaled_states = (states * grad_logprobs / temperature).astype(hidden.dtype)
@@ -168,15 +183,16 @@ def _backward(loss, gradients, cotangents):
 head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The targets' log-probs f32 [B, T], and all probabilities f32 [B, T, V], of scaled logits."""
+def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The targets' log-probs f32 [B, T], all probabilities f32 [B, T, V], and the log-sum-exp
+    f32 [B, T], of scaled logits."""
     largest = scaled.max(axis=-1, keepdims=True)
     exponentials = jnp.exp(scaled - largest)
     total = exponentials.sum(axis=-1, keepdims=True)
     log_sum_exp = (largest + jnp.log(total))[..., 0]
     # A sum with one term that is not 0: a lookup would gather a vocabulary cut over the mesh.
     chosen = jnp.where(_is_target(scaled, targets), scaled, 0).sum(axis=-1)
-    return chosen - log_sum_exp, exponentials / total
+    return chosen - log_sum_exp, exponentials / total, log_sum_exp
 
 
 def _gathered(weight: jax.Array, dtype) -> jax.Array:

@@ -20,6 +20,7 @@ class RolloutBatch:
       advantages: f32 [N].
       problem: int32 [N], which problem of the step.
       persona: int32 [N], index into the personas of the run, -1 for none.
+      group: int [N], which rollouts share a baseline.
     """
 
     prompt_tokens: np.ndarray
@@ -32,3 +33,4 @@ class RolloutBatch:
     advantages: np.ndarray
     problem: np.ndarray
     persona: np.ndarray
+    group: np.ndarray

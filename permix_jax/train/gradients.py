@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import Scoring, TokenLoss, head_loss
+from permix_jax.models.lm_head import Scoring, TokenLoss, head_logprobs, head_loss
 from permix_jax.models.logprobs import head_weight, micro_batch, target_states
 from permix_jax.models.packing import PackedRows
 from permix_jax.models.params import join
@@ -25,6 +25,8 @@ def packed_gradients(
     rows: PackedRows,
     tokens,
     frozen: dict | None = None,
+    prepare: Callable | None = None,
+    entropy: Callable | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
     """Gradients and metrics of sum(weights * losses), over all targets of packed rows.
 
@@ -36,6 +38,9 @@ def packed_gradients(
         `weights`, of its loss in the sum, and `shares`, of its metrics. Both hold the global
         denominators.
       frozen: the rest of the decoder's parameters, where `params` are adapters.
+      prepare: (log-probs f32 [R, L], tokens) -> tokens, which adds what the loss has to know of
+        whole completions, without gradient. It costs a second pass of the LM head.
+      entropy: tokens -> f32 [...], what each token's entropy is multiplied with in the loss.
 
     Returns:
       (gradients like params, f32 scalars by metric name); the same, up to rounding, for any
@@ -51,8 +56,13 @@ def packed_gradients(
         rows, tokens = part
         params = join(trained, frozen or {})
         hidden, head = target_states(model, params, rows), head_weight(model, params)
+        if prepare:
+            stopped = jax.lax.stop_gradient((hidden, head))
+            logprobs = head_logprobs(*stopped, rows.targets, rows.scored, scoring)
+            tokens = prepare(logprobs, tokens)
         targets = rows.targets, rows.scored, tokens
-        loss, statistics = head_loss(TokenLoss(token_loss, scoring), hidden, head, *targets)
+        of_token = TokenLoss(token_loss, scoring, entropy)
+        loss, statistics = head_loss(of_token, hidden, head, *targets)
         _, metrics = token_losses(statistics.logprobs, tokens)
         metrics = {"entropy": statistics.entropy, **metrics}
         reduced = {name: _reduced(name, tokens.shares, x) for name, x in metrics.items()}

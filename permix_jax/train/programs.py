@@ -15,7 +15,14 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.batch import RolloutBatch
 from permix_jax.train.gradients import cross_entropy, packed_gradients
-from permix_jax.train.loss import LossConfig, LossTokens, loss_tokens, token_losses
+from permix_jax.train.loss import (
+    LossConfig,
+    LossTokens,
+    entropy_factors,
+    loss_tokens,
+    token_losses,
+    with_completions,
+)
 from permix_jax.train.state import Programs, make_programs
 
 
@@ -24,7 +31,7 @@ def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> Programs:
 
     `update` takes (state, rows, tokens, frozen, *rehearsal) as `policy_gradients` does.
     """
-    updates = config.train.steps * config.grpo.epochs
+    updates = config.train.steps * updates_per_step(config)
     return make_programs(config.train, updates, model, mesh, policy_gradients(config, model))
 
 
@@ -34,8 +41,15 @@ def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
     This is GRPO's loss. With an SftBatch of rehearsal, `rehearsal.weight` times the cross-entropy
     on it is added, at the temperature that it was sampled at. `rehearsal/loss` is the latter alone.
     """
-    how, weight = scoring(config), config.rehearsal.weight
-    grpo = partial(packed_gradients, model, partial(token_losses, config=loss_config(config)), how)
+    how, weight, loss = scoring(config), config.rehearsal.weight, loss_config(config)
+    grpo = partial(
+        packed_gradients,
+        model,
+        partial(token_losses, config=loss),
+        how,
+        prepare=partial(with_completions, config=loss) if loss.of_completions else None,
+        entropy=partial(entropy_factors, config=loss) if loss.entropy_weight else None,
+    )
     supervised = partial(packed_gradients, model, cross_entropy, how)
 
     def gradients(params, rows: PackedRows, tokens: LossTokens, frozen: dict, *rehearsal):
@@ -62,6 +76,10 @@ def loss_config(config: ConfigDict) -> LossConfig:
 def rollout_sampling(config: ConfigDict) -> Sampling:
     """How the run draws its rollouts."""
     return call_with(Sampling, config.rollout)
+
+
+def updates_per_step(config: ConfigDict) -> int:
+    return config.grpo.epochs * config.grpo.mini_batches
 
 
 def rollouts_per_step(config: ConfigDict) -> int:

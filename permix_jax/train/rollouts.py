@@ -92,6 +92,8 @@ class RolloutWorker:
 
         number = {persona.id: i for i, persona in enumerate(self.mixture.personas)}
         blank = np.zeros(len(asked), np.float32)
+        problem = np.repeat(np.arange(shape[0], dtype=np.int32), shape[1])
+        persona = np.array([number[p.id] if p else -1 for _, p in asked], np.int32)
         batch = RolloutBatch(
             prompt_tokens=tokens,
             prompt_mask=mask,
@@ -101,8 +103,9 @@ class RolloutWorker:
             truncated=completions.truncated,
             rewards=blank,
             advantages=blank,
-            problem=np.repeat(np.arange(shape[0], dtype=np.int32), shape[1]),
-            persona=np.array([number[p.id] if p else -1 for _, p in asked], np.int32),
+            problem=problem,
+            persona=persona,
+            group=group_ids(c.grpo.advantage_group, problem, persona),
         )
         metrics = {"time/rollout": time.monotonic() - begin}
         learn(RESPONSES, len(asked), metrics["time/rollout"])
@@ -127,11 +130,10 @@ class RolloutWorker:
             for text, length, cut, (problem, _), verdict in rollouts
         ]
         rewards, means = total_reward(self.terms, completions)
-        groups = group_ids(c.grpo.advantage_group, batch.problem, batch.persona)
-        advantages = run.method.advantages(rewards, groups, c.grpo.advantage_scale)
+        advantages = run.method.advantages(rewards, batch.group, c.grpo.advantage_scale)
         advantages = as_advantages(advantages, len(rewards))
         metrics = {
-            **_reward_metrics(rewards, groups),
+            **_reward_metrics(rewards, batch.group),
             **means,
             **_persona_metrics(correct, [p.id if p else "none" for _, p in asked]),
             **verifier_metrics,

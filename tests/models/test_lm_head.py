@@ -124,6 +124,34 @@ def test_the_gradient_is_that_of_any_loss_times_its_cotangent():
         assert_close(mine, theirs, 1e-5)
 
 
+@pytest.mark.parametrize("logits_chunk", [8, 1000])
+def test_a_loss_of_the_entropy_has_the_gradient_of_autodiff(logits_chunk):
+    hidden, head, targets, weights = arrays()
+    mask = np.arange(T) < np.array([[3], [1], [6], [0]])
+    factors = np.where(mask, weights[::-1] - 0.3, np.nan)  # outside the mask they may be anything
+    of_token = TokenLoss(
+        lambda x, tokens: x * tokens[0], Scoring(0.8, logits_chunk), lambda x: x[1]
+    )
+
+    def by_chunks(hidden, head):
+        loss, statistics = head_loss(of_token, hidden, head, targets, mask, (weights, factors))
+        return loss, statistics
+
+    def at_once(hidden, head):
+        logprobs, entropy = whole(hidden, head, targets, 0.8)
+        loss = jnp.where(mask, weights * logprobs, 0) + jnp.where(mask, factors, 0) * entropy
+        return loss.sum(), (logprobs, entropy)
+
+    got, wanted = (
+        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(hidden, head)
+        for f in (by_chunks, at_once)
+    )
+    for mine, theirs in zip((got[0][0], *got[1]), (wanted[0][0], *wanted[1]), strict=True):
+        assert_close(mine, theirs, 1e-5)
+    for mine, theirs in zip(got[0][1], wanted[0][1], strict=True):
+        assert_close(mine[mask], theirs[mask], 1e-5)
+
+
 def test_bf16_states_are_summed_in_f32():
     """Each chunk rounds its logits' gradient to bf16; the sum over 512 chunks does not round."""
     hidden, head, targets, loss_weights = arrays(B=1, T=512, dtype="bfloat16")

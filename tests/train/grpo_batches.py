@@ -23,7 +23,13 @@ def small_decoder(**changes) -> Decoder:
 def loss_config(**changes) -> LossConfig:
     """The usual method, without KL."""
     usual = {
+        "loss": "ppo",
         "aggregation": "dapo",
+        "dead_groups": "keep",
+        "dual_clip": 0.0,
+        "importance": "token",
+        "kl_in": "loss",
+        "entropy_weight": 0.0,
         "clip_low": 0.2,
         "clip_high": 0.28,
         "kl_weight": 0.0,
@@ -53,6 +59,7 @@ def token_batch(lengths, tokens, *, logprobs=None, advantages=0, truncated=False
         advantages=of_rows(advantages, np.float32),
         problem=np.arange(shape[0], dtype=np.int32),
         persona=of_rows(-1, np.int32),
+        group=np.arange(shape[0]),
     )
 
 
@@ -121,5 +128,6 @@ def random_rollouts(
         advantages=rng.normal(size=rows).astype(np.float32),
         problem=np.repeat(np.arange(prompts, dtype=np.int32), samples),
         persona=np.full(rows, -1, np.int32),
+        group=np.repeat(np.arange(prompts), samples),
     )
     return batch, reference

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -6,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from permix_jax.core.config_fields import FIELDS
-from permix_jax.train.advantages import group_advantages, group_ids, share_without_spread
+from permix_jax.train.advantages import (
+    group_advantages,
+    group_ids,
+    share_without_spread,
+    summed_advantages,
+)
 
 SCALES = FIELDS["grpo.advantage_scale"].rule.choices
 NAN = math.nan
@@ -43,9 +49,60 @@ def test_by_hand(scale, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("baseline", FIELDS["grpo.advantage_baseline"].rule.choices)
 @pytest.mark.parametrize("scale", SCALES)
-def test_equal_rewards_teach_nothing(scale):
-    assert not advantages([1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], scale).any()
+@pytest.mark.parametrize("reward", [1, 0.95, 1 / 3, 1e-8, -0.1])
+def test_equal_rewards_teach_nothing(scale, baseline, reward):
+    """Exactly: the mean of eight times 0.95 in f32 is not 0.95."""
+    rewards, groups = np.float32([reward] * 8 + [0, 0, 0]), np.array([0] * 8 + [1] * 3)
+    assert not group_advantages(rewards, groups, scale, baseline).any()
+
+
+def test_one_reward_unlike_the_others_in_f32():
+    rewards = np.float32([0] + [0.95] * 7)
+    got = group_advantages(rewards, np.zeros(8, int), "none")
+    np.testing.assert_array_equal(got, np.float32([-0.95 * 7 / 8] + [0.95 / 8] * 7))
+
+
+def test_leave_one_out_by_hand():
+    """Each reward less the mean of the others; one without others, or without a verdict, has 0."""
+    rewards = np.float32([1, 0, 0, 4, 2, NAN, 9])
+    got = group_advantages(rewards, np.array([0, 0, 0, 1, 1, 1, 2]), "none", "leave_one_out")
+    np.testing.assert_allclose(got, [1, -0.5, -0.5, 2, -2, 0, 0], rtol=1e-6)
+
+
+def test_leave_one_out_is_unbiased_and_the_group_mean_is_not():
+    """Over all groups of 3 of two actions, E[A grad log pi] is the policy gradient, or 2/3 of it."""
+    p, rewards_of = 0.3, np.float32([2.0, 5.0])
+    slopes = np.array([1 - p, -p])  # of log pi by the logit of action 0
+    exact = (np.array([p, 1 - p]) * rewards_of * slopes).sum()
+    for baseline, factor in (("leave_one_out", 1), ("group_mean", 2 / 3)):
+        total = 0.0
+        for actions in itertools.product((0, 1), repeat=3):
+            actions = np.array(actions)
+            rewards, group = rewards_of[actions], np.zeros(3, int)
+            got = group_advantages(rewards, group, "none", baseline)
+            total += np.where(actions == 0, p, 1 - p).prod() * (got * slopes[actions]).mean()
+        assert total == pytest.approx(factor * exact, rel=1e-6)
+
+
+def test_rewards_that_are_normalised_each_before_they_are_summed():
+    """GDPO: two terms of one group; the second varies ten times as much and counts no more."""
+    values = np.array([[1, 10], [0, 0], [1, 0], [0, 10]])
+    groups, weights = np.zeros(4, int), [1.0, 1.0]
+
+    def each(rewards):
+        return group_advantages(rewards, groups, "group")
+
+    got = summed_advantages(values, weights, each)
+    # Normalised: [1, -1, 1, -1] + [1, -1, -1, 1] = [2, -2, 0, 0], whose deviation is sqrt(2).
+    np.testing.assert_allclose(got, np.array([2, -2, 0, 0]) / np.sqrt(2), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        summed_advantages(values, [1.0, 0.0], each), [1, -1, 1, -1], rtol=1e-3
+    )
+    unknown = np.array([[1, 10], [0, 0], [NAN, 0], [0, 10]])
+    got = summed_advantages(unknown, weights, each)
+    assert got[2] == 0 and np.isfinite(got).all()
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ LENGTHS, LOSSES = (
         # All three rollouts, and without the second, which is truncated.
         ("grpo", (6 / 1 + 9 / 3 + 12 / 2) / 3, (6 + 6) / 2),
         ("dapo", (6 + 9 + 12) / 6, (6 + 12) / 3),
+        ("bnpo", (6 + 9 + 12) / 6, (6 + 12) / 3),
         ("dr_grpo", (6 + 9 + 12) / (3 * 4), (6 + 12) / (2 * 4)),
     ],
 )
