@@ -23,7 +23,7 @@ from permix_jax.train.programs import (
     step_shapes,
 )
 from permix_jax.train.rehearsal import build_rehearsal
-from permix_jax.train.rollouts import build_worker
+from permix_jax.train.rollouts import RolloutWorker
 from permix_jax.train.run import Run
 from permix_jax.train.state import TrainState
 from permix_jax.train.supervised import SftBatch
@@ -61,7 +61,7 @@ class _Grpo:
     def __init__(self, run: Run):
         self.run, self.config, self.model = run, run.config, run.policy.model
         self.programs = grpo_programs(self.config, self.model, run.mesh)
-        self.worker, self.rehearsal = build_worker(run), build_rehearsal(run)
+        self.worker, self.rehearsal = RolloutWorker(run), build_rehearsal(run)
         self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
         self.adapts = self.worker.mixture.weights == "adaptive"
         lora = self.model.config.lora
@@ -86,7 +86,8 @@ class _Grpo:
         rows = shard_packed(packing.rows, self.run.mesh)
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
         scores = self._scores(state, rows)
-        rehearsed = self._rehearsed(step)
+        rehearsal = self.rehearsal and self.rehearsal.batch(self.base, step)
+        rehearsed = [shard_packed(rehearsal, self.run.mesh)] if rehearsal else []
         rollouts = self.worker.grade(sampled)
 
         tokens = pack_tokens(rollouts.batch, packing, self.loss)
@@ -101,7 +102,7 @@ class _Grpo:
         row = rollouts.metrics | {name: float(x) for name, x in to_host(metrics).items()}
         row["learning_rate"] = float(self.programs.schedule(step * self.config.grpo.epochs - 1))
         row["time/update"] = time.monotonic() - begin
-        row["tokens/generated"] = int(rollouts.batch.completion_mask.sum())
+        row["tokens/generated"] = int(rollouts.batch.completions.mask.sum())
         row["tokens/padding"] = packing.padding
         row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
         if rehearsed:
@@ -120,20 +121,15 @@ class _Grpo:
             scores["trainer"] = score(self.model, params, rows, how)
         return scores
 
-    def _rehearsed(self, step: int) -> list[SftBatch]:
-        if not self.rehearsal:
-            return []
-        return [shard_packed(self.rehearsal.batch(self.base, step), self.run.mesh)]
-
     def _epochs(
         self, state: TrainState, rows: PackedRows, tokens: LossTokens, rehearsed: list[SftBatch]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """`grpo.epochs` updates on one batch; the metrics are those of the last."""
         state = state.replace(accuracies={})  # the host's business, not the jitted step's
-        sampling = None
+        first = {}
         for _ in range(self.config.grpo.epochs):
             state, metrics = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
-            if sampling is None:
-                sampling = {name: x for name, x in metrics.items() if name.startswith("sampling/")}
+            first = first or metrics
         # These compare sampler and trainer under one policy; later epochs have another policy.
+        sampling = {name: x for name, x in first.items() if name.startswith("sampling/")}
         return state, metrics | sampling
