@@ -121,15 +121,29 @@ def get_config(preset: str = "") -> ConfigDict:
     c.personas.adaptive_decay = 0.9  # adaptive: the weight of past steps in the running accuracy
 
     c.grpo = ConfigDict()
+    c.grpo.loss = "ppo"  # of the policy gradient (docs/recipes.md): ppo, gspo, cispo or reinforce
     c.grpo.advantage_group = "problem"  # rollouts that share a baseline: problem or problem_persona
+    c.grpo.advantage_baseline = "group_mean"  # what a reward is compared with: group_mean or
+    # leave_one_out
     c.grpo.advantage_scale = "group"  # advantages are divided by the std of: group, batch or none
-    c.grpo.aggregation = "dapo"  # how token losses are averaged: grpo, dapo or dr_grpo
+    c.grpo.multi_objective_aggregation = "sum_then_normalize"  # of several rewards;
+    # normalize_then_sum is GDPO
+    c.grpo.dead_groups = "keep"  # groups without advantages: keep, or drop them from loss and KL
+    c.grpo.aggregation = "dapo"  # how token losses are averaged: grpo, dapo, bnpo or dr_grpo
     c.grpo.clip_low = 0.2  # ratios below 1 - clip_low are clipped
     c.grpo.clip_high = 0.28  # ratios above 1 + clip_high are clipped
-    c.grpo.epochs = 1  # updates on each batch of rollouts
-    c.grpo.importance_cap = 0.0  # cap of weights against the sampler's rounding (bf16); 0: off
+    c.grpo.dual_clip = 0.0  # where the advantage A is below 0, the loss is at most -A times this;
+    # 0: off
+    c.grpo.epochs = 1  # passes over each batch of rollouts
+    c.grpo.mini_batches = 1  # updates in a pass, each on its share of the problems
+    c.grpo.importance = "token"  # how the sampler's rounding (bf16) is corrected: token, sequence
+    # or mask
+    c.grpo.importance_cap = 0.0  # cap of the weights that correct it; 0: no correction
     c.grpo.kl_weight = 0.1  # weight of the KL to the base policy; 0: no reference is kept
-    c.grpo.kl_estimator = "k3"  # k2 descends KL(policy || base), k3 KL(base || policy)
+    c.grpo.kl_estimator = "k3"  # k2 and k3_ratio descend KL(policy || base), k3 KL(base || policy)
+    c.grpo.kl_in = "loss"  # loss, or reward: a rollout's reward falls by its log-ratio to the base
+    c.grpo.entropy_weight = 0.0  # weight of a bonus for entropy, in nats a token
+    c.grpo.entropy_share = 1.0  # share of the tokens, of highest entropy, that the policy loss sees
     c.grpo.mask_truncated = False  # leave truncated rollouts out of the loss
 
     c.distill = ConfigDict()  # read where train.method = distill

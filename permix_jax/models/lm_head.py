@@ -60,8 +60,11 @@ def head_logprobs(
     targets: jax.Array,
     mask: jax.Array,
     scoring: Scoring,
+    entropy: bool = False,
 ) -> jax.Array:
     """Log-probs f32 [B, T] of targets int32 [B, T]; meaningless where the mask is False.
+
+    With `entropy`, the entropies of the distributions that the targets are from instead, in nats.
 
     Args:
       hidden: the states [B, T, E] that predict the targets.
@@ -72,7 +75,9 @@ def head_logprobs(
     head = _gathered(weight, hidden.dtype)
 
     def compute(states, targets, _):
-        return _logprobs(_scaled_logits(states, head, scoring.temperature), targets)[0]
+        scaled = _scaled_logits(states, head, scoring.temperature)
+        logprobs, probabilities, log_sum_exp = _logprobs(scaled, targets)
+        return _entropy(scaled, probabilities, log_sum_exp) if entropy else logprobs
 
     def skip(states, targets, _):
         return jnp.zeros(targets.shape, jnp.float32)
@@ -129,9 +134,8 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
             # The entropy's gradient by the logits is -p (log p + entropy). Both gradients are added
             # up here, so that they meet the head in one product.
             factors = jnp.where(mask, of_entropy(tokens), 0)
-            log_probabilities = scaled - log_sum_exp[..., None]
-            entropy = -(probabilities * log_probabilities).sum(axis=-1)
-            of_logits = probabilities * (log_probabilities + entropy[..., None])
+            entropy = _entropy(scaled, probabilities, log_sum_exp)
+            of_logits = probabilities * (scaled - (log_sum_exp - entropy)[..., None])
             by_logits = grad_logprobs * by_logits - factors[..., None] * of_logits
             loss, grad_logprobs = loss + (factors * entropy).sum(), jnp.ones_like(grad_logprobs)
         by_logits = by_logits.astype(hidden.dtype)
@@ -193,6 +197,11 @@ def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Arr
     # A sum with one term that is not 0: a lookup would gather a vocabulary cut over the mesh.
     chosen = jnp.where(_is_target(scaled, targets), scaled, 0).sum(axis=-1)
     return chosen - log_sum_exp, exponentials / total, log_sum_exp
+
+
+def _entropy(scaled: jax.Array, probabilities: jax.Array, log_sum_exp: jax.Array) -> jax.Array:
+    """Of the distributions [B, T, V], in nats: f32 [B, T]."""
+    return -(probabilities * (scaled - log_sum_exp[..., None])).sum(axis=-1)
 
 
 def _gathered(weight: jax.Array, dtype) -> jax.Array:

@@ -16,15 +16,20 @@ from permix_jax.models.packing import PackedRows
 from permix_jax.models.transformer import Decoder
 
 
-@partial(jax.jit, static_argnames=("model", "scoring"))
-def score(model: Decoder, params, rows: PackedRows, scoring: Scoring) -> jax.Array:
-    """Log-probs f32 [M, R, L] of the targets of packed rows; 0 where there is none."""
+@partial(jax.jit, static_argnames=("model", "scoring", "entropy"))
+def score(
+    model: Decoder, params, rows: PackedRows, scoring: Scoring, entropy: bool = False
+) -> jax.Array:
+    """Log-probs f32 [M, R, L] of the targets of packed rows; 0 where there is none.
+
+    With `entropy`, the entropies of the distributions that they are from instead.
+    """
     head = head_weight(model, params)
 
     def score_part(i, logprobs):
         part = micro_batch(rows, i)
         hidden = target_states(model, params, part)
-        scores = head_logprobs(hidden, head, part.targets, part.scored, scoring)
+        scores = head_logprobs(hidden, head, part.targets, part.scored, scoring, entropy)
         return logprobs.at[i].set(jnp.where(part.scored, scores, 0))
 
     logprobs = constrain(jnp.zeros(rows.targets.shape, jnp.float32), None, "batch", None)

@@ -75,6 +75,21 @@ def initial_trained(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> d
     return init(key)
 
 
+@jax.jit
+def unchanged(trained: dict, base: dict | None) -> jax.Array:
+    """Bool []: whether a policy still is its base.
+
+    `base`: like `trained`, or None where those are adapters, which change nothing while their
+    second halves are 0.
+    """
+    if base is None:
+        halves = flatten_dict(trained, sep="/")
+        equal = [~x.any() for name, x in halves.items() if name.endswith(_ADAPTER[1])]
+    else:
+        equal = jax.tree.leaves(jax.tree.map(lambda x, y: (x == y).all(), trained, base))
+    return jnp.stack(equal).all()
+
+
 def gathered(model: Decoder, params: dict) -> dict:
     """A copy of the parameters for decoding: matrices in the matmuls' dtype, all whole over `fsdp`.
 

@@ -7,6 +7,7 @@ Layout: `<directory>/<step>/params`, `<step>/checksums`, a record of the arrays
 import itertools
 import json
 import logging
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,9 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int | None = None):
         self.directory = Path(directory).absolute()
-        self._keep = keep
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=self._keep),
-            item_names=("params", "optimizer", "checksums"),
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        items = "params", "optimizer", "checksums"
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=items)
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -58,9 +53,7 @@ class Checkpoints:
 
     def save(self, step: int, params, optimizer: Any = None) -> None:
         """Starts saving and returns; the arrays may be donated right afterwards."""
-        items = {"params": params}
-        if optimizer is not None:
-            items["optimizer"] = optimizer
+        items = {"params": params} | ({} if optimizer is None else {"optimizer": optimizer})
         sums = {name: checksums(item) for name, item in items.items()}
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         saves["checksums"] = ocp.args.JsonSave(sealed({"orbax": ocp.__version__, "items": sums}))
@@ -128,7 +121,7 @@ class Checkpoints:
     def _find_damage(self, step: int) -> str:
         """What is wrong with the files; "" where no damage is proven."""
         try:
-            record = self._record(step) or {}
+            record = self._record(step)
             same = record.get("orbax") == ocp.__version__
             return find_damage(self.directory / str(step), record.get("items"), same)
         except Exception as error:
@@ -138,7 +131,7 @@ class Checkpoints:
     def _as_saved(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """`abstract` in the dtypes that were saved. Raises where its arrays are not those saved."""
         self.wait()
-        saved, items = (self._record(step) or {}).get("items"), {}
+        saved, items = self._record(step).get("items"), {}
         for name, item in abstract.items():
             on_disk = self._shapes(step, name, saved)
             _require_fit(name, on_disk, shapes(item))
@@ -154,7 +147,7 @@ class Checkpoints:
 
     def _verified(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         """`items`. Raises DamagedError where the record, if there is one, has another checksum."""
-        saved = (self._record(step) or {}).get("items")
+        saved = self._record(step).get("items")
         for name, item in items.items() if saved else ():
             facts = checksums(item)
             if wrong := [path for path in facts if facts[path] != saved[name][path]]:
@@ -166,14 +159,13 @@ class Checkpoints:
         names = (f"corrupt-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
         aside = next(path for n in names if not (path := self.directory / n).exists())
         logger.warning("%s; set aside as %s, the one before it is tried", error, aside.name)
-        self._manager.close()
         on_main(partial((self.directory / str(step)).rename, aside))
-        self._manager = self._open()
+        self._manager.reload()
 
-    def _record(self, step: int) -> dict[str, Any] | None:
+    def _record(self, step: int) -> dict[str, Any]:
         """What `save` wrote beside the arrays: `items` with their checksums, Orbax's version.
 
-        None where an earlier version of permix_jax saved the checkpoint, without a record. Raises
+        {} where an earlier version of permix_jax saved the checkpoint, without a record. Raises
         DamagedError where the record is missing or is not as it was written.
         """
         folder = self.directory / str(step)
@@ -181,7 +173,7 @@ class Checkpoints:
         if not file.exists():
             if listed.exists() and b'"checksums"' in listed.read_bytes():
                 raise DamagedError("the record of checksums is missing")
-            return None
+            return {}
         try:
             return opened(json.loads(file.read_bytes()))
         except (ValueError, TypeError) as error:
@@ -193,10 +185,10 @@ class Checkpoints:
         """Path -> (shape, dtype) of the arrays of an item; empty where it was not saved."""
         if saved is not None:
             return {path: (tuple(x[0]), x[1]) for path, x in saved.get(name, {}).items()}
-        place = self.directory / str(step) / name
+        place = epath.Path(self.directory / str(step) / name)
         if not place.is_dir():
             return {}
-        return shapes(ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree)
+        return shapes(ocp.StandardCheckpointHandler().metadata(place).tree)
 
     def wait(self) -> None:
         """Returns when all saves are on disk."""
@@ -211,9 +203,8 @@ def newest_step(directory: Path, wanted: int | None = None) -> int:
     """`wanted`, or the newest checkpoint's step. Raises FileNotFoundError if it is not there."""
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"{directory}: no such folder of checkpoints")
-    checkpoints = Checkpoints(directory)
-    steps = checkpoints.all_steps()
-    checkpoints.close()
+    with closing(Checkpoints(directory)) as checkpoints:
+        steps = checkpoints.all_steps()
     if not steps or wanted not in (None, *steps):
         which = "at all" if wanted is None else wanted
         raise FileNotFoundError(f"{directory}: no checkpoint {which}; there are {steps}")
@@ -231,20 +222,29 @@ def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = 
     """
     step = newest_step(directory, step)
     abstract, _ = split_trained(model, abstract_params(model, mesh))
-    checkpoints = Checkpoints(directory)
-    try:
-        return checkpoints.read(step, {"params": abstract})["params"]
-    except DamagedError as error:
-        remedy = "move its folder away and launch/train.py makes it again, or name another step"
-        raise DamagedError(f"{error}; {remedy}") from error
-    finally:
-        checkpoints.close()
+    with closing(Checkpoints(directory)) as checkpoints:
+        try:
+            return checkpoints.read(step, {"params": abstract})["params"]
+        except DamagedError as error:
+            remedy = "move its folder away and launch/train.py makes it again, or name another step"
+            raise DamagedError(f"{error}; {remedy}") from error
 
 
-_REMEDY = {
-    "params": "it is of another architecture; give the config of its run",
-    "optimizer": "another version of the optimiser or of permix_jax saved it; go on with that "
-    "version, or name another workdir",
+# Item -> what it is, an array of it, who wants it, and what to do where it does not fit.
+_WORDS = {
+    "params": (
+        "parameters",
+        "parameter",
+        "the config's policy",
+        "it is of another architecture; give the config of its run",
+    ),
+    "optimizer": (
+        "state of an optimiser",
+        "array",
+        "this run's optimiser",
+        "another version of the optimiser or of permix_jax saved it; go on with that version, or "
+        "name another workdir",
+    ),
 }
 
 
@@ -253,17 +253,13 @@ def _require_fit(name: str, saved: dict[str, tuple], wanted: dict[str, tuple]) -
 
     Both are path -> (shape, dtype); dtypes may differ.
     """
+    whole, kind, theirs, remedy = _WORDS[name]
     if not saved:
-        whole = {"params": "no parameters", "optimizer": "no state of an optimiser"}[name]
-        raise MisfitError(f"the checkpoint holds {whole}; name one that launch/train.py saved")
-    theirs = {"params": "the config's policy", "optimizer": "this run's optimiser"}[name]
-    kind = {"params": "parameter", "optimizer": "array"}[name]
+        raise MisfitError(f"the checkpoint holds no {whole}; name one that launch/train.py saved")
     for path in sorted({*saved, *wanted}):
         if path not in saved or path not in wanted:
             where = theirs if path in saved else "the checkpoint"
-            raise MisfitError(f"{where} has no {kind} {path}; {_REMEDY[name]}")
-        if saved[path][0] != wanted[path][0]:
-            raise MisfitError(
-                f"{path} has shape {saved[path][0]}, in the config {wanted[path][0]}; "
-                f"{_REMEDY[name]}"
-            )
+            raise MisfitError(f"{where} has no {kind} {path}; {remedy}")
+        if (shape := saved[path][0]) != wanted[path][0]:
+            in_config = f"in the config {wanted[path][0]}"
+            raise MisfitError(f"{path} has shape {shape}, {in_config}; {remedy}")

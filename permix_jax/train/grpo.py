@@ -2,28 +2,38 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from permix_jax.core.sharding import replicate, shard_packed, to_host
 from permix_jax.models.logprobs import score
-from permix_jax.models.packing import PackedRows
-from permix_jax.models.params import join
+from permix_jax.models.packing import PackedRows, Packing
+from permix_jax.models.params import join, unchanged
 from permix_jax.personas import adaptive
 from permix_jax.train.log import write_completions
 from permix_jax.train.loop import Row, fit
-from permix_jax.train.loss import LossTokens
+from permix_jax.train.loss import (
+    SAME_AS_POLICY,
+    RolloutBatch,
+    loss_tokens,
+    mini_batch_tokens,
+    of_high_entropy,
+)
 from permix_jax.train.programs import (
     grpo_programs,
     loss_config,
+    mini_batches,
     pack_step,
     pack_tokens,
     scoring,
     step_shapes,
+    updates_per_step,
 )
 from permix_jax.train.rehearsal import build_rehearsal
-from permix_jax.train.rollouts import build_worker
+from permix_jax.train.rollouts import RolloutWorker
 from permix_jax.train.run import Run
 from permix_jax.train.state import TrainState
 from permix_jax.train.supervised import SftBatch
@@ -51,6 +61,22 @@ def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     )
 
 
+class _MiniBatch(NamedTuple):
+    """The rollouts of one update of a step.
+
+    rollouts: their numbers in the step. mask: bool [N, T] of their completions.
+    rows: on the mesh. scores: log-probs [M, R, L] by fields of LossTokens.
+    entropy: f32 [M, R, L], if the loss sees the tokens of high entropy alone.
+    """
+
+    rollouts: np.ndarray
+    mask: np.ndarray
+    packing: Packing
+    rows: PackedRows
+    scores: dict[str, jax.Array]
+    entropy: jax.Array | None
+
+
 class _Grpo:
     """A step of GRPO, and what all steps share.
 
@@ -61,13 +87,15 @@ class _Grpo:
     def __init__(self, run: Run):
         self.run, self.config, self.model = run, run.config, run.policy.model
         self.programs = grpo_programs(self.config, self.model, run.mesh)
-        self.worker, self.rehearsal = build_worker(run), build_rehearsal(run)
+        self.worker, self.rehearsal = RolloutWorker(run), build_rehearsal(run)
         self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
         self.adapts = self.worker.mixture.weights == "adaptive"
         lora = self.model.config.lora
         needs_base = lora or self.config.grpo.kl_weight or self.rehearsal
         self.base = run.base.load_params() if needs_base else None
         self.frozen = self.base if lora else {}
+        # Whether the policy may still be the reference: no update has changed it.
+        self.same = bool(self.config.grpo.kl_weight)
 
     def load_base(self) -> dict:
         return self.run.base.load_params() if self.base is None else self.base
@@ -79,61 +107,113 @@ class _Grpo:
 
     def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
         """Samples, packs, scores, grades and updates; returns the new state and its metrics."""
-        accuracies = jax.tree.map(np.asarray, state.accuracies)
+        c, accuracies = self.config, jax.tree.map(np.asarray, state.accuracies)
         sampled = self.worker.sample(join(state.params, self.frozen), step, accuracies)
         begin = time.monotonic()
-        packing = pack_step(sampled.batch, self.shapes)
-        rows = shard_packed(packing.rows, self.run.mesh)
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
-        scores = self._scores(state, rows)
-        rehearsed = self._rehearsed(step)
-        rollouts = self.worker.grade(sampled)
+        parts = self._mini_batches(state, sampled.batch, step)
+        rehearsal = self.rehearsal and self.rehearsal.batch(self.base, step)
+        rehearsed = [shard_packed(rehearsal, self.run.mesh)] if rehearsal else []
+        rollouts = self.worker.grade(sampled, self._penalties(sampled.batch, parts))
 
-        tokens = pack_tokens(rollouts.batch, packing, self.loss)
-        tokens = shard_packed(tokens, self.run.mesh)._replace(**scores)
-        state, metrics = self._epochs(state, rows, tokens, rehearsed)
+        state, metrics = self._epochs(state, rollouts.batch, parts, rehearsed)
         if self.adapts:
             decay = self.config.personas.adaptive_decay
             seen = rollouts.batch.persona, rollouts.correct
             accuracies = adaptive.update(accuracies, *seen, decay)
             state = state.replace(accuracies=replicate(accuracies, self.run.mesh))
 
-        row = rollouts.metrics | {name: float(x) for name, x in to_host(metrics).items()}
-        row["learning_rate"] = float(self.programs.schedule(step * self.config.grpo.epochs - 1))
+        row = rollouts.metrics | metrics
+        row["learning_rate"] = float(self.programs.schedule(step * updates_per_step(c) - 1))
         row["time/update"] = time.monotonic() - begin
-        row["tokens/generated"] = int(rollouts.batch.completion_mask.sum())
-        row["tokens/padding"] = packing.padding
+        row["tokens/generated"] = int(rollouts.batch.completions.mask.sum())
+        row["tokens/padding"] = float(np.mean([part.packing.padding for part in parts]))
         row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
         if rehearsed:
             row["tokens/rehearsal"] = int(rehearsed[0].rows.scored.sum())
             row["tokens/generated"] += row["tokens/rehearsal"]
-        write_completions(self.config, self.run.workdir, step, rollouts.records)
+        write_completions(c, self.run.workdir, step, rollouts.records)
         return state, row
 
-    def _scores(self, state: TrainState, rows: PackedRows) -> dict[str, jax.Array]:
-        """The log-probs of the targets that the loss asks for, beside those of the sampler."""
-        g, how, scores = self.config.grpo, scoring(self.config), {}
-        if g.kl_weight:
-            scores["reference"] = score(self.run.base.policy.model, self.base, rows, how)
-        if g.importance_cap and g.epochs > 1:
-            params = join(state.params, self.frozen)
-            scores["trainer"] = score(self.model, params, rows, how)
-        return scores
+    def _mini_batches(self, state: TrainState, batch: RolloutBatch, step: int) -> list[_MiniBatch]:
+        """Packs the mini-batches of a step, and scores what the loss asks for."""
+        params, lora = join(state.params, self.frozen), self.model.config.lora
+        self.same = self.same and bool(unchanged(state.params, None if lora else self.base))
+        return [
+            self._mini_batch(params, part, rollouts)
+            for part, rollouts in mini_batches(self.config, batch, step)
+        ]
 
-    def _rehearsed(self, step: int) -> list[SftBatch]:
-        if not self.rehearsal:
-            return []
-        return [shard_packed(self.rehearsal.batch(self.base, step), self.run.mesh)]
+    def _mini_batch(self, params, part: RolloutBatch, rollouts: np.ndarray) -> _MiniBatch:
+        g, how, scores, entropy = self.config.grpo, scoring(self.config), {}, None
+        packing = pack_step(part, self.shapes)
+        rows = shard_packed(packing.rows, self.run.mesh)
+        if g.kl_weight and self.same:
+            scores["reference"] = jnp.full_like(rows.targets, SAME_AS_POLICY, jnp.float32)
+        elif g.kl_weight:
+            scores["reference"] = score(self.run.base.policy.model, self.base, rows, how)
+        if g.importance_cap and updates_per_step(self.config) > 1:
+            scores["trainer"] = score(self.model, params, rows, how)
+        if g.entropy_share < 1:
+            entropy = score(self.model, params, rows, how, entropy=True)
+        return _MiniBatch(rollouts, part.completions.mask, packing, rows, scores, entropy)
+
+    def _penalties(self, batch: RolloutBatch, parts: list[_MiniBatch]) -> np.ndarray | float:
+        """What the KL takes off each rollout's reward: f32 [N], or 0 if it is in the loss.
+
+        It is kl_weight times the sum over the completion of log pi_behaviour - log pi_reference,
+        an unbiased estimate of the KL of whole completions.
+        """
+        if not self.config.grpo.kl_weight or self.config.grpo.kl_in == "loss" or self.same:
+            return 0.0
+        reference = self._on_host(batch, parts, [part.scores["reference"] for part in parts])
+        log_ratios = np.where(batch.completions.mask, batch.completions.logprobs - reference, 0)
+        return np.float32(self.config.grpo.kl_weight * log_ratios.sum(axis=1))
+
+    def _on_host(
+        self, batch: RolloutBatch, parts: list[_MiniBatch], packed: list[jax.Array]
+    ) -> np.ndarray:
+        """f32 [N, T] of the step from what each mini-batch has at its targets."""
+        values = np.zeros(batch.completions.mask.shape, np.float32)
+        for part, of_targets in zip(parts, packed, strict=True):
+            own = np.zeros(part.mask.shape, np.float32)
+            own[part.mask] = part.packing.collect(to_host(of_targets))
+            values[part.rollouts] = own
+        return values
 
     def _epochs(
-        self, state: TrainState, rows: PackedRows, tokens: LossTokens, rehearsed: list[SftBatch]
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """`grpo.epochs` updates on one batch; the metrics are those of the last."""
+        self,
+        state: TrainState,
+        batch: RolloutBatch,
+        parts: list[_MiniBatch],
+        rehearsed: list[SftBatch],
+    ) -> tuple[TrainState, Row]:
+        """`grpo.epochs` times an update on each mini-batch; metrics are means over the last epoch.
+
+        `sampling/*` compare sampler and trainer under one policy, so they are the first update's.
+        """
+        tokens, share = loss_tokens(batch, self.loss), self.config.grpo.entropy_share
+        if share < 1:
+            entropy = self._on_host(batch, parts, [part.entropy for part in parts])
+            seen = of_high_entropy(entropy, tokens.shares > 0, share)
+            tokens = tokens._replace(advantages=tokens.advantages * seen)
+        inputs = []
+        for part in parts:
+            own = mini_batch_tokens(tokens, part.rollouts, len(parts), self.loss)
+            own = shard_packed(pack_tokens(own, part.mask, part.packing), self.run.mesh)
+            inputs.append((part.rows, own._replace(**part.scores)))
+
         state = state.replace(accuracies={})  # the host's business, not the jitted step's
-        sampling = None
+        first, metrics = None, []
         for _ in range(self.config.grpo.epochs):
-            state, metrics = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
-            if sampling is None:
-                sampling = {name: x for name, x in metrics.items() if name.startswith("sampling/")}
-        # These compare sampler and trainer under one policy; later epochs have another policy.
-        return state, metrics | sampling
+            metrics = []
+            for rows_and_tokens in inputs:
+                state, found = self.programs.update(
+                    state, *rows_and_tokens, self.frozen, *rehearsed
+                )
+                first = first or found
+                metrics.append(found)
+        metrics, first = to_host((metrics, first))
+        row = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+        row |= {name: float(x) for name, x in first.items() if name.startswith("sampling/")}
+        return state, row

@@ -1,10 +1,11 @@
-"""The losses of policy gradients as pure functions of log-probs.
+"""The batch that goes from rollout to update, and its losses: pure functions of log-probs.
 
 Every token has a weight that already holds the division by the global denominator, so the loss
 of a batch is the plain sum of the losses of its parts: it cannot change with micro-batching or
 sharding.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,12 +13,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from permix_jax.train.batch import RolloutBatch
+from permix_jax.rollout.sampler import Completions
 
 _MAX_LOG_RATIO = 20.0  # far beyond any clip; keeps exp, and so the gradient, finite
 
 # In place of a reference log-prob: the policy being updated still is the reference.
 SAME_AS_POLICY = np.float32(np.inf)
+
+
+class RolloutBatch(NamedTuple):
+    """N rollouts of U distinct prompts on the host: rollout n answers prompt n // (N / U).
+
+    U is the number of problems where they have one persona each, and N where each rollout has a
+    persona of its own.
+
+    prompts: tokens and mask [U, P], right-padded. completions: [N, T], as they were sampled.
+    problem: int32 [N], which problem of the step.
+    persona: int32 [N], index into the personas of the run, -1 for none.
+    group: int [N], which rollouts share a baseline.
+    rewards: f32 [N], NaN where the verifier could not tell; the loss leaves such rollouts out.
+    advantages: f32 [N]. It and the rewards are None until the rollouts are graded.
+    """
+
+    prompts: tuple[np.ndarray, np.ndarray]
+    completions: Completions
+    problem: np.ndarray
+    persona: np.ndarray
+    group: np.ndarray
+    rewards: np.ndarray | None = None
+    advantages: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +99,10 @@ def kept_tokens(batch: RolloutBatch, config: LossConfig) -> np.ndarray:
     """
     seen = ~np.isnan(batch.rewards)
     if config.mask_truncated:
-        seen &= ~batch.truncated
+        seen &= ~batch.completions.truncated
     if config.dead_groups == "drop":
         seen &= in_live_group(batch.advantages, batch.group)
-    return batch.completion_mask & seen[:, None]
+    return batch.completions.mask & seen[:, None]
 
 
 def in_live_group(advantages: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -113,6 +137,23 @@ class LossTokens(NamedTuple):
     log_importance: jax.Array | None = None
 
 
+def of_problems(batch: RolloutBatch, problems: np.ndarray) -> tuple[RolloutBatch, np.ndarray]:
+    """The rollouts of some problems of an ungraded step, as a batch, and their numbers in it."""
+    total = len(np.unique(batch.problem))
+
+    def numbers(rows: int) -> np.ndarray:
+        each = rows // total
+        return (problems[:, None] * each + np.arange(each)).ravel()
+
+    rollouts, prompts = numbers(len(batch.problem)), numbers(len(batch.prompts[0]))
+    part = RolloutBatch(
+        tuple(x[prompts] for x in batch.prompts),
+        Completions(*(x[rollouts] for x in batch.completions)),
+        *(x[rollouts] for x in (batch.problem, batch.persona, batch.group)),
+    )
+    return part, rollouts
+
+
 def loss_tokens(batch: RolloutBatch, config: LossConfig) -> LossTokens:
     """The tokens of a batch, NumPy arrays [N, T], without what a model has to score."""
     kept = kept_tokens(batch, config)
@@ -121,12 +162,40 @@ def loss_tokens(batch: RolloutBatch, config: LossConfig) -> LossTokens:
     shares = np.float32(kept) / np.float32(max(kept.sum(), 1))
     rollout = np.broadcast_to(np.arange(len(kept), dtype=np.int32)[:, None], kept.shape)
     return LossTokens(
-        batch.logprobs,
+        batch.completions.logprobs,
         advantages,
         token_weights(batch, config),
         shares,
         rollout if config.of_completions else None,
     )
+
+
+def mini_batch_tokens(
+    tokens: LossTokens, rollouts: np.ndarray, parts: int, config: LossConfig
+) -> LossTokens:
+    """The tokens of one of `parts` mini-batches of a batch; `rollouts` are those in it.
+
+    Its weights are those of the batch times `parts`: the mean of the mini-batches' gradients at the
+    same parameters is the gradient of the batch. Under aggregation "bnpo" each mini-batch has the
+    mean over its own tokens instead. Metrics are means over its own tokens.
+    """
+    if parts == 1:
+        return tokens
+    part = jax.tree.map(lambda x: x[rollouts], tokens)
+    kept = np.float32(part.shares > 0)
+    shares = kept / np.maximum(kept.sum(), 1)
+    weights = shares if config.aggregation == "bnpo" else part.weights * np.float32(parts)
+    return part._replace(weights=weights, shares=shares)
+
+
+def of_high_entropy(entropy: np.ndarray, kept: np.ndarray, share: float) -> np.ndarray:
+    """Bool [N, T]: the `share` of the kept tokens that have the highest entropy (2506.01939).
+
+    Tokens whose entropy is that of the lowest one among them are all in it.
+    """
+    values = np.sort(entropy[kept])
+    number = math.ceil(share * len(values))
+    return kept & (entropy >= values[-number]) if number else kept
 
 
 def with_completions(logprobs: jax.Array, tokens: LossTokens, config: LossConfig) -> LossTokens:

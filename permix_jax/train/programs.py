@@ -9,17 +9,18 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.core.field_rules import call_with
+from permix_jax.core.randomness import generator
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.packing import PackedRows, Packing, Ragged, RowShape, pack, row_shapes
 from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.train.batch import RolloutBatch
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.loss import (
     LossConfig,
     LossTokens,
+    RolloutBatch,
     entropy_factors,
-    loss_tokens,
+    of_problems,
     token_losses,
     with_completions,
 )
@@ -92,32 +93,49 @@ def prompts_are_shared(config: ConfigDict) -> bool:
 
 
 def step_shapes(config: ConfigDict) -> list[RowShape]:
-    """The shapes that a step's rollouts are packed into."""
-    rollouts = rollouts_per_step(config)
-    prompts = config.train.problems_per_step if prompts_are_shared(config) else rollouts
-    return _shapes(config, prompts, rollouts, config.rollout.max_new_tokens)
+    """The shapes that the rollouts of a mini-batch are packed into."""
+    rollouts = rollouts_per_step(config) // config.grpo.mini_batches
+    prompts = rollouts
+    if prompts_are_shared(config):
+        prompts = rollouts // config.rollout.group_size
+    return batch_shapes(config, rollouts, config.rollout.max_new_tokens, prompts)
 
 
-def demonstration_shapes(config: ConfigDict, number: int, max_new_tokens: int) -> list[RowShape]:
-    """The shapes that so many demonstrations are packed into, each with a prompt of its own."""
-    return _shapes(config, number, number, max_new_tokens)
+def batch_shapes(
+    config: ConfigDict, completions: int, max_new_tokens: int, prompts: int | None = None
+) -> list[RowShape]:
+    """The shapes that so many completions are packed into.
 
-
-def _shapes(config: ConfigDict, prompts: int, completions: int, length: int) -> list[RowShape]:
+    `prompts`: how many prompts they share equally; None: each has a prompt of its own.
+    """
+    prompts = prompts or completions
+    limits = (prompts, config.rollout.max_prompt_tokens), (completions, max_new_tokens)
     rows = config.mesh.data * config.mesh.fsdp
-    limits = (prompts, config.rollout.max_prompt_tokens), (completions, length)
     return row_shapes(*limits, rows, config.train.micro_batch_tokens)
 
 
+def mini_batches(
+    config: ConfigDict, batch: RolloutBatch, step: int
+) -> list[tuple[RolloutBatch, np.ndarray]]:
+    """The rollouts of each mini-batch of a step, and their numbers in the step.
+
+    A mini-batch holds whole problems. Which ones is a pure function of (seed, step).
+    """
+    problems, parts = config.train.problems_per_step, config.grpo.mini_batches
+    if parts == 1:
+        return [(batch, np.arange(len(batch.problem)))]
+    order = generator(config.seed, "mini_batches", step).permutation(problems)
+    return [of_problems(batch, np.sort(part)) for part in np.split(order, parts)]
+
+
 def pack_step(batch: RolloutBatch, shapes: Sequence[RowShape]) -> Packing:
-    """A step's rollouts in packed rows, on the host."""
-    prompts = Ragged.masked(batch.prompt_tokens, batch.prompt_mask)
-    completions = Ragged.masked(batch.completion_tokens, batch.completion_mask)
+    """The rollouts of a mini-batch in packed rows, on the host."""
+    prompts = Ragged.masked(*batch.prompts)
+    completions = Ragged.masked(batch.completions.tokens, batch.completions.mask)
     U, N = len(prompts.lengths), len(completions.lengths)
     return pack(prompts, completions, np.repeat(np.arange(U), N // U), shapes)
 
 
-def pack_tokens(batch: RolloutBatch, packing: Packing, loss: LossConfig) -> LossTokens:
-    """What the loss knows of the targets of packed rows, on the host, without what is scored."""
-    mask = batch.completion_mask
-    return jax.tree.map(lambda x: packing.spread(x[mask]), loss_tokens(batch, loss))
+def pack_tokens(tokens: LossTokens, mask: np.ndarray, packing: Packing) -> LossTokens:
+    """Tokens [N, T] of a mask [N, T], at the targets of the rows that they are packed into."""
+    return jax.tree.map(lambda x: packing.spread(x[mask]), tokens)

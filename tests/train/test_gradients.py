@@ -63,6 +63,11 @@ def assert_close(got, expected, tolerance=1e-5):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
 
 
+def of(batch, **changes):
+    """The batch with other fields of its completions."""
+    return batch._replace(completions=batch.completions._replace(**changes))
+
+
 def norm(tree):
     return max(float(jnp.abs(x).max()) for x in jax.tree.leaves(tree))
 
@@ -82,13 +87,13 @@ def test_micro_batches_add_up_to_the_whole(gradients, batch, aggregation):
 def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, params):
     loss = loss_config(aggregation="grpo", mask_truncated=True, **KL)
     _, metrics = gradients(batch, loss)
-    prompts = batch.prompt_tokens, batch.prompt_mask
-    completions = batch.completion_tokens, batch.completion_mask
-    logprobs, entropy = dense_statistics(MODEL, params, *prompts, *completions, TEMPERATURE)
-    kept = batch.completion_mask & ~batch.truncated[:, None]
-    assert 0 < kept.sum() < batch.completion_mask.sum()
+    sampled = batch.completions
+    arrays = *batch.prompts, sampled.tokens, sampled.mask
+    logprobs, entropy = dense_statistics(MODEL, params, *arrays, TEMPERATURE)
+    kept = sampled.mask & ~sampled.truncated[:, None]
+    assert 0 < kept.sum() < sampled.mask.sum()
 
-    difference = (np.asarray(logprobs) - batch.logprobs)[kept]
+    difference = (np.asarray(logprobs) - sampled.logprobs)[kept]
     advantages = np.broadcast_to(batch.advantages[:, None], kept.shape)[kept]
     to_reference = (np.asarray(logprobs) - REFERENCE)[kept]
     expected = {
@@ -106,10 +111,7 @@ def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, 
 
 def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients, batch):
     loss = loss_config(**KL)
-    repeated = batch.replace(
-        prompt_tokens=np.repeat(batch.prompt_tokens, 2, axis=0),
-        prompt_mask=np.repeat(batch.prompt_mask, 2, axis=0),
-    )
+    repeated = batch._replace(prompts=[np.repeat(x, 2, axis=0) for x in batch.prompts])
     assert_close(gradients(repeated, loss), gradients(batch, loss))
 
 
@@ -120,9 +122,10 @@ def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients, batch):
 @pytest.mark.parametrize("mask_truncated", [False, True])
 def test_what_the_loss_does_not_see_changes_nothing(gradients, batch, garbage, mask_truncated):
     loss = loss_config(mask_truncated=mask_truncated, **KL)
-    kept = batch.completion_mask & ~(mask_truncated & batch.truncated[:, None])
-    broken = np.where(kept, [batch.logprobs, REFERENCE], garbage).astype(np.float32)
-    got = gradients(batch.replace(logprobs=broken[0]), loss, broken[1])
+    sampled = batch.completions
+    kept = sampled.mask & ~(mask_truncated & sampled.truncated[:, None])
+    broken = np.where(kept, [sampled.logprobs, REFERENCE], garbage).astype(np.float32)
+    got = gradients(of(batch, logprobs=broken[0]), loss, broken[1])
     expected = gradients(batch, loss)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -130,8 +133,8 @@ def test_what_the_loss_does_not_see_changes_nothing(gradients, batch, garbage, m
 
 def test_tokens_after_the_end_change_nothing(gradients, batch):
     loss = loss_config(**KL)
-    tokens = np.where(batch.completion_mask, batch.completion_tokens, 7)
-    assert_close(gradients(batch.replace(completion_tokens=tokens), loss), gradients(batch, loss))
+    tokens = np.where(batch.completions.mask, batch.completions.tokens, 7)
+    assert_close(gradients(of(batch, tokens=tokens), loss), gradients(batch, loss))
 
 
 def test_garbage_in_the_policys_own_logprobs_reaches_no_gradient():
@@ -159,11 +162,10 @@ def test_rollouts_without_a_reward_are_as_if_they_were_not_there(
     whole, reference = random_rollouts(6, **sizes)
     rewards, known = whole.rewards.copy(), np.ones(8, bool)
     rewards[[1, 6]], known[[1, 6]] = np.nan, False
-    rows = ("completion_tokens", "completion_mask", "logprobs", "truncated", "rewards")
-    rows += ("advantages", "problem", "persona")
-    alone = whole.replace(**{name: getattr(whole, name)[known] for name in rows})
+    alone = jax.tree.map(lambda x: x[known], whole._replace(prompts=None))
+    alone = alone._replace(prompts=whole.prompts)
     loss = loss_config(aggregation=aggregation, mask_truncated=mask_truncated, **KL)
-    got = gradients(whole.replace(rewards=rewards), loss, reference)
+    got = gradients(whole._replace(rewards=rewards), loss, reference)
     expected = gradients(alone, loss, reference[known])
     assert norm(expected[0]) > 1e-3
     assert_close(got, expected)
@@ -173,7 +175,7 @@ def test_rollouts_without_a_reward_are_as_if_they_were_not_there(
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_a_batch_without_any_reward_has_loss_and_gradient_0(gradients, batch, aggregation):
-    unknown = batch.replace(rewards=np.full(8, np.nan, np.float32))
+    unknown = batch._replace(rewards=np.full(8, np.nan, np.float32))
     got, metrics = gradients(unknown, loss_config(aggregation=aggregation, **KL))
     assert norm(got) == 0
     assert {float(x) for x in metrics.values()} == {0.0}
@@ -196,15 +198,14 @@ def test_every_token_up_to_and_with_the_end_token_is_trained():
 
 
 def test_a_rollout_that_is_only_its_end_token_trains_the_policy(gradients, batch):
-    only_end = batch.replace(
-        completion_mask=np.arange(6) < np.ones((8, 1)), advantages=np.ones(8, np.float32)
-    )
+    only_end = of(batch, mask=np.arange(6) < np.ones((8, 1)))
+    only_end = only_end._replace(advantages=np.ones(8, np.float32))
     got, _ = gradients(only_end, loss_config())
     assert norm(got) > 1e-3
 
 
 def test_without_advantages_and_kl_there_is_no_gradient(gradients, batch):
-    got, metrics = gradients(batch.replace(advantages=np.zeros(8, np.float32)), loss_config())
+    got, metrics = gradients(batch._replace(advantages=np.zeros(8, np.float32)), loss_config())
     assert norm(got) == 0
     assert float(metrics["loss"]) == 0
 
@@ -216,20 +217,11 @@ def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, batch, par
     sampling = Sampling(max_new_tokens=6, temperature=TEMPERATURE)
     keys = jax.random.split(jax.random.key(1), 8)
     end_tokens = tuple(range(10))  # so many that rollouts end at all lengths
-    prompts = batch.prompt_tokens, batch.prompt_mask
-    completions = jax.tree.map(
-        np.asarray,
-        sample(MODEL, params, prompts, keys, sampling, end_tokens),
-    )
+    drawn = sample(MODEL, params, batch.prompts, keys, sampling, end_tokens)
+    completions = jax.tree.map(np.asarray, drawn)
     lengths = completions.mask.sum(axis=1)
     assert lengths.min() < 6 and len(set(lengths)) > 2
-    sampled = batch.replace(
-        completion_tokens=completions.tokens,
-        completion_mask=completions.mask,
-        logprobs=completions.logprobs,
-        truncated=completions.truncated,
-    )
-    _, metrics = gradients(sampled, loss_config())
+    _, metrics = gradients(batch._replace(completions=completions), loss_config())
     assert float(metrics["sampling/logp_difference"]) < 1e-5
     assert float(metrics["sampling/logp_difference_max"]) < 1e-5
     assert float(metrics["clip_ratio/low_mean"]) == 0

@@ -146,7 +146,7 @@ def test_a_rollout_without_a_reward_counts_in_no_denominator(aggregation, mask_t
     lengths, truncated = np.array([1, 3, 2, 4, 4, 2]), np.array([0, 1, 0, 1, 0, 0], bool)
     rewards = np.array([1, 0, np.nan, np.nan, 0, 1], np.float32)
     known = ~np.isnan(rewards)
-    batch = token_batch(lengths, 4, truncated=truncated).replace(rewards=rewards)
+    batch = token_batch(lengths, 4, truncated=truncated)._replace(rewards=rewards)
     weights = np.asarray(token_weights(batch, config))
     alone = token_batch(lengths[known], 4, truncated=truncated[known])
     np.testing.assert_array_equal(weights[known], token_weights(alone, config))

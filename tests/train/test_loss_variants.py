@@ -218,7 +218,7 @@ def test_a_group_lives_where_one_of_its_advantages_is_not_0():
 @pytest.mark.parametrize("aggregation", FIELDS["grpo.aggregation"].rule.choices)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_dropped_groups_are_as_if_they_were_not_there(aggregation, loss):
-    """Of four groups of two, three are dead; the KL moves none of those, and no mean counts them."""
+    """Of four groups of two, three are dead; the KL moves none of them, and no mean counts them."""
     config = loss_config(
         loss=loss, aggregation=aggregation, dead_groups="drop", kl_weight=0.1, importance_cap=2.0,
         importance="sequence",

@@ -8,12 +8,11 @@ import pytest
 from runs import load_config, run_of
 
 from permix_jax.models.config import Lora
-from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params, split_trained
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.checkpoints import Checkpoints
-from permix_jax.train.supervised import supervised_programs
+from permix_jax.train.state import make_programs
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def test_step_0_is_the_base(lora, tiny_params, mesh, tmp_path):
 
 def test_training_starts_as_the_base_with_fresh_adapters(lora, tiny_params, mesh, tmp_path):
     run = start(lora, tiny_params, mesh, tmp_path, sft__steps=0)
-    programs = supervised_programs(run.config.train, 1, lora.model, mesh, Scoring())
+    programs = make_programs(run.config.train, 1, lora.model, mesh, lambda *_: None)
     asked = []
     first = run.start(programs, lambda: asked.append(1) or tiny_params, {"seen": jax.numpy.ones(3)})
     assert not asked and first.abstract.accuracies["seen"].shape == (3,)

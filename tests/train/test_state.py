@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from permix_jax.core.sharding import make_mesh
-from permix_jax.train.state import create_state, make_optimizer, make_step, state_shardings
-
-HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+from permix_jax.train.state import (
+    TrainState,
+    abstract_state,
+    create_state,
+    make_optimizer,
+    make_step,
+)
 
 
 def schedule(decay, warmup=4, total=12, peak=1.0):
@@ -61,12 +65,12 @@ def stepper(gradient, peak=0.1, warmup=0, weight_decay=0.0, max_grad_norm=1.0):
     """A fresh state with params w = [1, -2], and the step whose gradient is a constant."""
     optimizer, _ = make_optimizer(peak, warmup, 10, "none", weight_decay, max_grad_norm)
     params = {"w": jnp.array([1.0, -2.0])}
-    state = create_state(params, optimizer, HERE)
-    shardings = jax.tree.map(lambda x: x.sharding, state)
+    first = TrainState(jnp.int32(0), params, optimizer.init(params))
+    state = create_state(params, optimizer, first)
     step = make_step(
         lambda params, batch: ({"w": jnp.array(gradient) * batch}, {"loss": params["w"].sum()}),
         optimizer,
-        shardings,
+        first,
     )
     return params, state, step
 
@@ -156,7 +160,8 @@ def test_a_gradient_that_is_not_a_number_is_not_taken_for_nothing():
 
 def test_moments_lie_where_their_parameter_does(tiny_model):
     optimizer, _ = make_optimizer(0.1, 0, 10, "none", 0.0, 1.0)
-    shardings = state_shardings(tiny_model, optimizer, make_mesh(1, 4, 2))
+    abstract = abstract_state(tiny_model, optimizer, make_mesh(1, 4, 2))
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     adam = next(adam_states(shardings))
     for moment in (adam.mu, adam.nu):
         assert jax.tree.all(jax.tree.map(lambda a, b: a == b, moment, shardings.params))
