@@ -25,9 +25,11 @@ from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
     batch_shapes,
     grpo_programs,
+    loss_config,
     prompts_are_shared,
     rollout_sampling,
     rollouts_per_step,
+    scores_trainer,
     scoring,
     step_shapes,
 )
@@ -104,7 +106,12 @@ def abstract_arguments(
         prompts=tuple(array((U, r.max_prompt_tokens), dtype) for dtype in (jnp.int32, bool)),
         keys=array((N,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
         rows=rows,
-        tokens=LossTokens(*[number] * 4, number if config.grpo.kl_weight else None),
+        tokens=LossTokens(
+            *[number] * 4,
+            rollout=rows.targets if loss_config(config).of_completions else None,
+            reference=number if config.grpo.kl_weight else None,
+            trainer=number if scores_trainer(config) else None,
+        ),
         rehearsal=rehearsal,
     )
 

@@ -28,6 +28,7 @@ from permix_jax.train.programs import (
     mini_batches,
     pack_step,
     pack_tokens,
+    scores_trainer,
     scoring,
     step_shapes,
     updates_per_step,
@@ -86,7 +87,7 @@ class _Grpo:
 
     def __init__(self, run: Run):
         self.run, self.config, self.model = run, run.config, run.policy.model
-        self.programs = grpo_programs(self.config, self.model, run.mesh)
+        self.programs = grpo_programs(self.config, self.model, run.mesh, run.method.token_loss)
         self.worker, self.rehearsal = RolloutWorker(run), build_rehearsal(run)
         self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
         self.adapts = self.worker.mixture.weights == "adaptive"
@@ -152,7 +153,7 @@ class _Grpo:
             scores["reference"] = jnp.full_like(rows.targets, SAME_AS_POLICY, jnp.float32)
         elif g.kl_weight:
             scores["reference"] = score(self.run.base.policy.model, self.base, rows, how)
-        if g.importance_cap and updates_per_step(self.config) > 1:
+        if scores_trainer(self.config):
             scores["trainer"] = score(self.model, params, rows, how)
         if g.entropy_share < 1:
             entropy = score(self.model, params, rows, how, entropy=True)

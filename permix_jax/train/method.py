@@ -12,10 +12,13 @@ from permix_jax.core.persona import Persona
 from permix_jax.personas.mixture import Mixture, assign
 from permix_jax.rewards.terms import Term, reward_terms
 from permix_jax.train.advantages import group_advantages
+from permix_jax.train.loss import token_losses
 
 
 class Method(NamedTuple):
-    """Who gets which persona, what is rewarded, and what an advantage is; the defaults are ours.
+    """Who gets which persona, what is rewarded, what an advantage is, and what a token's loss is.
+
+    The defaults are ours.
 
     All must be pure functions of their arguments: a resumed run calls them again.
 
@@ -26,11 +29,15 @@ class Method(NamedTuple):
       terms: of the reward, beside those that `config.rewards` gives a weight.
       advantages: (rewards f32 [N], NaN where the verdict is unknown; groups int [N];
         grpo.advantage_scale) -> finite float [N]; as `group_advantages`.
+      token_loss: (log-probs f32 [...]; LossTokens; config=LossConfig) -> (losses f32 [...],
+        metrics by name, each f32 [...]), token by token, in jax.numpy; as `token_losses`, which
+        also adds the KL.
     """
 
     assign: Callable[..., Sequence[Sequence[Persona | None]]] = assign
     terms: Sequence[Term] = ()
     advantages: Callable[[np.ndarray, np.ndarray, str], np.ndarray] = group_advantages
+    token_loss: Callable[..., tuple] = token_losses
 
 
 PERMIX = Method()
@@ -69,7 +76,7 @@ def describe(method: Method) -> dict[str, Any]:
     """
     parts: dict[str, Any] = {
         name: _describe(getattr(method, name))
-        for name in ("assign", "advantages")
+        for name in ("assign", "advantages", "token_loss")
         if getattr(method, name) is not getattr(PERMIX, name)
     }
     if method.terms:

@@ -27,16 +27,22 @@ from permix_jax.train.loss import (
 from permix_jax.train.state import Programs, make_programs
 
 
-def grpo_programs(config: ConfigDict, model: Decoder, mesh: Mesh) -> Programs:
+def grpo_programs(
+    config: ConfigDict, model: Decoder, mesh: Mesh, token_loss: Callable = token_losses
+) -> Programs:
     """The programs of a GRPO run: the trainer runs them, `launch/plan.py` compiles them.
 
     `update` takes (state, rows, tokens, frozen, *rehearsal) as `policy_gradients` does.
+    `token_loss`: the method's, as `token_losses`.
     """
     updates = config.train.steps * updates_per_step(config)
-    return make_programs(config.train, updates, model, mesh, policy_gradients(config, model))
+    gradients = policy_gradients(config, model, token_loss)
+    return make_programs(config.train, updates, model, mesh, gradients)
 
 
-def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
+def policy_gradients(
+    config: ConfigDict, model: Decoder, token_loss: Callable = token_losses
+) -> Callable:
     """(params, rows, tokens, frozen[, rehearsal]) -> (gradients, metrics) of the run's loss.
 
     This is GRPO's loss. With an SftBatch of rehearsal, `rehearsal.weight` times the cross-entropy
@@ -46,7 +52,7 @@ def policy_gradients(config: ConfigDict, model: Decoder) -> Callable:
     grpo = partial(
         packed_gradients,
         model,
-        partial(token_losses, config=loss),
+        partial(token_loss, config=loss),
         how,
         prepare=partial(with_completions, config=loss) if loss.of_completions else None,
         entropy=partial(entropy_factors, config=loss) if loss.entropy_weight else None,
@@ -81,6 +87,11 @@ def rollout_sampling(config: ConfigDict) -> Sampling:
 
 def updates_per_step(config: ConfigDict) -> int:
     return config.grpo.epochs * config.grpo.mini_batches
+
+
+def scores_trainer(config: ConfigDict) -> bool:
+    """Whether the trainer scores the policy that a step begins with, before it updates it."""
+    return bool(config.grpo.importance_cap) and updates_per_step(config) > 1
 
 
 def rollouts_per_step(config: ConfigDict) -> int:

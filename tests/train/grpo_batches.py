@@ -75,13 +75,17 @@ class Packed(NamedTuple):
         return self.packing.rows
 
 
-def packed(batch: RolloutBatch, config: LossConfig, reference=None, tokens=None, rows=1) -> Packed:
+def packed(
+    batch: RolloutBatch, config: LossConfig, reference=None, tokens=None, rows=1, of_loss=None
+) -> Packed:
     """Micro-batches of `rows` rows of about `tokens` tokens; by default a single row.
 
-    `reference`: log-probs [N, T] under the reference.
+    `reference`: log-probs [N, T] under the reference. `of_loss`: LossTokens [N, T]; None: those of
+    the batch.
     """
     packing = pack_arrays(*batch.prompts, *batch.completions[:2], tokens, rows)
-    of_loss = pack_tokens(loss_tokens(batch, config), batch.completions.mask, packing)
+    of_loss = loss_tokens(batch, config) if of_loss is None else of_loss
+    of_loss = pack_tokens(of_loss, batch.completions.mask, packing)
     if reference is not None:
         of_loss = of_loss._replace(reference=packing.spread(reference[batch.completions.mask]))
     return Packed(packing, of_loss)

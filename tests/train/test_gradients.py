@@ -20,7 +20,15 @@ from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.gradients import accumulate, packed_gradients, weighted
-from permix_jax.train.loss import token_losses, token_weights
+from permix_jax.train.loss import (
+    entropy_factors,
+    loss_tokens,
+    mini_batch_tokens,
+    of_problems,
+    token_losses,
+    token_weights,
+    with_completions,
+)
 
 MODEL = small_decoder()
 AGGREGATIONS = FIELDS["grpo.aggregation"].rule.choices
@@ -41,7 +49,10 @@ def gradients(params):
     @partial(jax.jit, static_argnames="loss")
     def run(params, rows, tokens, loss):
         of_token, scoring = partial(token_losses, config=loss), Scoring(TEMPERATURE, 16)
-        return packed_gradients(MODEL, of_token, scoring, params, rows, tokens)
+        options = {"prepare": partial(with_completions, config=loss)} if loss.of_completions else {}
+        if loss.entropy_weight:
+            options["entropy"] = partial(entropy_factors, config=loss)
+        return packed_gradients(MODEL, of_token, scoring, params, rows, tokens, **options)
 
     def of_batch(batch, loss, reference=None, **packing):
         if reference is None and loss.kl_weight:
@@ -245,3 +256,100 @@ def test_parts_are_added_up_in_f32_but_for_maxima_and_only_as_many_as_there_are(
     # 256 + 1 is 256 in bf16, and 257 + 1 + 5 is 262 if it is summed in f32 and rounded once.
     assert gradients.dtype == jnp.bfloat16 and float(gradients) == 262.0
     assert {name: float(x) for name, x in metrics.items()} == {"mean": 263.0, "mean_max": 256.0}
+
+
+# ---- mini-batches and what is of whole completions ----------------------------------------------
+
+
+VARIANTS = {
+    "gspo": {"loss": "gspo", "entropy_weight": 0.1},
+    "cispo": {"loss": "cispo", "importance_cap": 1.5, "importance": "sequence"},
+    "reinforce": {"loss": "reinforce", "importance_cap": 1.2, "importance": "mask"},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_every_loss_is_the_same_in_any_micro_batches(gradients, batch, changes):
+    loss = loss_config(mask_truncated=True, aggregation="grpo", **KL, **changes)
+    whole = gradients(batch, loss)
+    assert norm(whole[0]) > 1e-3
+    for packing in ({"tokens": 16}, {"tokens": 16, "rows": 2}):
+        assert packed(batch, loss, **packing).rows.count > 1
+        assert_close(gradients(batch, loss, **packing), whole)
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_the_gradient_is_that_of_the_loss_of_dense_log_probs(gradients, batch, params, changes):
+    """Whole logits, log-softmax and autodiff give the same as the chunked head on packed rows."""
+    loss = loss_config(aggregation="grpo", **KL, **changes)
+    tokens = loss_tokens(batch, loss)._replace(reference=REFERENCE)
+
+    def dense(params):
+        arrays = *batch.prompts, *batch.completions[:2]
+        logprobs, entropy = dense_statistics(MODEL, params, *arrays, TEMPERATURE)
+        prepared = with_completions(logprobs, tokens, loss)
+        losses, _ = token_losses(logprobs, prepared, loss)
+        losses -= loss.entropy_weight * entropy
+        return weighted(tokens.weights, losses).sum()
+
+    value, wanted = jax.jit(jax.value_and_grad(dense))(params)
+    got, metrics = gradients(batch, loss)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert_close(got, wanted, 2e-5)
+
+
+@pytest.mark.parametrize("loss", FIELDS["grpo.loss"].rule.choices)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_truncated_rollouts_are_as_if_they_were_not_there(aggregation, loss):
+    """2 of 8 are truncated; with KL and importance, under every loss and aggregation."""
+    kept = np.array([1, 1, 0, 1, 1, 1, 0, 1], bool)
+    config = loss_config(
+        loss=loss, aggregation=aggregation, mask_truncated=True, importance_cap=1.2,
+        importance="sequence", **KL,
+    )  # fmt: skip
+    rng = np.random.default_rng(3)
+    arrays = rng.normal(-1, 0.3, (4, 8, 3)).astype(np.float32)
+    advantages, lengths = rng.normal(size=8), rng.integers(1, 4, 8)
+
+    def gradient(rows):
+        batch = token_batch(
+            lengths[rows],
+            3,
+            logprobs=arrays[0][rows],
+            advantages=advantages[rows],
+            truncated=~kept[rows],
+        )
+        scored = {"reference": arrays[1][rows], "trainer": arrays[2][rows]}
+        tokens = loss_tokens(batch, config)._replace(**scored)
+
+        def total(logprobs):
+            losses, _ = token_losses(logprobs, with_completions(logprobs, tokens, config), config)
+            return weighted(tokens.weights, losses).sum()
+
+        return np.asarray(jax.grad(total)(arrays[3][rows]))
+
+    every = gradient(np.ones(8, bool))
+    np.testing.assert_allclose(every[kept], gradient(kept), rtol=1e-6)
+    assert np.abs(every[kept]).max() > 1e-2 and not every[~kept].any()
+    assert not gradient(~kept).any()  # all truncated
+
+
+@pytest.mark.parametrize("aggregation", ["grpo", "dapo", "dr_grpo"])
+def test_the_mean_of_mini_batches_is_the_gradient_of_the_batch(gradients, batch, aggregation):
+    loss = loss_config(aggregation=aggregation, mask_truncated=True)
+    whole, _ = gradients(batch, loss)
+    parts = []
+    for problems in ([0, 3], [1, 2]):
+        part, rollouts = of_problems(batch, np.array(problems))
+        tokens = mini_batch_tokens(loss_tokens(batch, loss), rollouts, 2, loss)
+        assert float(tokens.shares.sum()) == pytest.approx(1)
+        parts.append(gradients(part, loss, of_loss=tokens)[0])
+    assert_close(jax.tree.map(lambda x, y: (x + y) / 2, *parts), whole)
+
+
+def test_bnpo_weighs_the_tokens_of_each_mini_batch_alike(batch):
+    loss = loss_config(aggregation="bnpo")
+    _, rollouts = of_problems(batch, np.array([1]))
+    tokens = mini_batch_tokens(loss_tokens(batch, loss), rollouts, 4, loss)
+    kept = batch.completions.mask[2:4]
+    np.testing.assert_allclose(tokens.weights, kept / kept.sum())

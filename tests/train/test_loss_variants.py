@@ -233,7 +233,7 @@ def test_dropped_groups_are_as_if_they_were_not_there(aggregation, loss):
     def gradient(rows):
         batch = token_batch(
             lengths[rows], 4, logprobs=arrays[0][rows], advantages=advantages[rows]
-        ).replace(group=groups[rows])
+        )._replace(group=groups[rows])
         tokens = loss_tokens(batch, config)._replace(
             reference=arrays[1][rows], trainer=arrays[2][rows]
         )
@@ -255,7 +255,7 @@ def test_dropped_groups_are_as_if_they_were_not_there(aggregation, loss):
 
 def test_kept_dead_groups_dilute():
     batch = token_batch([2] * 8, 2, advantages=[0, 0, 0, 0, 1, -1, 0, 0])
-    batch = batch.replace(group=np.repeat(np.arange(4), 2))
+    batch = batch._replace(group=np.repeat(np.arange(4), 2))
     kept, dropped = (token_weights(batch, loss_config(dead_groups=x)) for x in ("keep", "drop"))
     np.testing.assert_allclose(4 * kept[4:6], dropped[4:6])
 

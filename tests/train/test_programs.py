@@ -14,6 +14,7 @@ from permix_jax.models.logprobs import score
 from permix_jax.models.packing import Ragged, pack
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
+from permix_jax.train.loss import loss_tokens
 from permix_jax.train.programs import (
     grpo_programs,
     loss_config,
@@ -35,9 +36,7 @@ def packed(config, batch):
     with config.unlocked():
         config.train.problems_per_step, config.rollout.group_size = 4, 2
     packing = pack_step(batch, step_shapes(config))
-    tokens = pack_tokens(
-        loss_tokens(batch, loss_config(config)), batch.completions.mask, packing
-    )
+    tokens = pack_tokens(loss_tokens(batch, loss_config(config)), batch.completions.mask, packing)
     return packing, tokens._replace(reference=np.zeros_like(tokens.weights))
 
 
