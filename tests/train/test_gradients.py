@@ -294,7 +294,7 @@ def test_the_gradient_is_that_of_the_loss_of_dense_log_probs(gradients, batch, p
 
     value, wanted = jax.jit(jax.value_and_grad(dense))(params)
     got, metrics = gradients(batch, loss)
-    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(value), abs=1e-6)  # of terms about 1
     assert_close(got, wanted, 2e-5)
 
 
