@@ -44,7 +44,7 @@ def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     grpo = _Grpo(run)
     return fit(
         run.loop("GRPO", _SHOWN),
-        run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
+        *run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
         grpo.update,
         run.stop,
         lambda state, step: after_step(join(state.params, grpo.frozen), step),

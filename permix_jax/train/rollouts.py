@@ -21,7 +21,7 @@ from permix_jax.personas.mixture import adaptive_weights, build_mixture
 from permix_jax.personas.prompts import render_all
 from permix_jax.rewards.terms import Completion, total_reward
 from permix_jax.rewards.verifier import join_grades
-from permix_jax.rollout.padding import bucket, right_pad
+from permix_jax.rollout.generate import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.train.advantages import group_ids, share_without_spread
