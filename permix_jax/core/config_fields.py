@@ -154,6 +154,8 @@ SECTIONS["rollout"] = Section("", (), dict(
         reads=_ROLLS_OUT),
     halvings=Field(0, "how often a batch is halved as its rows end: changes speed alone",
         at_least(0), resume="rows are decoded in other batches: equal up to rounding"),
+    refill_rounds=Field(0, "while groups without advantages leave too few, further problems are "
+        "sampled, so often at most", at_least(0), reads=_GRPO),
     max_prompt_tokens=Field(16, "the longest prompt, with chat template and persona", at_least(1)),
     max_new_tokens=Field(16, "the longest completion; longer ones are truncated", at_least(2)),
     on_overflow=Field("error", "for a prompt that is too long: error, or drop (and count it)",
@@ -380,6 +382,9 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
         (c.train.problems_per_step % (devices * c.grpo.mini_batches), "grpo.mini_batches",
             f"use a divisor of train.problems_per_step / (mesh.data * mesh.fsdp) = "
             f"{c.train.problems_per_step / devices:g}"),
+        (c.rollout.refill_rounds and c.grpo.kl_weight and c.grpo.kl_in == "reward",
+            "rollout.refill_rounds", "with the KL in the reward every group has advantages: use 0, "
+            "or grpo.kl_in = loss"),
         (c.grpo.advantage_baseline == "leave_one_out" and c.grpo.advantage_scale != "none",
             "grpo.advantage_baseline", "leave_one_out is unbiased as it is, and a scale is not: "
             "set grpo.advantage_scale to none, or use group_mean"),

@@ -26,6 +26,7 @@ from permix_jax.train.damage import find_damage
 logger = logging.getLogger(__name__)
 
 Saved = dict[str, dict[str, list]]  # item -> path of an array -> [shape, dtype, checksum]
+Shapes = dict[str, tuple[tuple[int, ...], str]]  # path of an array -> (shape, dtype)
 
 
 class DamagedError(ValueError):
@@ -60,16 +61,11 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(**saves))
 
     def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """The newest undamaged checkpoint's items, laid out as `abstract` says.
+        """(step, items) of the newest undamaged checkpoint; None where none was ever saved here.
 
-        A damaged checkpoint is renamed to `corrupt-<step>`, with a warning, and the one before it
-        is tried. Nothing is renamed for any other reason.
-
-        Args:
-          abstract: item name -> pytree of ShapeDtypeStructs with shardings.
-
-        Returns:
-          (step, items), or None where no checkpoint was ever saved here.
+        `abstract` has for each item a pytree of ShapeDtypeStructs with shardings. A damaged
+        checkpoint is renamed to `corrupt-<step>`, with a warning, and the one before it is tried.
+        Nothing is renamed for any other reason.
 
         Raises:
           DamagedError: every checkpoint is damaged, now or since an earlier start.
@@ -179,10 +175,8 @@ class Checkpoints:
         except (ValueError, TypeError) as error:
             raise DamagedError("the record of checksums is not as it was written") from error
 
-    def _shapes(
-        self, step: int, name: str, saved: Saved | None
-    ) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Path -> (shape, dtype) of the arrays of an item; empty where it was not saved."""
+    def _shapes(self, step: int, name: str, saved: Saved | None) -> Shapes:
+        """Those of an item; empty where it was not saved."""
         if saved is not None:
             return {path: (tuple(x[0]), x[1]) for path, x in saved.get(name, {}).items()}
         place = epath.Path(self.directory / str(step) / name)
@@ -248,11 +242,8 @@ _WORDS = {
 }
 
 
-def _require_fit(name: str, saved: dict[str, tuple], wanted: dict[str, tuple]) -> None:
-    """Raises MisfitError, naming an array, where the saved shapes are not those wanted.
-
-    Both are path -> (shape, dtype); dtypes may differ.
-    """
+def _require_fit(name: str, saved: Shapes, wanted: Shapes) -> None:
+    """Raises MisfitError, naming an array, where the shapes differ. Dtypes may differ."""
     whole, kind, theirs, remedy = _WORDS[name]
     if not saved:
         raise MisfitError(f"the checkpoint holds no {whole}; name one that launch/train.py saved")

@@ -24,15 +24,14 @@ _BAD_CONTENT = ("NOT_FOUND", "OUT_OF_RANGE", "FAILED_PRECONDITION", "DATA_LOSS",
 def find_damage(folder: Path, items: dict[str, dict] | None, same_orbax: bool) -> str:
     """What is wrong with the files of one checkpoint; "" where all of them can be read.
 
-    Chunks are read one after another, so it takes the time of a restore and little memory.
+    Chunks are read one after another, so it takes the time of a restore and little memory. Raises
+    ValueError or OSError where the files cannot be read for a reason that is not damage.
 
     Args:
       folder: of one step.
       items: item -> path -> [shape, dtype, ...] as they were saved; None: not known.
       same_orbax: whether the version of Orbax that runs also saved the checkpoint. Only then is
         metadata that it cannot decode a proof of damage.
-
-    Raises ValueError or OSError where the files cannot be read for a reason that is not damage.
     """
     items = items or {place.parent.name: None for place in folder.glob("*/manifest.ocdbt")}
     damages = (_item_damage(folder / name, saved, same_orbax) for name, saved in items.items())

@@ -55,7 +55,7 @@ def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     grpo = _Grpo(run)
     return fit(
         run.loop("GRPO", _SHOWN),
-        run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
+        *run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
         grpo.update,
         run.stop,
         lambda state, step: after_step(join(state.params, grpo.frozen), step),
@@ -109,25 +109,31 @@ class _Grpo:
     def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
         """Samples, packs, scores, grades and updates; returns the new state and its metrics."""
         c, accuracies = self.config, jax.tree.map(np.asarray, state.accuracies)
-        sampled = self.worker.sample(join(state.params, self.frozen), step, accuracies)
-        begin = time.monotonic()
+        params = join(state.params, self.frozen)
+        sampled = self.worker.sample(params, step, accuracies)
+        begin, refills = time.monotonic(), c.rollout.refill_rounds
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
-        parts = self._mini_batches(state, sampled.batch, step)
+        parts = [] if refills else self._mini_batches(state, sampled.batch, step)
         rehearsal = self.rehearsal and self.rehearsal.batch(self.base, step)
         rehearsed = [shard_packed(rehearsal, self.run.mesh)] if rehearsal else []
         rollouts = self.worker.grade(sampled, self._penalties(sampled.batch, parts))
 
-        state, metrics = self._epochs(state, rollouts.batch, parts, rehearsed)
+        batch, row = rollouts.batch, rollouts.metrics
+        row["tokens/generated"] = int(batch.completions.mask.sum())
+        if refills:
+            batch, more = self.worker.refilled(params, step, accuracies, rollouts)
+            parts, row = self._mini_batches(state, batch, step), row | more
+
+        state, metrics = self._epochs(state, batch, parts, rehearsed)
         if self.adapts:
             decay = self.config.personas.adaptive_decay
             seen = rollouts.batch.persona, rollouts.correct
             accuracies = adaptive.update(accuracies, *seen, decay)
             state = state.replace(accuracies=replicate(accuracies, self.run.mesh))
 
-        row = rollouts.metrics | metrics
+        row |= metrics
         row["learning_rate"] = float(self.programs.schedule(step * updates_per_step(c) - 1))
         row["time/update"] = time.monotonic() - begin
-        row["tokens/generated"] = int(rollouts.batch.completions.mask.sum())
         row["tokens/padding"] = float(np.mean([part.packing.padding for part in parts]))
         row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
         if rehearsed:

@@ -6,6 +6,7 @@ sharding.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -139,19 +140,53 @@ class LossTokens(NamedTuple):
 
 def of_problems(batch: RolloutBatch, problems: np.ndarray) -> tuple[RolloutBatch, np.ndarray]:
     """The rollouts of some problems of an ungraded step, as a batch, and their numbers in it."""
-    total = len(np.unique(batch.problem))
+    total = batch.problem.max() + 1
 
     def numbers(rows: int) -> np.ndarray:
         each = rows // total
         return (problems[:, None] * each + np.arange(each)).ravel()
 
     rollouts, prompts = numbers(len(batch.problem)), numbers(len(batch.prompts[0]))
+    of_rollouts = batch.problem, batch.persona, batch.group, batch.rewards, batch.advantages
     part = RolloutBatch(
         tuple(x[prompts] for x in batch.prompts),
         Completions(*(x[rollouts] for x in batch.completions)),
-        *(x[rollouts] for x in (batch.problem, batch.persona, batch.group)),
+        *(x if x is None else x[rollouts] for x in of_rollouts),
     )
     return part, rollouts
+
+
+def live_problems(batch: RolloutBatch) -> np.ndarray:
+    """The numbers of the problems of a graded batch that any advantage other than 0 is of."""
+    return np.unique(batch.problem[batch.advantages != 0])
+
+
+def filled(batches: Sequence[RolloutBatch], problems: int) -> RolloutBatch:
+    """A batch of so many problems out of several graded ones: first those that live, then others.
+
+    Both are taken in the order of the batches, and keep their order in the result.
+    """
+    live = [live_problems(batch) for batch in batches]
+    dead = [np.setdiff1d(batch.problem, own) for batch, own in zip(batches, live, strict=True)]
+    parts, left = [], problems
+    for batch, chosen in [*zip(batches, live, strict=True), *zip(batches, dead, strict=True)]:
+        if left and len(chosen):
+            parts.append(of_problems(batch, chosen[:left])[0])
+            left -= len(chosen[:left])
+    width = max(part.prompts[0].shape[1] for part in parts)
+    prompts = [tuple(_widened(x, width) for x in part.prompts) for part in parts]
+    groups = [np.unique(part.group, return_inverse=True)[1] for part in parts]
+    before = np.cumsum([0, *(group.max() + 1 for group in groups)])
+    group = np.concatenate([own + first for own, first in zip(groups, before, strict=False)])
+    each = len(group) // problems
+    whole = [part._replace(prompts=own) for part, own in zip(parts, prompts, strict=True)]
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *whole)
+    problem = np.repeat(np.arange(problems, dtype=np.int32), each)
+    return joined._replace(problem=problem, group=group)
+
+
+def _widened(x: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(x, ((0, 0), (0, width - x.shape[1])))
 
 
 def loss_tokens(batch: RolloutBatch, config: LossConfig) -> LossTokens:

@@ -74,10 +74,9 @@ def describe(method: Method) -> dict[str, Any]:
     Two descriptions are equal where the names and, as far as Python knows them, the source texts
     are; what a function calls, or closes over, is not looked at.
     """
+    own = {name: getattr(method, name) for name in Method._fields if name != "terms"}
     parts: dict[str, Any] = {
-        name: _describe(getattr(method, name))
-        for name in ("assign", "advantages", "token_loss")
-        if getattr(method, name) is not getattr(PERMIX, name)
+        name: _describe(part) for name, part in own.items() if part is not getattr(PERMIX, name)
     }
     if method.terms:
         parts["terms"] = {t.name: f"{t.weight} * {_describe(t.value)}" for t in method.terms}

@@ -14,6 +14,7 @@ from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem
 from permix_jax.core.progress import RESPONSES, learn
+from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import shard_rows, to_host
 from permix_jax.personas import adaptive
 from permix_jax.personas.adaptive import AdaptiveState
@@ -21,14 +22,16 @@ from permix_jax.personas.mixture import adaptive_weights, build_mixture
 from permix_jax.personas.prompts import render_all
 from permix_jax.rewards.terms import Completion, term_values, weighted
 from permix_jax.rewards.verifier import join_grades
-from permix_jax.rollout.padding import bucket, right_pad
+from permix_jax.rollout.generate import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.train.advantages import group_ids, share_without_spread, summed_advantages
-from permix_jax.train.loss import RolloutBatch
+from permix_jax.train.loss import RolloutBatch, filled, live_problems
 from permix_jax.train.method import all_terms, as_advantages, require_assigned
 from permix_jax.train.programs import prompts_are_shared, rollout_sampling, rollouts_per_step
 from permix_jax.train.run import Run
+
+_ROUND = 10**7  # steps; more than any run has
 
 
 class Sampled(NamedTuple):
@@ -66,21 +69,26 @@ class RolloutWorker:
         self.run, self.terms = run, all_terms(run.method, run.config)
         self.mixture = build_mixture(run.task.personas, run.config.personas)
 
-    def sample(self, params, step: int, accuracies: AdaptiveState) -> Sampled:
+    def sample(self, params, step: int, accuracies: AdaptiveState, refill: int = 0) -> Sampled:
         """Samples the rollouts of `step`, and hands them to the verifier.
 
         `accuracies`: the running ones of `mixture.personas`; not used unless the weights adapt.
+        `refill`: 0, or the number of a round that samples further problems of the same step.
         """
         run, c, begin = self.run, self.run.config, time.monotonic()
-        problems = problems_of_step(run.task.train, c.seed, step, c.train.problems_per_step)
         shape = c.train.problems_per_step, c.rollout.group_size
-        personas = run.method.assign(self.mixture, c.seed, step, *shape, state=accuracies)
+        # A round takes its problems from far behind the last step of any run.
+        place, seed = step + refill * _ROUND, c.seed
+        if refill:
+            seed = int(generator(c.seed, "refill", refill).integers(2**31))
+        problems = problems_of_step(run.task.train, c.seed, place, shape[0])
+        personas = run.method.assign(self.mixture, seed, step, *shape, state=accuracies)
         require_assigned(personas, self.mixture, *shape, prompts_are_shared(c))
         asked = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
         prompts = self._prompts(asked)
 
         parts, texts, grades = [], [], []
-        for part in map(to_host, self._sample(params, prompts, step)):
+        for part in map(to_host, self._sample(params, prompts, seed, step)):
             parts.append(part)
             new = run.policy.text(part.tokens, part.mask)
             own = own_part(len(new))
@@ -135,6 +143,29 @@ class RolloutWorker:
         batch = batch._replace(rewards=rewards, advantages=advantages)
         return Rollouts(batch, correct, _records(completions, asked, rewards), metrics)
 
+    def refilled(self, params, step: int, accuracies: AdaptiveState, rollouts: Rollouts):
+        """The batch of a step whose dead problems give way to those of further rounds, and what
+        that took (dynamic sampling: DAPO, arXiv 2503.14476, 3.2).
+
+        There are at most `rollout.refill_rounds` rounds; no more once enough problems live. The
+        metrics `refill/*` count the rounds, and the share of rollouts that no update sees.
+        """
+        c, batches, metrics = self.run.config, [rollouts.batch], {}
+        for number in range(1, c.rollout.refill_rounds + 1):
+            if sum(len(live_problems(batch)) for batch in batches) >= c.train.problems_per_step:
+                break
+            sampled = self.sample(params, step, accuracies, number)
+            batches.append(self.grade(sampled).batch)
+            time_before = metrics.get("time/rollout", rollouts.metrics["time/rollout"])
+            metrics["time/rollout"] = time_before + sampled.metrics["time/rollout"]
+        batch = filled(batches, c.train.problems_per_step)
+        live = sum(len(live_problems(batch)) for batch in batches)
+        metrics["refill/rounds"] = float(len(batches) - 1)
+        used = min(live, c.train.problems_per_step)
+        metrics["refill/unused"] = 1 - used / (len(batches) * c.train.problems_per_step)
+        metrics["tokens/generated"] = sum(int(b.completions.mask.sum()) for b in batches)
+        return batch, metrics
+
     def _advantages(self, values: np.ndarray, rewards: np.ndarray, groups: np.ndarray):
         """[N], of the sum of the rewards, or summed from those of each term [N, K]."""
         g = self.run.config.grpo
@@ -155,11 +186,11 @@ class RolloutWorker:
         ids = render_all(self.run.policy.tokenizer, pairs)
         return right_pad(ids, bucket(max(map(len, ids)), r.max_prompt_tokens))
 
-    def _sample(self, params, prompts, step: int) -> list[Completions]:
+    def _sample(self, params, prompts, seed: int, step: int) -> list[Completions]:
         """The step's completions in `rollout.micro_batches` parts, each still being computed."""
         c, policy, parts = self.run.config, self.run.policy, self.run.config.rollout.micro_batches
         rows, sampling = jnp.arange(rollouts_per_step(c)), rollout_sampling(c)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key(c.seed, "rollout", step), rows)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key(seed, "rollout", step), rows)
 
         def part(i: int) -> Completions:
             inputs = jax.tree.map(lambda x: np.split(x, parts)[i], prompts)

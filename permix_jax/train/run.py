@@ -17,7 +17,7 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.train.checkpoints import load_params
 from permix_jax.train.loop import Loop
 from permix_jax.train.method import PERMIX, Method
-from permix_jax.train.state import Programs, Start, create_state
+from permix_jax.train.state import Programs, TrainState, create_state
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,21 @@ class Run:
         programs: Programs,
         load_base: Callable[[], dict],
         accuracies: dict | None = None,
-    ) -> Start:
-        """The state that training starts from: the base, with fresh adapters where there are any.
+    ) -> tuple[TrainState, Callable[[], TrainState]]:
+        """The state that training starts from: its ShapeDtypeStructs, and what makes it.
 
-        `accuracies`: the personas' first ones, on the mesh, if the mixture adapts.
+        It is the base, with fresh adapters where there are any. `accuracies`: the personas' first
+        ones, on the mesh, if the mixture adapts.
         """
         accuracies = accuracies or {}
 
-        def create():
+        def create() -> TrainState:
             adapters = key(self.config.seed, "adapters")
             trained = initial_trained(self.policy.model, load_base(), adapters, self.mesh)
             state = create_state(trained, programs.optimizer, programs.abstract)
             return state.replace(accuracies=accuracies)
 
-        return Start(programs.abstract.replace(accuracies=abstract_like(accuracies)), create)
+        return programs.abstract.replace(accuracies=abstract_like(accuracies)), create
 
 
 def base_policy(policy: Policy, initial: StoredPolicy, sft: Path | None) -> StoredPolicy:

@@ -31,13 +31,6 @@ class TrainState:
     accuracies: dict = flax.struct.field(default_factory=dict)
 
 
-class Start(NamedTuple):
-    """The state of step 0: its ShapeDtypeStructs with shardings, and the function that makes it."""
-
-    abstract: TrainState
-    create: Callable[[], TrainState]
-
-
 class Programs(NamedTuple):
     """What a run needs to update its policy.
 

@@ -136,7 +136,7 @@ def learn(
 
     return fit(
         loop,
-        run.start(programs, lambda: frozen or base.load_params()),
+        *run.start(programs, lambda: frozen or base.load_params()),
         update,
         run.stop,
         lambda state, step: after_step(join(state.params, frozen), step),
