@@ -20,6 +20,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c = ConfigDict()
     # The fields, written from permix_jax/core/config_fields.py by permix_jax.app.config_page
     c.seed = 0  # every draw of the run is a pure function of it
+    c.method = ""  # a Python file whose assign, terms, advantages or token_loss stand in for ours
 
     c.task = ConfigDict()
     c.task.name = "latent_style"  # latent_style (the embedded world) or problems (c.data)

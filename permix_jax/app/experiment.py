@@ -31,7 +31,7 @@ from permix_jax.report.overview import summary_table
 from permix_jax.report.run_page import write_run_report
 from permix_jax.train.base import prepare_base
 from permix_jax.train.grpo import train_grpo
-from permix_jax.train.method import PERMIX, Method, describe, require_used
+from permix_jax.train.method import PERMIX, Method, describe, read_method, require_used
 from permix_jax.train.rehearsal import build_rehearsal
 from permix_jax.train.run import Run
 from permix_jax.train.supervised import train_distill, train_sft
@@ -67,6 +67,12 @@ def run(
     require_valid(config)
     if warning := rounding_warning(config):
         _LOG.warning(warning)
+    if config.method:
+        if method != PERMIX:
+            raise ValueError(
+                f"method is {config.method!r}, and another one is passed; leave one out"
+            )
+        method = read_method(config.method)
     require_used(method, config)
     mesh = make_mesh(**config.mesh)
 

@@ -59,6 +59,8 @@ SECTIONS: dict[str, Section] = {}
 SECTIONS[""] = Section("", (), dict(
     seed=Field(0, "every draw of the run is a pure function of it",
         Rule(lambda v: 0 <= v < 2**31, "use 0 or more, below 2**31")),
+    method=Field("", "a Python file whose assign, terms, advantages or token_loss stand in for ours",
+        resume="what the file holds decides; a run is refused with another content"),
 ))  # fmt: skip
 SECTIONS["task"] = Section("", (), dict(
     name=Field("latent_style", "latent_style (the embedded world) or problems (c.data)",

@@ -2,7 +2,10 @@
 
 import hashlib
 import inspect
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +21,7 @@ from permix_jax.train.loss import token_losses
 class Method(NamedTuple):
     """Who gets which persona, what is rewarded, what an advantage is, and what a token's loss is.
 
-    The defaults are ours.
-
-    All must be pure functions of their arguments: a resumed run calls them again.
+    The defaults are ours. All must be pure functions of their arguments: a resumed run calls them again.
 
     Attributes:
       assign: (mixture, seed, step, num_problems, group_size, state=running accuracies) ->
@@ -32,15 +33,66 @@ class Method(NamedTuple):
       token_loss: (log-probs f32 [...]; LossTokens; config=LossConfig) -> (losses f32 [...],
         metrics by name, each f32 [...]), token by token, in jax.numpy; as `token_losses`, which
         also adds the KL.
+      file: a hash of the file that they were read from, if they were.
     """
 
     assign: Callable[..., Sequence[Sequence[Persona | None]]] = assign
     terms: Sequence[Term] = ()
     advantages: Callable[[np.ndarray, np.ndarray, str], np.ndarray] = group_advantages
     token_loss: Callable[..., tuple] = token_losses
+    file: str = ""
 
 
 PERMIX = Method()
+_CALLED_WITH = {
+    "assign": ("mixture", "seed", "step", "num_problems", "group_size", "state="),
+    "advantages": ("rewards", "groups", "scale"),
+    "token_loss": ("logprobs", "tokens", "config="),
+}
+
+
+def read_method(path: str) -> Method:
+    """The method of a Python file: those of `assign`, `terms`, `advantages`, `token_loss` in it.
+
+    Raises:
+      FileNotFoundError, ValueError: one line, for a file that is missing, cannot be run, defines
+        none of them, or defines one that cannot be called as it will be.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"method is {path!r}: there is no such file; name a Python file")
+    source, module = file.read_bytes(), ModuleType(f"method_{file.stem}")
+    module.__file__ = str(file)
+    try:
+        exec(compile(source, str(file), "exec"), vars(module))
+    except Exception as error:
+        line = (
+            getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
+        )
+        raise ValueError(
+            f"{path}, line {line}: {type(error).__name__}: {error}; mend it, or leave method empty"
+        ) from error
+    names = [*_CALLED_WITH, "terms"]
+    if not (parts := {name: vars(module)[name] for name in names if name in vars(module)}):
+        raise ValueError(f"{path} defines none of {', '.join(names)}; define one, or leave it out")
+    for name, arguments in _CALLED_WITH.items():
+        _require_callable(path, name, parts.get(name, getattr(PERMIX, name)), arguments)
+    terms = parts.get("terms", ())
+    if not isinstance(terms, Sequence) or not all(isinstance(term, Term) for term in terms):
+        raise ValueError(f"{path}: terms is no list of Terms; make each by rewards.terms.Term")
+    return Method(**parts, file=f"sha256 {hashlib.sha256(source).hexdigest()[:12]}")
+
+
+def _require_callable(path: str, name: str, part: Any, arguments: Sequence[str]) -> None:
+    named = {argument[:-1]: None for argument in arguments if argument.endswith("=")}
+    given = [argument for argument in arguments if not argument.endswith("=")]
+    try:
+        inspect.signature(part).bind(*given, **named)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: {name} cannot be called as {name}({', '.join(arguments)}): {error}; give it "
+            "these parameters"
+        ) from error
 
 
 def all_terms(method: Method, config: ConfigDict) -> list[Term]:
@@ -59,9 +111,15 @@ def all_terms(method: Method, config: ConfigDict) -> list[Term]:
 def require_used(method: Method, config: ConfigDict) -> None:
     """Raises ValueError for parts of a method that `train.method` would leave unused."""
     all_terms(method, config)
+    own_baseline = method.advantages is not PERMIX.advantages
+    if own_baseline and config.grpo.advantage_baseline != "group_mean":
+        raise ValueError(
+            f"grpo.advantage_baseline is {config.grpo.advantage_baseline!r}, and method.advantages "
+            "has a baseline of its own: leave one of them out"
+        )
     used = {"grpo": Method._fields, "sft": (), "distill": ("assign",)}[config.train.method]
     for part in describe(method):
-        if part not in used:
+        if part not in used and part != "file":
             raise ValueError(
                 f"method.{part} is given, and train.method = {config.train.method} does not use "
                 "it: leave it out, or use grpo"
@@ -74,13 +132,13 @@ def describe(method: Method) -> dict[str, Any]:
     Two descriptions are equal where the names and, as far as Python knows them, the source texts
     are; what a function calls, or closes over, is not looked at.
     """
-    own = {name: getattr(method, name) for name in Method._fields if name != "terms"}
+    own = {name: getattr(method, name) for name in _CALLED_WITH}
     parts: dict[str, Any] = {
         name: _describe(part) for name, part in own.items() if part is not getattr(PERMIX, name)
     }
     if method.terms:
         parts["terms"] = {t.name: f"{t.weight} * {_describe(t.value)}" for t in method.terms}
-    return parts
+    return parts | ({"file": method.file} if method.file else {})
 
 
 def _describe(function: Callable) -> str:

@@ -22,6 +22,7 @@ from permix_jax.train.method import (
     all_terms,
     as_advantages,
     describe,
+    read_method,
     require_assigned,
     require_used,
 )
@@ -169,3 +170,71 @@ def test_what_advantages_gave_is_checked():
         as_advantages([np.nan, 1.0], 2)
     with pytest.raises(ValueError, match=r"gave shape \(1, 2\), 2 of them finite; give 2"):
         as_advantages([[1.0, 2.0]], 2)
+
+
+# ---- a method in a file --------------------------------------------------------------------------
+
+FILE = """
+import jax.numpy as jnp
+from permix_jax.rewards.terms import Term
+
+SCALE = 2.0
+
+def even_length(completion):
+    return float(len(completion.text) % 2 == 0)
+
+terms = [Term("even", 0.5, even_length)]
+
+def token_loss(logprobs, tokens, config):
+    return -SCALE * tokens.advantages * logprobs, {"mine": logprobs}
+"""
+
+
+def test_the_functions_of_a_file_stand_in_for_ours(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE)
+    config = load_config("permix.py", "tiny", method=str(file), **FIELDS | {"train__steps": 2})
+    run(config, tmp_path / "run", "permix")
+    rows = metrics(tmp_path / "run")
+    assert all(0 < row["rewards/even/mean"] < 1 and row["mine"] < 0 for row in rows)
+    record = json.loads((tmp_path / "run/config.json").read_text())
+    assert record["method"]["file"].startswith("sha256 ") and set(record["method"]["terms"]) == {
+        "even"
+    }
+    # A loss of twice the size has twice the gradient.
+    double = FILE.replace("SCALE = 2.0", "SCALE = 4.0")
+    file.write_text(double)
+    config = load_config("permix.py", "tiny", method=str(file), **FIELDS | {"train__steps": 1})
+    with pytest.raises(ValueError, match=r"belongs to a run with other functions \(method.file"):
+        run(config, tmp_path / "run", "permix")
+    run(config, tmp_path / "other", "permix")
+    twice = metrics(tmp_path / "other")[0]["grad_norm"]
+    assert twice == pytest.approx(2 * rows[0]["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def assign(mixture:\n    pass", r"mine.py, line 1: SyntaxError"),
+        ("x = 1\nimport nothing_of_the_kind", r"mine.py, line 2: ModuleNotFoundError"),
+        ("x = 1", r"mine.py defines none of assign, advantages, token_loss, terms; define one"),
+        ("def advantages(rewards):\n    return rewards", r"advantages cannot be called as adv"),
+        ("def token_loss(logprobs, tokens):\n    return 0, {}", r"token_loss cannot be called as"),
+        ("assign = 3", r"assign cannot be called as assign\(mixture, seed"),
+        ("terms = [len]", r"terms is no list of Terms"),
+    ],
+)
+def test_a_file_that_is_no_method_is_refused_in_one_line(tmp_path, text, message):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_method(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_two_baselines_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="method is 'nowhere.py': there is no such file"):
+        read_method("nowhere.py")
+    both = {"grpo__advantage_baseline": "leave_one_out", "grpo__advantage_scale": "none"}
+    with pytest.raises(ValueError, match="method.advantages has a baseline of its own"):
+        require_used(OWN, load_config("permix.py", "tiny", **both))
