@@ -20,7 +20,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c = ConfigDict()
     # The fields, written from permix_jax/core/config_fields.py by permix_jax.app.config_page
     c.seed = 0  # every draw of the run is a pure function of it
-    c.method = ""  # a Python file whose assign, terms, advantages or token_loss stand in for ours
+    c.method = ""  # a Python file whose assign, terms, advantages, token_loss replace ours
 
     c.task = ConfigDict()
     c.task.name = "latent_style"  # latent_style (the embedded world) or problems (c.data)
@@ -74,11 +74,19 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.method = "grpo"  # grpo, or a baseline: sft, distill (docs/comparison.md)
+    c.train.optimizer = "adamw"  # of optax: adamw, adafactor, muon or lion
+    c.train.beta1 = 0.9  # of the first moments
+    c.train.beta2 = 0.95  # of AdamW's second moments, and of Lion's
+    c.train.epsilon = 1e-08  # what AdamW and Muon add to their denominators
+    c.train.moments_dtype = ""  # of the first moments: float32, bfloat16; "": model.param_dtype
+    c.train.ema = 0.0  # decay of an average of the weights, which is evaluated and exported; 0:
+    # none
+    c.train.decay_to = 0.0  # where train.decay ends, as a share of the peak
     c.train.steps = 150  # each has problems_per_step * rollout.group_size responses
     c.train.problems_per_step = 32  # distinct problems in a step
     c.train.learning_rate = 0.0003  # at its peak
     c.train.warmup_steps = 5  # steps of linear warm-up
-    c.train.decay = "none"  # after warm-up: none, linear or cosine
+    c.train.decay = "none"  # after warm-up: none, linear, cosine or exponential
     c.train.weight_decay = 0.0  # of AdamW
     c.train.max_grad_norm = 1.0  # gradients are clipped to this global norm
     c.train.micro_batch_tokens = 512  # tokens a device computes at once: changes memory, no result
@@ -144,6 +152,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.grpo.importance_cap = 0.0  # cap of the weights that correct it; 0: no correction
     c.grpo.kl_weight = 0.1  # weight of the KL to the base policy; 0: no reference is kept
     c.grpo.kl_estimator = "k3"  # k2 and k3_ratio descend KL(policy || base), k3 KL(base || policy)
+    c.grpo.reference_every = 0  # steps between renewals of the KL's reference; 0: it stays the base
+    c.grpo.reference_mix = 1.0  # a renewed reference is so much the policy, the rest the old one
     c.grpo.kl_in = "loss"  # loss, or reward: a rollout's reward falls by its log-ratio to the base
     c.grpo.entropy_weight = 0.0  # weight of a bonus for entropy, in nats a token
     c.grpo.entropy_share = 1.0  # share of the tokens, of highest entropy, that the policy loss sees

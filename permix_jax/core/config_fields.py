@@ -48,7 +48,7 @@ _WITHOUT_JUDGE = {"eval.judge_free_candidates": OtherThan(0)}
 _GYM = {"command": "personagym"}
 
 _DTYPES = one_of("float32", "bfloat16")
-_DECAYS = one_of("none", "linear", "cosine")
+_DECAYS = ("none", "linear", "cosine")
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _WHOLE = "the update scores the whole distribution, not a truncated one"
 _CANDIDATES = zero_or_at_least(2, "off", "the persona that was asked for, and others")
@@ -59,7 +59,7 @@ SECTIONS: dict[str, Section] = {}
 SECTIONS[""] = Section("", (), dict(
     seed=Field(0, "every draw of the run is a pure function of it",
         Rule(lambda v: 0 <= v < 2**31, "use 0 or more, below 2**31")),
-    method=Field("", "a Python file whose assign, terms, advantages or token_loss stand in for ours",
+    method=Field("", "a Python file whose assign, terms, advantages, token_loss replace ours",
         resume="what the file holds decides; a run is refused with another content"),
 ))  # fmt: skip
 SECTIONS["task"] = Section("", (), dict(
@@ -123,7 +123,7 @@ SECTIONS["sft"] = Section("trains the base policy, once; the base is cached", _S
     max_new_tokens=Field(12, "longer completions are cut off here", at_least(2)),
     learning_rate=Field(3e-3, "at its peak", above(0)),
     warmup_steps=Field(50, "steps of linear warm-up", at_least(0)),
-    decay=Field("cosine", "after warm-up:", _DECAYS),
+    decay=Field("cosine", "after warm-up:", one_of(*_DECAYS)),
     weight_decay=Field(0.0, "of AdamW", at_least(0)),
     max_grad_norm=Field(1.0, "gradients are clipped to this global norm", above(0)),
     checkpoint_every=Field(500, "steps between checkpoints", at_least(1), _SAVES),
@@ -131,12 +131,25 @@ SECTIONS["sft"] = Section("trains the base policy, once; the base is cached", _S
 SECTIONS["train"] = Section("", (), dict(
     method=Field("grpo", "grpo, or a baseline: sft, distill (docs/comparison.md)",
         one_of("grpo", "sft", "distill")),
+    optimizer=Field("adamw", "of optax:", one_of("adamw", "adafactor", "muon", "lion")),
+    beta1=Field(0.9, "of the first moments", SHARE_BELOW_1,
+        reads={"train.optimizer": ("adamw", "muon", "lion")}),
+    beta2=Field(0.95, "of AdamW's second moments, and of Lion's", SHARE_BELOW_1,
+        reads={"train.optimizer": ("adamw", "muon", "lion")}),
+    epsilon=Field(1e-8, "what AdamW and Muon add to their denominators", above(0),
+        reads={"train.optimizer": ("adamw", "muon")}),
+    moments_dtype=Field("", 'of the first moments: float32, bfloat16; "": model.param_dtype',
+        one_of("", "float32", "bfloat16"), reads={"train.optimizer": ("adamw", "muon", "lion")}),
+    ema=Field(0.0, "decay of an average of the weights, which is evaluated and exported; 0: none",
+        SHARE_BELOW_1),
+    decay_to=Field(0.0, "where train.decay ends, as a share of the peak", SHARE,
+        reads={"train.decay": ("linear", "cosine", "exponential")}),
     steps=Field(150, "each has problems_per_step * rollout.group_size responses", at_least(1),
         resume="the steps done are the same; refused if train.decay was computed from it"),
     problems_per_step=Field(32, "distinct problems in a step", at_least(1)),
     learning_rate=Field(3e-4, "at its peak", above(0)),
     warmup_steps=Field(5, "steps of linear warm-up", at_least(0)),
-    decay=Field("none", "after warm-up:", _DECAYS),
+    decay=Field("none", "after warm-up:", one_of(*_DECAYS, "exponential")),
     weight_decay=Field(0.0, "of AdamW", at_least(0)),
     max_grad_norm=Field(1.0, "gradients are clipped to this global norm", above(0)),
     micro_batch_tokens=Field(512, "tokens a device computes at once: changes memory, no result",
@@ -245,6 +258,10 @@ SECTIONS["grpo"] = Section("", _GRPO, dict(
     kl_estimator=Field("k3", "k2 and k3_ratio descend KL(policy || base), k3 KL(base || policy)",
         one_of("k2", "k3", "k3_ratio", reason=" (k1 in a loss has no gradient but noise)"),
         reads=_KL | {"grpo.kl_in": "loss"}),
+    reference_every=Field(0, "steps between renewals of the KL's reference; 0: it stays the base",
+        at_least(0), reads=_KL),
+    reference_mix=Field(1.0, "a renewed reference is so much the policy, the rest the old one",
+        SHARE_ABOVE_0, reads=_KL | {"grpo.reference_every": OtherThan(0)}),
     kl_in=Field("loss", "loss, or reward: a rollout's reward falls by its log-ratio to the base",
         one_of("loss", "reward"), reads=_KL),
     entropy_weight=Field(0.0, "weight of a bonus for entropy, in nats a token", at_least(0)),
@@ -390,6 +407,8 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
         (c.grpo.advantage_baseline == "leave_one_out" and c.grpo.advantage_scale != "none",
             "grpo.advantage_baseline", "leave_one_out is unbiased as it is, and a scale is not: "
             "set grpo.advantage_scale to none, or use group_mean"),
+        (c.train.decay == "exponential" and not c.train.decay_to, "train.decay_to",
+            "an exponential decay never ends at 0: use a share of the peak, such as 0.1"),
         (not any(terms), "rewards.correctness", "every term has weight 0: give one a weight"),
         (c.rewards.overlong and not 1 <= c.rewards.overlong_tokens <= budget,
             "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from permix_jax.core.sharding import replicate, shard_packed, to_host
 from permix_jax.models.logprobs import score
@@ -58,7 +59,7 @@ def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
         *run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
         grpo.update,
         run.stop,
-        lambda state, step: after_step(join(state.params, grpo.frozen), step),
+        lambda state, step: after_step(join(state.policy, grpo.frozen), step),
     )
 
 
@@ -92,11 +93,12 @@ class _Grpo:
         self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
         self.adapts = self.worker.mixture.weights == "adaptive"
         lora = self.model.config.lora
-        needs_base = lora or self.config.grpo.kl_weight or self.rehearsal
+        g = self.config.grpo
+        needs_base = lora or self.rehearsal or (g.kl_weight and not g.reference_every)
         self.base = run.base.load_params() if needs_base else None
         self.frozen = self.base if lora else {}
         # Whether the policy may still be the reference: no update has changed it.
-        self.same = bool(self.config.grpo.kl_weight)
+        self.same = bool(g.kl_weight)
 
     def load_base(self) -> dict:
         return self.run.base.load_params() if self.base is None else self.base
@@ -130,6 +132,7 @@ class _Grpo:
             seen = rollouts.batch.persona, rollouts.correct
             accuracies = adaptive.update(accuracies, *seen, decay)
             state = state.replace(accuracies=replicate(accuracies, self.run.mesh))
+        state = self._renewed(state, step)
 
         row |= metrics
         row["learning_rate"] = float(self.programs.schedule(step * updates_per_step(c) - 1))
@@ -142,23 +145,43 @@ class _Grpo:
         write_completions(c, self.run.workdir, step, rollouts.records)
         return state, row
 
+    def _renewed(self, state: TrainState, step: int) -> TrainState:
+        """The state, whose reference every `grpo.reference_every` steps moves towards the policy.
+
+        It is mix * policy + (1 - mix) * reference (TRL's sync_ref_model).
+        """
+        every, mix = self.config.grpo.reference_every, self.config.grpo.reference_mix
+        if not state.reference or step % every:
+            return state
+        reference = jax.tree.map(jnp.copy, state.params)
+        if mix < 1:
+            reference = optax.incremental_update(state.params, state.reference, mix)
+        self.same = True  # unless the next step finds that it is not
+        return state.replace(reference=reference)
+
     def _mini_batches(self, state: TrainState, batch: RolloutBatch, step: int) -> list[_MiniBatch]:
         """Packs the mini-batches of a step, and scores what the loss asks for."""
         params, lora = join(state.params, self.frozen), self.model.config.lora
-        self.same = self.same and bool(unchanged(state.params, None if lora else self.base))
+        reference = state.reference or (None if lora else self.base)
+        self.same = self.same and bool(unchanged(state.params, reference))
+        reference = self.model, join(state.reference, self.frozen)
+        if not state.reference:
+            reference = self.run.base.policy.model, self.base
         return [
-            self._mini_batch(params, part, rollouts)
+            self._mini_batch(params, reference, part, rollouts)
             for part, rollouts in mini_batches(self.config, batch, step)
         ]
 
-    def _mini_batch(self, params, part: RolloutBatch, rollouts: np.ndarray) -> _MiniBatch:
+    def _mini_batch(
+        self, params, reference: tuple, part: RolloutBatch, rollouts: np.ndarray
+    ) -> _MiniBatch:
         g, how, scores, entropy = self.config.grpo, scoring(self.config), {}, None
         packing = pack_step(part, self.shapes)
         rows = shard_packed(packing.rows, self.run.mesh)
         if g.kl_weight and self.same:
             scores["reference"] = jnp.full_like(rows.targets, SAME_AS_POLICY, jnp.float32)
         elif g.kl_weight:
-            scores["reference"] = score(self.run.base.policy.model, self.base, rows, how)
+            scores["reference"] = score(*reference, rows, how)
         if scores_trainer(self.config):
             scores["trainer"] = score(self.model, params, rows, how)
         if g.entropy_share < 1:
@@ -210,7 +233,9 @@ class _Grpo:
             own = shard_packed(pack_tokens(own, part.mask, part.packing), self.run.mesh)
             inputs.append((part.rows, own._replace(**part.scores)))
 
-        state = state.replace(accuracies={})  # the host's business, not the jitted step's
+        reference = state.reference
+        # The host's business, not the jitted step's.
+        state = state.replace(accuracies={}, reference={})
         first, metrics = None, []
         for _ in range(self.config.grpo.epochs):
             metrics = []
@@ -223,4 +248,4 @@ class _Grpo:
         metrics, first = to_host((metrics, first))
         row = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
         row |= {name: float(x) for name, x in first.items() if name.startswith("sampling/")}
-        return state, row
+        return state.replace(reference=reference), row

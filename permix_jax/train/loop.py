@@ -83,7 +83,7 @@ def fit(
                 log.write(row)
                 shown = {name: row[key] for name, key in loop.shown.items() if key in row}
                 progress.advance(**shown)
-                save = partial(checkpoints.save, step, state.params, _without_params(state))
+                save = partial(checkpoints.save, step, state.policy, _without_policy(state))
                 saved = step % loop.checkpoint_every == 0 or step == loop.steps or stop.requested
                 if saved:
                     save()
@@ -102,16 +102,25 @@ def fit(
 
 
 def _restored(checkpoints: Checkpoints, abstract: TrainState) -> tuple[int, TrainState] | None:
-    parts = {"params": abstract.params, "optimizer": _without_params(abstract)}
+    parts = {"params": abstract.policy, "optimizer": _without_policy(abstract)}
     if (found := checkpoints.restore(parts)) is None:
         return None
     step, items = found
-    return step, TrainState(params=items["params"], **items["optimizer"])
+    policy, others = items["params"], items["optimizer"]
+    if "params" in others:
+        return step, TrainState(ema=policy, **others)
+    return step, TrainState(params=policy, **others)
 
 
-def _without_params(state: TrainState) -> dict:
+def _without_policy(state: TrainState) -> dict:
+    """What is saved beside `state.policy`: the parameters, too, where that is an average."""
     others = {"step": state.step, "opt_state": state.opt_state}
-    return others | ({"accuracies": state.accuracies} if state.accuracies else {})
+    optional = {
+        "accuracies": state.accuracies,
+        "reference": state.reference,
+        "params": state.params if state.ema else {},
+    }
+    return others | {name: part for name, part in optional.items() if part}
 
 
 def _require_finite(row: Row, step: int, checkpoints: Checkpoints) -> None:

@@ -21,7 +21,8 @@ from permix_jax.train.loss import token_losses
 class Method(NamedTuple):
     """Who gets which persona, what is rewarded, what an advantage is, and what a token's loss is.
 
-    The defaults are ours. All must be pure functions of their arguments: a resumed run calls them again.
+    The defaults are ours. All are pure functions of their arguments: a resumed run calls them
+    again.
 
     Attributes:
       assign: (mixture, seed, step, num_problems, group_size, state=running accuracies) ->

@@ -37,7 +37,8 @@ def grpo_programs(
     """
     updates = config.train.steps * updates_per_step(config)
     gradients = policy_gradients(config, model, token_loss)
-    return make_programs(config.train, updates, model, mesh, gradients)
+    renewed = bool(config.grpo.kl_weight and config.grpo.reference_every)
+    return make_programs(config.train, updates, model, mesh, gradients, renewed)
 
 
 def policy_gradients(

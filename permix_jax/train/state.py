@@ -7,13 +7,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from permix_jax.core.field_rules import call_with
-from permix_jax.core.sharding import platform, shardings_of
-from permix_jax.models.params import boxed_shapes, split_trained, with_shardings
+from permix_jax.core.sharding import platform
+from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
+from permix_jax.train.optimizer import make_optimizer
 
 
 @flax.struct.dataclass
@@ -23,18 +23,27 @@ class TrainState:
     step: int32 [], counts optimiser updates.
     params: the trained parameters. opt_state: the optimiser's moments, laid out like them.
     accuracies: the personas' running accuracies (`personas/adaptive.py`), if the mixture adapts.
+    ema: a running average of the parameters, if there is one; what is evaluated and exported.
+    reference: like the parameters, of the policy that the KL is to, if it is renewed.
     """
 
     step: jax.Array
     params: dict
     opt_state: optax.OptState
     accuracies: dict = flax.struct.field(default_factory=dict)
+    ema: dict = flax.struct.field(default_factory=dict)
+    reference: dict = flax.struct.field(default_factory=dict)
+
+    @property
+    def policy(self) -> dict:
+        """The parameters that are evaluated and exported."""
+        return self.ema or self.params
 
 
 class Programs(NamedTuple):
     """What a run needs to update its policy.
 
-    optimizer, schedule: AdamW, and its learning rate by update.
+    optimizer, schedule: see `make_optimizer`.
     abstract: ShapeDtypeStructs of the TrainState, with their shardings.
     update: (state, *inputs) -> (state, metrics), jitted; see `make_step`.
     """
@@ -46,40 +55,26 @@ class Programs(NamedTuple):
 
 
 def make_programs(
-    settings: Mapping, updates: int, model: Decoder, mesh: Mesh, gradients: Callable
+    settings: Mapping,
+    updates: int,
+    model: Decoder,
+    mesh: Mesh,
+    gradients: Callable,
+    reference: bool = False,
 ) -> Programs:
     """The programs for so many updates; nothing is compiled yet.
 
     `settings`: a config section with the fields of the optimiser. `gradients`: as in `make_step`.
+    `reference`: whether the state holds one.
     """
     optimizer, schedule = call_with(make_optimizer, settings, total_steps=updates)
-    abstract = abstract_state(model, optimizer, mesh)
-    return Programs(optimizer, schedule, abstract, make_step(gradients, optimizer, abstract))
-
-
-def make_optimizer(
-    learning_rate: float,
-    warmup_steps: int,
-    total_steps: int,
-    decay: str,
-    weight_decay: float,
-    max_grad_norm: float,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW with global-norm clipping, linear warm-up and `decay` "none", "linear" or "cosine"."""
-    after = max(1, total_steps - warmup_steps)
-    tail = {
-        "none": optax.constant_schedule(learning_rate),
-        "linear": optax.linear_schedule(learning_rate, 0.0, after),
-        "cosine": optax.cosine_decay_schedule(learning_rate, after),
-    }[decay]
-    # Warm-up starts at 1/(warmup+1), so that the first step is not lost.
-    warmup = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
-    schedule = optax.join_schedules([warmup, tail], [warmup_steps]) if warmup_steps else tail
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(max_grad_norm),
-        optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=weight_decay),
+    abstract, ema = abstract_state(model, optimizer, mesh), settings.get("ema", 0.0)
+    update = make_step(
+        gradients, optimizer, abstract.replace(ema=abstract.params if ema else {}), ema
     )
-    return optimizer, schedule
+    kept = {"ema": ema, "reference": reference}
+    abstract = abstract.replace(**{name: abstract.params for name, on in kept.items() if on})
+    return Programs(optimizer, schedule, abstract, update)
 
 
 def abstract_state(
@@ -87,19 +82,33 @@ def abstract_state(
 ) -> TrainState:
     """ShapeDtypeStructs of the whole TrainState, with their shardings: what a restore fills.
 
-    The optimiser's moments lie where their parameter does.
+    The optimiser's moments lie where their parameter does, if they have its shape.
     """
-    trained, _ = split_trained(model, boxed_shapes(model))
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    boxed = TrainState(step, trained, jax.eval_shape(optimizer.init, trained))
-    return with_shardings(nn.unbox(boxed), shardings_of(boxed, mesh))
+    trained, _ = split_trained(model, abstract_params(model, mesh))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def like(x, param=None) -> jax.ShapeDtypeStruct:
+        # Adafactor's sums over rows and columns have another shape; they are small.
+        same = param is not None and x.shape == param.shape
+        sharding = param.sharding if same else everywhere
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    opt_state = jax.eval_shape(optimizer.init, trained)
+    opt_state = optax.tree.map_params(
+        optimizer, like, opt_state, trained, transform_non_params=like
+    )
+    return TrainState(like(jax.ShapeDtypeStruct((), jnp.int32)), trained, opt_state)
 
 
 def create_state(params, optimizer: optax.GradientTransformation, abstract) -> TrainState:
     """A state at step 0 that owns copies of `params` (the step donates its state's buffers)."""
 
+    def copy():
+        return jax.tree.map(jnp.copy, params)
+
     def init(params):
-        return TrainState(jnp.int32(0), jax.tree.map(jnp.copy, params), optimizer.init(params))
+        state = TrainState(jnp.int32(0), copy(), optimizer.init(params))
+        return state.replace(**{n: copy() for n in ("ema", "reference") if getattr(abstract, n)})
 
     return jax.jit(init, out_shardings=_shardings(abstract))(params)
 
@@ -109,7 +118,10 @@ def _shardings(tree):
 
 
 def make_step(
-    gradients: Callable, optimizer: optax.GradientTransformation, abstract: TrainState
+    gradients: Callable,
+    optimizer: optax.GradientTransformation,
+    abstract: TrainState,
+    ema: float = 0.0,
 ) -> Callable:
     """The jitted step (state, *inputs) -> (state, metrics); it writes over the old state.
 
@@ -117,6 +129,7 @@ def make_step(
       gradients: (params, *inputs) -> (gradients like params, dict of f32 scalars). The inputs are
         the batch and what stays the same, such as a frozen base.
       abstract: has the shardings of the state, which it keeps.
+      ema: the decay of the average of the parameters that the state holds; 0: it holds none.
 
     The metrics gain `grad_norm`, the global norm before clipping. Where it is 0, the batch taught
     nothing. Then parameters and moments stay as they are, though AdamW's momentum and weight decay
@@ -138,7 +151,10 @@ def make_step(
 
         old, new = (state.params, state.opt_state), (params, opt_state)
         params, opt_state = jax.tree.map(select, old, new, is_leaf=is_rate)
-        return TrainState(state.step + 1, params, opt_state), {**metrics, "grad_norm": norm}
+        new = TrainState(state.step + 1, params, opt_state)
+        if ema:
+            new = new.replace(ema=optax.incremental_update(params, state.ema, 1 - ema))
+        return new, {**metrics, "grad_norm": norm}
 
     # By default XLA runs on a CPU whatever it can at once, and so computes the activations of all
     # layers again before it uses those of one.

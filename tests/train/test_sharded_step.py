@@ -13,7 +13,8 @@ from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params
 from permix_jax.train.gradients import packed_gradients
 from permix_jax.train.loss import token_losses
-from permix_jax.train.state import abstract_state, create_state, make_optimizer, make_step
+from permix_jax.train.optimizer import make_optimizer
+from permix_jax.train.state import abstract_state, create_state, make_step
 
 MODEL = small_decoder(tie_embeddings=False)
 MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1)]

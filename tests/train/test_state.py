@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from permix_jax.core.sharding import make_mesh
+from permix_jax.train.optimizer import make_optimizer
 from permix_jax.train.state import (
     TrainState,
     abstract_state,
     create_state,
-    make_optimizer,
     make_step,
 )
 
