@@ -69,11 +69,9 @@ def make_programs(
     """
     optimizer, schedule = call_with(make_optimizer, settings, total_steps=updates)
     abstract, ema = abstract_state(model, optimizer, mesh), settings.get("ema", 0.0)
-    update = make_step(
-        gradients, optimizer, abstract.replace(ema=abstract.params if ema else {}), ema
-    )
-    kept = {"ema": ema, "reference": reference}
-    abstract = abstract.replace(**{name: abstract.params for name, on in kept.items() if on})
+    abstract = abstract.replace(ema=abstract.params if ema else {})
+    update = make_step(gradients, optimizer, abstract, ema)
+    abstract = abstract.replace(reference=abstract.params if reference else {})
     return Programs(optimizer, schedule, abstract, update)
 
 
@@ -86,18 +84,23 @@ def abstract_state(
     """
     trained, _ = split_trained(model, abstract_params(model, mesh))
     everywhere = NamedSharding(mesh, PartitionSpec())
+    by_path = {_names(path): x for path, x in jax.tree_util.tree_leaves_with_path(trained)}
 
-    def like(x, param=None) -> jax.ShapeDtypeStruct:
+    def placed(path, x) -> jax.ShapeDtypeStruct:
+        names = _names(path)
+        param = next((by_path[names[i:]] for i in range(len(names)) if names[i:] in by_path), None)
         # Adafactor's sums over rows and columns have another shape; they are small.
         same = param is not None and x.shape == param.shape
         sharding = param.sharding if same else everywhere
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    opt_state = jax.eval_shape(optimizer.init, trained)
-    opt_state = optax.tree.map_params(
-        optimizer, like, opt_state, trained, transform_non_params=like
-    )
-    return TrainState(like(jax.ShapeDtypeStruct((), jnp.int32)), trained, opt_state)
+    state = TrainState(jnp.int32(0), trained, jax.eval_shape(optimizer.init, trained))
+    return jax.tree_util.tree_map_with_path(placed, state)
+
+
+def _names(path) -> tuple[str, ...]:
+    """The keys of dicts on the path of a leaf."""
+    return tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
 
 
 def create_state(params, optimizer: optax.GradientTransformation, abstract) -> TrainState:
@@ -153,7 +156,8 @@ def make_step(
         params, opt_state = jax.tree.map(select, old, new, is_leaf=is_rate)
         new = TrainState(state.step + 1, params, opt_state)
         if ema:
-            new = new.replace(ema=optax.incremental_update(params, state.ema, 1 - ema))
+            average = optax.incremental_update(params, state.ema, 1 - ema)
+            new = new.replace(ema=jax.tree.map(select, state.ema, average))
         return new, {**metrics, "grad_norm": norm}
 
     # By default XLA runs on a CPU whatever it can at once, and so computes the activations of all
