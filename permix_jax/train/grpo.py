@@ -44,7 +44,7 @@ def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     grpo = _Grpo(run)
     return fit(
         run.loop("GRPO", _SHOWN),
-        *run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
+        *run.start(grpo.programs, lambda: grpo.base or run.base.load_params(), grpo.accuracies),
         grpo.update,
         run.stop,
         lambda state, step: after_step(join(state.params, grpo.frozen), step),
@@ -63,19 +63,13 @@ class _Grpo:
         self.programs = grpo_programs(self.config, self.model, run.mesh)
         self.worker, self.rehearsal = RolloutWorker(run), build_rehearsal(run)
         self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
-        self.adapts = self.worker.mixture.weights == "adaptive"
+        mixture = self.worker.mixture
+        first = adaptive.initial(len(mixture.personas)) if mixture.weights == "adaptive" else {}
+        self.accuracies = replicate(first, run.mesh)  # before the first step; {}: none adapt
         lora = self.model.config.lora
         needs_base = lora or self.config.grpo.kl_weight or self.rehearsal
         self.base = run.base.load_params() if needs_base else None
         self.frozen = self.base if lora else {}
-
-    def load_base(self) -> dict:
-        return self.run.base.load_params() if self.base is None else self.base
-
-    def accuracies(self) -> dict:
-        """The personas' running accuracies before the first step; {} unless the weights adapt."""
-        count = len(self.worker.mixture.personas)
-        return replicate(adaptive.initial(count), self.run.mesh) if self.adapts else {}
 
     def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
         """Samples, packs, scores, grades and updates; returns the new state and its metrics."""
@@ -93,7 +87,7 @@ class _Grpo:
         tokens = pack_tokens(rollouts.batch, packing, self.loss)
         tokens = shard_packed(tokens, self.run.mesh)._replace(**scores)
         state, metrics = self._epochs(state, rows, tokens, rehearsed)
-        if self.adapts:
+        if accuracies:
             decay = self.config.personas.adaptive_decay
             seen = rollouts.batch.persona, rollouts.correct
             accuracies = adaptive.update(accuracies, *seen, decay)
