@@ -118,12 +118,9 @@ def answers_asked(task: Task, personas: Sequence[Persona], settings: EvalSetting
 
 
 def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[Persona]:
-    """The first so many (0: all) of each set, set by set.
+    """The first so many (0: all) of each set, set by set; ValueError for a set without personas.
 
-    Args:
-      sets: splits of personas, comma-separated, such as "heldout,harmful".
-
-    Raises ValueError for a set that has no personas.
+    `sets`: splits of personas, comma-separated, such as "heldout,harmful".
     """
     chosen = []
     for name in sets.split(","):
@@ -191,9 +188,8 @@ def _graded(
 ) -> Iterator[list[dict]]:
     """The rows of each batch of answers. The verifier grades a batch while the next is generated.
 
-    Args:
-      first: number of the pair that the first batch begins with.
-      after_batch: gets the number of answers. Where it raises, the rows of its batch come first.
+    `first`: number of the pair that the first batch begins with. `after_batch` gets the number of
+    answers. Where it raises, the rows of its batch come first.
     """
     pending = None
     for batch in batches:

@@ -38,8 +38,7 @@ _SHOWN = {
 def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
-    Args:
-      after_step: gets the policy's parameters, adapters and base together, and the step.
+    `after_step` gets the policy's parameters, adapters and base together, and the step.
     """
     grpo = _Grpo(run)
     return fit(
