@@ -105,9 +105,6 @@ def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients):
     assert_close(gradients(repeated, loss), gradients(BATCH, loss))
 
 
-# ---- what is outside the loss ---------------------------------------------------------------
-
-
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("mask_truncated", [False, True])
 def test_what_the_loss_does_not_see_changes_nothing(gradients, garbage, mask_truncated):
@@ -170,18 +167,12 @@ def test_a_batch_without_any_reward_has_loss_and_gradient_0(gradients, aggregati
     assert {float(x) for x in metrics.values()} == {0.0}
 
 
-# ---- what is inside it ----------------------------------------------------------------------
-
-
 def test_a_rollout_that_is_only_its_end_token_trains_the_policy_by_its_advantage(gradients):
     only_end = of(BATCH, mask=np.arange(6) < np.ones((8, 1)))
     got, _ = gradients(only_end._replace(advantages=np.ones(8, np.float32)), loss_config())
     assert norm(got) > 1e-3
     got, metrics = gradients(only_end._replace(advantages=np.zeros(8, np.float32)), loss_config())
     assert norm(got) == float(metrics["loss"]) == 0
-
-
-# ---- on policy ------------------------------------------------------------------------------
 
 
 def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, params):
@@ -198,9 +189,6 @@ def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, params):
     # Ratio 1: the loss is minus the token mean of the advantages.
     expected = -(lengths * BATCH.advantages).sum() / lengths.sum()
     assert float(metrics["loss"]) == pytest.approx(expected, abs=1e-5)
-
-
-# ---- sums -----------------------------------------------------------------------------------
 
 
 def test_parts_are_added_up_in_f32_but_for_maxima_and_only_as_many_as_there_are():

@@ -17,9 +17,6 @@ def ratio_batch(advantage):
     return token_batch([4], 4, advantages=[advantage])
 
 
-# ---- the clipped objective ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("advantage", "expected", "gradient", "low", "high"),
     [
@@ -52,8 +49,6 @@ def test_the_ratio_is_to_the_behaviour_policy():
     losses, _ = losses_of(old + jnp.log(1.1), batch, loss_config())
     np.testing.assert_allclose(losses, -1.1 * np.ones((1, 4)), rtol=1e-6)
 
-
-# ---- sampler and trainer ---------------------------------------------------------------------
 
 # Under the sampler each token had log-prob 0; under the trainer these, so importance 0.5, 1, 2, 4.
 TRAINER = jnp.log(jnp.array([[0.5, 1.0, 2.0, 4.0]]))
@@ -93,8 +88,6 @@ def test_where_sampler_and_trainer_agree_the_correction_changes_nothing():
     assert not metrics["sampling/logp_difference"].any()
 
 
-# ---- aggregation ----------------------------------------------------------------------------
-
 LENGTHS = [1, 3, 2]
 LOSSES = np.array([[6.0, 99, 99, 99], [1, 2, 6, 99], [4, 8, 99, 99]], np.float32)
 
@@ -123,9 +116,6 @@ def test_a_sum_ignores_what_has_weight_zero_in_value_and_gradient():
     value, gradient = jax.value_and_grad(lambda values: weighted(weights, values).sum())(values)
     assert float(value) == 2
     assert gradient.tolist() == [0.5, 0, 0, 0.25]
-
-
-# ---- KL -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
