@@ -151,6 +151,11 @@ def test_answers_do_not_depend_on_the_batch_or_on_further_sets(world, whole, tmp
     more = answers(tmp_path / "more")
     assert {key: more[key] for key in answers(whole)} == answers(whole)
     assert len(more) == 7 * 5 * 2 + 6 * 12 * 3
+    for name in ("stability.json", "fidelity.json"):
+        one, both = (json.loads((x / name).read_text()) for x in (whole, tmp_path / "more"))
+        assert list(both["by_set"]) == ["heldout", "train"]
+        assert both["by_set"]["heldout"] == one["by_set"]["heldout"]
+    assert len(both["by_task"]["role_play"]["per_persona"]) == 6
 
 
 @pytest.mark.parametrize(("before", "after"), [(12, 4), (4, 9)])
@@ -171,16 +176,6 @@ def test_interrupted_and_gone_on_with_in_other_batches(world, whole, tmp_path, b
     assert evaluate_world(world, tmp_path, identity=now, batch_size=after) == 1
     for name in ("completions.jsonl", "stability.json", "fidelity.json"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_every_set_has_its_own_figures(world, whole, tmp_path):
-    evaluate_world(world, tmp_path / "both", sets="heldout,train")
-    for name in ("stability.json", "fidelity.json"):
-        one = json.loads((whole / name).read_text())
-        both = json.loads((tmp_path / "both" / name).read_text())
-        assert list(both["by_set"]) == ["heldout", "train"]
-        assert both["by_set"]["heldout"] == one["by_set"]["heldout"]
-    assert len(both["by_task"]["role_play"]["per_persona"]) == 6
 
 
 def test_prompts_of_another_content_are_refused(world, whole, tmp_path):
