@@ -53,13 +53,13 @@ class _Kind(NamedTuple):
     pairs: list[tuple[Persona | None, Problem]]
     prompts: Sequence[list[int]] = ()
 
+    def rows(self) -> list[tuple[Persona | None, Problem, int]]:
+        """What each row is about: its persona, problem and sample."""
+        return [(*pair, sample) for pair in self.pairs for sample in range(self.samples)]
+
     def batches(self, batch_size: int, mesh: Mesh) -> list[list[Key]]:
-        """The rows, in the batches of `generate`."""
-        keys = [
-            Key(self.name, problem.id, persona.id if persona else None, sample)
-            for persona, problem in self.pairs
-            for sample in range(self.samples)
-        ]
+        """The keys of the rows, in the batches of `generate`."""
+        keys = [Key(self.name, q.id, p.id if p else None, sample) for p, q, sample in self.rows()]
         size = prompts_per_batch(batch_size, self.samples, mesh) * self.samples
         return [keys[i : i + size] for i in range(0, len(keys), size)]
 
@@ -118,12 +118,9 @@ def answers_asked(task: Task, personas: Sequence[Persona], settings: EvalSetting
 
 
 def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[Persona]:
-    """The first so many (0: all) of each set, set by set.
+    """The first so many (0: all) of each set, set by set; ValueError for a set without personas.
 
-    Args:
-      sets: splits of personas, comma-separated, such as "heldout,harmful".
-
-    Raises ValueError for a set that has no personas.
+    `sets`: splits of personas, comma-separated, such as "heldout,harmful".
     """
     chosen = []
     for name in sets.split(","):
@@ -191,19 +188,12 @@ def _graded(
 ) -> Iterator[list[dict]]:
     """The rows of each batch of answers. The verifier grades a batch while the next is generated.
 
-    Args:
-      first: number of the pair that the first batch begins with.
-      after_batch: gets the number of answers. Where it raises, the rows of its batch come first.
+    `first`: number of the pair that the first batch begins with. `after_batch` gets the number of
+    answers. Where it raises, the rows of its batch come first.
     """
-    pending = None
+    pending, left = None, iter(kind.rows()[first * kind.samples :])
     for batch in batches:
-        pairs = kind.pairs[first : first + len(batch)]
-        first += len(batch)
-        answered = [
-            (persona, problem, sample, answer)
-            for (persona, problem), answers in zip(pairs, batch, strict=True)
-            for sample, answer in enumerate(answers)
-        ]
+        answered = [(*next(left), answer) for of_prompt in batch for answer in of_prompt]
         grades = None
         if kind.name == "problems":
             own = answered[own_part(len(answered))]

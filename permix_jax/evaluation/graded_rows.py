@@ -32,11 +32,8 @@ def claim_folder(
 ) -> None:
     """Writes evaluation.json, which says what is evaluated, or checks that the existing one agrees.
 
-    Args:
-      rows: name of the file that the evaluation writes beside it.
-      remedy: what to do if the folder belongs to another evaluation.
-
-    Raises ValueError, with the differing fields, for the folder of another evaluation.
+    Raises ValueError, with the differing fields and the remedy, for the folder of another
+    evaluation. `rows`: name of the file that the evaluation writes beside it.
     """
     path, identity = folder / "evaluation.json", json.loads(json.dumps(identity))
     if path.exists():

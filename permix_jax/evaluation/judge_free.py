@@ -90,14 +90,9 @@ def measure_without_judge(
 ) -> None:
     """Writes judge_free.json into each folder of a finished evaluation that has none yet.
 
-    Scores are written to `judge_free/` batch by batch, and not computed again after a kill.
-
-    Args:
-      personas: those of the evaluations; all of them are candidates.
-
-    Raises:
-      ValueError: a folder has scores of another reference or other settings.
-      OSError: the disk is full; what was written stays.
+    Scores are written to `judge_free/` batch by batch, and not computed again after a kill. All of
+    the evaluations' `personas` are candidates. Raises ValueError for scores of another reference or
+    other settings, and OSError where the disk is full; what was written stays.
     """
     stored = reference.stored
     reference = replace(reference, stored=replace(stored, load_params=cache(stored.load_params)))

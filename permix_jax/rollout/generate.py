@@ -44,15 +44,13 @@ def generate(
     samples: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """Generates `samples` completions of each prompt, batch by batch.
+    """Generates `samples` completions of each prompt, about `batch_size` at once, batch by batch.
 
     The random numbers of completion s of prompt i depend on (key, i, s) alone, not on its batch.
     So they are the same for two policies with the same key.
 
-    Args:
-      batch_size: how many completions are generated at once, rounded as `prompts_per_batch` does.
-      first: number of the first prompt to answer. If it is a multiple of `prompts_per_batch`, the
-        completions equal those of a call for all prompts bit for bit.
+    `first`: number of the first prompt to answer. If it is a multiple of `prompts_per_batch`, the
+    completions equal those of a call for all prompts bit for bit.
     """
     if first >= len(prompts):
         return

@@ -50,13 +50,12 @@ _SHOWN = {
 def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
-    Args:
-      after_step: gets the policy's parameters, adapters and base together, and the step.
+    `after_step` gets the policy's parameters, adapters and base together, and the step.
     """
     grpo = _Grpo(run)
     return fit(
         run.loop("GRPO", _SHOWN),
-        *run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
+        *run.start(grpo.programs, lambda: grpo.base or run.base.load_params(), grpo.accuracies),
         grpo.update,
         run.stop,
         lambda state, step: after_step(join(state.policy, grpo.frozen), step),
@@ -91,7 +90,9 @@ class _Grpo:
         self.programs = grpo_programs(self.config, self.model, run.mesh, run.method.token_loss)
         self.worker, self.rehearsal = RolloutWorker(run), build_rehearsal(run)
         self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
-        self.adapts = self.worker.mixture.weights == "adaptive"
+        mixture = self.worker.mixture
+        first = adaptive.initial(len(mixture.personas)) if mixture.weights == "adaptive" else {}
+        self.accuracies = replicate(first, run.mesh)  # before the first step; {}: none adapt
         lora = self.model.config.lora
         g = self.config.grpo
         needs_base = lora or self.rehearsal or (g.kl_weight and not g.reference_every)
@@ -99,14 +100,6 @@ class _Grpo:
         self.frozen = self.base if lora else {}
         # Whether the policy may still be the reference: no update has changed it.
         self.same = bool(g.kl_weight)
-
-    def load_base(self) -> dict:
-        return self.run.base.load_params() if self.base is None else self.base
-
-    def accuracies(self) -> dict:
-        """The personas' running accuracies before the first step; {} unless the weights adapt."""
-        count = len(self.worker.mixture.personas)
-        return replicate(adaptive.initial(count), self.run.mesh) if self.adapts else {}
 
     def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
         """Samples, packs, scores, grades and updates; returns the new state and its metrics."""
@@ -127,7 +120,7 @@ class _Grpo:
             parts, row = self._mini_batches(state, batch, step), row | more
 
         state, metrics = self._epochs(state, batch, parts, rehearsed)
-        if self.adapts:
+        if accuracies:
             decay = self.config.personas.adaptive_decay
             seen = rollouts.batch.persona, rollouts.correct
             accuracies = adaptive.update(accuracies, *seen, decay)

@@ -54,8 +54,8 @@ def fit(
 
     Args:
       abstract: ShapeDtypeStructs of the state, with shardings.
-      create: makes the first state. It is called only where there is no checkpoint, so that a
-        resumed run never holds two states.
+      create: makes the first state, only where there is no checkpoint: a resumed run never holds
+        two states.
       update: (state, step) -> (new state, metrics). The metrics include `loss` and `grad_norm`.
       after_step: called after each step's row is written. Called again when a run goes on from
         that step, because it may have been interrupted; does nothing if its work is done.

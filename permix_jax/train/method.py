@@ -97,11 +97,7 @@ def _require_callable(path: str, name: str, part: Any, arguments: Sequence[str])
 
 
 def all_terms(method: Method, config: ConfigDict) -> list[Term]:
-    """The terms of `config.rewards`, then the method's own.
-
-    Raises:
-      ValueError: two have one name.
-    """
+    """The terms of `config.rewards`, then the method's own; ValueError if two have one name."""
     terms = [*reward_terms(config.rewards, config.rewards.overlong_tokens), *method.terms]
     names = [term.name for term in terms]
     if doubled := [name for name in names if names.count(name) > 1]:

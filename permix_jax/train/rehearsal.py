@@ -28,9 +28,8 @@ class Rehearsal:
 
     PerMix and RLVR rehearse under the same personas: those that PerMix trains under.
 
-    Raises:
-      FileNotFoundError, ValueError: `rehearsal.prompts` is no JSONL file with prompts, or none of
-        them fits the prompt budget.
+    Raises FileNotFoundError or ValueError if `rehearsal.prompts` is no JSONL file with prompts, or
+    none of them fits the prompt budget.
     """
 
     def __init__(self, run: Run):

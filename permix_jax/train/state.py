@@ -128,11 +128,10 @@ def make_step(
 ) -> Callable:
     """The jitted step (state, *inputs) -> (state, metrics); it writes over the old state.
 
-    Args:
-      gradients: (params, *inputs) -> (gradients like params, dict of f32 scalars). The inputs are
-        the batch and what stays the same, such as a frozen base.
-      abstract: has the shardings of the state, which it keeps.
-      ema: the decay of the average of the parameters that the state holds; 0: it holds none.
+    `gradients`: (params, *inputs) -> (gradients like params, dict of f32 scalars). The inputs are
+    the batch and what stays the same, such as a frozen base. The state keeps the shardings of
+    `abstract`. `ema` is the decay of the average of the parameters that the state holds;
+    0: it holds none.
 
     The metrics gain `grad_norm`, the global norm before clipping. Where it is 0, the batch taught
     nothing. Then parameters and moments stay as they are, though AdamW's momentum and weight decay

@@ -40,8 +40,7 @@ class SftTokens(NamedTuple):
     weights: jax.Array
 
     @property
-    def shares(self) -> jax.Array:
-        """The metrics are means over the same targets."""
+    def shares(self) -> jax.Array:  # the metrics are means over the same targets
         return self.weights
 
 
@@ -60,12 +59,8 @@ def pack_demonstrations(
 ) -> SftBatch:
     """Demonstrations as a batch on the host; equal prompts are computed once.
 
-    Args:
-      limits: most tokens of a prompt, and of a completion with its end token. A longer completion
-        is cut.
-
-    Raises:
-      ValueError: a prompt is over its limit.
+    `limits`: most tokens of a prompt, and of a completion with its end token. A longer completion
+    is cut. Raises ValueError for a longer prompt.
     """
     prompts = render_all(policy.tokenizer, [(d.persona, d.prompt) for d in demonstrations])
     if longest := max((len(ids) for ids in prompts if len(ids) > limits[0]), default=0):
@@ -164,11 +159,8 @@ def train_distill(
 
     The teacher answers what GRPO's policy would be asked, under the same personas. The policy
     learns the responses that are right and ended, under the prompts that they answered. Over a run
-    this is rejection sampling, each round with fresh problems.
-
-    Args:
-      task: the run's, without the problems that are over the budget in the teacher's tokens.
-      after_step: as in `train_grpo`.
+    this is rejection sampling, each round with fresh problems. `task` is the run's, without the
+    problems that are over the budget in the teacher's tokens; `after_step` as in `train_grpo`.
     """
     teacher_params = teacher.load_params()
     worker = RolloutWorker(replace(run, policy=teacher.policy, task=task))

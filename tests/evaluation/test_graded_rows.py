@@ -25,19 +25,12 @@ def path(tmp_path):
     return tmp_path / "eval" / "completions.jsonl"
 
 
-def test_rows_come_back_in_their_order(path):
-    write(path, 8)
-    with GradedRows(path, BATCHES) as log:
-        assert log.rows == [row(number) for number in range(8)]
-    assert [json.loads(line) for line in path.read_text().splitlines()] == log.rows
-
-
 @pytest.mark.parametrize(("written", "kept"), [(0, 0), (2, 0), (3, 3), (5, 3), (7, 6), (8, 8)])
-def test_rows_of_a_batch_that_is_not_whole_are_dropped(path, written, kept):
+def test_rows_come_back_but_for_those_of_a_batch_that_is_not_whole(path, written, kept):
     write(path, written)
     with GradedRows(path, BATCHES) as log:
-        assert len(log.rows) == kept
-    assert len(path.read_text().splitlines()) == kept
+        assert log.rows == [row(number) for number in range(kept)] and log.total == 8
+    assert [json.loads(line) for line in path.read_text().splitlines()] == log.rows
 
 
 def test_a_line_cut_off_anywhere_costs_its_batch_alone(path):

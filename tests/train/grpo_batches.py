@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from dense import pack_arrays
 
@@ -62,6 +63,15 @@ def token_batch(lengths, tokens, *, logprobs=None, advantages=0, truncated=False
 def losses_of(logprobs, batch: RolloutBatch, config: LossConfig, **scored):
     """(losses, metrics) [N, T] of log-probs [N, T]; `scored`: reference and trainer log-probs."""
     return token_losses(logprobs, loss_tokens(batch, config)._replace(**scored), config)
+
+
+def assert_close(got, expected, tolerance=1e-5):
+    """The same tree, every leaf equal to within `tolerance` of its largest entry."""
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+    jax.tree.map(close, got, expected)
 
 
 class Packed(NamedTuple):

@@ -16,8 +16,13 @@ import pytest
 from permix_jax.core.sharding import make_mesh
 from permix_jax.models.params import abstract_like, abstract_params
 from permix_jax.models.transformer import Decoder
-from permix_jax.train.checkpoints import Checkpoints, DamagedError, MisfitError, load_params
-from permix_jax.train.damage import find_damage
+from permix_jax.train.checkpoints import (
+    Checkpoints,
+    DamagedError,
+    MisfitError,
+    find_damage,
+    load_params,
+)
 
 
 def opened(folder, **options):

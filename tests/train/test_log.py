@@ -75,9 +75,6 @@ def test_a_line_that_is_not_json_is_named(tmp_path):
         read_rows(tmp_path / "metrics.jsonl")
 
 
-# ---- TensorBoard ------------------------------------------------------------------
-
-
 def events_of(path) -> list[Event]:
     """The events of a file, whose checksums are checked."""
     content, events = path.read_bytes(), []

@@ -17,9 +17,6 @@ def ratio_batch(advantage):
     return token_batch([4], 4, advantages=[advantage])
 
 
-# ---- the clipped objective ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("advantage", "expected", "gradient", "low", "high"),
     [
@@ -52,8 +49,6 @@ def test_the_ratio_is_to_the_behaviour_policy():
     losses, _ = losses_of(old + jnp.log(1.1), batch, loss_config())
     np.testing.assert_allclose(losses, -1.1 * np.ones((1, 4)), rtol=1e-6)
 
-
-# ---- sampler and trainer ---------------------------------------------------------------------
 
 # Under the sampler each token had log-prob 0; under the trainer these, so importance 0.5, 1, 2, 4.
 TRAINER = jnp.log(jnp.array([[0.5, 1.0, 2.0, 4.0]]))
@@ -93,8 +88,6 @@ def test_where_sampler_and_trainer_agree_the_correction_changes_nothing():
     assert not metrics["sampling/logp_difference"].any()
 
 
-# ---- aggregation ----------------------------------------------------------------------------
-
 LENGTHS = [1, 3, 2]
 LOSSES = np.array([[6.0, 99, 99, 99], [1, 2, 6, 99], [4, 8, 99, 99]], np.float32)
 
@@ -119,36 +112,11 @@ def test_aggregations_by_hand(aggregation, every, ended):
     np.testing.assert_array_equal(nothing, np.zeros((3, 4)))
 
 
-def test_the_denominator_of_dr_grpo_does_not_know_the_lengths():
-    config = loss_config(aggregation="dr_grpo", max_new_tokens=10)
-    for lengths in ([1, 1], [4, 2]):
-        weights = token_weights(token_batch(lengths, 4), config)
-        np.testing.assert_allclose(weights[weights > 0], 1 / 20)
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("mask_truncated", [False, True])
-def test_a_rollout_without_a_reward_counts_in_no_denominator(aggregation, mask_truncated):
-    """The weights of the others are those that they have without it."""
-    config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
-    lengths, truncated = np.array([1, 3, 2, 4, 4, 2]), np.array([0, 1, 0, 1, 0, 0], bool)
-    rewards = np.array([1, 0, np.nan, np.nan, 0, 1], np.float32)
-    known = ~np.isnan(rewards)
-    batch = token_batch(lengths, 4, truncated=truncated)._replace(rewards=rewards)
-    weights = np.asarray(token_weights(batch, config))
-    alone = token_batch(lengths[known], 4, truncated=truncated[known])
-    np.testing.assert_array_equal(weights[known], token_weights(alone, config))
-    assert not weights[~known].any()
-
-
 def test_a_sum_ignores_what_has_weight_zero_in_value_and_gradient():
     weights, values = jnp.array([0.5, 0, 0, 0.25]), jnp.array([2, jnp.nan, jnp.inf, 4])
     value, gradient = jax.value_and_grad(lambda values: weighted(weights, values).sum())(values)
     assert float(value) == 2
     assert gradient.tolist() == [0.5, 0, 0, 0.25]
-
-
-# ---- KL -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from jaxprs import array_shapes
 from runs import load_config
 
 from permix_jax.models.config import Lora
-from permix_jax.models.logprobs import score
 from permix_jax.models.packing import Ragged, pack
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
@@ -21,7 +20,6 @@ from permix_jax.train.programs import (
     pack_step,
     pack_tokens,
     policy_gradients,
-    scoring,
     step_shapes,
 )
 
@@ -38,20 +36,6 @@ def packed(config, batch):
     packing = pack_step(batch, step_shapes(config))
     tokens = pack_tokens(loss_tokens(batch, loss_config(config)), batch.completions.mask, packing)
     return packing, tokens._replace(reference=np.zeros_like(tokens.weights))
-
-
-def test_the_reference_scores_the_same_in_micro_batches_of_any_size(tiny_model, tiny_params, batch):
-    def scores(tokens):
-        budgets = {"rollout__max_prompt_tokens": 3, "rollout__max_new_tokens": 5}
-        config = load_config("permix.py", "tiny", train__micro_batch_tokens=tokens, **budgets)
-        packing, _ = packed(config, batch)
-        found = score(tiny_model, tiny_params, packing.rows, scoring(config))
-        return int(packing.rows.count), packing.collect(np.asarray(found))
-
-    (one, whole), (several, parts) = scores(512), scores(16)
-    assert one == 1 and several > 1
-    assert np.ptp(whole) > 0.1
-    np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
 def test_an_update_writes_the_new_state_over_the_old_one(tiny_model, mesh, batch):

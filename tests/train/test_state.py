@@ -19,8 +19,6 @@ def schedule(decay, warmup=4, total=12, peak=1.0):
     return make_optimizer(peak, warmup, total, decay, 0.0, 1.0)[1]
 
 
-# ---- learning rate --------------------------------------------------------------------------
-
 DECAYS = ("none", "linear", "cosine")
 
 
@@ -53,9 +51,6 @@ def test_warm_up_rises_to_the_peak(decay, warmup, total, expected):
 def test_decay_after_warm_up(decay, expected):
     rates = {step: float(schedule(decay)(step)) for step in expected}
     assert rates == pytest.approx(expected, abs=1e-6)
-
-
-# ---- the step -------------------------------------------------------------------------------
 
 
 def stepper(gradient, peak=0.1, warmup=0, weight_decay=0.0, max_grad_norm=1.0):
@@ -136,9 +131,6 @@ def test_a_gradient_that_is_not_a_number_is_not_taken_for_nothing():
     _, state, step = stepper([math.nan, 0.4])
     state, metrics = step(state, 1.0)
     assert math.isnan(float(metrics["grad_norm"])) and np.isnan(state.params["w"]).any()
-
-
-# ---- on a mesh ------------------------------------------------------------------------------
 
 
 def test_moments_lie_where_their_parameter_does(tiny_model):
