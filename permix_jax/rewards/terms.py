@@ -65,26 +65,21 @@ def reward_terms(weights: Mapping[str, float], overlong_tokens: int) -> list[Ter
 def total_reward(
     terms: Sequence[Term], completions: Sequence[Completion]
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """The weighted sums, f32 [N], NaN where the verdict is unknown; and the terms' means.
+    """The weighted sums, f32 [N], NaN where the verdict is unknown; and the terms' means over the
+    completions that have a verdict, if any has.
 
-    The means are over the completions that have a verdict; where there is none, none are given.
-
-    Raises:
-      ValueError: a term is not finite for a completion that has a verdict.
+    Raises ValueError if a term is not finite for a completion that has a verdict.
     """
     values = np.array([[term.value(c) for term in terms] for c in completions], np.float64)
     values = values.reshape(len(completions), len(terms))
-    unknown = np.isnan([c.correct for c in completions])
-    for term, column in zip(terms, values[~unknown].T, strict=True):
+    known = ~np.isnan([completion.correct for completion in completions])
+    for term, column in zip(terms, values[known].T, strict=True):
         if not np.isfinite(column).all():
             raise ValueError(
                 f"reward term {term.name!r} gave {column[~np.isfinite(column)][0]}; return a "
                 "finite number for every completion"
             )
-    rewards = values @ np.array([term.weight for term in terms])
-    rewards[unknown] = np.nan
-    if unknown.all():
-        return rewards.astype(np.float32), {}
-    means = values[~unknown].mean(axis=0)
-    metrics = {f"rewards/{t.name}/mean": float(x) for t, x in zip(terms, means, strict=True)}
+    rewards = np.where(known, values @ np.array([term.weight for term in terms]), np.nan)
+    means = values[known].mean(axis=0) if known.any() else []
+    metrics = {f"rewards/{term.name}/mean": float(x) for term, x in zip(terms, means, strict=False)}
     return rewards.astype(np.float32), metrics

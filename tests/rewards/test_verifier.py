@@ -118,7 +118,7 @@ def test_a_pair_that_ran_out_of_time_is_not_tried_again_but_with_more_patience(n
     for _ in range(2):
         grades = grade(verifier, "a")
         assert np.isnan(grades.correct).all() and grades.metrics["verifier/timeouts"] == 1
-    once = {"answer": "a", "gold": "gold", "steps": MAX_STEPS}
+    once = {"answer": "a", "gold": "gold", "kind": "", "steps": MAX_STEPS}
     assert asked() == [once]
     for _ in range(2):  # with ten times the steps once
         again = verifier.submit(["a"], problems("gold"), retry=True).result(PATIENCE)
