@@ -59,7 +59,7 @@ def grade_file(
             ):
                 for start in range(0, len(left), BATCH):
                     batch = left[start : start + BATCH]
-                    graded = _grade(verifier, batch)
+                    graded = grade(verifier, batch)
                     write(graded)
                     verdicts += graded
                     progress.update(len(batch))
@@ -164,7 +164,8 @@ def _lines(verdicts: Sequence[Mapping[str, Any]]) -> str:
 # ---- grading -------------------------------------------------------------------------------------
 
 
-def _grade(verifier: Verifier, rows: Sequence[Answer]) -> list[dict[str, Any]]:
+def grade(verifier: Verifier, rows: Sequence[Answer]) -> list[dict[str, Any]]:
+    """The rows' verdicts, as `grade_file` writes them."""
     graded = [explain(row.answer, row.gold, row.problem) for row in rows]
     undecided = [one for one in graded if isinstance(one, Undecided)]
     decisions = verifier.decide(undecided, retry=True) if undecided else {}
