@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,15 @@ def test_algebra_is_left_to_processes_and_one_that_dies_stops_nothing(file, monk
         (True, "algebra: equal"),
     ]
     assert {v["kind"] for v in read(file.with_name("out"))} == {"expression"}
+
+
+def test_the_example_in_the_docs(file):
+    page = (ROOT / "docs/rewards.md").read_text("utf-8")
+    row, verdict = map(json.loads, re.findall(r"```json\n(.*)\n```", page))
+    write(file, [row])
+    grade_file(file, file.with_name("out"))
+    (given,) = read(file.with_name("out"))
+    assert given | {"kind": "quantity"} == verdict
 
 
 # ---- interruption --------------------------------------------------------------------------------
