@@ -121,10 +121,9 @@ class _Worker:
         if time.monotonic() >= deadline:
             return NO_TIME
         self._served += 1
+        line = json.dumps({**pair._asdict(), "steps": steps}) + "\n"
         with suppress(BrokenPipeError):
-            self.process.stdin.write(
-                json.dumps({**pair._asdict(), "steps": steps}).encode() + b"\n"
-            )
+            self.process.stdin.write(line.encode())
             self.process.stdin.flush()
         decision = self._read(deadline).get("verdict")
         if decision in _REPLIES and self._served < MAX_SERVED:
@@ -144,8 +143,8 @@ class _Worker:
         self.process, self._ready, self._served = None, False, 0
 
     def _start(self) -> None:
-        environment = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        environment["PYTHONHASHSEED"] = "0"  # sympy's ways depend on the order of sets
+        # sympy's ways depend on the order of sets.
+        environment = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
         self.process = subprocess.Popen(
             _COMMAND,
             stdin=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Grades completions off the main thread, the hard ones in processes of their own."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -20,10 +21,10 @@ UNKNOWN = (TIMEOUT, NO_TIME, ERROR)
 class Grades(NamedTuple):
     """`correct`: f32 [N], 1, 0, or NaN where the verdict is unknown.
 
-    `metrics`, of this call, count the completions whose verdict is unknown, by cause:
-    verifier/timeouts, verifier/errors (of a grading process) and verifier/unparseable_gold (the
-    gold answer states nothing). verifier/undecided counts the completions that the rule left to the
-    grading processes, and verifier/symbolic_share is their share of all.
+    `metrics`, of this call, count completions: those whose verdict is unknown, by cause, as
+    verifier/timeouts, verifier/errors (of a grading process) and verifier/unparseable_gold (it
+    states nothing); and those that the rule left to the grading processes, as verifier/undecided.
+    verifier/symbolic_share is the share of the latter.
     """
 
     correct: np.ndarray
@@ -43,8 +44,7 @@ class Verifier(AbstractContextManager):
 
     Args:
       rule: (completion, problem) -> Grade; see `permix_jax.rewards.grade`.
-      workers: grading processes; they start at once, so that they are warm when the first batch
-        is there. With 0 the rule has to decide everything itself.
+      workers: grading processes, which start at once; 0 if the rule decides everything itself.
       item_seconds: what one undecided pair may take; the verdict of a longer one is unknown. It
         is remembered, so that the pair does not take as long again.
       batch_seconds: what all undecided pairs of a batch may take; what is left then is unknown.
@@ -94,11 +94,11 @@ class Verifier(AbstractContextManager):
         decisions = self._decide(undecided, retry)
         final = [decisions[g] if isinstance(g, Undecided) else g for g in grades]
         correct = np.array([math.nan if d in UNKNOWN else float(d) for d in final], np.float32)
-        timeouts, errors = final.count(TIMEOUT) + final.count(NO_TIME), final.count(ERROR)
+        unknown = Counter(decision for decision in final if decision in UNKNOWN)
         metrics = {
-            "verifier/timeouts": timeouts,
-            "verifier/errors": errors,
-            "verifier/unparseable_gold": np.isnan(correct).sum() - timeouts - errors,
+            "verifier/timeouts": unknown[TIMEOUT] + unknown[NO_TIME],
+            "verifier/errors": unknown[ERROR],
+            "verifier/unparseable_gold": np.isnan(correct).sum() - unknown.total(),
             "verifier/undecided": len(undecided),
             "verifier/symbolic_share": len(undecided) / max(1, len(grades)),
         }

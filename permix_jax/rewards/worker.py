@@ -2,9 +2,8 @@
 
 Reads {"answer": ..., "gold": ..., "steps": n} from stdin, one JSON object a line, and answers each
 with {"verdict": true, false, "timeout" (more than n steps) or "error"}; its first line is
-{"ready": true}, or {"failed": why}. It ends with its stdin. It knows nothing of JAX or of the
-accelerator, holds its memory to a limit, and refuses to open files for writing, to start processes
-and to use the network once it is ready.
+{"ready": true}, or {"failed": why}. It ends with its stdin. It never imports JAX, holds its memory
+to a limit, and once it is ready writes no files, starts no processes and uses no network.
 """
 
 import json
