@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,8 @@ from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import explain, grade_answer
 from permix_jax.rewards.verifier import ERROR, UNKNOWN, Decision, Verifier
 
-BATCH = 64  # rows whose verdicts are written together
+BATCH = 64  # rows whose verdicts are written together, at most
+_HARD = 4  # and of them those a process that need algebra
 _STATES = {True: "right", False: "wrong", None: "null"}
 _MAX_LINES_NAMED = 10
 
@@ -57,12 +58,10 @@ def grade_file(
                 Verifier(grade_answer, workers, batch_seconds=math.inf) as verifier,
                 tqdm(total=len(rows), initial=len(verdicts), disable=None) as progress,
             ):
-                for start in range(0, len(left), BATCH):
-                    batch = left[start : start + BATCH]
-                    graded = grade(verifier, batch)
-                    write(graded)
-                    verdicts += graded
-                    progress.update(len(batch))
+                for some in graded(left, verifier, _HARD * workers):
+                    write(some)
+                    verdicts += some
+                    progress.update(len(some))
     return summary(rows, verdicts)
 
 
@@ -164,23 +163,38 @@ def _lines(verdicts: Sequence[Mapping[str, Any]]) -> str:
 # ---- grading -------------------------------------------------------------------------------------
 
 
-def grade(verifier: Verifier, rows: Sequence[Answer]) -> list[dict[str, Any]]:
-    """The rows' verdicts, as `grade_file` writes them."""
-    graded = [explain(row.answer, row.gold, row.problem) for row in rows]
-    undecided = [one for one in graded if isinstance(one, Undecided)]
-    decisions = verifier.decide(undecided, retry=True) if undecided else {}
-    verdicts = [
-        _decided(one, decisions[one]) if isinstance(one, Undecided) else one for one in graded
-    ]
-    return [
-        {
-            "right": None if math.isnan(right) else bool(right),
-            "kind": kind,
-            "why": why,
-            "row": row.hash,
-        }
-        for row, (right, kind, why) in zip(rows, verdicts, strict=True)
-    ]
+def graded(
+    rows: Iterable[Answer], verifier: Verifier, hard: int = BATCH
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows' verdicts, as `grade_file` writes them, some rows at a time: BATCH, or as
+    many as have `hard` among them that need algebra."""
+    batch: list[tuple[Answer, Verdict | Undecided]] = []
+    pairs: list[Undecided] = []
+    for row in rows:
+        verdict = explain(row.answer, row.gold, row.problem)
+        batch.append((row, verdict))
+        if isinstance(verdict, Undecided):
+            pairs.append(verdict)
+        if len(batch) == BATCH or len(pairs) == hard:
+            yield _written(batch, pairs, verifier)
+            batch, pairs = [], []
+    if batch:
+        yield _written(batch, pairs, verifier)
+
+
+def _written(
+    batch: Sequence[tuple[Answer, Verdict | Undecided]],
+    pairs: Sequence[Undecided],
+    verifier: Verifier,
+) -> list[dict[str, Any]]:
+    decisions = verifier.decide(pairs, retry=True) if pairs else {}
+    written = []
+    for row, verdict in batch:
+        if isinstance(verdict, Undecided):
+            verdict = _decided(verdict, decisions[verdict])
+        right = None if math.isnan(verdict.right) else bool(verdict.right)
+        written.append({"right": right, "kind": verdict.kind, "why": verdict.why, "row": row.hash})
+    return written
 
 
 def _decided(pair: Undecided, decision: Decision) -> Verdict:

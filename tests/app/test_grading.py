@@ -13,9 +13,11 @@ from commands import answer, executed
 from runs import FULL, ROOT, needs_full_device
 
 from permix_jax.app import grading
-from permix_jax.app.grading import grade_file
+from permix_jax.app.grading import grade_file, graded, read_answers
 from permix_jax.core.problem import Undecided, Verdict
 from permix_jax.rewards import pool
+from permix_jax.rewards.grade import grade_answer
+from permix_jax.rewards.verifier import Verifier
 
 ROWS = [
     {"problem": "What is 2 + 3?", "gold": "5", "completion": "It is $\\boxed{5}$."},
@@ -153,6 +155,22 @@ def test_the_example_in_the_docs(file):
     assert given | {"kind": "quantity"} == verdict
 
 
+def test_rows_that_take_algebra_are_written_before_there_are_many(file, monkeypatch):
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-c", OBEDIENT))
+
+    def explain(answer, gold, prompt):
+        return Undecided(answer, gold) if answer == "yes" else Verdict(0.0, "number", "")
+
+    monkeypatch.setattr(grading, "explain", explain)
+    answers = ["5", "yes", "yes", "5", "yes", *["5"] * (grading.BATCH + 1), "yes"]
+    write(file, [{"problem": "", "gold": "x", "answer": answer} for answer in answers])
+    rows = read_answers(file)
+    with Verifier(grade_answer, workers=1) as verifier:
+        parts = list(graded(rows, verifier, hard=2))
+    assert [len(part) for part in parts] == [3, grading.BATCH, 4]
+    assert [v["right"] for part in parts for v in part] == [answer == "yes" for answer in answers]
+
+
 # ---- interruption --------------------------------------------------------------------------------
 
 
@@ -240,6 +258,8 @@ import runpy, sys
 from permix_jax.app import grading
 from permix_jax.core.problem import Undecided
 from permix_jax.rewards import pool
+from permix_jax.rewards.grade import grade_answer
+from permix_jax.rewards.verifier import Verifier
 exact = grading.explain
 def explain(answer, gold, prompt):
     return Undecided(answer, gold) if gold == "hang" else exact(answer, gold, prompt)

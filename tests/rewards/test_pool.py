@@ -177,17 +177,10 @@ def test_real_workers_survive_nasty_expressions_within_their_deadlines():
         assert set(verdicts[:-1]) <= {False, TIMEOUT, ERROR} and verdicts[-1] is True
 
 
-def start_worker():
-    return subprocess.Popen(
-        [sys.executable, "-m", "permix_jax.rewards.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_worker_ends_with_its_stdin_even_when_it_is_busy():
-    with start_worker() as worker:
+    command = [sys.executable, "-m", "permix_jax.rewards.worker"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as worker:
         assert json.loads(worker.stdout.readline()) == {"ready": True}
         inner = r"(\sin x+\cos x+\tan x+\ln x)^{4}"
         hard = {"answer": rf"\sin^2({inner})", "gold": rf"1-\cos^2({inner})", "steps": 10**12}
