@@ -17,6 +17,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.stats.statistics import (
     bootstrap_weights,
     percentile_interval,
+    quotient,
     require_axes,
     wilson_limits,
 )
@@ -190,9 +191,7 @@ def _weighted_auc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) 
     up = np.add.reduceat(np.where(positive, weights, 0.0)[:, order], starts, axis=1)
     down = np.add.reduceat(np.where(positive, 0.0, weights)[:, order], starts, axis=1)
     below = np.cumsum(down, axis=1) - down / 2  # ties count half
-    pairs = up.sum(axis=1) * down.sum(axis=1)
-    wins = (up * below).sum(axis=1)
-    return np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0)
+    return quotient((up * below).sum(axis=1), up.sum(axis=1) * down.sum(axis=1))
 
 
 def _weighted_correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -11,20 +11,20 @@ import numpy as np
 
 from permix_jax.core.field_rules import valid_value
 from permix_jax.stats.extremes import (
-    Means,
     best_interval,
     range_interval,
     ratio_interval,
     worst_interval,
 )
 from permix_jax.stats.statistics import (
+    Means,
     bootstrap_weights,
-    means_covariance,
+    gather_means,
     percentile_interval,
     pooled_means,
+    quotient,
     require_axes,
     require_ids,
-    wilson_limits,
 )
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [..., persona], plain [...] -> [...]
@@ -32,7 +32,7 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [..., persona], plain 
 
 def pss_min_over_max(accuracy: np.ndarray, plain: np.ndarray | None = None) -> np.ndarray:
     """Worst over best accuracy, [..., persona] -> [...]; NaN where the best is 0."""
-    return _quotient(accuracy.min(axis=-1), accuracy.max(axis=-1))
+    return quotient(accuracy.min(axis=-1), accuracy.max(axis=-1))
 
 
 def pss_mean_over_plain(accuracy: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def pss_mean_over_plain(accuracy: np.ndarray, plain: np.ndarray) -> np.ndarray:
 
     It can exceed 1, and does not see how unequal the personas are.
     """
-    return _quotient(accuracy.mean(axis=-1), plain)
+    return quotient(accuracy.mean(axis=-1), plain)
 
 
 def pss_one_minus_range(accuracy: np.ndarray, plain: np.ndarray | None = None) -> np.ndarray:
@@ -93,8 +93,7 @@ def disagreement(correct: np.ndarray) -> np.ndarray:
     total = rate.sum(axis=0)
     # Over ordered pairs p != q, a_p (1 - a_q) sums to total (people - 1) - (total^2 - sum a^2).
     ordered = total * (people - 1) - (total**2 - (rate**2).sum(axis=0))
-    pairs = people * (people - 1)
-    return np.divide(2 * ordered, pairs, out=np.full_like(total, np.nan), where=pairs > 0)
+    return quotient(2 * ordered, people * (people - 1))
 
 
 def disagreement_with_plain(correct: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -111,11 +110,7 @@ def disagreement_with_itself(correct: np.ndarray) -> np.ndarray:
     (a - b)^2 over pairs of personas, the part that is due to the persona.
     """
     right, n = np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1)
-    pairs = n * (n - 1)
-    differing = 2 * right * (n - right)
-    return _mean_of_defined(
-        np.divide(differing, pairs, out=np.full_like(differing, np.nan), where=pairs > 0)
-    )
+    return _mean_of_defined(quotient(2 * right * (n - right), n * (n - 1)))
 
 
 def stability(
@@ -159,7 +154,6 @@ def stability(
     check_correct(correct, plain, persona_ids)
     weights = bootstrap_weights(correct.shape[1], resamples, rng)
     everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
-    lows, highs = _wilson(everyone)
     values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
     intervals = figure_intervals(everyone, alone, pss)
     result = {}
@@ -169,29 +163,7 @@ def stability(
     if result["pss"] is None:
         result["pss_note"] = "0 / 0: no answer was right; the score is not defined"
     result |= _flips(correct, plain, weights)
-    return result | {
-        "per_persona": [
-            {
-                "persona": persona,
-                "accuracy": float(everyone.estimate[p]),
-                "accuracy_ci95": [float(lows[p]), float(highs[p])],
-                "n": int(everyone.answers[p]),
-            }
-            for p, persona in enumerate(persona_ids)
-        ],
-    }
-
-
-def gather_means(correct: np.ndarray, weights: np.ndarray) -> Means:
-    """Accuracies of `correct` [persona, problem, sample]; `weights` [resample, problem]."""
-    problems = correct.shape[1]
-    return Means(
-        estimate=pooled_means(correct, np.ones((1, problems)))[0],
-        resampled=pooled_means(correct, weights),
-        covariance=means_covariance(correct),
-        answers=(~np.isnan(correct)).sum(axis=(1, 2)),
-        problems=problems,
-    )
+    return result | {"per_persona": everyone.by_persona(persona_ids, "accuracy")}
 
 
 def accuracy_figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dict[str, np.ndarray]:
@@ -221,17 +193,12 @@ def figure_intervals(everyone: Means, alone: Means, pss: Score) -> dict[str, lis
         score = [1 - span[1], 1 - span[0]]
     else:
         score = percentile_interval(pss(everyone.resampled, alone.resampled[:, 0]))
-    together = everyone._replace(
-        estimate=everyone.estimate.mean(keepdims=True),
-        covariance=everyone.covariance.mean(keepdims=True),
-        answers=everyone.answers.sum(keepdims=True),
-    )
     return {
         "pss": score,
-        "accuracy_mean": [float(limit[0]) for limit in _wilson(together)],
+        "accuracy_mean": everyone.wilson_together(),
         "accuracy_worst": worst_interval(everyone),
         "accuracy_best": best_interval(everyone),
-        "accuracy_no_persona": [float(limit[0]) for limit in _wilson(alone)],
+        "accuracy_no_persona": alone.wilson_together(),
         "accuracy_std": _std_interval(everyone),
         "accuracy_range": span,
     }
@@ -253,10 +220,6 @@ def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence)
             raise ValueError(f"{name}: no answer is scorable; check the gold answers")
         if not np.isin(scorable, (0, 1)).all():
             raise ValueError(f"{name}: values must be 0, 1 or NaN, got {np.unique(scorable)}")
-
-
-def _wilson(means: Means) -> tuple[np.ndarray, np.ndarray]:
-    return wilson_limits(means.estimate, np.diag(means.covariance), means.problems, means.answers)
 
 
 def _std_interval(means: Means) -> list[float]:
@@ -287,17 +250,9 @@ def _flips(correct: np.ndarray, plain: np.ndarray, weights: np.ndarray) -> dict:
 
 
 def _pass_rates(correct: np.ndarray) -> np.ndarray:
-    right, n = np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1)
-    return np.divide(right, n, out=np.full_like(right, np.nan), where=n > 0)
+    return quotient(np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1))
 
 
 def _mean_of_defined(rates: np.ndarray) -> np.ndarray:
     """[persona, problem] -> [problem]; NaN where no persona has a value."""
-    n = (~np.isnan(rates)).sum(axis=0)
-    total = np.nansum(rates, axis=0)
-    return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
-
-
-def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    above, below = np.asarray(above, float), np.asarray(below, float)
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+    return quotient(np.nansum(rates, axis=0), (~np.isnan(rates)).sum(axis=0))

@@ -4,14 +4,12 @@ from scipy.stats import norm
 
 from permix_jax.stats import extremes
 from permix_jax.stats.extremes import (
-    Means,
     best_interval,
     range_interval,
     ratio_interval,
     worst_interval,
 )
-from permix_jax.stats.stability import gather_means
-from permix_jax.stats.statistics import bootstrap_weights
+from permix_jax.stats.statistics import Means, bootstrap_weights, gather_means
 
 
 def independent(accuracies, problems: int, resamples: int = 4000) -> Means:
