@@ -1,22 +1,29 @@
-"""The report of a run: its base policy beside what it trained."""
+"""The report of a run, its base policy beside what it trained, and that of one evaluation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json, read_jsonl
+from permix_jax.evaluation.results import (
+    Evaluation,
+    read_evaluation,
+    read_evaluations,
+    read_json,
+    read_jsonl,
+)
 from permix_jax.report.compare import compare_answers
 from permix_jax.report.completions import browser_of, changes_section
 from permix_jax.report.content import (
     CURVES,
-    accuracy_section,
+    accuracy_chart,
+    chart_over_steps,
     config_section,
     curve,
-    fidelity_section,
+    fidelity_chart,
     lines,
     lottery_chart,
-    pss_chart,
+    measured,
     section,
 )
 from permix_jax.report.overview import (
@@ -27,6 +34,7 @@ from permix_jax.report.overview import (
     judge_free_table,
     left_out_lines,
     lottery_table,
+    overview,
     stability_table,
     tasks_of,
 )
@@ -43,11 +51,14 @@ _MEASURES = {
     "accuracy_std": ("Accuracy, spread", "standard deviation over the personas"),
     "accuracy_no_persona": ("Accuracy, no persona", "the plain prompt"),
     "flip_rate": ("Flip rate", "chance that answers under two personas differ in correctness"),
+    "role_play": ("Fidelity, role-play", "responses in the persona's style"),
+    "arithmetic": ("Fidelity, arithmetic", "responses in the persona's style"),
 }
-_RESULTS = (
-    "On held-out problems. In brackets: 95 % intervals over the problems, paired across personas "
-    "and policies. With few problems, PSS near 1 is measured too low."
-)
+_HEADLINES = {
+    "persona stability (PSS)": "pss",
+    "accuracy, worst persona": "accuracy_worst",
+    "role-play fidelity": "role_play",
+}
 
 
 def write_run_report(workdir: Path) -> None:
@@ -71,14 +82,14 @@ def run_report(workdir: Path) -> dict:
     policies = {"base": first} if first.step == 0 else {}
     policies |= {"trained": last} if last.step > 0 else {}
     rows = {name: policy.rows() for name, policy in policies.items()}
-    results, personas, *others = sections_of(policies, rows, record.get("config", {}))
+    results, personas, *others = _sections_of(policies, rows, record.get("config", {}))
     metrics = read_jsonl(workdir / "metrics.jsonl")
     preset = record.get("preset")
     return {
         "title": f"{record['name']}:{preset}" if preset else record["name"],
         "facts": _facts(record, policies),
         "names": list(policies),
-        "headlines": headlines(policies),
+        "headlines": _headlines(policies),
         "sections": [
             _warnings(metrics),
             results,
@@ -92,7 +103,42 @@ def run_report(workdir: Path) -> dict:
     }
 
 
-def sections_of(
+def write_evaluation_report(folder: Path) -> str:
+    """Writes report.json, report.md and report.html beside the JSON of a finished evaluation;
+    returns the table to print. Its run's base is beside it if that was asked the same.
+
+    Raises FileNotFoundError or ValueError where a file is missing or damaged.
+    """
+    evaluation, identity = read_evaluation(folder), _identity(folder)
+    policy = identity.get("policy", {})
+    model, run = policy.get("model"), policy.get("run")
+    name = Path(model).name if model else f"step {policy.get('step', '?')}"
+    policies = {name: evaluation}
+    base = folder / (run or "") / "eval" / "0"
+    if run and base.resolve() != folder.resolve() and (base / "stability.json").is_file():
+        others = _identity(base)
+        if others | {"policy": policy} == identity:
+            policies = {"base": read_evaluation(base), name: evaluation}
+    rows = {policy: of.rows() for policy, of in policies.items()}
+    sections = _sections_of(policies, rows, identity.get("config", {}))
+    report = {
+        "title": f"Evaluation of {name}",
+        "facts": [f"run: {(folder / run).resolve().name}" if run else f"model: {model}"],
+        "names": list(policies),
+        "headlines": _headlines(policies),
+        "sections": [*sections, config_section(identity)],
+        "completions": browser_of(rows),
+    }
+    write_report(report, folder)
+    return overview(evaluation)
+
+
+def _identity(folder: Path) -> dict:
+    path = folder / "evaluation.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _sections_of(
     policies: Mapping[str, Evaluation], rows: Mapping[str, Sequence[Mapping]], config: Mapping
 ) -> list[dict]:
     """The sections about evaluations side by side, the one to compare with first.
@@ -101,70 +147,45 @@ def sections_of(
       rows: policy -> the rows of its completions.jsonl.
       config: its `eval` fields are those of the evaluations.
     """
-    first = next(iter(policies))
-    ranked = f"The highest accuracy of {first} on top; the bars are 95 % intervals."
     stabilities = {name: e.stability for name, e in policies.items()}
-    results_note = " ".join([_RESULTS, *(f"{line}." for line in left_out_lines(stabilities))])
     faithful = {name: e.fidelity for name, e in policies.items() if e.fidelity}
     judged = {name: e.judge_free for name, e in policies.items() if e.judge_free}
+    undecided = left_out_lines(stabilities)
+    by_set = [stability_table(stabilities), fidelity_table(faithful)]
+    several = any(map(has_sets, stabilities.values()))
+    lottery = [made(stabilities) for made in (lottery_chart, lottery_table, effects_table)]
     return [
-        section("results", "Results", results_note, [_results(policies, rows, config)]),
-        accuracy_section(stabilities, ranked),
+        section("results", [_results(policies, rows, config)], undecided=undecided),
+        section("personas", [accuracy_chart(stabilities)], first=next(iter(policies))),
         changes_section(rows),
-        fidelity_section(faithful, "By the task's exact rule; the bars are 95 % intervals."),
-        section(
-            "judge-free",
-            "Fidelity without a judge",
-            "By the likelihoods of a frozen reference model; docs/evaluation.md defines each.",
-            [judge_free_table(tasks_of(judged)) | {"title": ""}],
-        ),
-        section(
-            "sets",
-            "By persona set",
-            ". ".join(LEGEND) + ".",
-            [stability_table(stabilities), fidelity_table(faithful)]
-            if any(map(has_sets, stabilities.values()))
-            else [],
-        ),
-        section(
-            "lottery",
-            "Persona lottery",
-            "What a persona drawn by chance does to accuracy. The bands hold for all k at once.",
-            [made(stabilities) for made in (lottery_chart, lottery_table, effects_table)],
-        ),
+        section("fidelity", [fidelity_chart(faithful)]),
+        section("judge-free", [judge_free_table(tasks_of(judged)) | {"title": ""}]),
+        section("sets", by_set if several else [], legend=LEGEND),
+        section("lottery", lottery),
     ]
 
 
 def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping) -> dict:
-    columns = {"measure": ""} | dict.fromkeys(policies, ".3f")
-    apart = None
+    columns, apart = {"measure": ""} | dict.fromkeys(policies, ".3f"), None
     if len(policies) == 2:
-        theirs, ours = rows.values()
+        (before, theirs), (after, ours) = rows.items()
         apart = compare_answers(ours, theirs, config.get("eval", {}))
     if apart:
-        before, after = policies
         columns[f"{after} - {before}"] = "+.3f"
     body = []
     for key, (label, meaning) in _MEASURES.items():
-        cells = [estimate(policy.stability, key) for policy in policies.values()]
+        cells = [measured(policy, key) for policy in policies.values()]
         difference = [estimate(apart.get(key, {}), "difference")] if apart else []
-        body.append([label, *cells, *difference, meaning])
-    for task in ("role_play", "arithmetic"):
-        cells = [estimate(policy.fidelity_of(task), "fidelity") for policy in policies.values()]
-        if any(cells):
-            label = f"Fidelity, {task.replace('_', '-')}"
-            difference = [None] if apart else []
-            body.append([label, *cells, *difference, "responses in the persona's style"])
+        if any(cells) or not label.startswith("Fidelity"):
+            body.append([label, *cells, *difference, meaning])
     return table(columns | {"what it is": ""}, body)
 
 
-def headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
+def _headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
     """The figures on top of the report: `label`, and the `values` of the policies."""
-    of = policies.values()
     rows = {
-        "persona stability (PSS)": [p.stability["pss"] for p in of],
-        "accuracy, worst persona": [p.stability["accuracy_worst"] for p in of],
-        "role-play fidelity": [p.fidelity_of("role_play").get("fidelity") for p in of],
+        label: [cell and cell["value"] for cell in (measured(p, key) for p in policies.values())]
+        for label, key in _HEADLINES.items()
     }
     return [{"label": label, "values": row} for label, row in rows.items() if {*row} != {None}]
 
@@ -182,41 +203,36 @@ def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
 
 def _warnings(metrics: Sequence[Mapping]) -> dict:
     rows = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
-    columns = {"step": "d", "what was seen": "", "what to do": ""}
-    note = "Said once each, at the step that completed the condition."
-    return section("warnings", "Warnings", note, [table(columns, rows)])
+    return section("warnings", [table({"step": "d", "what was seen": "", "what to do": ""}, rows)])
 
 
 def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
     shown = {
-        "pss": "PSS",
-        "accuracy_mean": "mean accuracy",
-        "accuracy_worst": "worst persona",
-        "accuracy_no_persona": "no persona",
+        "PSS": "pss",
+        "mean accuracy": "accuracy_mean",
+        "worst persona": "accuracy_worst",
+        "no persona": "accuracy_no_persona",
     }
-    rows = [[e.step, *(estimate(e.stability, key) for key in shown)] for e in evaluations]
-    columns = {"step": "d"} | dict.fromkeys(shown.values(), ".3f")
-    blocks = [pss_chart({"PSS": evaluations}), table(columns, rows)]
-    note = "Evaluations during training; the band is the 95 % interval."
-    return section("steps", "Stability over steps", note, blocks if len(evaluations) > 1 else [])
+    rows = [[e.step, *(measured(e, key) for key in shown.values())] for e in evaluations]
+    blocks = [
+        chart_over_steps("PSS", "pss", {"PSS": evaluations}),
+        table({"step": "d"} | dict.fromkeys(shown, ".3f"), rows),
+    ]
+    return section("steps", blocks if len(evaluations) > 1 else [])
 
 
 def _training(metrics: Sequence[Mapping]) -> dict:
     """Curves of CURVES that have a finite value, and their means over parts of the run."""
-    steps = np.array([row["step"] for row in metrics])
-    parts = np.array_split(steps, min(10, len(steps)) or 1)
-    charts, columns = [], {"steps": ""}
-    means: list[list] = [[f"{part[0]} to {part[-1]}"] for part in parts if part.size]
-    for key, caption in CURVES.items():
-        series = curve(caption, metrics, key)
-        if not series["x"]:
-            continue
-        charts.append(lines(caption, "training step", "", [series]))
-        columns[caption] = ".3g"
-        known = dict(zip(series["x"], series["y"], strict=True))
-        for row, part in zip(means, parts, strict=True):
-            values = [known[step] for step in part if step in known]
-            row.append(float(np.mean(values)) if values else None)
-    note = "Faint: every step. Solid: running mean over a twentieth of the steps."
-    blocks = [*charts, table(columns, means, "Means over parts of the run")] if charts else []
-    return section("training", "Training", note, blocks)
+    parts = np.array_split([row["step"] for row in metrics], min(10, len(metrics)) or 1)
+    curves = {caption: curve(caption, metrics, key) for key, caption in CURVES.items()}
+    curves = {caption: series for caption, series in curves.items() if series["x"]}
+    known = [dict(zip(series["x"], series["y"], strict=True)) for series in curves.values()]
+    means = []
+    for part in parts if metrics else ():
+        of_part = [[values[step] for step in part if step in values] for values in known]
+        cells = [float(np.mean(values)) if values else None for values in of_part]
+        means.append([f"{part[0]} to {part[-1]}", *cells])
+    charts = [lines(caption, "training step", "", [of]) for caption, of in curves.items()]
+    columns = {"steps": ""} | dict.fromkeys(curves, ".3g")
+    blocks = [*charts, table(columns, means, "Means over parts of the run")]
+    return section("training", blocks if charts else [])

@@ -65,6 +65,6 @@ def tokens_by_method(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
 
 
 def _say(job: Job, seconds: float) -> None:
-    run = read_run(job.workdir)
-    figures = "  ".join(f"{name} {run.trained.values[name]:.3f}" for name in ("PSS", "role-play"))
+    measures = read_run(job.workdir).trained.measures
+    figures = "  ".join(f"{name} {measures[name].value:.3f}" for name in ("PSS", "role-play"))
     print(f"{job.workdir.name}  {figures}  {seconds:.0f} s", flush=True)

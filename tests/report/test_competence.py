@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic_run import write_run
 
-from permix_jax.report.competence import by_competence, competence_table
+from permix_jax.report.compare import by_competence, competence_table
 from permix_jax.report.run_figures import read_run
 
 

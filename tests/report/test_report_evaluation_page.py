@@ -4,7 +4,7 @@ import shutil
 from report_page import read_report
 from synthetic_run import write_run
 
-from permix_jax.report.evaluation_page import write_evaluation_report
+from permix_jax.report.run_page import write_evaluation_report
 
 
 def identify(folder, prompts, samples=1, **policy):

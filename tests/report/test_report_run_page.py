@@ -8,6 +8,7 @@ from report_page import Page, read_report, tables_of
 from synthetic_run import PERSONAS, write_run
 
 from permix_jax.evaluation.results import read_evaluation
+from permix_jax.report.charts import range_of
 from permix_jax.report.comparison_page import compare
 from permix_jax.report.overview import overview, summary_table
 from permix_jax.report.run_page import run_report, write_run_report
@@ -100,6 +101,9 @@ def test_personas_are_ranked_by_the_base_policy_with_intervals(standard):
     assert base[1:] == sorted(base[1:], reverse=True)
     classes = [value for name, value in page.attributes if name == "class"]
     assert classes.count("interval") == 2 * (1 + 4) + 2 * 4  # accuracy, and fidelity
+    low, high = range_of(chart)
+    places = {f"{100 * (value - low) / (high - low):.2f}%" for value in base}
+    assert places <= {value for name, value in page.attributes if name == "x"}
 
 
 def test_the_difference_is_paired_and_left_out_where_others_were_asked(tmp_path):

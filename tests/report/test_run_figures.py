@@ -7,13 +7,8 @@ from synthetic_run import PERSONAS, write_run
 from permix_jax.report.compare import compare_runs, compare_two
 from permix_jax.report.run_figures import MEASURES, read_answers, read_run
 from permix_jax.stats.paired import Graded, compare_policies, over_seeds
-from permix_jax.stats.stability import (
-    accuracy_figures,
-    gather_means,
-    pss_min_over_max,
-    stability,
-)
-from permix_jax.stats.statistics import bootstrap_weights
+from permix_jax.stats.stability import accuracy_figures, pss_min_over_max, stability
+from permix_jax.stats.statistics import bootstrap_weights, gather_means
 
 PROBLEMS = 120
 
@@ -109,9 +104,9 @@ def test_answers_are_found_in_any_order_and_what_is_missing_is_nan():
 
 def test_the_kl_is_a_measure_where_the_run_has_it(tmp_path):
     run = read_run(write_run(tmp_path, steps=3))
-    assert np.isnan(run.trained.values["KL"])
+    assert np.isnan(run.trained.measures["KL"].value)
     (tmp_path / "eval/3/kl.json").write_text(json.dumps({"kl": 0.25}))
-    assert read_run(tmp_path).trained.values["KL"] == 0.25
+    assert read_run(tmp_path).trained.measures["KL"].value == 0.25
 
 
 def test_two_runs_are_apart_as_compare_policies_says(tmp_path):
