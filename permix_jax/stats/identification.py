@@ -65,19 +65,10 @@ def identification(logp: np.ndarray, cluster: np.ndarray) -> dict:
     """
     hits = identified(logp)
     share, variance, clusters = _cluster_ratio(hits, np.ones(len(hits)), cluster)
-    limits = wilson_limits(
-        np.array([share]),
-        np.array([variance]),
-        clusters,
-        np.array([len(hits)]),
-        float(stdtrit(clusters - 1, 0.975)),
-    )
-    return {
-        "share": share,
-        "share_ci95": [float(limit[0]) for limit in limits],
-        "chance": 1 / logp.shape[1],
-        "n": len(hits),
-    }
+    one = (np.array([share]), np.array([variance]), clusters, np.array([len(hits)]))
+    limits = wilson_limits(*one, float(stdtrit(clusters - 1, 0.975)))
+    interval, chance = [float(limit[0]) for limit in limits], 1 / logp.shape[1]
+    return {"share": share, "share_ci95": interval, "chance": chance, "n": len(hits)}
 
 
 def gain_per_token(
@@ -102,10 +93,8 @@ def gain_per_token(
     if not (np.isfinite(logp).all() and np.isfinite(plain).all() and (lengths >= 1).all()):
         raise ValueError("logp and plain must be finite, lengths at least 1: leave out others")
     result = {"n": len(logp), "tokens": int(lengths.sum())}
-    for name, gain in (
-        ("gain", logp[:, 0] - plain),
-        ("margin", logp[:, 0] - logp[:, 1:].mean(axis=1)),
-    ):
+    for name, other in (("gain", plain), ("margin", logp[:, 1:].mean(axis=1))):
+        gain = logp[:, 0] - other
         value, variance, clusters = _cluster_ratio(gain, lengths, cluster)
         half = float(stdtrit(clusters - 1, 0.975) * np.sqrt(variance))
         result[name], result[f"{name}_ci95"] = value, [value - half, value + half]

@@ -9,13 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from permix_jax.stats.stability import (
-    Score,
-    accuracy_figures,
-    check_correct,
-    figure_intervals,
-    pss_min_over_max,
-)
+from permix_jax.stats.stability import Figure, Score, check_correct, measure, pss_min_over_max
 from permix_jax.stats.statistics import (
     Z_95,
     bootstrap_weights,
@@ -57,7 +51,7 @@ def compare_policies(
             "personas, problems and number of samples"
         )
     weights = bootstrap_weights(ours.correct.shape[1], resamples, rng)
-    a, b = _measured(ours, weights, pss), _measured(theirs, weights, pss)
+    a, b = (measure(*policy, weights, pss) for policy in (ours, theirs))
     return {name: _apart(a[name], b[name]) for name in a}
 
 
@@ -150,25 +144,17 @@ def sign_flip_test(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(min(1.0, probability[as_far].sum()))
 
 
-def _measured(graded: Graded, weights: np.ndarray, pss: Score) -> dict[str, tuple]:
-    """Value, resamples [resample] and interval of each of `accuracy_figures` of a policy."""
-    everyone = gather_means(graded.correct, weights)
-    alone = gather_means(graded.plain[None], weights)
-    values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
-    resampled = accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss)
-    intervals = figure_intervals(everyone, alone, pss)
-    return {name: (float(values[name]), resampled[name], intervals[name]) for name in values}
-
-
-def _apart(ours: tuple, theirs: tuple) -> dict:
-    (x, drawn_x, interval_x), (y, drawn_y, interval_y) = ours, theirs
+def _apart(ours: Figure, theirs: Figure) -> dict:
+    x, y = ours.value, theirs.value
     if not np.isfinite((x, y)).all():
         x, y = (value if np.isfinite(value) else None for value in (x, y))
         return {"ours": x, "theirs": y, "difference": None, "difference_ci95": None}
-    r = _correlation(drawn_x, drawn_y)
+    r = _correlation(ours.resampled, theirs.resampled)
     # Distances from the estimate to its limits. A corrected interval may leave it outside.
-    down, up = max(0.0, x - interval_x[0]), max(0.0, interval_x[1] - x)
-    y_down, y_up = max(0.0, y - interval_y[0]), max(0.0, interval_y[1] - y)
+    (down, up), (y_down, y_up) = (
+        (max(0.0, of.value - of.interval[0]), max(0.0, of.interval[1] - of.value))
+        for of in (ours, theirs)
+    )
     below = np.sqrt(max(0.0, down**2 + y_up**2 - 2 * r * down * y_up))
     above = np.sqrt(max(0.0, up**2 + y_down**2 - 2 * r * up * y_down))
     interval = [float(x - y - below), float(x - y + above)]

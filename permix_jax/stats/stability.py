@@ -6,6 +6,7 @@ right, 0 where it is wrong, NaN where it could not be scored.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from permix_jax.stats.extremes import (
     worst_interval,
 )
 from permix_jax.stats.statistics import (
-    Means,
     bootstrap_weights,
     gather_means,
     percentile_interval,
@@ -123,17 +123,9 @@ def stability(
 ) -> dict:
     """The content of `stability.json`: plain floats, lists and dicts.
 
-    Args:
-      correct: [persona, problem, sample].
-      persona_ids: one id for each persona.
-      correct_no_persona: [problem, sample] of the same problems under the plain prompt.
-      rng: draws the paired bootstrap, which resamples problems and not personas.
-      pss: one of `PSS`, or any other function of that form.
-
-    The accuracy of a persona is the mean over its scorable answers, `n` their number.
-    `accuracy_std` is the population standard deviation over personas. `flip_rate` is
-    `disagreement`, `flip_rate_plain` that with the plain prompt, `flip_rate_same_persona` that of
-    sampling alone (None with one sample), each the mean over problems.
+    `n` counts scorable answers. `accuracy_std` is the population standard deviation over personas.
+    `flip_rate` is `disagreement`, `flip_rate_plain` that with the plain prompt,
+    `flip_rate_same_persona` that of sampling alone (None with one sample): means over problems.
 
     Every `_ci95` holds for these personas over the population of problems. Accuracies have Wilson's
     interval with the problem as the unit. Worst, best, range and the scores that depend on them
@@ -146,6 +138,13 @@ def stability(
 
     If nothing is right, the score is 0 / 0: `pss` is None and `pss_note` says why.
 
+    Args:
+      correct: [persona, problem, sample].
+      persona_ids: one id for each persona.
+      correct_no_persona: [problem, sample] of the same problems under the plain prompt.
+      rng: draws the paired bootstrap, which resamples problems and not personas.
+      pss: one of `PSS`, or any other function of that form.
+
     Raises:
       ValueError: an empty or misshapen array, a value other than 0, 1 or NaN, ids that do not
         fit or repeat, or a persona without one scorable answer.
@@ -153,17 +152,14 @@ def stability(
     correct, plain = np.asarray(correct, float), np.asarray(correct_no_persona, float)
     check_correct(correct, plain, persona_ids)
     weights = bootstrap_weights(correct.shape[1], resamples, rng)
-    everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
-    values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
-    intervals = figure_intervals(everyone, alone, pss)
     result = {}
-    for name, value in values.items():
-        result[name] = float(value) if np.isfinite(value) else None
-        result[f"{name}_ci95"] = intervals[name]
+    for name, figure in measure(correct, plain, weights, pss).items():
+        result[name] = figure.value if np.isfinite(figure.value) else None
+        result[f"{name}_ci95"] = figure.interval
     if result["pss"] is None:
         result["pss_note"] = "0 / 0: no answer was right; the score is not defined"
     result |= _flips(correct, plain, weights)
-    return result | {"per_persona": everyone.by_persona(persona_ids, "accuracy")}
+    return result | {"per_persona": gather_means(correct).by_persona(persona_ids, "accuracy")}
 
 
 def accuracy_figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dict[str, np.ndarray]:
@@ -179,29 +175,44 @@ def accuracy_figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dic
     }
 
 
-def figure_intervals(everyone: Means, alone: Means, pss: Score) -> dict[str, list[float] | None]:
-    """The 95 % interval of each of `accuracy_figures`; None for a score that is not defined.
+class Figure(NamedTuple):
+    """A value, its resamples [resample] and its 95 % interval, None if it is not defined."""
 
-    `alone` has the plain prompt as its one group.
-    """
+    value: float
+    resampled: np.ndarray
+    interval: list[float] | None
+
+
+def measure(
+    correct: np.ndarray, plain: np.ndarray, weights: np.ndarray, pss: Score
+) -> dict[str, Figure]:
+    """Each of `accuracy_figures` of a policy's answers; `weights` [resample, problem]."""
+    everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
+    values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
+    resampled = accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss)
     span = range_interval(everyone)
-    if not np.isfinite(pss(everyone.estimate, alone.estimate[0])):
+    if not np.isfinite(values["pss"]):
         score = None
     elif pss is pss_min_over_max:
         score = ratio_interval(everyone)
     elif pss is pss_one_minus_range:
         score = [1 - span[1], 1 - span[0]]
     else:
-        score = percentile_interval(pss(everyone.resampled, alone.resampled[:, 0]))
-    return {
+        score = percentile_interval(resampled["pss"])
+    # Noise raises the variance over personas by trace(C) / G - mean(C), where C is the covariance
+    # of the accuracies. Resampling adds the same again.
+    noise = np.trace(everyone.covariance) / len(correct) - everyone.covariance.mean()
+    variances = np.array(percentile_interval(everyone.resampled.var(axis=-1))) - 2 * noise
+    intervals = {
         "pss": score,
         "accuracy_mean": everyone.wilson_together(),
         "accuracy_worst": worst_interval(everyone),
         "accuracy_best": best_interval(everyone),
         "accuracy_no_persona": alone.wilson_together(),
-        "accuracy_std": _std_interval(everyone),
+        "accuracy_std": np.sqrt(np.maximum(variances, 0)).tolist(),
         "accuracy_range": span,
     }
+    return {name: Figure(float(values[name]), resampled[name], intervals[name]) for name in values}
 
 
 def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence) -> None:
@@ -220,17 +231,6 @@ def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence)
             raise ValueError(f"{name}: no answer is scorable; check the gold answers")
         if not np.isin(scorable, (0, 1)).all():
             raise ValueError(f"{name}: values must be 0, 1 or NaN, got {np.unique(scorable)}")
-
-
-def _std_interval(means: Means) -> list[float]:
-    """Percentiles of the variance over personas, minus what noise adds, as standard deviations.
-
-    Noise raises the variance by trace(C) / G - mean(C), with C the covariance of the accuracies.
-    Resampling adds the same again.
-    """
-    noise = np.trace(means.covariance) / len(means.estimate) - means.covariance.mean()
-    limits = np.array(percentile_interval(means.resampled.var(axis=-1))) - 2 * noise
-    return np.sqrt(np.maximum(limits, 0)).tolist()
 
 
 def _flips(correct: np.ndarray, plain: np.ndarray, weights: np.ndarray) -> dict:
