@@ -98,24 +98,19 @@ def _lines(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
         x, y = np.array(series["x"], float), np.array(series["y"], float)
         name, style = series["name"], _style(series["name"], names)
         if series.get("smooth"):
-            _draw_smooth(axes, x, y, style["color"], name)
+            window = max(1, len(y) // 20)
+            if window > 1:
+                axes.plot(x, y, color=style["color"], alpha=0.3, linewidth=0.8)
+            # The running mean over a twentieth of the values; at the ends, over fewer.
+            box, style["marker"] = np.ones(window), "o" if len(y) < 20 else None
+            mean = np.convolve(y, box, "same") / np.convolve(np.ones_like(y), box, "same")
+            axes.plot(x, mean, linewidth=1.6, label=name, markersize=3, **style)
             continue
         axes.plot(x, y, label=name, markersize=4, **style)
         low, high = (np.array(series[side], float) for side in ("low", "high"))
         axes.fill_between(x, low, high, alpha=0.15, color=style["color"], lw=0)
     if chart["zero"] and all(value >= 0 for series in chart["series"] for value in series["y"]):
         axes.set_ylim(bottom=0)
-
-
-def _draw_smooth(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, name: str) -> None:
-    """Faint values, and over them their running mean over a twentieth of them."""
-    window = max(1, len(y) // 20)
-    if window > 1:
-        axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
-    box, style = np.ones(window), {"marker": "o" if len(y) < 20 else None, "markersize": 3}
-    # Centred; at the ends, over fewer values.
-    mean = np.convolve(y, box, "same") / np.convolve(np.ones_like(y), box, "same")
-    axes.plot(x, mean, color=colour, linewidth=1.6, label=name, **style)
 
 
 def _points(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:

@@ -73,6 +73,9 @@ def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) ->
     """The `content` of the report."""
     methods, seeds = by_method(runs), sorted({run.seed for run in runs})
     pairs = enumerate(comparison["pairs"], start=1)
+    # The completions are those of the first seed that every method has.
+    shared = set.intersection(*map(set, methods.values()))
+    rows = {name: of[min(shared)].evaluation.rows() for name, of in methods.items() if shared}
     return {
         "title": "Comparison",
         "facts": [f"{len(runs)} runs", f"seeds {', '.join(map(str, seeds))}"],
@@ -87,7 +90,7 @@ def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) ->
             _runs(runs, folder),
             _differing(runs),
         ],
-        "completions": _completions(methods),
+        "completions": browser_of(rows) if rows else None,
     }
 
 
@@ -201,12 +204,3 @@ def _differing(runs: Sequence[Run]) -> dict:
     rows.sort(key=lambda row: len(set(row[1:])) == 1)
     columns = {"field": ""} | dict.fromkeys(configs, "")
     return section("config", [table(columns, rows)], collapsed=True, what="methods")
-
-
-def _completions(methods: Methods) -> dict | None:
-    """Those of the first seed that every method has."""
-    shared = set.intersection(*map(set, methods.values()))
-    if not shared:
-        return None
-    first = min(shared)
-    return browser_of({name: seeds[first].evaluation.rows() for name, seeds in methods.items()})

@@ -82,16 +82,22 @@ def run_report(workdir: Path) -> dict:
     policies = {"base": first} if first.step == 0 else {}
     policies |= {"trained": last} if last.step > 0 else {}
     rows = {name: policy.rows() for name, policy in policies.items()}
-    results, personas, *others = _sections_of(policies, rows, record.get("config", {}))
+    config, preset = record.get("config", {}), record.get("preset")
+    facts = [f"{name}: step {policy.step}" for name, policy in policies.items()]
+    facts += [f"seed {config['seed']}"] if "seed" in config else []
+    facts += [str(record["device"])] if record.get("device") else []
+    facts += [f"git {record['git'][:12]}"] if record.get("git") else []
     metrics = read_jsonl(workdir / "metrics.jsonl")
-    preset = record.get("preset")
+    warned = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
+    warnings = table({"step": "d", "what was seen": "", "what to do": ""}, warned)
+    results, personas, *others = _sections_of(policies, rows, config)
     return {
         "title": f"{record['name']}:{preset}" if preset else record["name"],
-        "facts": _facts(record, policies),
+        "facts": facts,
         "names": list(policies),
         "headlines": _headlines(policies),
         "sections": [
-            _warnings(metrics),
+            section("warnings", [warnings]),
             results,
             personas,
             _over_steps(evaluations),
@@ -188,22 +194,6 @@ def _headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
         for label, key in _HEADLINES.items()
     }
     return [{"label": label, "values": row} for label, row in rows.items() if {*row} != {None}]
-
-
-def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
-    facts = [f"{name}: step {policy.step}" for name, policy in policies.items()]
-    if "seed" in record.get("config", {}):
-        facts.append(f"seed {record['config']['seed']}")
-    if record.get("device"):
-        facts.append(str(record["device"]))
-    if record.get("git"):
-        facts.append(f"git {record['git'][:12]}")
-    return facts
-
-
-def _warnings(metrics: Sequence[Mapping]) -> dict:
-    rows = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
-    return section("warnings", [table({"step": "d", "what was seen": "", "what to do": ""}, rows)])
 
 
 def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
