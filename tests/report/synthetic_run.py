@@ -39,6 +39,13 @@ def write_run(
     return workdir
 
 
+def change(path: Path, **fields) -> dict:
+    """Sets fields of a JSON file; returns what was there."""
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps(before | fields))
+    return before
+
+
 def _write_evaluation(folder: Path, skills, rng, with_fidelity: bool) -> None:
     correct = (rng.random((4, 200, 1)) < np.reshape(skills, (4, 1, 1))).astype(float)
     plain = (rng.random((200, 1)) < 0.8).astype(float)
