@@ -7,7 +7,6 @@ lowest accuracy of the base should lose most fidelity.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -182,26 +181,20 @@ def competence_table(runs: Sequence[Run]) -> str:
     return "\n".join([text_table(header, rows), *_COMPETENCE_LEGEND])
 
 
-class ByCompetence(NamedTuple):
-    """correlation: Pearson's, over personas, of the base's accuracy and the change of fidelity; NaN
-    where one is constant. weaker, stronger: the mean change over the half of the personas with the
-    lower and the higher accuracy. The middle one of an odd number is in neither.
+def by_competence(accuracy: np.ndarray, change: np.ndarray) -> tuple[float, float, float]:
+    """How the change of fidelity goes with the base's accuracy, over A >= 2 personas.
+
+    Pearson's correlation, NaN where one is constant; the mean change over the half of the personas
+    with the lower accuracy; that over the other half. The middle one of an odd number is left out.
+
+    Args:
+      accuracy: [A] the base's. change: [A] of fidelity.
     """
-
-    correlation: float
-    weaker: float
-    stronger: float
-
-
-def by_competence(accuracy: np.ndarray, change: np.ndarray) -> ByCompetence:
-    """`accuracy` [A] is the base's, `change` [A] that of fidelity, for A >= 2 personas."""
     half, order = len(accuracy) // 2, np.argsort(accuracy)
     varies = np.ptp(accuracy) > 0 and np.ptp(change) > 0
-    return ByCompetence(
-        float(np.corrcoef(accuracy, change)[0, 1]) if varies else np.nan,
-        float(change[order[:half]].mean()),
-        float(change[order[-half:]].mean()),
-    )
+    correlation = float(np.corrcoef(accuracy, change)[0, 1]) if varies else np.nan
+    weaker, stronger = change[order[:half]].mean(), change[order[-half:]].mean()
+    return correlation, float(weaker), float(stronger)
 
 
 def _by_persona(entries: Sequence[dict], key: str) -> np.ndarray:

@@ -10,23 +10,11 @@ from urllib.parse import quote
 import numpy as np
 
 from permix_jax.core.fields import flat_fields
+from permix_jax.report import content
 from permix_jax.report.charts import figure_of
-from permix_jax.report.compare import (
-    by_method,
-    compare_runs,
-    comparison_table,
-    competence_table,
-)
+from permix_jax.report.compare import by_method, compare_runs, comparison_table, competence_table
 from permix_jax.report.completions import browser_of
-from permix_jax.report.content import (
-    config_text,
-    lines,
-    measured,
-    over_steps,
-    points,
-    ranking,
-    section,
-)
+from permix_jax.report.content import lines, measured, over_steps, points, ranking, section
 from permix_jax.report.run_figures import MEASURES, Policy, Run, read_run
 from permix_jax.report.tables import link, table
 from permix_jax.report.write import as_plain, write_report
@@ -198,7 +186,7 @@ def _differing(runs: Sequence[Run]) -> dict:
         configs.setdefault(run.method(), flat_fields(run.config))
     fields = sorted({field for config in configs.values() for field in config} - {"seed"})
     rows = [
-        [field, *(config_text(config.get(field)) for config in configs.values())]
+        [field, *(content.config_text(config.get(field)) for config in configs.values())]
         for field in fields
     ]
     rows.sort(key=lambda row: len(set(row[1:])) == 1)

@@ -29,55 +29,53 @@ def browser_of(
       `prompt`, `answer` and, by policy, whether the outcome `flips` between personas. `pairs`: the
       index of the `question`, the `persona` and, by policy, the `answers` (or None).
     """
-    names, questions = list(policies), _questions(policies)
+    names = list(policies)
     first, last = names[0], names[-1]
     result: dict = {"policies": names, "kinds": [], "questions": [], "pairs": []}
-    for kind in dict.fromkeys(kind for kind, *_ in questions):
-        of_kind = [(key, people) for key, people in questions.items() if key[0] == kind]
-        of_kind.sort(
-            key=lambda item: (
-                all(change(kind, rows, first, last) != "regressed" for rows in item[1].values()),
-                item[0][2],
-            )
-        )
-        each = [(key, people, persona) for key, people in of_kind for persona in people]
+
+    def place(item: tuple) -> tuple:
+        (_, sample), people = item
+        became = [change(kind, rows, first, last) for rows in people.values()]
+        return "regressed" not in became, sample
+
+    for kind, questions in _questions(policies).items():
+        ordered = sorted(questions.items(), key=place)
+        each = [(key, persona) for key, people in ordered for persona in people]
         places: dict[tuple, int] = {}
         shown, left = 0, characters
-        for key, people, persona in each[:pairs]:
+        for key, persona in each[:pairs]:
             if left <= 0:
                 break
             if key not in places:
                 places[key] = len(result["questions"])
-                result["questions"].append(_question(key, people, names))
-            rows = [people[persona].get(name) for name in names]
+                result["questions"].append(_question(kind, key, questions[key], names))
+            rows = [questions[key][persona].get(name) for name in names]
             left -= sum(len(row["completion"]) for row in rows if row)
             answers = [row and {field: row.get(field) for field in _SHOWN} for row in rows]
             pair = {"question": places[key], "persona": persona, "answers": answers}
             result["pairs"].append(pair)
             shown += 1
-        kinds = {"name": kind, "outcomes": _words(kind), "pairs": len(each), "shown": shown}
-        result["kinds"].append(kinds)
+        counted = {"name": kind, "outcomes": _words(kind), "pairs": len(each), "shown": shown}
+        result["kinds"].append(counted)
     return result if result["pairs"] else None
 
 
 def changes_section(policies: Mapping[str, Sequence[Mapping]]) -> dict:
     """How many answers changed from the first to the last policy, by persona, over all rows."""
-    names = list(policies)
+    names, tables = list(policies), []
     first, last = names[0], names[-1]
-    counts: dict[str, dict[str | None, dict[str, int]]] = {}
-    for (kind, *_), by_persona in _questions(policies).items():
-        for persona, rows in by_persona.items():
-            if name := change(kind, rows, first, last):
-                of_kind = counts.setdefault(kind, {})
-                of_kind.setdefault(persona, dict.fromkeys(_CHANGES.values(), 0))[name] += 1
-    tables = []
-    for kind, of_kind in counts.items():
+    for kind, questions in _questions(policies).items():
+        counts: dict[str | None, dict[str, int]] = {}
+        for by_persona in questions.values():
+            for persona, answers in by_persona.items():
+                if name := change(kind, answers, first, last):
+                    counts.setdefault(persona, dict.fromkeys(_CHANGES.values(), 0))[name] += 1
         good, bad = _words(kind)
-        changes = (f"regressed ({good} → {bad})", f"improved ({bad} → {good})")
-        numbers = ("answers", *changes, f"{good} in both", f"{bad} in both")
+        became = (f"regressed ({good} → {bad})", f"improved ({bad} → {good})")
+        numbers = ("answers", *became, f"{good} in both", f"{bad} in both")
         rows = [
             [persona_link(persona, kind), sum(row.values()), *row.values()]
-            for persona, row in of_kind.items()
+            for persona, row in counts.items()
         ]
         columns = {"persona": ""} | dict.fromkeys(numbers, "d")
         tables.append(table(columns, rows, kind.replace("_", "-")))
@@ -105,8 +103,8 @@ def answers_table(
       ValueError: no answer to show.
     """
     first, rows = next(iter(policies)), []
-    of_kind = [item for item in _questions(policies).items() if item[0][0] == kind]
-    of_kind.sort(key=lambda item: (item[0][2], not _flips(kind, item[1], first)))
+    of_kind = list(_questions(policies).get(kind, {}).items())
+    of_kind.sort(key=lambda item: (item[0][1], not _flips(kind, item[1], first)))
     for _, by_persona in of_kind[:questions]:
         for persona, answers in by_persona.items():
             if persona in personas or not personas:
@@ -149,20 +147,20 @@ def _words(kind: str) -> tuple[str, str]:
     return ("in style", "off style") if kind == "role_play" else ("right", "wrong")
 
 
-def _questions(policies: Mapping[str, Sequence[Mapping]]) -> dict[tuple, dict]:
-    """(kind, problem, sample) -> persona -> policy -> row, in the order of the rows."""
+def _questions(policies: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[tuple, dict]]:
+    """kind -> (problem, sample) -> persona -> policy -> row, in the order of the rows."""
     questions: dict = {}
     for name, rows in policies.items():
         for row in rows:
-            by_persona = questions.setdefault((row["task"], row["problem"], row["sample"]), {})
+            of_kind = questions.setdefault(row["task"], {})
+            by_persona = of_kind.setdefault((row["problem"], row["sample"]), {})
             by_persona.setdefault(row["persona"], {})[name] = row
     return questions
 
 
-def _question(key: tuple, by_persona: Mapping, names: Sequence[str]) -> dict:
-    kind, problem, sample = key
+def _question(kind: str, key: tuple, by_persona: Mapping, names: Sequence[str]) -> dict:
     row = next(row for rows in by_persona.values() for row in rows.values())
-    question = {"kind": kind, "problem": problem, "sample": sample, "prompt": row["prompt"]}
+    question = {"kind": kind, "problem": key[0], "sample": key[1], "prompt": row["prompt"]}
     flips = [_flips(kind, by_persona, name) for name in names]
     return question | {"answer": row["answer"], "flips": flips}
 

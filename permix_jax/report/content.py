@@ -45,8 +45,8 @@ def section(
     text = getattr(_TEXTS, name.replace("-", "_"))(**values)
     title, _, note = text.removesuffix("\n").partition("\n")
     blocks = [block for block in blocks if block.get("rows") or block.get("series")]
-    section = {"id": anchor or name, "title": title, "note": note, "collapsed": collapsed}
-    return section | {"blocks": blocks}
+    said = {"id": anchor or name, "title": title, "note": note, "collapsed": collapsed}
+    return said | {"blocks": blocks}
 
 
 def measured(evaluation: Evaluation, key: str) -> dict | None:

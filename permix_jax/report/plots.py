@@ -10,19 +10,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from permix_jax.evaluation.results import Evaluation, read_json
+from permix_jax.report import content
 from permix_jax.report.charts import figure_of
 from permix_jax.report.compare import compare_two
-from permix_jax.report.content import (
-    CURVES,
-    accuracy_chart,
-    chart_over_steps,
-    curve,
-    fidelity_chart,
-    lines,
-    lottery_chart,
-    measured,
-    points,
-)
+from permix_jax.report.content import CURVES, curve, lines, measured, points
 from permix_jax.report.run_figures import Run, read_run
 from permix_jax.report.tables import estimate, table
 
@@ -76,27 +67,27 @@ def over_steps(runs: Mapping[str, Run]) -> Figure:
     """The stability score and role-play fidelity of the evaluations during training."""
     evaluations = {name: run.evaluations for name, run in runs.items()}
     charts = [
-        chart_over_steps("PSS", "pss", evaluations),
-        chart_over_steps("role-play fidelity", "role_play", evaluations, zero=False),
+        content.chart_over_steps("PSS", "pss", evaluations),
+        content.chart_over_steps("role-play fidelity", "role_play", evaluations, zero=False),
     ]
     return figure_of(charts, [BASE, *runs])
 
 
 def accuracy_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
     """The accuracy without a persona, then by persona, the highest of the first policy on top."""
-    chart = accuracy_chart({name: e.stability for name, e in policies.items()})
+    chart = content.accuracy_chart({name: e.stability for name, e in policies.items()})
     return figure_of([chart], list(policies))
 
 
 def fidelity_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
     """The share of role-play responses in the persona's style."""
-    chart = fidelity_chart({name: e.fidelity for name, e in policies.items() if e.fidelity})
+    chart = content.fidelity_chart({name: e.fidelity for name, e in policies.items() if e.fidelity})
     return figure_of([chart], list(policies))
 
 
 def persona_lottery(policies: Mapping[str, Evaluation]) -> Figure:
     """The expected accuracy of the best and of the worst of k personas drawn."""
-    chart = lottery_chart({name: e.stability for name, e in policies.items()})
+    chart = content.lottery_chart({name: e.stability for name, e in policies.items()})
     return figure_of([chart], list(policies))
 
 

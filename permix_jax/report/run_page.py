@@ -12,32 +12,10 @@ from permix_jax.evaluation.results import (
     read_json,
     read_jsonl,
 )
+from permix_jax.report import content, overview
 from permix_jax.report.compare import compare_answers
 from permix_jax.report.completions import browser_of, changes_section
-from permix_jax.report.content import (
-    CURVES,
-    accuracy_chart,
-    chart_over_steps,
-    config_section,
-    curve,
-    fidelity_chart,
-    lines,
-    lottery_chart,
-    measured,
-    section,
-)
-from permix_jax.report.overview import (
-    LEGEND,
-    effects_table,
-    fidelity_table,
-    has_sets,
-    judge_free_table,
-    left_out_lines,
-    lottery_table,
-    overview,
-    stability_table,
-    tasks_of,
-)
+from permix_jax.report.content import CURVES, curve, lines, measured, section
 from permix_jax.report.tables import estimate, table
 from permix_jax.report.write import write_report
 from permix_jax.stats.alarms import warned_of
@@ -91,22 +69,10 @@ def run_report(workdir: Path) -> dict:
     warned = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
     warnings = table({"step": "d", "what was seen": "", "what to do": ""}, warned)
     results, personas, *others = _sections_of(policies, rows, config)
-    return {
-        "title": f"{record['name']}:{preset}" if preset else record["name"],
-        "facts": facts,
-        "names": list(policies),
-        "headlines": _headlines(policies),
-        "sections": [
-            section("warnings", [warnings]),
-            results,
-            personas,
-            _over_steps(evaluations),
-            *others,
-            _training(metrics),
-            config_section(record),
-        ],
-        "completions": browser_of(rows),
-    }
+    sections = [section("warnings", [warnings]), results, personas, _over_steps(evaluations)]
+    sections += [*others, _training(metrics), content.config_section(record)]
+    title = f"{record['name']}:{preset}" if preset else record["name"]
+    return _report(title, facts, policies, sections, rows)
 
 
 def write_evaluation_report(folder: Path) -> str:
@@ -127,16 +93,32 @@ def write_evaluation_report(folder: Path) -> str:
             policies = {"base": read_evaluation(base), name: evaluation}
     rows = {policy: of.rows() for policy, of in policies.items()}
     sections = _sections_of(policies, rows, identity.get("config", {}))
-    report = {
-        "title": f"Evaluation of {name}",
-        "facts": [f"run: {(folder / run).resolve().name}" if run else f"model: {model}"],
+    sections.append(content.config_section(identity))
+    facts = [f"run: {(folder / run).resolve().name}" if run else f"model: {model}"]
+    write_report(_report(f"Evaluation of {name}", facts, policies, sections, rows), folder)
+    return overview.overview(evaluation)
+
+
+def _report(
+    title: str,
+    facts: Sequence[str],
+    policies: Mapping[str, Evaluation],
+    sections: Sequence[dict],
+    rows: Mapping[str, Sequence[Mapping]],
+) -> dict:
+    headlines = []
+    for label, key in _HEADLINES.items():
+        cells = [measured(policy, key) for policy in policies.values()]
+        if any(cells):
+            headlines.append({"label": label, "values": [of and of["value"] for of in cells]})
+    return {
+        "title": title,
+        "facts": facts,
         "names": list(policies),
-        "headlines": _headlines(policies),
-        "sections": [*sections, config_section(identity)],
+        "headlines": headlines,
+        "sections": sections,
         "completions": browser_of(rows),
     }
-    write_report(report, folder)
-    return overview(evaluation)
 
 
 def _identity(folder: Path) -> dict:
@@ -156,17 +138,22 @@ def _sections_of(
     stabilities = {name: e.stability for name, e in policies.items()}
     faithful = {name: e.fidelity for name, e in policies.items() if e.fidelity}
     judged = {name: e.judge_free for name, e in policies.items() if e.judge_free}
-    undecided = left_out_lines(stabilities)
-    by_set = [stability_table(stabilities), fidelity_table(faithful)]
-    several = any(map(has_sets, stabilities.values()))
-    lottery = [made(stabilities) for made in (lottery_chart, lottery_table, effects_table)]
+    undecided = overview.left_out_lines(stabilities)
+    by_set = [overview.stability_table(stabilities), overview.fidelity_table(faithful)]
+    several = any(map(overview.has_sets, stabilities.values()))
+    lottery = [
+        made(stabilities)
+        for made in (content.lottery_chart, overview.lottery_table, overview.effects_table)
+    ]
     return [
         section("results", [_results(policies, rows, config)], undecided=undecided),
-        section("personas", [accuracy_chart(stabilities)], first=next(iter(policies))),
+        section("personas", [content.accuracy_chart(stabilities)], first=next(iter(policies))),
         changes_section(rows),
-        section("fidelity", [fidelity_chart(faithful)]),
-        section("judge-free", [judge_free_table(tasks_of(judged)) | {"title": ""}]),
-        section("sets", by_set if several else [], legend=LEGEND),
+        section("fidelity", [content.fidelity_chart(faithful)]),
+        section(
+            "judge-free", [overview.judge_free_table(overview.tasks_of(judged)) | {"title": ""}]
+        ),
+        section("sets", by_set if several else [], legend=overview.LEGEND),
         section("lottery", lottery),
     ]
 
@@ -187,15 +174,6 @@ def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping)
     return table(columns | {"what it is": ""}, body)
 
 
-def _headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
-    """The figures on top of the report: `label`, and the `values` of the policies."""
-    rows = {
-        label: [cell and cell["value"] for cell in (measured(p, key) for p in policies.values())]
-        for label, key in _HEADLINES.items()
-    }
-    return [{"label": label, "values": row} for label, row in rows.items() if {*row} != {None}]
-
-
 def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
     shown = {
         "PSS": "pss",
@@ -205,7 +183,7 @@ def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
     }
     rows = [[e.step, *(measured(e, key) for key in shown.values())] for e in evaluations]
     blocks = [
-        chart_over_steps("PSS", "pss", {"PSS": evaluations}),
+        content.chart_over_steps("PSS", "pss", {"PSS": evaluations}),
         table({"step": "d"} | dict.fromkeys(shown, ".3f"), rows),
     ]
     return section("steps", blocks if len(evaluations) > 1 else [])

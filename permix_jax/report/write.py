@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,13 +50,7 @@ def write_report(report: Mapping, folder: Path) -> None:
 
 def as_plain(value: Any) -> Any:
     """The same in JSON's types: lists for tuples, None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: as_plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def _embedded(data: Any) -> Markup:

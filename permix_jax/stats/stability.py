@@ -11,12 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from permix_jax.core.field_rules import valid_value
-from permix_jax.stats.extremes import (
-    best_interval,
-    range_interval,
-    ratio_interval,
-    worst_interval,
-)
+from permix_jax.stats import extremes
 from permix_jax.stats.statistics import (
     bootstrap_weights,
     gather_means,
@@ -190,11 +185,11 @@ def measure(
     everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
     values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
     resampled = accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss)
-    span = range_interval(everyone)
+    span = extremes.range_interval(everyone)
     if not np.isfinite(values["pss"]):
         score = None
     elif pss is pss_min_over_max:
-        score = ratio_interval(everyone)
+        score = extremes.ratio_interval(everyone)
     elif pss is pss_one_minus_range:
         score = [1 - span[1], 1 - span[0]]
     else:
@@ -206,8 +201,8 @@ def measure(
     intervals = {
         "pss": score,
         "accuracy_mean": everyone.wilson_together(),
-        "accuracy_worst": worst_interval(everyone),
-        "accuracy_best": best_interval(everyone),
+        "accuracy_worst": extremes.worst_interval(everyone),
+        "accuracy_best": extremes.best_interval(everyone),
         "accuracy_no_persona": alone.wilson_together(),
         "accuracy_std": np.sqrt(np.maximum(variances, 0)).tolist(),
         "accuracy_range": span,
