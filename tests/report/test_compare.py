@@ -116,12 +116,10 @@ def test_command(tmp_path, runs):
 
 def test_weaker_and_stronger_personas_by_hand():
     accuracy = np.array([0.9, 0.1, 0.5, 0.3, 0.7])
-    found = by_competence(accuracy, np.array([0.2, -0.4, 0.0, -0.2, 0.1]))
-    assert found.weaker == pytest.approx(-0.3)  # of 0.1 and 0.3
-    assert found.stronger == pytest.approx(0.15)  # of 0.7 and 0.9
-    # Deviations .4 -.4 0 -.2 .2 and .26 -.34 .06 -.14 .16.
-    assert found.correlation == pytest.approx(0.3 / np.sqrt(0.4 * 0.232))
-    assert np.isnan(by_competence(accuracy, np.zeros(5)).correlation)
+    # Deviations .4 -.4 0 -.2 .2 and .26 -.34 .06 -.14 .16; of 0.1 and 0.3; of 0.7 and 0.9.
+    expected = (0.3 / np.sqrt(0.4 * 0.232), -0.3, 0.15)
+    assert by_competence(accuracy, np.array([0.2, -0.4, 0.0, -0.2, 0.1])) == pytest.approx(expected)
+    assert np.isnan(by_competence(accuracy, np.zeros(5))[0])
 
 
 def test_a_row_for_each_method_and_kind_of_prompt(tmp_path):

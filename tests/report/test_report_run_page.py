@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from report_page import Page, read_report, section, tables_of
-from synthetic_run import PERSONAS, change, write_run
+from synthetic_run import PERSONAS, change, write_rows, write_run
 
 from permix_jax.evaluation.results import read_evaluation
 from permix_jax.report.charts import range_of
@@ -192,37 +192,31 @@ def test_one_persona_and_figures_that_are_not_numbers(tmp_path):
     assert page.errors == []
 
 
-def test_missing_metric_values_are_left_out(tmp_path):
+def test_missing_metric_values_are_left_out_and_means_are_over_tenths_of_the_steps(tmp_path):
     write_run(tmp_path, steps=2)
-    rows = ['{"step": 1, "kl": null}', '{"step": 2, "kl": NaN, "reward": 0.5}']
-    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
-    *charts, means = section(run_report(tmp_path), "training")["blocks"]
-    assert [(chart["title"], chart["series"][0]["y"]) for chart in charts] == [("reward", [0.5])]
-    assert means["rows"] == [["1 to 1", None], ["2 to 2", 0.5]]
 
+    def training(*rows):
+        write_rows(tmp_path / "metrics.jsonl", rows)
+        *charts, means = section(run_report(tmp_path), "training")["blocks"]
+        return [(chart["title"], chart["series"][0]["y"]) for chart in charts], means["rows"]
 
-def test_training_means_are_over_tenths_of_the_steps(tmp_path):
-    write_run(tmp_path, metrics=())
-    rows = [json.dumps({"step": step, "reward": step}) for step in range(1, 21)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
-    means = section(run_report(tmp_path), "training")["blocks"][-1]["rows"]
+    shown, means = training({"step": 1, "kl": None}, {"step": 2, "kl": np.nan, "reward": 0.5})
+    assert shown == [("reward", [0.5])] and means == [["1 to 1", None], ["2 to 2", 0.5]]
+    _, means = training(*({"step": step, "reward": step} for step in range(1, 21)))
     assert len(means) == 10
     assert means[0] == ["1 to 2", 1.5] and means[-1] == ["19 to 20", 19.5]
 
 
 def test_what_the_run_warned_of_stands_first(tmp_path):
     write_run(tmp_path)
-    rows = [
-        {"step": step, "reward": 0.5, "kl": 11.0 * (step == 7), "completions/clipped_ratio": 0.9}
-        for step in range(1, 61)
-    ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sick = {"reward": 0.5, "completions/clipped_ratio": 0.9}
+    rows = [sick | {"step": step, "kl": 11.0 * (step == 7)} for step in range(1, 61)]
+    write_rows(tmp_path / "metrics.jsonl", rows)
     page, report, markdown = written(tmp_path)
     first = report["sections"][0]
     assert first["title"] == "Warnings" and page.headings[1] == "Warnings" and page.errors == []
-    assert [(row[0], row[1][:13]) for row in first["blocks"][0]["rows"]] == [
-        (5, "over 80 % of "), (7, "the KL to the"),
-    ]  # fmt: skip
+    said = [(row[0], row[1][:13]) for row in first["blocks"][0]["rows"]]
+    assert said == [(5, "over 80 % of "), (7, "the KL to the")]
     assert "| 7 | the KL to the base policy is above 10 nats a token | lower train.le" in markdown
 
 
@@ -261,17 +255,13 @@ def test_changed_fields_are_marked_and_come_first(tmp_path):
     assert ["grpo.kl_weight", "0.05", ""] in rows and ["versions.jax", "0.10.2", ""] in rows
 
 
-def test_refuses_a_folder_without_evaluation(tmp_path):
-    (tmp_path / "config.json").write_text('{"name": "permix", "config": {}}')
-    (tmp_path / "eval" / "5").mkdir(parents=True)  # an evaluation that was cut off
-    with pytest.raises(FileNotFoundError, match="no evaluation"):
-        write_run_report(tmp_path)
-
-
-def test_names_the_line_that_is_not_json(tmp_path):
-    write_run(tmp_path)
+def test_names_the_line_that_is_not_json_and_a_folder_without_evaluation(tmp_path):
+    write_run(tmp_path, steps=0)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step"')
     with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not JSON"):
+        write_run_report(tmp_path)
+    (tmp_path / "eval/0/stability.json").unlink()  # an evaluation that was cut off
+    with pytest.raises(FileNotFoundError, match="no evaluation"):
         write_run_report(tmp_path)
 
 

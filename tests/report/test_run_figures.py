@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from synthetic_run import PERSONAS, write_run
+from synthetic_run import PERSONAS, write_rows, write_run
 
 from permix_jax.report.compare import compare_runs, compare_two
 from permix_jax.report.run_figures import MEASURES, read_answers, read_run
@@ -31,7 +31,7 @@ def write_answers(workdir, answers: Graded, first_problem: int, **kwargs):
     ]
     np.random.default_rng(0).shuffle(rows)
     folder = workdir / "eval" / "3"
-    (folder / "completions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_rows(folder / "completions.jsonl", rows)
     rng = np.random.default_rng(0)
     content = stability(answers.correct, PERSONAS, answers.plain, rng, resamples=100)
     (folder / "stability.json").write_text(json.dumps(content))
