@@ -54,25 +54,11 @@ def pooled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return quotient(totals, weights @ present.sum(axis=-1).T)
 
 
-def means_covariance(values: np.ndarray) -> np.ndarray:
-    """Covariance [G, G] of the pooled means of values [G, I, S] over a population of items.
-
-    By the delta method, so without the noise of a bootstrap over items. Items are the unit because
-    answers to one item are not independent. Every group needs a value that is not NaN.
-    """
-    present = ~np.isnan(values)
-    counts = present.sum(axis=-1)
-    totals = np.where(present, values, 0.0).sum(axis=-1)
-    mean = totals.sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
-    influence = (totals - mean * counts) / counts.sum(axis=1, keepdims=True)
-    return influence @ influence.T
-
-
 class Means(NamedTuple):
     """Accuracies of the personas and their noise.
 
     estimate: [G]. resampled: [R, G], paired bootstrap over problems.
-    covariance: [G, G] over problems, `means_covariance`.
+    covariance: [G, G] of the estimates, over the population of problems.
     answers: [G] number of scorable answers. problems: number of problems.
     """
 
@@ -111,15 +97,18 @@ class Means(NamedTuple):
 
 
 def gather_means(correct: np.ndarray, weights: np.ndarray | None = None) -> Means:
-    """Accuracies of `correct` [persona, problem, sample]; `weights` [resample, problem] or none."""
-    problems = correct.shape[1]
-    return Means(
-        estimate=pooled_means(correct, np.ones((1, problems)))[0],
-        resampled=pooled_means(correct, np.ones((0, problems)) if weights is None else weights),
-        covariance=means_covariance(correct),
-        answers=(~np.isnan(correct)).sum(axis=(1, 2)),
-        problems=problems,
-    )
+    """Accuracies of `correct` [persona, problem, sample]; `weights` [resample, problem] or none.
+
+    The covariance is that of the delta method, so without the noise of a bootstrap. Problems are
+    the unit, because answers to one are not independent. Every persona needs a scorable answer.
+    """
+    present, problems = ~np.isnan(correct), correct.shape[1]
+    counts, totals = present.sum(axis=-1), np.where(present, correct, 0.0).sum(axis=-1)
+    answers = counts.sum(axis=1)
+    estimate = totals.sum(axis=1) / answers
+    influence = (totals - estimate[:, None] * counts) / answers[:, None]
+    resampled = pooled_means(correct, np.ones((0, problems)) if weights is None else weights)
+    return Means(estimate, resampled, influence @ influence.T, answers, problems)
 
 
 def percentile_interval(resampled: np.ndarray) -> list[float]:
@@ -147,7 +136,7 @@ def wilson_limits(
     the percentile bootstrap it keeps its coverage where nearly all answers are right, or wrong.
 
     Args:
-      variance: of the means, over items (the diagonal of `means_covariance`).
+      variance: of the means, over items (the diagonal of their covariance).
       answers: number of answers behind each mean.
       factor: the normal quantile; the default gives 95 %.
     """

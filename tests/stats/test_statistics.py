@@ -6,8 +6,8 @@ from scipy.stats import binomtest, bootstrap
 
 from permix_jax.stats.statistics import (
     bootstrap_weights,
+    gather_means,
     holm,
-    means_covariance,
     percentile_interval,
     pooled_means,
     t_interval,
@@ -53,19 +53,19 @@ def test_percentile_interval_is_that_of_scipy():
     assert ours == pytest.approx(list(theirs), abs=0.1 * values.std() / np.sqrt(60))
 
 
-def test_means_covariance_by_hand():
+def test_covariance_of_means_by_hand():
     values = np.array([[[1], [0], [1], [1]], [[1], [NAN], [0], [NAN]]], float)
     # Deviations over the number of values: (1, -3, 1, 1) / 16 and (1, 0, -1, 0) / 4.
     expected = [[12 / 256, 0], [0, 2 / 16]]
-    np.testing.assert_allclose(means_covariance(values), expected, atol=1e-12)
+    np.testing.assert_allclose(gather_means(values).covariance, expected, atol=1e-12)
 
 
-def test_means_covariance_is_what_the_bootstrap_estimates():
+def test_covariance_of_means_is_what_the_bootstrap_estimates():
     rng = np.random.default_rng(6)
     values = (rng.random((3, 200, 2)) < rng.random((200, 1))).astype(float)
     values[0, :50, 1] = NAN
     resampled = pooled_means(values, bootstrap_weights(200, 20_000, rng))
-    spread = means_covariance(values)
+    spread = gather_means(values).covariance
     np.testing.assert_allclose(np.cov(resampled, rowvar=False), spread, atol=0.05 * spread.max())
 
 
