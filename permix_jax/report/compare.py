@@ -12,6 +12,7 @@ import numpy as np
 
 from permix_jax.core.fields import flat_fields
 from permix_jax.core.randomness import generator
+from permix_jax.report.content import text
 from permix_jax.report.run_figures import MEASURES, STABILITY, Policy, Run, read_answers
 from permix_jax.report.tables import text_table
 from permix_jax.stats.paired import compare_policies, over_seeds
@@ -21,15 +22,6 @@ from permix_jax.stats.statistics import percentile_interval, t_interval
 # PerMix-RLVR against RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.
 PAPER = {"PSS": 0.212, "role-play": 0.114}
 _RESAMPLES = 1000
-_LEGEND = (
-    "mean ± half-width of the 95 % interval over seeds, and over problems where seeds share them;",
-    "differences are paired by seed; KL: KL(policy || base), nats a response, by sampling (k3);",
-    "the paper: PSS on MATH500, fidelity on PersonaGym",
-)
-_COMPETENCE_LEGEND = (
-    "change of fidelity by persona: its correlation with the base's accuracy under it, and its",
-    "mean over the personas that the base does worse, and better, under; ± 95 % over seeds",
-)
 
 
 def compare_runs(runs: Sequence[Run]) -> dict:
@@ -104,7 +96,7 @@ def comparison_table(comparison: Mapping) -> str:
         published = [f"{100 * paper[m]:+.1f} %" if m in paper else "" for m in MEASURES]
         rows.append(["  the paper", "", *published])
     header = ("method", "seeds", *MEASURES)
-    return "\n".join([text_table(header, rows), *_LEGEND, *comparison["notes"]])
+    return "\n".join([text_table(header, rows), text("comparison_legend"), *comparison["notes"]])
 
 
 def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
@@ -178,7 +170,7 @@ def competence_table(runs: Sequence[Run]) -> str:
         cells = [f"{m:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}") for m, half in means]
         rows.append([name, task, str(len(each)), *cells])
     header = ["fidelity of", "on", "seeds", "correlation", "weaker half", "stronger half"]
-    return "\n".join([text_table(header, rows), *_COMPETENCE_LEGEND])
+    return "\n".join([text_table(header, rows), text("competence_legend")])
 
 
 def by_competence(accuracy: np.ndarray, change: np.ndarray) -> tuple[float, float, float]:

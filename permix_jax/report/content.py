@@ -32,18 +32,22 @@ TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEXTS = TEMPLATES.get_template("sections.jinja").module
+_TEXTS = TEMPLATES.get_template("texts.jinja").module
+
+
+def text(name: str, **values: Any) -> str:
+    """The text `name` of texts.jinja, which is told `values`."""
+    return getattr(_TEXTS, name)(**values).removesuffix("\n")
 
 
 def section(
     name: str, blocks: Sequence[dict], *, anchor: str = "", collapsed: bool = False, **values: Any
 ) -> dict:
-    """The section `name` of sections.jinja, which has its title and note and is told `values`.
+    """A section whose title and note are the `text` of its name.
 
     Its id is `anchor`, or its name. Tables without rows and charts without points are left out.
     """
-    text = getattr(_TEXTS, name.replace("-", "_"))(**values)
-    title, _, note = text.removesuffix("\n").partition("\n")
+    title, _, note = text(name.replace("-", "_"), **values).partition("\n")
     blocks = [block for block in blocks if block.get("rows") or block.get("series")]
     said = {"id": anchor or name, "title": title, "note": note, "collapsed": collapsed}
     return said | {"blocks": blocks}

@@ -3,16 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from permix_jax.evaluation.results import Evaluation
+from permix_jax.report.content import text
 from permix_jax.report.tables import as_text, estimate, table, text_table, with_interval
 
-LEGEND = (
-    "PSS: worst over best accuracy over the personas (eval.pss names another formula)",
-    "plain: accuracy without a persona; flips: chance that answers under two personas differ",
-)
-_SUMMARY_LEGEND = (
-    "mean, worst, best: accuracy over the personas; plain: accuracy without a persona;",
-    "role-play, arithmetic: share of responses in the persona's style, by kind of prompt",
-)
 _ACCURACIES = ("accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
 _HURTING = 5  # personas listed
 _DRAWN = (1, 2, 4, 8, 16, 32, 64)  # numbers of personas drawn in the lottery
@@ -33,7 +26,7 @@ def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
         faithful = [with_interval(entry, "fidelity") for entry in tasks]
         rows.append([name, with_interval(stability, "pss"), *accuracies, *faithful])
     notes = left_out_lines({name: stability for name, (stability, _) in evals.items()})
-    return "\n".join([text_table(header, rows), *notes, *_SUMMARY_LEGEND])
+    return "\n".join([text_table(header, rows), *notes, text("summary_legend")])
 
 
 def overview(evaluation: Evaluation) -> str:
@@ -45,20 +38,17 @@ def overview(evaluation: Evaluation) -> str:
     first, *others = [
         f"{table['title']}\n{text_table(*as_text(table))}" for table in tables if table["rows"]
     ]
-    return "\n\n".join(["\n".join([first, *LEGEND, *left_out_lines(stability)]), *others])
+    notes = [text("evaluation_legend"), *left_out_lines(stability)]
+    return "\n\n".join(["\n".join([first, *notes]), *others])
 
 
 def left_out_lines(stabilities: Mapping[str, Mapping]) -> list[str]:
     """A line for each policy whose stability.json counts answers without a verdict."""
-    lines = []
-    for policy, content in stabilities.items():
-        if count := content.get("unknown_verdicts", 0):
-            what = "every problem has one, so they count as wrong"
-            if left_out := content["problems_left_out"]:
-                what = f"the problems with one ({left_out}) are left out for every persona"
-            name = policy and f"{policy}: "
-            lines.append(f"{name}{count} answers without a verdict; {what}")
-    return lines
+    return [
+        text("without_verdict", policy=policy, answers=answers, problems=of["problems_left_out"])
+        for policy, of in stabilities.items()
+        if (answers := of.get("unknown_verdicts", 0))
+    ]
 
 
 # The tables below are of one policy, named "", or of several: policy -> content of its JSON file.

@@ -153,7 +153,7 @@ def _sections_of(
         section(
             "judge-free", [overview.judge_free_table(overview.tasks_of(judged)) | {"title": ""}]
         ),
-        section("sets", by_set if several else [], legend=overview.LEGEND),
+        section("sets", by_set if several else []),
         section("lottery", lottery),
     ]
 
