@@ -27,7 +27,7 @@ from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.judge_free import measure_without_judge
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.models.policy import StoredPolicy
-from permix_jax.report.evaluation_page import write_evaluation_report
+from permix_jax.report.run_page import write_evaluation_report
 from permix_jax.train.run import Run
 
 

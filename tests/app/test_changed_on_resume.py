@@ -14,7 +14,7 @@ from permix_jax.app.workdir import claim_workdir, config_at_start
 from permix_jax.core.field_rules import CHANGEABLE, fixed_fields
 from permix_jax.core.fields import flat_fields
 from permix_jax.reproduction.methods import Job
-from permix_jax.reproduction.parallel import finished
+from permix_jax.reproduction.reproduce import finished
 from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.train.base import base_folder
 
