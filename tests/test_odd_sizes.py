@@ -220,8 +220,8 @@ def test_grpo_with_rehearsal(world, start, seen, monkeypatch):
 
 
 def test_supervised_fine_tuning(world, start, seen, monkeypatch):
-    build, given = only_looking(supervised.supervised_programs)
-    monkeypatch.setattr(supervised, "supervised_programs", build)
+    build, given = only_looking(supervised.make_programs)
+    monkeypatch.setattr(supervised, "make_programs", build)
     supervised.train_sft(start("sft.py", train__problems_per_step=3), lambda *_: None)
     pairs = pairs_of(given[0][0])
     assert len(pairs) == 3 * 3
@@ -229,8 +229,8 @@ def test_supervised_fine_tuning(world, start, seen, monkeypatch):
 
 
 def test_distillation(world, start, seen, monkeypatch):
-    build, given = only_looking(supervised.supervised_programs)
-    monkeypatch.setattr(supervised, "supervised_programs", build)
+    build, given = only_looking(supervised.make_programs)
+    monkeypatch.setattr(supervised, "make_programs", build)
     run = start("distill.py")
     task = replace(run.task, grade=lambda text, problem: float(len(text) % 2))
     with Verifier(task.grade, workers=0) as verifier:
@@ -247,9 +247,9 @@ def test_the_base(world, seen, tmp_path, monkeypatch):
         batches.append(pairs_of(rows))
         return state, dict(NOTHING)
 
-    programs = base.supervised_programs
+    programs = supervised.make_programs
     monkeypatch.setattr(
-        base, "supervised_programs", lambda *args: programs(*args)._replace(update=step)
+        supervised, "make_programs", lambda *args: programs(*args)._replace(update=step)
     )
     base.prepare_base(run_of(*world, tmp_path))
     assert [len(pairs) for pairs in batches] == [5, 5]

@@ -131,7 +131,7 @@ def in_phases(sample, session: Session, lengths: list[int]):
     def sample_in_phases(*args, **kwargs):
         session.phase("rollout")
         sampled = sample(*args, **kwargs)
-        lengths[:] = np.asarray(sampled.batch.completion_mask).sum(axis=1).tolist()
+        lengths[:] = np.asarray(sampled.batch.completions.mask).sum(axis=1).tolist()
         session.phase("update")
         return sampled
 

@@ -18,8 +18,7 @@ from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.results import read_json
 from permix_jax.models.policy import LoadedPolicy, Policy
 from permix_jax.personas.prompts import render, render_text
-from permix_jax.rollout.generate import Answer, answers_of, generate
-from permix_jax.rollout.padding import power_of_two
+from permix_jax.rollout.generate import Answer, answers_of, generate, power_of_two
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.checkpoints import newest_step
 from permix_jax.train.run import checkpoint

@@ -51,14 +51,17 @@ class _Kind(NamedTuple):
     name: str
     samples: int
     pairs: list[tuple[Persona | None, Problem]]
-    prompts: list[list[int]]
+    prompts: Sequence[list[int]] = ()
 
-    def keys(self) -> list[Key]:
-        return [
-            Key(self.name, problem.id, persona.id if persona else None, sample)
-            for persona, problem in self.pairs
-            for sample in range(self.samples)
-        ]
+    def rows(self) -> list[tuple[Persona | None, Problem, int]]:
+        """What each row is about: its persona, problem and sample."""
+        return [(*pair, sample) for pair in self.pairs for sample in range(self.samples)]
+
+    def batches(self, batch_size: int, mesh: Mesh) -> list[list[Key]]:
+        """The keys of the rows, in the batches of `generate`."""
+        keys = [Key(self.name, q.id, p.id if p else None, sample) for p, q, sample in self.rows()]
+        size = prompts_per_batch(batch_size, self.samples, mesh) * self.samples
+        return [keys[i : i + size] for i in range(0, len(keys), size)]
 
 
 def evaluate(
@@ -89,15 +92,9 @@ def evaluate(
       OSError: the disk is full; what was written stays, and the evaluation can go on.
     """
     personas = chosen_personas(task.personas, settings.sets, settings.personas)
-    kinds = [
-        _Kind(
-            name,
-            samples,
-            pairs,
-            render_all(asked.policy.tokenizer, [(p, q.prompt) for p, q in pairs]),
-        )
-        for name, (samples, pairs) in _pairs(task, personas, settings).items()
-    ]
+    kinds, tokenizer = _kinds(task, personas, settings), asked.policy.tokenizer
+    prompts = [render_all(tokenizer, [(p, q.prompt) for p, q in kind.pairs]) for kind in kinds]
+    kinds = [kind._replace(prompts=ids) for kind, ids in zip(kinds, prompts, strict=True)]
     identity = {**identity, "prompts_sha256": _digest(kinds)}
 
     def claim() -> bool:
@@ -117,16 +114,13 @@ def evaluate(
 
 def answers_asked(task: Task, personas: Sequence[Persona], settings: EvalSettings) -> int:
     """How many answers an evaluation asks for."""
-    return sum(samples * len(pairs) for samples, pairs in _pairs(task, personas, settings).values())
+    return sum(kind.samples * len(kind.pairs) for kind in _kinds(task, personas, settings))
 
 
 def chosen_personas(personas: Sequence[Persona], sets: str, first: int) -> list[Persona]:
-    """The first so many (0: all) of each set, set by set.
+    """The first so many (0: all) of each set, set by set; ValueError for a set without personas.
 
-    Args:
-      sets: splits of personas, comma-separated, such as "heldout,harmful".
-
-    Raises ValueError for a set that has no personas.
+    `sets`: splits of personas, comma-separated, such as "heldout,harmful".
     """
     chosen = []
     for name in sets.split(","):
@@ -153,13 +147,12 @@ def _answer(
     check_stop: Callable[[], None] = lambda: None,
 ) -> list[dict]:
     """The rows of all kinds; writes those that are not yet in the file."""
-    keys = [key for kind in kinds for key in kind.keys()]
-    ends = _batch_ends(kinds, settings, asked.mesh)
+    keys = [batch for kind in kinds for batch in kind.batches(settings.batch_size, asked.mesh)]
     with (
-        GradedRows(path, keys, ends) as log,
-        Progress(f"evaluation of {asked.name}", len(keys), len(log.rows), EVALUATION) as progress,
+        GradedRows(path, keys) as log,
+        Progress(f"evaluation of {asked.name}", log.total, len(log.rows), EVALUATION) as progress,
     ):
-        policy = asked.load() if len(log.rows) < len(keys) else None
+        policy = asked.load() if len(log.rows) < log.total else None
 
         def after_batch(answers: int) -> None:
             progress.advance(answers)
@@ -195,19 +188,12 @@ def _graded(
 ) -> Iterator[list[dict]]:
     """The rows of each batch of answers. The verifier grades a batch while the next is generated.
 
-    Args:
-      first: number of the pair that the first batch begins with.
-      after_batch: gets the number of answers. Where it raises, the rows of its batch come first.
+    `first`: number of the pair that the first batch begins with. `after_batch` gets the number of
+    answers. Where it raises, the rows of its batch come first.
     """
-    pending = None
+    pending, left = None, iter(kind.rows()[first * kind.samples :])
     for batch in batches:
-        pairs = kind.pairs[first : first + len(batch)]
-        first += len(batch)
-        answered = [
-            (persona, problem, sample, answer)
-            for (persona, problem), answers in zip(pairs, batch, strict=True)
-            for sample, answer in enumerate(answers)
-        ]
+        answered = [(*next(left), answer) for of_prompt in batch for answer in of_prompt]
         grades = None
         if kind.name == "problems":
             own = answered[own_part(len(answered))]
@@ -225,14 +211,13 @@ def _graded(
         yield _rows(task, kind.name, *pending)
 
 
-def _pairs(
-    task: Task, personas: Sequence[Persona], settings: EvalSettings
-) -> dict[str, tuple[int, list[tuple[Persona | None, Problem]]]]:
-    """What is asked, by kind: samples of each pair, and the pairs."""
-    kinds = {"problems": (settings.samples, [(p, q) for p in (None, *personas) for q in task.test])}
+def _kinds(task: Task, personas: Sequence[Persona], settings: EvalSettings) -> list[_Kind]:
+    """What is asked, without the prompts' tokens."""
+    pairs = [(p, q) for p in (None, *personas) for q in task.test]
+    kinds = [_Kind("problems", settings.samples, pairs)]
     if task.in_style and settings.role_play_samples:
         pairs = [(p, q) for p in personas for q in task.role_play]
-        kinds["role_play"] = (settings.role_play_samples, pairs)
+        kinds.append(_Kind("role_play", settings.role_play_samples, pairs))
     return kinds
 
 
@@ -244,17 +229,6 @@ def _digest(kinds: Sequence[_Kind]) -> str:
             named = (kind.name, persona.id if persona else None, problem.id, problem.answer, ids)
             digest.update(json.dumps(named).encode())
     return digest.hexdigest()
-
-
-def _batch_ends(kinds: Sequence[_Kind], settings: EvalSettings, mesh: Mesh) -> list[int]:
-    """Numbers of rows after which a batch of `generate` ends."""
-    ends, before = [], 0
-    for kind in kinds:
-        total = len(kind.pairs) * kind.samples
-        batch = prompts_per_batch(settings.batch_size, kind.samples, mesh) * kind.samples
-        ends += [before + min(end, total) for end in range(batch, total + batch, batch)]
-        before += total
-    return ends
 
 
 def _rows(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +32,8 @@ def claim_folder(
 ) -> None:
     """Writes evaluation.json, which says what is evaluated, or checks that the existing one agrees.
 
-    Args:
-      rows: name of the file that the evaluation writes beside it.
-      remedy: what to do if the folder belongs to another evaluation.
-
-    Raises ValueError, with the differing fields, for the folder of another evaluation.
+    Raises ValueError, with the differing fields and the remedy, for the folder of another
+    evaluation. `rows`: name of the file that the evaluation writes beside it.
     """
     path, identity = folder / "evaluation.json", json.loads(json.dumps(identity))
     if path.exists():
@@ -59,30 +57,31 @@ def claim_folder(
 
 
 class GradedRows:
-    """The rows on disk: always the first so many of `keys`, in that order.
+    """The rows on disk: always the first so many of those that are asked for, in their order.
 
     Use as a context manager. An interrupted evaluation ends in the same file, byte for byte, as an
     uninterrupted one. Of several processes, which all append the same rows, the main one writes.
 
     Args:
       path: of completions.jsonl; made if need be.
-      keys: of all rows of the evaluation, at least one: named tuples of one kind, such as Key. A
-        row has fields of the same names.
-      batch_ends: numbers of rows after which a batch ends. Rows beyond the last whole batch are
-        dropped, and made again: an answer is bit-equal only in the same batch.
+      batches: the keys of all rows of the evaluation, batch by batch, at least one: named tuples of
+        one kind, such as Key. A row has fields of the same names. Rows beyond the last whole batch
+        are dropped, and made again: an answer is bit-equal only in the same batch.
 
     Attributes:
-      rows: those that are on disk.
+      rows: those that are on disk. total: how many there will be.
 
     Raises:
       ValueError: a row is not JSON, or is not the one that belongs there; with file:line. A last
         row that a kill cut off is dropped.
     """
 
-    def __init__(self, path: Path, keys: Sequence[NamedTuple], batch_ends: Sequence[int]):
-        self._path, self._keys, self._file = path, keys, None
+    def __init__(self, path: Path, batches: Sequence[Sequence[NamedTuple]]):
+        self._path, self._keys, self._file = path, list(chain.from_iterable(batches)), None
+        self.total = len(self._keys)
         self.rows, ends = self._read()
-        kept = max(end for end in (0, *batch_ends) if end <= len(self.rows))
+        whole = accumulate(map(len, batches), initial=0)
+        kept = max(rows for rows in whole if rows <= len(self.rows))
         del self.rows[kept:]
         if is_main():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +93,7 @@ class GradedRows:
         OSError where the disk is full.
         """
         expected = self._keys[len(self.rows) : len(self.rows) + len(rows)]
-        if [self._key(row) for row in rows] != list(expected):
+        if [self._key(row) for row in rows] != expected:
             raise ValueError(f"{self._path}: rows out of order after row {len(self.rows)}")
         if self._file is not None:
             append(self._file, "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -120,7 +119,7 @@ class GradedRows:
             except (ValueError, TypeError, KeyError):
                 remedy = "remove the file, or this line and all below, and go on"
                 raise ValueError(f"{where}: not a row of an evaluation; {remedy}") from None
-            if number >= len(self._keys) or key != self._keys[number]:
+            if number >= self.total or key != self._keys[number]:
                 raise ValueError(
                     f"{where}: {key} is not the row that this evaluation has there; "
                     "name another --out"

@@ -43,14 +43,6 @@ class JudgeFreeSettings:
     resamples: int
 
 
-class Played(NamedTuple):
-    """R responses, each in the role of a persona; own: [R] that persona's number in `personas`."""
-
-    responses: Sequence[Response]
-    own: np.ndarray
-    personas: Sequence[Persona]
-
-
 class Scored(NamedTuple):
     """The R responses that have a token, with their log-likelihoods under the reference.
 
@@ -83,10 +75,10 @@ def claim(folder: Path, reference: str, settings: JudgeFreeSettings) -> bool:
 
     Raises ValueError if its scores are of another reference or other settings.
     """
-    fields = "seed", "candidates", "questions"
-    identity = {"reference": reference} | {name: getattr(settings, name) for name in fields}
-    scores = folder / FOLDER
-    claim_folder(scores, identity, remedy=f"remove {scores} and {folder / FILE}")
+    identity = {"reference": reference, "seed": settings.seed}
+    identity |= {"candidates": settings.candidates, "questions": settings.questions}
+    remedy = f"remove {folder / FOLDER} and {folder / FILE}"
+    claim_folder(folder / FOLDER, identity, remedy=remedy)
     return (folder / FILE).exists()
 
 
@@ -98,18 +90,12 @@ def measure_without_judge(
 ) -> None:
     """Writes judge_free.json into each folder of a finished evaluation that has none yet.
 
-    Scores are written to `judge_free/` batch by batch, and not computed again after a kill.
-
-    Args:
-      personas: those of the evaluations; all of them are candidates.
-
-    Raises:
-      ValueError: a folder has scores of another reference or other settings.
-      OSError: the disk is full; what was written stays.
+    Scores are written to `judge_free/` batch by batch, and not computed again after a kill. All of
+    the evaluations' `personas` are candidates. Raises ValueError for scores of another reference or
+    other settings, and OSError where the disk is full; what was written stays.
     """
     stored = reference.stored
-    stored = replace(stored, load_params=cache(stored.load_params))
-    reference = replace(reference, stored=stored)
+    reference = replace(reference, stored=replace(stored, load_params=cache(stored.load_params)))
     for folder in folders:
         if not on_main(partial(claim, folder, stored.name, settings)):
             rows = read_jsonl(folder / "completions.jsonl")
@@ -146,8 +132,7 @@ def judge_free_figures(
         own = np.array([number[row["persona"]] for row in drawn])
         path = folder / FOLDER / f"{task}.jsonl"
         label = f"likelihoods of {task.replace('_', '-')}, {folder.name}"
-        played = Played(responses, own, personas)
-        scored = score_responses(reference, played, settings, path, label)
+        scored = score_responses(reference, responses, own, personas, settings, path, label)
         scored_rows = [drawn[i] for i in scored.index]
         question = np.array([row["problem"] for row in scored_rows])
         result["by_task"][task] = {
@@ -161,16 +146,18 @@ def judge_free_figures(
 
 def score_responses(
     reference: Reference,
-    played: Played,
+    responses: Sequence[Response],
+    own: np.ndarray,
+    personas: Sequence[Persona],
     settings: JudgeFreeSettings,
     path: Path,
-    label: str,
+    label: str = "likelihoods",
 ) -> Scored:
     """Scores responses under their own persona, under others drawn by the seed, and under none.
 
-    `path` and `label` are as in `log_likelihoods`.
+    `own`: [R], the number in `personas` of each response's persona. `path` and `label` are as in
+    `log_likelihoods`.
     """
-    responses, own, personas = played
     tokens = response_tokens(reference.stored.policy, responses)
     index = np.flatnonzero([bool(ids) for ids in tokens])
     candidates = draw_candidates(own, len(personas), settings.candidates, settings.seed)[index]

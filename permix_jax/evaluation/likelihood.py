@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,22 +103,18 @@ def log_likelihoods(
         row_shards(mesh),
         reference.micro_batch_tokens,
     )
-    pairs = [
-        [Pair(m, group.persona) for group in batch for m in group.members] for batch in batches
-    ]
-    ends = list(accumulate(map(len, pairs)))
-
+    keys = [[Pair(m, g.persona) for g in batch for m in g.members] for batch in batches]
     with (
-        GradedRows(path, list(chain.from_iterable(pairs)), ends) as log,
-        Progress(label, ends[-1], len(log.rows), LIKELIHOODS) as progress,
+        GradedRows(path, keys) as log,
+        Progress(label, log.total, len(log.rows), LIKELIHOODS) as progress,
     ):
-        loaded = reference.stored.load() if len(log.rows) < ends[-1] else None
-        for batch, keys, end in zip(batches, pairs, ends, strict=True):
+        loaded = reference.stored.load() if len(log.rows) < log.total else None
+        for batch, of_batch, end in zip(batches, keys, accumulate(map(len, keys)), strict=True):
             if end > len(log.rows):
                 logp = _score_batch(loaded, batch, tokens, shapes, reference.logits_chunk)
-                rows = zip(keys, logp, strict=True)
+                rows = zip(of_batch, logp, strict=True)
                 log.append([key._asdict() | {"logp": value} for key, value in rows])
-                progress.advance(len(keys))
+                progress.advance(len(of_batch))
                 reference.check_stop()
         scored = {(row["response"], row["persona"]): row["logp"] for row in log.rows}
     return np.array(

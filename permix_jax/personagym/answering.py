@@ -82,9 +82,9 @@ def answer(
     claim_folder(folder, whole_identity(identity, questions), FILE)
 
     batch, total = prompts_per_batch(settings.batch_size, 1, asked.mesh), len(questions)
-    ends = [min(end, total) for end in range(batch, total + batch, batch)]
+    batches = [questions[start : start + batch] for start in range(0, total, batch)]
     with (
-        GradedRows(folder / FILE, questions, ends) as log,
+        GradedRows(folder / FILE, batches) as log,
         Progress(f"answers of {asked.name}", total, len(log.rows)) as progress,
     ):
         loaded = asked.load() if len(log.rows) < total else None

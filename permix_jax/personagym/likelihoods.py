@@ -7,7 +7,6 @@ import numpy as np
 from permix_jax.evaluation.judge_free import (
     FOLDER,
     JudgeFreeSettings,
-    Played,
     recognition,
     score_responses,
 )
@@ -30,9 +29,9 @@ def personagym_judge_free(
     own = np.array([names.index(row["persona"]) for row in rows])
     task = np.array([row["task"] for row in rows])
     responses = [Response(row["question"], row["response"], not row["truncated"]) for row in rows]
-    played = Played(responses, own, [as_persona(name) for name in names])
+    personas = [as_persona(name) for name in names]
     path, label = folder / FOLDER / FILE, f"likelihoods of {label}"
-    scored = score_responses(reference, played, settings, path, label)
+    scored = score_responses(reference, responses, own, personas, settings, path, label)
     parts = {name: scored.among(task == name) for name in dict.fromkeys(task.tolist())}
     return {
         "reference": reference.stored.name,

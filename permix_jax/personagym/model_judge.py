@@ -13,8 +13,7 @@ from permix_jax.models.policy import LoadedPolicy
 from permix_jax.personagym.judge_prompts import Prompt
 from permix_jax.personagym.judges import Judge, JudgeError, LocalJudge, ModelJudge, Reply
 from permix_jax.personas.prompts import render_all
-from permix_jax.rollout.generate import answers_of, generate
-from permix_jax.rollout.padding import power_of_two
+from permix_jax.rollout.generate import answers_of, generate, power_of_two
 from permix_jax.rollout.sampling import Sampling
 
 

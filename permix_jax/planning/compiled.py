@@ -17,13 +17,13 @@ from permix_jax.core.sharding import spec
 from permix_jax.models.logprobs import score
 from permix_jax.models.packed_attention import PackedLayout
 from permix_jax.models.packing import PackedRows, RowShape
-from permix_jax.models.params import abstract_params, split_trained, with_shardings, without_lora
+from permix_jax.models.params import abstract_params, split_trained, without_lora
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning.costs import matmul_flops
 from permix_jax.rollout.sampler import sample
 from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
-    demonstration_shapes,
+    batch_shapes,
     grpo_programs,
     prompts_are_shared,
     rollout_sampling,
@@ -88,21 +88,19 @@ def abstract_arguments(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=by_row)
 
     params = abstract_params(model, mesh)
-    trained, frozen = split_trained(model, params)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    state = TrainState(step, trained, jax.eval_shape(programs.optimizer.init, trained))
+    _, frozen = split_trained(model, params)
     rows = _abstract_rows(step_shapes(config)[-1], mesh)
     number = _per_target(rows)
     rehearsal = ()
     if config.rehearsal.weight:
-        shapes = demonstration_shapes(config, config.rehearsal.rows, r.max_new_tokens)
+        shapes = batch_shapes(config, config.rehearsal.rows, r.max_new_tokens)
         answers = _abstract_rows(shapes[-1], mesh)
         rehearsal = (SftBatch(answers, SftTokens(_per_target(answers))),)
     return Arguments(
         params=params,
         base=frozen or params,
         frozen=frozen,
-        state=with_shardings(state, programs.shardings),
+        state=programs.abstract,
         prompts=tuple(array((U, r.max_prompt_tokens), dtype) for dtype in (jnp.int32, bool)),
         keys=array((N,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
         rows=rows,

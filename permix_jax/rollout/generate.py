@@ -1,4 +1,4 @@
-"""Completions for a list of prompts, batched, by the rollout code that training uses."""
+"""Completions for a list of prompts, batched and padded, by the code that training uses."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from permix_jax.core.sharding import row_shards, shard_rows, to_host
 from permix_jax.models.policy import LoadedPolicy, Policy
-from permix_jax.rollout.padding import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.rollout.sampling import Sampling
 
@@ -45,15 +44,13 @@ def generate(
     samples: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """Generates `samples` completions of each prompt, batch by batch.
+    """Generates `samples` completions of each prompt, about `batch_size` at once, batch by batch.
 
     The random numbers of completion s of prompt i depend on (key, i, s) alone, not on its batch.
     So they are the same for two policies with the same key.
 
-    Args:
-      batch_size: how many completions are generated at once, rounded as `prompts_per_batch` does.
-      first: number of the first prompt to answer. If it is a multiple of `prompts_per_batch`, the
-        completions equal those of a call for all prompts bit for bit.
+    `first`: number of the first prompt to answer. If it is a multiple of `prompts_per_batch`, the
+    completions equal those of a call for all prompts bit for bit.
     """
     if first >= len(prompts):
         return
@@ -85,3 +82,35 @@ def prompts_per_batch(batch_size: int, samples: int, mesh: Mesh) -> int:
     """
     parts = row_shards(mesh)
     return max(1, batch_size // (samples * parts)) * parts
+
+
+def right_pad(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int32 [rows, length], padded with 0; and a bool mask, True for what is not padding.
+
+    Raises ValueError if a row is longer than `length`.
+    """
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        if len(row) > length:
+            raise ValueError(f"row {i} has {len(row)} tokens, over the length of {length}")
+        tokens[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return tokens, mask
+
+
+def bucket(length: int, limit: int) -> int:
+    """The padded length of `length` tokens: a quarter of `limit`, half of it, or all.
+
+    Three lengths make at most three compiled programs, and no row of over a quarter of `limit` is
+    padded to more than twice its length. Raises ValueError above the limit.
+    """
+    for size in (-(-limit // 4), -(-limit // 2), limit):
+        if length <= size:
+            return size
+    raise ValueError(f"{length} tokens are over the limit of {limit}")
+
+
+def power_of_two(length: int) -> int:
+    """The least power of two that is not below `length`: few limits serve prompts of any length."""
+    return 1 << (length - 1).bit_length()

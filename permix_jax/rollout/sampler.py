@@ -69,11 +69,8 @@ def sample(
     def per_row(x):
         return constrain(jnp.repeat(x, B // U, axis=0), "batch", *[None] * (x.ndim - 1))
 
-    written = _Written(
-        jnp.full((B, T), end_tokens[0], jnp.int32),
-        jnp.zeros((B, T), jnp.float32),
-        jnp.zeros(B, bool),
-    )
+    blank = jnp.full((B, T), end_tokens[0], jnp.int32)
+    written = _Written(blank, jnp.zeros((B, T), jnp.float32), jnp.zeros(B, bool))
     cache, number = empty_segment(model.config, B, T), jnp.arange(B) % (B // row_shards())
     rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, written)
     decoding = _Decoding(model, params, sampling, end_tokens)
@@ -148,21 +145,14 @@ def _keep_running(rows: _Rows, prefix: Segment, size: int) -> tuple[_Rows, Segme
 
 def _take(tree, index: jax.Array):
     """The rows at index [shards, n] of each shard, of leaves [rows, ...]: [shards * n, ...]."""
-
-    def take(x):
-        return _joined(jax.vmap(lambda x, i: x[i])(_by_shard(x), index))
-
-    return jax.tree.map(take, tree)
+    take = jax.vmap(lambda x, i: x[i])
+    return jax.tree.map(lambda x: _joined(take(_by_shard(x), index)), tree)
 
 
 def _put(tree, index: jax.Array, new):
     """`tree` with its rows at index [len(new)], counted within a shard, replaced by `new`."""
-
-    def put(x, new):
-        write = jax.vmap(lambda x, i, new: x.at[i].set(new))
-        return _joined(write(*map(_by_shard, (x, index, new))))
-
-    return jax.tree.map(put, tree, new)
+    put = jax.vmap(lambda x, i, new: x.at[i].set(new))
+    return jax.tree.map(lambda x, new: _joined(put(*map(_by_shard, (x, index, new)))), tree, new)
 
 
 def _by_shard(x: jax.Array) -> jax.Array:

@@ -27,16 +27,12 @@ class Sampling:
 
 
 def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array]:
-    """Draws one token per row.
+    """Draws one token int32 [B] per row of logits f32 [B, V], and gives its log-prob, f32 [B].
 
-    Args:
-      keys: [B], one key for each row, so that a row's token does not depend on its neighbours.
-      logits: f32 [B, V].
+    The log-probs are under exactly the distribution drawn from: after the temperature, and after
+    top-k and top-p, renormalised. With temperature 0 they are under the logits as given.
 
-    Returns:
-      tokens int32 [B], and their log-probs f32 [B] under exactly the distribution drawn from: after
-      the temperature, and after top-k and top-p, renormalised. With temperature 0 they are under
-      the logits as given.
+    `keys`: [B], one for each row, so that a row's token does not depend on its neighbours.
     """
     if sampling.temperature > 0:
         logits = truncate(logits / sampling.temperature, sampling.top_k, sampling.top_p)
@@ -67,18 +63,14 @@ def truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
 
 
 def inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draws an index of each row in proportion to weights f32 [B, V].
+    """Draws an index of each row in proportion to its weights; returns it, and the row's sum.
+
+    Weights are f32 [B, V], uniforms [B, 2] in [0, 1), the indices int32 [B], the sums f32 [B].
 
     It draws a block of the vocabulary first, then an entry of the block. That is one pass over the
     vocabulary and two short cumulative sums. It takes a third of the time of Gumbel noise over the
     vocabulary, and it rounds less than one f32 cumulative sum over all of it. An entry of weight 0
     is never drawn.
-
-    Args:
-      uniforms: [B, 2], in [0, 1).
-
-    Returns:
-      the indices int32 [B], and the sums of the rows' weights, f32 [B].
     """
     B, V = weights.shape
     # Every device has as many blocks; otherwise each would gather the whole vocabulary to cut it.

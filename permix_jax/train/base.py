@@ -3,6 +3,8 @@
 import hashlib
 import importlib.metadata
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,23 +12,14 @@ from ml_collections import ConfigDict
 import permix_jax
 from permix_jax.core.field_rules import fixed_fields
 from permix_jax.core.locks import locked
-from permix_jax.core.problem import Task
+from permix_jax.core.problem import Demonstration, Task
 from permix_jax.core.progress import SFT, finish
 from permix_jax.core.randomness import generator
-from permix_jax.models.lm_head import Scoring
 from permix_jax.models.policy import Policy
 from permix_jax.train.checkpoints import Checkpoints
-from permix_jax.train.loop import Loop, Row, fit
-from permix_jax.train.programs import demonstration_shapes
+from permix_jax.train.loop import Loop, Row
 from permix_jax.train.run import Run
-from permix_jax.train.state import Start, TrainState, abstract_state, create_state
-from permix_jax.train.supervised import (
-    SHOWN,
-    SftBatch,
-    pack_demonstrations,
-    supervised_programs,
-    supervised_update,
-)
+from permix_jax.train.supervised import SHOWN, learn
 
 # What the base depends on beside its config: a change of this code makes a new base.
 _CODE = ("models", "formats", "personas", "tasks", "tasks/datasets", "core/persona.py",
@@ -63,33 +56,22 @@ def prepare_base(run: Run) -> None:
     if run.config.sft.steps == 0:
         return
     with locked(run.base_folder.with_suffix(".lock"), run.stop.check):
-        checkpoints = Checkpoints(run.base_folder / "checkpoints")
-        newest = checkpoints.latest_step()
-        checkpoints.close()
+        with closing(Checkpoints(run.base_folder / "checkpoints")) as checkpoints:
+            newest = checkpoints.latest_step()
         if newest != run.config.sft.steps:
             _train_base(run)
     finish(SFT)  # another run may have done it
 
 
 def _train_base(run: Run) -> None:
-    config, s, policy, mesh = run.config, run.config.sft, run.initial.policy, run.mesh
-    scoring = Scoring(1.0, config.model.head_chunk)
-    programs = supervised_programs(s, s.steps, policy.model, mesh, scoring)
-    limits = config.rollout.max_prompt_tokens, s.max_new_tokens
-    shapes = demonstration_shapes(config, s.batch_size, s.max_new_tokens)
-
-    def batch_of(step: int) -> tuple[SftBatch, Row]:
-        rng = generator(config.seed, "sft", step)
-        drawn = [run.task.demonstrate(rng, run.task.train) for _ in range(s.batch_size)]
-        return pack_demonstrations(policy, drawn, limits, shapes), {}
-
-    def create() -> TrainState:
-        return create_state(run.initial.load_params(), programs.optimizer, programs.shardings)
-
+    config, s = run.config, run.config.sft
     every, kept = s.checkpoint_every, 1
-    fit(
-        Loop("SFT of the base policy", run.base_folder, s.steps, every, kept, SHOWN, SFT),
-        Start(abstract_state(policy.model, programs.optimizer, mesh), create),
-        supervised_update(programs, mesh, batch_of, {}, "tokens"),
-        run.stop,
-    )
+    loop = Loop("SFT of the base policy", run.base_folder, s.steps, every, kept, SHOWN, SFT)
+    run = replace(run, policy=run.initial.policy)  # without adapters
+
+    def examples(step: int) -> tuple[list[Demonstration], Row]:
+        rng = generator(config.seed, "sft", step)
+        return [run.task.demonstrate(rng, run.task.train) for _ in range(s.batch_size)], {}
+
+    size = s.batch_size, s.max_new_tokens
+    learn(run, run.initial, loop, s, size, examples, counter="tokens")

@@ -7,12 +7,15 @@ Layout: `<directory>/<step>/params`, `<step>/checksums`, a record of the arrays
 import itertools
 import json
 import logging
+import re
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from etils import epath
 from jax.sharding import Mesh
 
@@ -20,11 +23,11 @@ from permix_jax.core.distributed import any_process, gather, on_main
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.checksums import checksums, opened, path_name, sealed, shapes
-from permix_jax.train.damage import find_damage
 
 logger = logging.getLogger(__name__)
 
 Saved = dict[str, dict[str, list]]  # item -> path of an array -> [shape, dtype, checksum]
+Shapes = dict[str, tuple[tuple[int, ...], str]]  # path of an array -> (shape, dtype)
 
 
 class DamagedError(ValueError):
@@ -40,15 +43,9 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int | None = None):
         self.directory = Path(directory).absolute()
-        self._keep = keep
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=self._keep),
-            item_names=("params", "optimizer", "checksums"),
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        items = "params", "optimizer", "checksums"
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=items)
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -58,25 +55,18 @@ class Checkpoints:
 
     def save(self, step: int, params, optimizer: Any = None) -> None:
         """Starts saving and returns; the arrays may be donated right afterwards."""
-        items = {"params": params}
-        if optimizer is not None:
-            items["optimizer"] = optimizer
+        items = {"params": params} | ({} if optimizer is None else {"optimizer": optimizer})
         sums = {name: checksums(item) for name, item in items.items()}
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         saves["checksums"] = ocp.args.JsonSave(sealed({"orbax": ocp.__version__, "items": sums}))
         self._manager.save(step, args=ocp.args.Composite(**saves))
 
     def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """The newest undamaged checkpoint's items, laid out as `abstract` says.
+        """(step, items) of the newest undamaged checkpoint; None where none was ever saved here.
 
-        A damaged checkpoint is renamed to `corrupt-<step>`, with a warning, and the one before it
-        is tried. Nothing is renamed for any other reason.
-
-        Args:
-          abstract: item name -> pytree of ShapeDtypeStructs with shardings.
-
-        Returns:
-          (step, items), or None where no checkpoint was ever saved here.
+        `abstract` has for each item a pytree of ShapeDtypeStructs with shardings. A damaged
+        checkpoint is renamed to `corrupt-<step>`, with a warning, and the one before it is tried.
+        Nothing is renamed for any other reason.
 
         Raises:
           DamagedError: every checkpoint is damaged, now or since an earlier start.
@@ -128,7 +118,7 @@ class Checkpoints:
     def _find_damage(self, step: int) -> str:
         """What is wrong with the files; "" where no damage is proven."""
         try:
-            record = self._record(step) or {}
+            record = self._record(step)
             same = record.get("orbax") == ocp.__version__
             return find_damage(self.directory / str(step), record.get("items"), same)
         except Exception as error:
@@ -138,7 +128,7 @@ class Checkpoints:
     def _as_saved(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """`abstract` in the dtypes that were saved. Raises where its arrays are not those saved."""
         self.wait()
-        saved, items = (self._record(step) or {}).get("items"), {}
+        saved, items = self._record(step).get("items"), {}
         for name, item in abstract.items():
             on_disk = self._shapes(step, name, saved)
             _require_fit(name, on_disk, shapes(item))
@@ -154,7 +144,7 @@ class Checkpoints:
 
     def _verified(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         """`items`. Raises DamagedError where the record, if there is one, has another checksum."""
-        saved = (self._record(step) or {}).get("items")
+        saved = self._record(step).get("items")
         for name, item in items.items() if saved else ():
             facts = checksums(item)
             if wrong := [path for path in facts if facts[path] != saved[name][path]]:
@@ -166,14 +156,13 @@ class Checkpoints:
         names = (f"corrupt-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
         aside = next(path for n in names if not (path := self.directory / n).exists())
         logger.warning("%s; set aside as %s, the one before it is tried", error, aside.name)
-        self._manager.close()
         on_main(partial((self.directory / str(step)).rename, aside))
-        self._manager = self._open()
+        self._manager.reload()
 
-    def _record(self, step: int) -> dict[str, Any] | None:
+    def _record(self, step: int) -> dict[str, Any]:
         """What `save` wrote beside the arrays: `items` with their checksums, Orbax's version.
 
-        None where an earlier version of permix_jax saved the checkpoint, without a record. Raises
+        {} where an earlier version of permix_jax saved the checkpoint, without a record. Raises
         DamagedError where the record is missing or is not as it was written.
         """
         folder = self.directory / str(step)
@@ -181,22 +170,20 @@ class Checkpoints:
         if not file.exists():
             if listed.exists() and b'"checksums"' in listed.read_bytes():
                 raise DamagedError("the record of checksums is missing")
-            return None
+            return {}
         try:
             return opened(json.loads(file.read_bytes()))
         except (ValueError, TypeError) as error:
             raise DamagedError("the record of checksums is not as it was written") from error
 
-    def _shapes(
-        self, step: int, name: str, saved: Saved | None
-    ) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Path -> (shape, dtype) of the arrays of an item; empty where it was not saved."""
+    def _shapes(self, step: int, name: str, saved: Saved | None) -> Shapes:
+        """Those of an item; empty where it was not saved."""
         if saved is not None:
             return {path: (tuple(x[0]), x[1]) for path, x in saved.get(name, {}).items()}
-        place = self.directory / str(step) / name
+        place = epath.Path(self.directory / str(step) / name)
         if not place.is_dir():
             return {}
-        return shapes(ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree)
+        return shapes(ocp.StandardCheckpointHandler().metadata(place).tree)
 
     def wait(self) -> None:
         """Returns when all saves are on disk."""
@@ -211,9 +198,8 @@ def newest_step(directory: Path, wanted: int | None = None) -> int:
     """`wanted`, or the newest checkpoint's step. Raises FileNotFoundError if it is not there."""
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"{directory}: no such folder of checkpoints")
-    checkpoints = Checkpoints(directory)
-    steps = checkpoints.all_steps()
-    checkpoints.close()
+    with closing(Checkpoints(directory)) as checkpoints:
+        steps = checkpoints.all_steps()
     if not steps or wanted not in (None, *steps):
         which = "at all" if wanted is None else wanted
         raise FileNotFoundError(f"{directory}: no checkpoint {which}; there are {steps}")
@@ -231,16 +217,19 @@ def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = 
     """
     step = newest_step(directory, step)
     abstract, _ = split_trained(model, abstract_params(model, mesh))
-    checkpoints = Checkpoints(directory)
-    try:
-        return checkpoints.read(step, {"params": abstract})["params"]
-    except DamagedError as error:
-        remedy = "move its folder away and launch/train.py makes it again, or name another step"
-        raise DamagedError(f"{error}; {remedy}") from error
-    finally:
-        checkpoints.close()
+    with closing(Checkpoints(directory)) as checkpoints:
+        try:
+            return checkpoints.read(step, {"params": abstract})["params"]
+        except DamagedError as error:
+            remedy = "move its folder away and launch/train.py makes it again, or name another step"
+            raise DamagedError(f"{error}; {remedy}") from error
 
 
+# Item -> what it is, an array of it, and who wants it.
+_WORDS = {
+    "params": ("parameters", "parameter", "the config's policy"),
+    "optimizer": ("state of an optimiser", "array", "this run's optimiser"),
+}
 _REMEDY = {
     "params": "it is of another architecture; give the config of its run",
     "optimizer": "another version of the optimiser or of permix_jax saved it; go on with that "
@@ -248,22 +237,85 @@ _REMEDY = {
 }
 
 
-def _require_fit(name: str, saved: dict[str, tuple], wanted: dict[str, tuple]) -> None:
-    """Raises MisfitError, naming an array, where the saved shapes are not those wanted.
-
-    Both are path -> (shape, dtype); dtypes may differ.
-    """
+def _require_fit(name: str, saved: Shapes, wanted: Shapes) -> None:
+    """Raises MisfitError, naming an array, where the shapes differ. Dtypes may differ."""
+    (whole, kind, theirs), remedy = _WORDS[name], _REMEDY[name]
     if not saved:
-        whole = {"params": "no parameters", "optimizer": "no state of an optimiser"}[name]
-        raise MisfitError(f"the checkpoint holds {whole}; name one that launch/train.py saved")
-    theirs = {"params": "the config's policy", "optimizer": "this run's optimiser"}[name]
-    kind = {"params": "parameter", "optimizer": "array"}[name]
+        raise MisfitError(f"the checkpoint holds no {whole}; name one that launch/train.py saved")
     for path in sorted({*saved, *wanted}):
         if path not in saved or path not in wanted:
             where = theirs if path in saved else "the checkpoint"
-            raise MisfitError(f"{where} has no {kind} {path}; {_REMEDY[name]}")
-        if saved[path][0] != wanted[path][0]:
-            raise MisfitError(
-                f"{path} has shape {saved[path][0]}, in the config {wanted[path][0]}; "
-                f"{_REMEDY[name]}"
-            )
+            raise MisfitError(f"{where} has no {kind} {path}; {remedy}")
+        shape, in_config = saved[path][0], wanted[path][0]
+        if shape != in_config:
+            raise MisfitError(f"{path} has shape {shape}, in the config {in_config}; {remedy}")
+
+
+# ---- damage -------------------------------------------------------------------------------------
+
+# What TensorStore says of content that is missing, cut off or undecodable. Other codes, such as
+# PERMISSION_DENIED or RESOURCE_EXHAUSTED, say nothing about the content.
+_BAD_CONTENT = ("NOT_FOUND", "OUT_OF_RANGE", "FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT")
+
+
+def find_damage(folder: Path, items: dict[str, dict] | None, same_orbax: bool) -> str:
+    """What is wrong with the files of one checkpoint; "" where all of them can be read.
+
+    A restore can fail for many reasons: no memory, no permission, another version of a library.
+    Only damage makes a checkpoint worthless, so it has to be proven. All files are read again,
+    without a device, chunk by chunk, so it takes the time of a restore and little memory. Raises
+    ValueError or OSError where the files cannot be read for a reason that is not damage.
+
+    Args:
+      folder: of one step.
+      items: item -> path -> [shape, dtype, ...] as they were saved; None: not known.
+      same_orbax: whether the version of Orbax that runs also saved the checkpoint. Only then is
+        metadata that it cannot decode a proof of damage.
+    """
+    items = items or {place.parent.name: None for place in folder.glob("*/manifest.ocdbt")}
+    damages = (_item_damage(folder / name, saved, same_orbax) for name, saved in items.items())
+    return next(filter(None, damages), "")
+
+
+def _item_damage(place: Path, saved: dict[str, list] | None, same_orbax: bool) -> str:
+    if not place.is_dir():
+        return f"{place.name} is missing"
+    for file in (place / "_METADATA", place / "_sharding", *place.glob("array_metadatas/*")):
+        try:
+            if file.exists():
+                json.loads(file.read_bytes())
+        except ValueError:
+            return f"{place.name}/{file.relative_to(place)} is not JSON"
+    try:
+        tree = ocp.StandardCheckpointHandler().metadata(epath.Path(place)).tree
+        on_disk = {path: [list(shape), dtype] for path, (shape, dtype) in shapes(tree).items()}
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        by_tensorstore = re.match(r"[A-Z_]{6,}: ", str(error))
+        if not same_orbax or by_tensorstore and not str(error).startswith(_BAD_CONTENT):
+            raise
+        return f"the metadata of {place.name} cannot be decoded: {_first_line(error)}"
+    if saved is not None and on_disk != {path: facts[:2] for path, facts in saved.items()}:
+        return f"the metadata of {place.name} is not what was saved"
+    damages = (_array_damage(place, leaf.name) for leaf in jax.tree.leaves(tree))
+    return next(filter(None, damages), "")
+
+
+def _array_damage(place: Path, name: str) -> str:
+    store = {"driver": "ocdbt", "base": f"file://{place.absolute()}/", "path": f"{name}/"}
+    try:
+        array = ts.open({"driver": "zarr", "kvstore": store}, read=True, open=True).result()
+        steps = array.chunk_layout.read_chunk.shape or ()  # None: a scalar
+        axes = (range(0, size, step) for size, step in zip(array.shape, steps, strict=True))
+        for corner in itertools.product(*axes):
+            ends = (min(a + b, n) for a, b, n in zip(corner, steps, array.shape, strict=True))
+            cut = tuple(map(slice, corner, ends))
+            array[cut].read().result()
+    except ValueError as error:
+        if not str(error).startswith(_BAD_CONTENT):
+            raise
+        return f"{place.name}/{name} cannot be read: {_first_line(error)}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -9,7 +9,6 @@ not: its chunks carry no checksum, and a flipped bit in one is often decompresse
 import ctypes
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -30,7 +29,8 @@ def checksums(tree) -> dict[str, list]:
 
     Of several processes, all must call it, in the same order.
     """
-    arrays = {path: x if isinstance(x, jax.Array) else jnp.asarray(x) for path, x in _leaves(tree)}
+    leaves = _by_path(tree).items()
+    arrays = {path: x if isinstance(x, jax.Array) else jnp.asarray(x) for path, x in leaves}
     sums = {path: _host_sums(x) if _on_this_host(x) else _sums(x) for path, x in arrays.items()}
     return {
         path: [list(arrays[path].shape), str(arrays[path].dtype), f"{rows:08x}{columns:08x}"]
@@ -40,7 +40,7 @@ def checksums(tree) -> dict[str, list]:
 
 def shapes(tree) -> dict[str, tuple[tuple[int, ...], str]]:
     """Path of each array, or ShapeDtypeStruct -> (shape, dtype)."""
-    return {path: (tuple(x.shape), str(x.dtype)) for path, x in _leaves(tree)}
+    return {path: (tuple(x.shape), str(x.dtype)) for path, x in _by_path(tree).items()}
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
@@ -60,10 +60,9 @@ def _sha256(record: dict) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _leaves(tree) -> Iterator[tuple[str, Any]]:
-    """Arrays by path; it is the same path in a tuple and a list, in a named tuple and a dict."""
-    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        yield path_name(keys), leaf
+def _by_path(tree) -> dict[str, Any]:
+    """Its leaves; they have the same path in a tuple and a list, in a named tuple and a dict."""
+    return {path_name(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def path_name(keys: tuple) -> str:

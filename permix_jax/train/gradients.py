@@ -26,7 +26,11 @@ def packed_gradients(
     tokens,
     frozen: dict | None = None,
 ) -> tuple[dict, dict[str, jax.Array]]:
-    """Gradients and metrics of sum(weights * losses), over all targets of packed rows.
+    """Gradients like `params`, and metrics, of sum(weights * losses) over targets of packed rows.
+
+    They are the same, up to rounding, for any packing. The metrics, f32 scalars by name, are
+    `loss`, `entropy` and those of `token_losses`: means by `shares`, but for names in `_max`, which
+    are the largest where the share is not 0. Without a target all are 0.
 
     Args:
       token_losses: (log-probs f32 [...], tokens) -> (losses f32 [...], metrics by name, each
@@ -36,12 +40,6 @@ def packed_gradients(
         `weights`, of its loss in the sum, and `shares`, of its metrics. Both hold the global
         denominators.
       frozen: the rest of the decoder's parameters, where `params` are adapters.
-
-    Returns:
-      (gradients like params, f32 scalars by metric name); the same, up to rounding, for any
-      packing. Metrics are `loss`, `entropy` and those of `token_losses`: means by `shares`, but
-      for names in `_max`, which are the largest where the share is not 0. Without a target all
-      are 0.
     """
 
     def token_loss(logprobs, tokens):
@@ -75,14 +73,10 @@ def weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
 def accumulate(gradients_of: Callable, params, parts, count: jax.Array | int):
     """(gradients, metrics) of `gradients_of(params, part)`, added up over the parts.
 
-    Args:
-      gradients_of: gives gradients like `params`, and f32 scalars by name. Both are plain sums over
-        rows; of a metric that ends in `_max`, the largest is kept.
-      parts: a pytree of arrays [parts, rows, ...].
-      count: how many of the parts hold anything; they are the first ones.
-
-    Returns:
-      what `gradients_of` returns for the whole batch, up to rounding, in the same dtypes.
+    That is what it gives for the whole batch, up to rounding, in the same dtypes: gradients like
+    `params`, and f32 scalars by name, all plain sums over rows. Of a metric that ends in `_max`,
+    the largest is kept. `parts`: a pytree of arrays [parts, rows, ...], of which the first `count`
+    hold anything.
     """
     if jax.tree.leaves(parts)[-1].shape[0] == 1:
         return gradients_of(params, micro_batch(parts, 0))

@@ -23,7 +23,7 @@ from permix_jax.train.programs import (
     step_shapes,
 )
 from permix_jax.train.rehearsal import build_rehearsal
-from permix_jax.train.rollouts import build_worker
+from permix_jax.train.rollouts import RolloutWorker
 from permix_jax.train.run import Run
 from permix_jax.train.state import TrainState
 from permix_jax.train.supervised import SftBatch
@@ -38,13 +38,12 @@ _SHOWN = {
 def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
-    Args:
-      after_step: gets the policy's parameters, adapters and base together, and the step.
+    `after_step` gets the policy's parameters, adapters and base together, and the step.
     """
     grpo = _Grpo(run)
     return fit(
         run.loop("GRPO", _SHOWN),
-        run.start(grpo.programs, grpo.load_base, grpo.accuracies()),
+        *run.start(grpo.programs, lambda: grpo.base or run.base.load_params(), grpo.accuracies),
         grpo.update,
         run.stop,
         lambda state, step: after_step(join(state.params, grpo.frozen), step),
@@ -61,21 +60,15 @@ class _Grpo:
     def __init__(self, run: Run):
         self.run, self.config, self.model = run, run.config, run.policy.model
         self.programs = grpo_programs(self.config, self.model, run.mesh)
-        self.worker, self.rehearsal = build_worker(run), build_rehearsal(run)
+        self.worker, self.rehearsal = RolloutWorker(run), build_rehearsal(run)
         self.shapes, self.loss = step_shapes(self.config), loss_config(self.config)
-        self.adapts = self.worker.mixture.weights == "adaptive"
+        mixture = self.worker.mixture
+        first = adaptive.initial(len(mixture.personas)) if mixture.weights == "adaptive" else {}
+        self.accuracies = replicate(first, run.mesh)  # before the first step; {}: none adapt
         lora = self.model.config.lora
         needs_base = lora or self.config.grpo.kl_weight or self.rehearsal
         self.base = run.base.load_params() if needs_base else None
         self.frozen = self.base if lora else {}
-
-    def load_base(self) -> dict:
-        return self.run.base.load_params() if self.base is None else self.base
-
-    def accuracies(self) -> dict:
-        """The personas' running accuracies before the first step; {} unless the weights adapt."""
-        count = len(self.worker.mixture.personas)
-        return replicate(adaptive.initial(count), self.run.mesh) if self.adapts else {}
 
     def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
         """Samples, packs, scores, grades and updates; returns the new state and its metrics."""
@@ -86,13 +79,14 @@ class _Grpo:
         rows = shard_packed(packing.rows, self.run.mesh)
         # Dispatched before the rewards are waited for: the device scores while the verifier grades.
         scores = self._scores(state, rows)
-        rehearsed = self._rehearsed(step)
+        rehearsal = self.rehearsal and self.rehearsal.batch(self.base, step)
+        rehearsed = [shard_packed(rehearsal, self.run.mesh)] if rehearsal else []
         rollouts = self.worker.grade(sampled)
 
         tokens = pack_tokens(rollouts.batch, packing, self.loss)
         tokens = shard_packed(tokens, self.run.mesh)._replace(**scores)
         state, metrics = self._epochs(state, rows, tokens, rehearsed)
-        if self.adapts:
+        if accuracies:
             decay = self.config.personas.adaptive_decay
             seen = rollouts.batch.persona, rollouts.correct
             accuracies = adaptive.update(accuracies, *seen, decay)
@@ -101,7 +95,7 @@ class _Grpo:
         row = rollouts.metrics | {name: float(x) for name, x in to_host(metrics).items()}
         row["learning_rate"] = float(self.programs.schedule(step * self.config.grpo.epochs - 1))
         row["time/update"] = time.monotonic() - begin
-        row["tokens/generated"] = int(rollouts.batch.completion_mask.sum())
+        row["tokens/generated"] = int(rollouts.batch.completions.mask.sum())
         row["tokens/padding"] = packing.padding
         row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
         if rehearsed:
@@ -120,20 +114,15 @@ class _Grpo:
             scores["trainer"] = score(self.model, params, rows, how)
         return scores
 
-    def _rehearsed(self, step: int) -> list[SftBatch]:
-        if not self.rehearsal:
-            return []
-        return [shard_packed(self.rehearsal.batch(self.base, step), self.run.mesh)]
-
     def _epochs(
         self, state: TrainState, rows: PackedRows, tokens: LossTokens, rehearsed: list[SftBatch]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """`grpo.epochs` updates on one batch; the metrics are those of the last."""
         state = state.replace(accuracies={})  # the host's business, not the jitted step's
-        sampling = None
+        first = {}
         for _ in range(self.config.grpo.epochs):
             state, metrics = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
-            if sampling is None:
-                sampling = {name: x for name, x in metrics.items() if name.startswith("sampling/")}
+            first = first or metrics
         # These compare sampler and trainer under one policy; later epochs have another policy.
+        sampling = {name: x for name, x in first.items() if name.startswith("sampling/")}
         return state, metrics | sampling

@@ -21,65 +21,47 @@ class MetricsLog:
     """Appends one JSON object a step to `metrics.jsonl`, and the same to `tensorboard/`.
 
     Opened at `step`, it keeps the rows up to it and drops what a killed run wrote beyond its last
-    checkpoint: those steps will be done again. Of several processes, the main one writes. Raises
-    OSError that names the file where the disk is full.
+    checkpoint: those steps will be done again. TensorBoard no longer shows what was dropped. Of
+    several processes, the main one writes. Raises OSError that names the file where the disk is
+    full. (tensorboardX's own writer hands events to a thread. A full disk ends that thread, and the
+    next event waits for it for ever.)
 
     found: all rows that were there, none in the other processes.
     """
 
     def __init__(self, folder: Path, step: int):
-        self._file, self.found = None, []
+        self._rows, self.found = None, []
         if not is_main():
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
-        self.found = read_rows(path)
-        write_rows(path, [row for row in self.found if row["step"] <= step])
-        self._file = path.open("ab", buffering=0)
         # The name that TensorBoard looks for.
-        events = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-        self._board = Events(folder / "tensorboard" / events, step)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        rows, events = folder / "metrics.jsonl", folder / "tensorboard" / name
+        events.parent.mkdir(parents=True, exist_ok=True)
+        self.found = read_rows(rows)
+        write_rows(rows, [row for row in self.found if row["step"] <= step])
+        self._rows, self._events = (path.open("ab", buffering=0) for path in (rows, events))
+        self._write_event(file_version="brain.Event:2")
+        self._write_event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, row: Mapping[str, float]) -> None:
-        if self._file is None:
+        if self._rows is None:
             return
-        append(self._file, json.dumps(row).encode() + b"\n", sync=False)
-        self._board.write(row["step"], {name: x for name, x in row.items() if name != "step"})
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._board.close()
-
-
-class Events:
-    """Appends scalars to TensorBoard's file of events `path`; makes the folder if need be.
-
-    TensorBoard no longer shows what an earlier start wrote beyond `step`. Raises OSError that names
-    the file where the disk is full. (tensorboardX's own writer hands events to a thread. A full
-    disk ends that thread, and the next event waits for it for ever.)
-    """
-
-    def __init__(self, path: Path, step: int):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
-        self._write(Event(file_version="brain.Event:2"))
-        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        append(self._rows, json.dumps(row).encode() + b"\n", sync=False)
+        scalars = {name: x for name, x in row.items() if name != "step"}
         values = [value for name, x in scalars.items() for value in scalar(name, x).value]
-        self._write(Event(step=step, summary=Summary(value=values)))
+        self._write_event(step=row["step"], summary=Summary(value=values))
 
-    def _write(self, event: Event) -> None:
+    def _write_event(self, **fields) -> None:
         """As a record: the length, its checksum, the event, its checksum."""
-        event.wall_time = time.time()
-        content = event.SerializeToString()
+        content = Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(content))
         sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
-        append(self._file, length + sums[0] + content + sums[1], sync=False)
+        append(self._events, length + sums[0] + content + sums[1], sync=False)
 
     def close(self) -> None:
-        self._file.close()
+        if self._rows is not None:
+            self._rows.close()
+            self._events.close()
 
 
 def write_completions(

@@ -11,7 +11,7 @@ from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.stats.alarms import Alarms
 from permix_jax.train.checkpoints import Checkpoints
 from permix_jax.train.log import MetricsLog
-from permix_jax.train.state import Start, TrainState
+from permix_jax.train.state import TrainState
 
 Row = dict[str, float]
 
@@ -24,11 +24,9 @@ class NonFiniteError(RuntimeError):
 class Loop:
     """How long a loop goes on, what it keeps, and what its progress bar shows.
 
-    label: what the progress bar says.
+    label: what the progress bar says. shown: metrics on it: name there -> name in the log.
     folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
-    steps: the number of steps. It saves every `checkpoint_every` of them, and keeps the newest
-      `keep_checkpoints`.
-    shown: metrics on the progress bar: name there -> name in the log.
+    steps: it saves every `checkpoint_every` of them, and keeps the newest `keep_checkpoints`.
     phase: its name in the run's agenda (`core/progress.py`).
     """
 
@@ -43,7 +41,8 @@ class Loop:
 
 def fit(
     loop: Loop,
-    start: Start,
+    abstract: TrainState,
+    create: Callable[[], TrainState],
     update: Callable[[TrainState, int], tuple[TrainState, Row]],
     stop: StopRequest,
     after_step: Callable[[TrainState, int], None] = lambda state, step: None,
@@ -54,7 +53,8 @@ def fit(
     where the uninterrupted one does.
 
     Args:
-      start: its state is made only where there is no checkpoint, so that a resumed run never holds
+      abstract: ShapeDtypeStructs of the state, with shardings.
+      create: makes the first state, only where there is no checkpoint: a resumed run never holds
         two states.
       update: (state, step) -> (new state, metrics). The metrics include `loss` and `grad_norm`.
       after_step: called after each step's row is written. Called again when a run goes on from
@@ -66,7 +66,7 @@ def fit(
       Stopped: a stop was requested; the step in flight is finished and saved.
     """
     checkpoints = Checkpoints(loop.folder / "checkpoints", loop.keep_checkpoints)
-    state, done = _resume(checkpoints, start)
+    done, state = _restored(checkpoints, abstract) or (0, create())
     log = MetricsLog(loop.folder, done)
     alarms = Alarms(log.found, done)
     try:
@@ -94,7 +94,6 @@ def fit(
                         save()
                     raise
     finally:
-        checkpoints.wait()
         checkpoints.close()
         log.close()
     if stop.requested:
@@ -102,13 +101,12 @@ def fit(
     return state
 
 
-def _resume(checkpoints: Checkpoints, start: Start) -> tuple[TrainState, int]:
-    optimizer = _without_params(start.abstract)
-    restored = checkpoints.restore({"params": start.abstract.params, "optimizer": optimizer})
-    if restored is None:
-        return start.create(), 0
-    step, items = restored
-    return TrainState(params=items["params"], **items["optimizer"]), step
+def _restored(checkpoints: Checkpoints, abstract: TrainState) -> tuple[int, TrainState] | None:
+    parts = {"params": abstract.params, "optimizer": _without_params(abstract)}
+    if (found := checkpoints.restore(parts)) is None:
+        return None
+    step, items = found
+    return step, TrainState(params=items["params"], **items["optimizer"])
 
 
 def _without_params(state: TrainState) -> dict:

@@ -1,4 +1,4 @@
-"""The GRPO loss as pure functions of log-probs.
+"""The batch that goes from rollout to update, and the GRPO loss: pure functions of log-probs.
 
 Every token has a weight that already holds the division by the global denominator, so the loss
 of a batch is the plain sum of the losses of its parts: it cannot change with micro-batching or
@@ -12,9 +12,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from permix_jax.train.batch import RolloutBatch
+from permix_jax.rollout.sampler import Completions
 
 _MAX_LOG_RATIO = 20.0  # far beyond any clip; keeps exp, and so the gradient, finite
+
+
+class RolloutBatch(NamedTuple):
+    """N rollouts of U distinct prompts on the host: rollout n answers prompt n // (N / U).
+
+    U is the number of problems where they have one persona each, and N where each rollout has a
+    persona of its own.
+
+    prompts: tokens and mask [U, P], right-padded. completions: [N, T], as they were sampled.
+    problem: int32 [N], which problem of the step.
+    persona: int32 [N], index into the personas of the run, -1 for none.
+    rewards: f32 [N], NaN where the verifier could not tell; the loss leaves such rollouts out.
+    advantages: f32 [N]. It and the rewards are None until the rollouts are graded.
+    """
+
+    prompts: tuple[np.ndarray, np.ndarray]
+    completions: Completions
+    problem: np.ndarray
+    persona: np.ndarray
+    rewards: np.ndarray | None = None
+    advantages: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +79,8 @@ def kept_tokens(batch: RolloutBatch, config: LossConfig) -> np.ndarray:
     """
     live = ~np.isnan(batch.rewards)
     if config.mask_truncated:
-        live &= ~batch.truncated
-    return batch.completion_mask & live[:, None]
+        live &= ~batch.completions.truncated
+    return batch.completions.mask & live[:, None]
 
 
 class LossTokens(NamedTuple):
@@ -89,7 +110,8 @@ def loss_tokens(batch: RolloutBatch, config: LossConfig) -> LossTokens:
     advantages = np.broadcast_to(np.float32(batch.advantages)[:, None], kept.shape)
     # Metrics are means over the tokens that the loss sees, however the loss weighs them.
     shares = np.float32(kept) / np.float32(max(kept.sum(), 1))
-    return LossTokens(batch.logprobs, advantages, token_weights(batch, config), shares)
+    weights = token_weights(batch, config)
+    return LossTokens(batch.completions.logprobs, advantages, weights, shares)
 
 
 def token_losses(

@@ -37,11 +37,7 @@ PERMIX = Method()
 
 
 def all_terms(method: Method, config: ConfigDict) -> list[Term]:
-    """The terms of `config.rewards`, then the method's own.
-
-    Raises:
-      ValueError: two have one name.
-    """
+    """The terms of `config.rewards`, then the method's own; ValueError if two have one name."""
     terms = [*reward_terms(config.rewards, config.rewards.overlong_tokens), *method.terms]
     names = [term.name for term in terms]
     if doubled := [name for name in names if names.count(name) > 1]:
@@ -67,10 +63,9 @@ def describe(method: Method) -> dict[str, Any]:
     Two descriptions are equal where the names and, as far as Python knows them, the source texts
     are; what a function calls, or closes over, is not looked at.
     """
+    own = {name: getattr(method, name) for name in ("assign", "advantages")}
     parts: dict[str, Any] = {
-        name: _describe(getattr(method, name))
-        for name in ("assign", "advantages")
-        if getattr(method, name) is not getattr(PERMIX, name)
+        name: _describe(part) for name, part in own.items() if part is not getattr(PERMIX, name)
     }
     if method.terms:
         parts["terms"] = {t.name: f"{t.weight} * {_describe(t.value)}" for t in method.terms}

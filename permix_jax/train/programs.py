@@ -13,9 +13,8 @@ from permix_jax.models.lm_head import Scoring
 from permix_jax.models.packing import PackedRows, Packing, Ragged, RowShape, pack, row_shapes
 from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.train.batch import RolloutBatch
 from permix_jax.train.gradients import cross_entropy, packed_gradients
-from permix_jax.train.loss import LossConfig, LossTokens, loss_tokens, token_losses
+from permix_jax.train.loss import LossConfig, LossTokens, RolloutBatch, loss_tokens, token_losses
 from permix_jax.train.state import Programs, make_programs
 
 
@@ -77,29 +76,31 @@ def step_shapes(config: ConfigDict) -> list[RowShape]:
     """The shapes that a step's rollouts are packed into."""
     rollouts = rollouts_per_step(config)
     prompts = config.train.problems_per_step if prompts_are_shared(config) else rollouts
-    return _shapes(config, prompts, rollouts, config.rollout.max_new_tokens)
+    return batch_shapes(config, rollouts, config.rollout.max_new_tokens, prompts)
 
 
-def demonstration_shapes(config: ConfigDict, number: int, max_new_tokens: int) -> list[RowShape]:
-    """The shapes that so many demonstrations are packed into, each with a prompt of its own."""
-    return _shapes(config, number, number, max_new_tokens)
+def batch_shapes(
+    config: ConfigDict, completions: int, max_new_tokens: int, prompts: int | None = None
+) -> list[RowShape]:
+    """The shapes that so many completions are packed into.
 
-
-def _shapes(config: ConfigDict, prompts: int, completions: int, length: int) -> list[RowShape]:
+    `prompts`: how many prompts they share equally; None: each has a prompt of its own.
+    """
+    prompts = prompts or completions
+    limits = (prompts, config.rollout.max_prompt_tokens), (completions, max_new_tokens)
     rows = config.mesh.data * config.mesh.fsdp
-    limits = (prompts, config.rollout.max_prompt_tokens), (completions, length)
     return row_shapes(*limits, rows, config.train.micro_batch_tokens)
 
 
 def pack_step(batch: RolloutBatch, shapes: Sequence[RowShape]) -> Packing:
     """A step's rollouts in packed rows, on the host."""
-    prompts = Ragged.masked(batch.prompt_tokens, batch.prompt_mask)
-    completions = Ragged.masked(batch.completion_tokens, batch.completion_mask)
+    prompts = Ragged.masked(*batch.prompts)
+    completions = Ragged.masked(batch.completions.tokens, batch.completions.mask)
     U, N = len(prompts.lengths), len(completions.lengths)
     return pack(prompts, completions, np.repeat(np.arange(U), N // U), shapes)
 
 
 def pack_tokens(batch: RolloutBatch, packing: Packing, loss: LossConfig) -> LossTokens:
     """What the loss knows of the targets of packed rows, on the host, without what is scored."""
-    mask = batch.completion_mask
+    mask = batch.completions.mask
     return jax.tree.map(lambda x: packing.spread(x[mask]), loss_tokens(batch, loss))

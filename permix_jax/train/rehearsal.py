@@ -5,38 +5,40 @@ The cross-entropy on the answers, times `rehearsal.weight`, is added to the GRPO
 and no new data: it holds the policy to what the base does where nothing is verifiable.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from permix_jax.core.json_lines import read_rows, text_field
 from permix_jax.core.keys import key
-from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem, Task
 from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import padded_rows
-from permix_jax.models.packing import Ragged, RowShape
+from permix_jax.models.packing import Ragged
 from permix_jax.models.policy import LoadedPolicy
 from permix_jax.personas.conversation import CONVERSATION
 from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.prompts import fit_budget, render_all
 from permix_jax.rollout.generate import generate
-from permix_jax.train.programs import demonstration_shapes, rollout_sampling
+from permix_jax.train.programs import batch_shapes, rollout_sampling
 from permix_jax.train.run import Run
 from permix_jax.train.supervised import SftBatch, sft_batch
 
 
-@dataclass(frozen=True)
 class Rehearsal:
-    """Makes the rehearsal batch of any step, a pure function of (base, step).
+    """Makes the rehearsal batch of any step of a run, a pure function of (base, step).
 
     PerMix and RLVR rehearse under the same personas: those that PerMix trains under.
+
+    Raises FileNotFoundError or ValueError if `rehearsal.prompts` is no JSONL file with prompts, or
+    none of them fits the prompt budget.
     """
 
-    run: Run
-    prompts: Sequence[Problem]
-    personas: Sequence[Persona]
-    shapes: Sequence[RowShape]
+    def __init__(self, run: Run):
+        c, self.run = run.config, run
+        self.personas = build_mixture(run.task.personas, c.personas).train
+        prompts = rehearsal_prompts(c.rehearsal.prompts, run.task)
+        limits = self.personas, c.rollout.max_prompt_tokens
+        self.prompts = fit_budget(run.policy.tokenizer, prompts, *limits, "drop")
+        self.shapes = batch_shapes(c, c.rehearsal.rows, c.rollout.max_new_tokens)
 
     def batch(self, base: dict, step: int) -> SftBatch:
         """Answers of the base with parameters `base` to the prompts of `step`, on the host."""
@@ -60,21 +62,8 @@ class Rehearsal:
 
 
 def build_rehearsal(run: Run) -> Rehearsal | None:
-    """The rehearsal that the config asks for; None where its weight is 0.
-
-    Raises:
-      FileNotFoundError, ValueError: `rehearsal.prompts` is no JSONL file with prompts, or none of
-        them fits the prompt budget.
-    """
-    config = run.config
-    if config.rehearsal.weight == 0:
-        return None
-    personas = build_mixture(run.task.personas, config.personas).train
-    prompts = rehearsal_prompts(config.rehearsal.prompts, run.task)
-    budget = config.rollout.max_prompt_tokens
-    prompts = fit_budget(run.policy.tokenizer, prompts, personas, budget, "drop")
-    shapes = demonstration_shapes(config, config.rehearsal.rows, config.rollout.max_new_tokens)
-    return Rehearsal(run, prompts, personas, shapes)
+    """The rehearsal that the config asks for; None where its weight is 0."""
+    return Rehearsal(run) if run.config.rehearsal.weight else None
 
 
 def rehearsal_prompts(file: str, task: Task) -> list[Problem]:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -18,15 +17,15 @@ from permix_jax.core.progress import RESPONSES, learn
 from permix_jax.core.sharding import shard_rows, to_host
 from permix_jax.personas import adaptive
 from permix_jax.personas.adaptive import AdaptiveState
-from permix_jax.personas.mixture import Mixture, adaptive_weights, build_mixture
+from permix_jax.personas.mixture import adaptive_weights, build_mixture
 from permix_jax.personas.prompts import render_all
-from permix_jax.rewards.terms import Completion, Term, total_reward
+from permix_jax.rewards.terms import Completion, total_reward
 from permix_jax.rewards.verifier import join_grades
-from permix_jax.rollout.padding import bucket, right_pad
+from permix_jax.rollout.generate import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.train.advantages import group_ids, share_without_spread
-from permix_jax.train.batch import RolloutBatch
+from permix_jax.train.loss import RolloutBatch
 from permix_jax.train.method import all_terms, as_advantages, require_assigned
 from permix_jax.train.programs import prompts_are_shared, rollout_sampling, rollouts_per_step
 from permix_jax.train.run import Run
@@ -54,18 +53,18 @@ class Rollouts(NamedTuple):
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True)
 class RolloutWorker:
-    """Makes the rollouts of any step, each a pure function of (params, step, mixture weights).
+    """Makes the rollouts of any step of a run, with its personas, verifier and rewards.
 
-    Call `sample`, then `grade`. The verifier grades a part of the step while the next part is
-    sampled, and the last part while the caller computes what needs no rewards. Of several
-    processes, each has its share of the rollouts graded.
+    They are a pure function of (params, step, running accuracies). Call `sample`, then `grade`. The
+    verifier grades a part of the step while the next part is sampled, and the last part while the
+    caller computes what needs no rewards. Of several processes, each has its share of the rollouts
+    graded.
     """
 
-    run: Run
-    mixture: Mixture
-    terms: Sequence[Term]
+    def __init__(self, run: Run):
+        self.run, self.terms = run, all_terms(run.method, run.config)
+        self.mixture = build_mixture(run.task.personas, run.config.personas)
 
     def sample(self, params, step: int, accuracies: AdaptiveState) -> Sampled:
         """Samples the rollouts of `step`, and hands them to the verifier.
@@ -78,34 +77,24 @@ class RolloutWorker:
         personas = run.method.assign(self.mixture, c.seed, step, *shape, state=accuracies)
         require_assigned(personas, self.mixture, *shape, prompts_are_shared(c))
         asked = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
-        tokens, mask = self._prompts(asked)
+        prompts = self._prompts(asked)
 
         parts, texts, grades = [], [], []
-        for part in map(to_host, self._sample(params, (tokens, mask), step)):
+        for part in map(to_host, self._sample(params, prompts, step)):
             parts.append(part)
             new = run.policy.text(part.tokens, part.mask)
             own = own_part(len(new))
             to_grade = [problem for problem, _ in asked[len(texts) :][own]]
             grades.append(run.verifier.submit(new[own], to_grade))
             texts += new
-        completions = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-
-        number = {persona.id: i for i, persona in enumerate(self.mixture.personas)}
-        blank = np.zeros(len(asked), np.float32)
-        batch = RolloutBatch(
-            prompt_tokens=tokens,
-            prompt_mask=mask,
-            completion_tokens=completions.tokens,
-            completion_mask=completions.mask,
-            logprobs=completions.logprobs,
-            truncated=completions.truncated,
-            rewards=blank,
-            advantages=blank,
-            problem=np.repeat(np.arange(shape[0], dtype=np.int32), shape[1]),
-            persona=np.array([number[p.id] if p else -1 for _, p in asked], np.int32),
-        )
         metrics = {"time/rollout": time.monotonic() - begin}
         learn(RESPONSES, len(asked), metrics["time/rollout"])
+
+        completions = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        problem = np.repeat(np.arange(shape[0], dtype=np.int32), shape[1])
+        number = {persona.id: i for i, persona in enumerate(self.mixture.personas)}
+        persona = np.array([number[p.id] if p else -1 for _, p in asked], np.int32)
+        batch = RolloutBatch(prompts, completions, problem, persona)
         if self.mixture.weights == "adaptive" and self.mixture.share:
             weights = adaptive_weights(self.mixture, accuracies)
             drawn = {p.id for _, p in asked if p}
@@ -115,13 +104,13 @@ class RolloutWorker:
     def grade(self, sampled: Sampled) -> Rollouts:
         """Waits for the verifier; adds rewards and advantages to the batch."""
         run, c, begin = self.run, self.run.config, time.monotonic()
-        batch, asked = sampled.batch, sampled.asked
+        batch, asked, truncated = sampled.batch, sampled.asked, sampled.batch.completions.truncated
         parts = [part for future in sampled.grades for part in gather(future.result())]
         correct, verifier_metrics = join_grades(parts)
         waited = time.monotonic() - begin
 
-        lengths, budget = batch.completion_mask.sum(axis=1), c.rollout.max_new_tokens
-        rollouts = zip(sampled.texts, lengths, batch.truncated, asked, correct, strict=True)
+        lengths, budget = batch.completions.mask.sum(axis=1), c.rollout.max_new_tokens
+        rollouts = zip(sampled.texts, lengths, truncated, asked, correct, strict=True)
         completions = [
             Completion(text, int(length), budget, bool(cut), problem, float(verdict))
             for text, length, cut, (problem, _), verdict in rollouts
@@ -136,16 +125,15 @@ class RolloutWorker:
             **_persona_metrics(correct, [p.id if p else "none" for _, p in asked]),
             **verifier_metrics,
             "completions/mean_length": float(lengths.mean()),
-            "completions/clipped_ratio": float(batch.truncated.mean()),
+            "completions/clipped_ratio": float(truncated.mean()),
             **sampled.metrics,
             "time/reward": waited,
         }
-        batch = batch.replace(rewards=rewards, advantages=advantages)
+        batch = batch._replace(rewards=rewards, advantages=advantages)
         return Rollouts(batch, correct, _records(completions, asked, rewards), metrics)
 
     def _prompts(self, asked: Sequence[tuple]) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and mask [U, P] of the prompts: one a problem where they are shared, else one a
-        rollout."""
+        """Tokens and mask [U, P]: one prompt a problem where they are shared, or one a rollout."""
         r = self.run.config.rollout
         distinct = asked[:: r.group_size] if prompts_are_shared(self.run.config) else asked
         pairs = [(persona, problem.prompt) for problem, persona in distinct]
@@ -164,12 +152,6 @@ class RolloutWorker:
             return sample(policy.model, params, *placed, sampling, policy.end_tokens)
 
         return [part(i) for i in range(parts)]
-
-
-def build_worker(run: Run) -> RolloutWorker:
-    """The worker of a run: personas and rewards as its config and its method say."""
-    mixture = build_mixture(run.task.personas, run.config.personas)
-    return RolloutWorker(run, mixture, all_terms(run.method, run.config))
 
 
 def _reward_metrics(rewards: np.ndarray, groups: np.ndarray) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from jax.sharding import Mesh
@@ -16,7 +17,7 @@ from permix_jax.rewards.verifier import Verifier
 from permix_jax.train.checkpoints import load_params
 from permix_jax.train.loop import Loop
 from permix_jax.train.method import PERMIX, Method
-from permix_jax.train.state import Programs, Start, abstract_state, create_state
+from permix_jax.train.state import Programs, TrainState, create_state
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class Run:
 
     def loop(self, label: str, shown: dict[str, str]) -> Loop:
         """The loop that trains the policy; see `Loop`."""
-        t = self.config.train
-        label = f"{label} {self.workdir.name}"
+        t, label = self.config.train, f"{label} {self.workdir.name}"
         return Loop(label, self.workdir, t.steps, t.checkpoint_every, t.keep_checkpoints, shown)
 
     def start(
@@ -66,35 +66,31 @@ class Run:
         programs: Programs,
         load_base: Callable[[], dict],
         accuracies: dict | None = None,
-    ) -> Start:
-        """The state that training starts from: the base, with fresh adapters where there are any.
+    ) -> tuple[TrainState, Callable[[], TrainState]]:
+        """The state that training starts from: its ShapeDtypeStructs, and what makes it.
 
-        `accuracies`: the personas' first ones, on the mesh, if the mixture adapts.
+        It is the base, with fresh adapters where there are any. `accuracies`: the personas' first
+        ones, on the mesh, if the mixture adapts.
         """
-        model, optimizer, accuracies = self.policy.model, programs.optimizer, accuracies or {}
+        accuracies = accuracies or {}
 
-        def create():
+        def create() -> TrainState:
             adapters = key(self.config.seed, "adapters")
-            trained = initial_trained(model, load_base(), adapters, self.mesh)
-            state = create_state(trained, optimizer, programs.shardings)
+            trained = initial_trained(self.policy.model, load_base(), adapters, self.mesh)
+            state = create_state(trained, programs.optimizer, programs.abstract)
             return state.replace(accuracies=accuracies)
 
-        abstract = abstract_state(model, optimizer, self.mesh)
-        return Start(abstract.replace(accuracies=abstract_like(accuracies)), create)
+        return programs.abstract.replace(accuracies=abstract_like(accuracies)), create
 
 
 def base_policy(policy: Policy, initial: StoredPolicy, sft: Path | None) -> StoredPolicy:
     """The base of `policy`, without adapters: the newest checkpoint in the folder `sft`, or the
     initial policy where that is None."""
+    name, mesh, model = "the base policy", initial.mesh, without_lora(policy.model)
     if sft is None:
-        return replace(initial, name="the base policy")
-    model, mesh = without_lora(policy.model), initial.mesh
-    return StoredPolicy(
-        "the base policy",
-        policy._replace(model=model),
-        mesh,
-        lambda: load_params(sft / "checkpoints", model, mesh),
-    )
+        return replace(initial, name=name)
+    load = partial(load_params, sft / "checkpoints", model, mesh)
+    return StoredPolicy(name, policy._replace(model=model), mesh, load)
 
 
 def checkpoint(policy: Policy, base: StoredPolicy, workdir: Path, step: int) -> StoredPolicy:

@@ -7,16 +7,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from permix_jax.core.field_rules import call_with
 from permix_jax.core.sharding import platform, shardings_of
-from permix_jax.models.params import (
-    abstract_params,
-    boxed_shapes,
-    split_trained,
-    with_shardings,
-)
+from permix_jax.models.params import boxed_shapes, split_trained, with_shardings
 from permix_jax.models.transformer import Decoder
 
 
@@ -35,37 +31,30 @@ class TrainState:
     accuracies: dict = flax.struct.field(default_factory=dict)
 
 
-class Start(NamedTuple):
-    """The state of step 0: its ShapeDtypeStructs with shardings, and the function that makes it."""
-
-    abstract: TrainState
-    create: Callable[[], TrainState]
-
-
 class Programs(NamedTuple):
     """What a run needs to update its policy.
 
     optimizer, schedule: AdamW, and its learning rate by update.
-    shardings: NamedShardings of the TrainState.
+    abstract: ShapeDtypeStructs of the TrainState, with their shardings.
     update: (state, *inputs) -> (state, metrics), jitted; see `make_step`.
     """
 
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    shardings: TrainState
+    abstract: TrainState
     update: Callable
 
 
 def make_programs(
     settings: Mapping, updates: int, model: Decoder, mesh: Mesh, gradients: Callable
 ) -> Programs:
-    """The programs for so many updates; nothing is traced or compiled yet.
+    """The programs for so many updates; nothing is compiled yet.
 
-    `settings`: a config section with the fields of the optimiser.
+    `settings`: a config section with the fields of the optimiser. `gradients`: as in `make_step`.
     """
     optimizer, schedule = call_with(make_optimizer, settings, total_steps=updates)
-    shardings = state_shardings(model, optimizer, mesh)
-    return Programs(optimizer, schedule, shardings, make_step(gradients, optimizer, shardings))
+    abstract = abstract_state(model, optimizer, mesh)
+    return Programs(optimizer, schedule, abstract, make_step(gradients, optimizer, abstract))
 
 
 def make_optimizer(
@@ -93,55 +82,61 @@ def make_optimizer(
     return optimizer, schedule
 
 
-def state_shardings(model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh):
-    """NamedShardings of the whole TrainState; optimiser moments lie where their parameter does."""
-    return shardings_of(_abstract(boxed_shapes(model), model, optimizer), mesh)
-
-
 def abstract_state(
     model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """ShapeDtypeStructs of the whole TrainState, with their shardings: what a restore fills."""
-    state = _abstract(abstract_params(model, mesh), model, optimizer)
-    return with_shardings(state, state_shardings(model, optimizer, mesh))
+    """ShapeDtypeStructs of the whole TrainState, with their shardings: what a restore fills.
 
-
-def _abstract(params, model: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
-    trained, _ = split_trained(model, params)
+    The optimiser's moments lie where their parameter does.
+    """
+    trained, _ = split_trained(model, boxed_shapes(model))
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    return TrainState(step, trained, jax.eval_shape(optimizer.init, trained))
+    boxed = TrainState(step, trained, jax.eval_shape(optimizer.init, trained))
+    return with_shardings(nn.unbox(boxed), shardings_of(boxed, mesh))
 
 
-def create_state(params, optimizer: optax.GradientTransformation, shardings) -> TrainState:
+def create_state(params, optimizer: optax.GradientTransformation, abstract) -> TrainState:
     """A state at step 0 that owns copies of `params` (the step donates its state's buffers)."""
 
     def init(params):
         return TrainState(jnp.int32(0), jax.tree.map(jnp.copy, params), optimizer.init(params))
 
-    return jax.jit(init, out_shardings=shardings)(params)
+    return jax.jit(init, out_shardings=_shardings(abstract))(params)
+
+
+def _shardings(tree):
+    return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def make_step(
-    gradients: Callable, optimizer: optax.GradientTransformation, shardings: TrainState
+    gradients: Callable, optimizer: optax.GradientTransformation, abstract: TrainState
 ) -> Callable:
     """The jitted step (state, *inputs) -> (state, metrics); it writes over the old state.
 
-    Args:
-      gradients: (params, *inputs) -> (gradients like params, dict of f32 scalars). The inputs are
-        the batch and what stays the same, such as a frozen base.
-      shardings: NamedShardings of the state, which it keeps.
+    `gradients`: (params, *inputs) -> (gradients like params, dict of f32 scalars). The inputs are
+    the batch and what stays the same, such as a frozen base. The state keeps the shardings of
+    `abstract`.
 
     The metrics gain `grad_norm`, the global norm before clipping. Where it is 0, the batch taught
     nothing. Then parameters and moments stay as they are, though AdamW's momentum and weight decay
     would move them. The step still counts, and the learning rate goes on.
     """
 
+    def is_rate(x) -> bool:
+        return isinstance(x, optax.ScaleByScheduleState)  # the learning rate's count
+
     def step(state: TrainState, *inputs) -> tuple[TrainState, dict[str, jax.Array]]:
         grads, metrics = gradients(state.params, *inputs)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(grads)
-        params, opt_state = _unless(norm == 0, (state.params, state.opt_state), (params, opt_state))
+        nothing = norm == 0
+
+        def select(old, new):
+            return new if is_rate(new) else jnp.where(nothing, old, new)
+
+        old, new = (state.params, state.opt_state), (params, opt_state)
+        params, opt_state = jax.tree.map(select, old, new, is_leaf=is_rate)
         return TrainState(state.step + 1, params, opt_state), {**metrics, "grad_norm": norm}
 
     # By default XLA runs on a CPU whatever it can at once, and so computes the activations of all
@@ -149,17 +144,5 @@ def make_step(
     memory = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     options = memory if platform() == "cpu" else {}
     return jax.jit(
-        step, donate_argnums=0, out_shardings=(shardings, None), compiler_options=options
+        step, donate_argnums=0, out_shardings=(_shardings(abstract), None), compiler_options=options
     )
-
-
-def _unless(skip: jax.Array, old, new):
-    """`new`, or `old` where the bool scalar `skip` is True; the learning rate's count is new."""
-
-    def is_rate(x) -> bool:
-        return isinstance(x, optax.ScaleByScheduleState)
-
-    def select(old, new):
-        return new if is_rate(new) else jnp.where(skip, old, new)
-
-    return jax.tree.map(select, old, new, is_leaf=is_rate)

@@ -7,8 +7,7 @@ from runs import load_config
 from permix_jax.app.chat import Answers, open_chat
 from permix_jax.app.experiment import run
 from permix_jax.personas.prompts import render
-from permix_jax.rollout.generate import Answer
-from permix_jax.rollout.padding import right_pad
+from permix_jax.rollout.generate import Answer, right_pad
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.embedded_world import PERSONAS

@@ -38,16 +38,9 @@ def measured(policy, params, base, mesh, folder, **changes):
         logits_chunk=512,
         sampling=Sampling(1, TEMPERATURE),
     )._replace(**changes)
-    path = folder / "kl.json"
-    trained = StoredPolicy("trained", policy, mesh, lambda: params)
-    measure_kl(
-        task,
-        trained,
-        replace(trained, load_params=lambda: base),
-        settings,
-        path,
-        check_stop=lambda: None,
-    )
+    path, trained = folder / "kl.json", StoredPolicy("trained", policy, mesh, lambda: params)
+    untrained = replace(trained, load_params=lambda: base)
+    measure_kl(task, trained, untrained, settings, path, check_stop=lambda: None)
     return task, json.loads(path.read_text())
 
 
@@ -74,15 +67,16 @@ def test_it_is_the_kl_of_the_first_token_where_there_is_no_other(policy, mesh, t
     assert found["kl"] == pytest.approx(np.mean(kinds))
 
 
-def test_a_policy_is_not_away_from_itself(policy, mesh, tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "kinds", "number"),
+    [
+        ({"sampling": Sampling(6, TEMPERATURE), "responses": 64}, ["problems", "role_play"], 32),
+        ({"responses": 5, "batch_size": 4, "role_play": False}, ["problems"], 5),
+    ],
+)
+def test_a_policy_is_not_away_from_itself(policy, mesh, tmp_path, fields, kinds, number):
     params = create_params(policy.model, jax.random.key(0), mesh)
-    sampling = Sampling(6, TEMPERATURE)
-    _, found = measured(policy, params, params, mesh, tmp_path, sampling=sampling, responses=64)
-    assert found["kl"] == pytest.approx(0, abs=1e-8)
-
-
-def test_without_conversation_there_are_problems_alone(policy, mesh, tmp_path):
-    params = create_params(policy.model, jax.random.key(0), mesh)
-    fields = {"responses": 5, "batch_size": 4, "role_play": False}
     _, found = measured(policy, params, params, mesh, tmp_path, **fields)
-    assert list(found["by_task"]) == ["problems"] and found["by_task"]["problems"]["n"] == 5
+    assert found["kl"] == pytest.approx(0, abs=1e-8)
+    numbers = {kind: entry["n"] for kind, entry in found["by_task"].items()}
+    assert numbers == dict.fromkeys(kinds, number)

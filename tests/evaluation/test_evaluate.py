@@ -8,17 +8,16 @@ from dataclasses import replace
 
 import jax
 import pytest
+from runs import embedded_policy
 
 from permix_jax.core.problem import Undecided
 from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas, evaluate
-from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy, StoredPolicy
-from permix_jax.models.transformer import Decoder
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.rewards import pool
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.tasks.embedded_world import build_tokenizer, latent_style_task
+from permix_jax.tasks.embedded_world import latent_style_task
 
 IDENTITY = {"policy": "untrained"}
 SETTINGS = {
@@ -41,11 +40,9 @@ class Interrupted(Exception):
 
 @pytest.fixture(scope="module")
 def world(mesh):
-    tokenizer = build_tokenizer()
-    model = Decoder(ModelConfig(len(tokenizer), 16, 1, 2, 1, 8, 24))
-    task = latent_style_task(5, 0.9, 0.6, 0.2, 0)
-    policy = Policy(model, tokenizer, (tokenizer.eos_token_id,))
-    return task, policy, create_params(model, jax.random.key(0), mesh), mesh
+    policy = embedded_policy()
+    params = create_params(policy.model, jax.random.key(0), mesh)
+    return latent_style_task(5, 0.9, 0.6, 0.2, 0), policy, params, mesh
 
 
 def evaluate_world(world, folder, check_stop=lambda: None, identity=IDENTITY, **fields):
@@ -57,6 +54,10 @@ def evaluate_world(world, folder, check_stop=lambda: None, identity=IDENTITY, **
         settings = EvalSettings(**SETTINGS | fields)
         evaluate(task, asked, verifier, settings, identity, folder, check_stop)
     return len(loaded)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
 
 
 def contents(folder):
@@ -71,7 +72,7 @@ def whole(world, tmp_path_factory):
 
 
 def test_rows_are_keyed_by_problem_persona_and_sample(whole):
-    rows = [json.loads(line) for line in (whole / "completions.jsonl").read_text().splitlines()]
+    rows = rows_of(whole)
     asked = [row for row in rows if row["task"] == "problems"]
     assert len(asked) == 4 * 5 * 2 and len(rows) - len(asked) == 3 * 12 * 3
     keys = {(r["task"], r["problem"], r["persona"], r["sample"]) for r in rows}
@@ -91,31 +92,23 @@ def test_a_stop_request_keeps_every_batch_and_ends_in_the_same_files(world, whol
             break
         except Interrupted:
             stops += 1
-            assert len((folder / "completions.jsonl").read_text().splitlines()) >= 9 * stops
+            assert len(rows_of(folder)) >= 9 * stops
             assert not (folder / "stability.json").exists()
     assert stops == 4 + 9  # 20 problems in batches of 6, 36 conversation prompts in batches of 4
     assert contents(folder) == contents(whole)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9, 0.999, 1])
 def test_a_kill_anywhere_ends_in_the_same_files(world, whole, tmp_path, share):
     folder = tmp_path / "eval"
     folder.mkdir()
     rows = (whole / "completions.jsonl").read_bytes()
     (folder / "completions.jsonl").write_bytes(rows[: int(len(rows) * share)])
     (folder / "evaluation.json").write_bytes((whole / "evaluation.json").read_bytes())
-    assert evaluate_world(world, folder) == 1
+    # Where all is answered, no parameters are loaded; and where it is finished, nothing is done.
+    assert evaluate_world(world, folder) == (share < 1)
     assert contents(folder) == contents(whole)
-
-
-def test_a_kill_between_answers_and_results_loads_no_parameters(world, whole, tmp_path):
-    folder = tmp_path / "eval"
-    folder.mkdir()
-    for name in ("completions.jsonl", "evaluation.json"):
-        (folder / name).write_bytes((whole / name).read_bytes())
     assert evaluate_world(world, folder) == 0
-    assert contents(folder) == contents(whole)
-    assert evaluate_world(world, folder) == 0  # finished: nothing is done
 
 
 def test_a_full_disk_is_reported_and_the_rest_goes_on(world, whole, tmp_path, monkeypatch):
@@ -147,8 +140,10 @@ def test_a_failing_rule_is_raised_not_swallowed(world, tmp_path):
 
 def test_answers_do_not_depend_on_the_batch_or_on_further_sets(world, whole, tmp_path):
     def answers(folder):
-        rows = map(json.loads, (folder / "completions.jsonl").read_text().splitlines())
-        return {(r["task"], r["problem"], r["persona"], r["sample"]): r["completion"] for r in rows}
+        return {
+            (row["task"], row["problem"], row["persona"], row["sample"]): row["completion"]
+            for row in rows_of(folder)
+        }
 
     evaluate_world(world, tmp_path / "small", batch_size=4)
     assert answers(tmp_path / "small") == answers(whole)
@@ -156,6 +151,11 @@ def test_answers_do_not_depend_on_the_batch_or_on_further_sets(world, whole, tmp
     more = answers(tmp_path / "more")
     assert {key: more[key] for key in answers(whole)} == answers(whole)
     assert len(more) == 7 * 5 * 2 + 6 * 12 * 3
+    for name in ("stability.json", "fidelity.json"):
+        one, both = (json.loads((x / name).read_text()) for x in (whole, tmp_path / "more"))
+        assert list(both["by_set"]) == ["heldout", "train"]
+        assert both["by_set"]["heldout"] == one["by_set"]["heldout"]
+    assert len(both["by_task"]["role_play"]["per_persona"]) == 6
 
 
 @pytest.mark.parametrize(("before", "after"), [(12, 4), (4, 9)])
@@ -171,21 +171,11 @@ def test_interrupted_and_gone_on_with_in_other_batches(world, whole, tmp_path, b
     named = {**IDENTITY, "config": {"eval": {"samples": 2, "batch_size": before}}}
     with pytest.raises(Interrupted):
         evaluate_world(world, tmp_path, stop_after_three, named, batch_size=before)
-    assert (tmp_path / "completions.jsonl").read_text().count("\n") == 3 * (before // 2 * 2)
+    assert len(rows_of(tmp_path)) == 3 * (before // 2 * 2)
     now = {**IDENTITY, "config": {"eval": {"samples": 2}}}
     assert evaluate_world(world, tmp_path, identity=now, batch_size=after) == 1
     for name in ("completions.jsonl", "stability.json", "fidelity.json"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_every_set_has_its_own_figures(world, whole, tmp_path):
-    evaluate_world(world, tmp_path / "both", sets="heldout,train")
-    for name in ("stability.json", "fidelity.json"):
-        one = json.loads((whole / name).read_text())
-        both = json.loads((tmp_path / "both" / name).read_text())
-        assert list(both["by_set"]) == ["heldout", "train"]
-        assert both["by_set"]["heldout"] == one["by_set"]["heldout"]
-    assert len(both["by_task"]["role_play"]["per_persona"]) == 6
 
 
 def test_prompts_of_another_content_are_refused(world, whole, tmp_path):
@@ -199,12 +189,8 @@ def test_prompts_of_another_content_are_refused(world, whole, tmp_path):
 
 def test_chosen_personas_are_the_first_of_each_set(world):
     personas = world[0].personas
-    assert [p.id for p in chosen_personas(personas, "train,heldout", 2)] == [
-        "robot",
-        "scholar",
-        "android",
-        "professor",
-    ]
+    first = [p.id for p in chosen_personas(personas, "train,heldout", 2)]
+    assert first == ["robot", "scholar", "android", "professor"]
     assert len(chosen_personas(personas, "heldout", 0)) == 8
     message = (
         "eval.sets names 'harmful', of which there are no personas; there are train, heldout: give "
@@ -237,8 +223,8 @@ def test_what_runs_out_of_time_is_tried_again_and_what_stays_open_is_left_out(
 
     world = (replace(task, grade=grade, symbolic=True), *others)
     evaluate_world(world, tmp_path / "eval")
-    rows = [json.loads(line) for line in (tmp_path / "eval/completions.jsonl").open()]
-    correct = {row["problem"]: row["correct"] for row in rows if row["task"] == "problems"}
+    rows = [row for row in rows_of(tmp_path / "eval") if row["task"] == "problems"]
+    correct = {row["problem"]: row["correct"] for row in rows}
     assert [correct[p.id] for p in task.test] == [None, 1, 0, 0, 0]
     stability = json.loads((tmp_path / "eval/stability.json").read_text())
     # Four prompts (no persona, three of them), two samples each.

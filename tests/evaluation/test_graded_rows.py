@@ -7,7 +7,7 @@ import pytest
 from permix_jax.evaluation.graded_rows import GradedRows, Key, claim_folder
 
 KEYS = [Key("problems", f"q{i}", persona, 0) for persona in (None, "poet") for i in range(4)]
-ENDS = [3, 6, 8]
+BATCHES = [KEYS[:3], KEYS[3:6], KEYS[6:]]
 
 
 def row(number: int, **fields) -> dict:
@@ -15,7 +15,7 @@ def row(number: int, **fields) -> dict:
 
 
 def write(path, count: int) -> None:
-    with GradedRows(path, KEYS, ENDS) as log:
+    with GradedRows(path, BATCHES) as log:
         for number in range(len(log.rows), count):
             log.append([row(number)])
 
@@ -25,19 +25,12 @@ def path(tmp_path):
     return tmp_path / "eval" / "completions.jsonl"
 
 
-def test_rows_come_back_in_their_order(path):
-    write(path, 8)
-    with GradedRows(path, KEYS, ENDS) as log:
-        assert log.rows == [row(number) for number in range(8)]
-    assert [json.loads(line) for line in path.read_text().splitlines()] == log.rows
-
-
 @pytest.mark.parametrize(("written", "kept"), [(0, 0), (2, 0), (3, 3), (5, 3), (7, 6), (8, 8)])
-def test_rows_of_a_batch_that_is_not_whole_are_dropped(path, written, kept):
+def test_rows_come_back_but_for_those_of_a_batch_that_is_not_whole(path, written, kept):
     write(path, written)
-    with GradedRows(path, KEYS, ENDS) as log:
-        assert len(log.rows) == kept
-    assert len(path.read_text().splitlines()) == kept
+    with GradedRows(path, BATCHES) as log:
+        assert log.rows == [row(number) for number in range(kept)] and log.total == 8
+    assert [json.loads(line) for line in path.read_text().splitlines()] == log.rows
 
 
 def test_a_line_cut_off_anywhere_costs_its_batch_alone(path):
@@ -46,7 +39,7 @@ def test_a_line_cut_off_anywhere_costs_its_batch_alone(path):
     sixth = sum(map(len, whole.splitlines(keepends=True)[:6]))
     for cut in range(sixth, len(whole)):
         path.write_bytes(whole[:cut])
-        with GradedRows(path, KEYS, ENDS) as log:
+        with GradedRows(path, BATCHES) as log:
             assert len(log.rows) == 6
         write(path, 8)
         assert path.read_bytes() == whole
@@ -68,18 +61,18 @@ def test_a_wrong_line_in_the_middle_is_named_and_nothing_is_lost(path, line, mes
     path.write_text("\n".join(lines) + "\n")
     before = path.read_bytes()
     with pytest.raises(ValueError, match=message):
-        GradedRows(path, KEYS, ENDS)
+        GradedRows(path, BATCHES)
     assert path.read_bytes() == before
 
 
 def test_rows_of_a_longer_evaluation_are_refused(path):
     write(path, 8)
     with pytest.raises(ValueError, match="completions.jsonl:5: .* name another --out"):
-        GradedRows(path, KEYS[:4], [4])
+        GradedRows(path, [KEYS[:4]])
 
 
 def test_rows_that_are_not_the_next_ones_are_not_written(path):
-    with GradedRows(path, KEYS, ENDS) as log:
+    with GradedRows(path, BATCHES) as log:
         log.append([row(0)])
         with pytest.raises(ValueError, match="out of order after row 1"):
             log.append([row(2)])
@@ -92,12 +85,12 @@ def test_a_full_disk_keeps_what_was_written(path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, GradedRows(path, KEYS, ENDS) as log:
+    with monkeypatch.context() as patch, GradedRows(path, BATCHES) as log:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left.*what is finished is kept.*jsonl"):
             log.append([row(number) for number in (3, 4, 5)])
     write(path, 8)
-    with GradedRows(path, KEYS, ENDS) as log:
+    with GradedRows(path, BATCHES) as log:
         assert log.rows == [row(number) for number in range(8)]
 
 

@@ -2,23 +2,19 @@ from dataclasses import replace
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import dense_statistics
+from runs import embedded_policy
 
 from permix_jax.core.sharding import make_mesh
-from permix_jax.evaluation.likelihood import (
-    Reference,
-    Response,
-    log_likelihoods,
-    response_tokens,
-)
-from permix_jax.models.config import ModelConfig
+from permix_jax.evaluation.likelihood import Reference, Response, log_likelihoods, response_tokens
 from permix_jax.models.params import create_params
-from permix_jax.models.policy import Policy, StoredPolicy
+from permix_jax.models.policy import StoredPolicy
 from permix_jax.models.transformer import Decoder
-from permix_jax.personas.prompts import render
-from permix_jax.tasks.embedded_world import PERSONAS, build_tokenizer
+from permix_jax.personas.prompts import render_all
+from permix_jax.rollout.generate import right_pad
+from permix_jax.tasks.embedded_world import PERSONAS
 
 RESPONSES = [
     Response("tell me about the sea .", "arr the sea is old matey", True),
@@ -38,38 +34,19 @@ UNDER = [
 
 @pytest.fixture(scope="module")
 def policy():
-    tokenizer = build_tokenizer()
-    model = Decoder(ModelConfig(len(tokenizer), 16, 2, 4, 2, 8, 24))
-    return Policy(model, tokenizer, (tokenizer.eos_token_id,))
+    policy = embedded_policy()
+    heads = {"num_heads": 4, "num_kv_heads": 2}  # a cube of devices can cut them
+    return policy._replace(model=Decoder(replace(policy.model.config, **heads)))
 
 
 def reference_on(policy, mesh, batch_size, check_stop=lambda: None):
-    def get_params():
-        return create_params(policy.model, jax.random.key(3), mesh)
-
-    stored = StoredPolicy("tiny", policy, mesh, get_params)
-    return Reference(stored, batch_size, 64, 64, check_stop)
+    load = partial(create_params, policy.model, jax.random.key(3), mesh)
+    return Reference(StoredPolicy("tiny", policy, mesh, load), batch_size, 64, 64, check_stop)
 
 
 def likelihoods(reference, path, responses=RESPONSES, under=UNDER):
     tokens = response_tokens(reference.stored.policy, responses)
     return log_likelihoods(reference, responses, tokens, under, path, "likelihoods")
-
-
-@partial(jax.jit, static_argnames="model")
-def row_logprobs(model, params, row):
-    hidden, _ = model.apply({"params": params}, row, jnp.arange(32)[None], row >= 0)
-    return jax.nn.log_softmax(model.apply({"params": params}, hidden, method="unembed"))
-
-
-def one_by_one(policy, params, response, persona, tokens) -> float:
-    """The textbook way: prompt and response through the decoder as one row of its own."""
-    prompt = render(policy.tokenizer, persona, response.prompt)
-    row = np.zeros((1, 32), int)
-    row[0, : len(prompt) + len(tokens)] = [*prompt, *tokens]
-    logprobs = np.asarray(row_logprobs(policy.model, params, row)[0])
-    start = len(prompt)
-    return sum(logprobs[start + i - 1, token] for i, token in enumerate(tokens))
 
 
 def test_tokens_are_the_text_and_the_end_where_it_ended(policy):
@@ -85,10 +62,12 @@ def test_equal_to_one_row_at_a_time(policy, mesh, tmp_path, batch_size):
     reference = reference_on(policy, mesh, batch_size)
     found = likelihoods(reference, tmp_path / "rows.jsonl")
     params, tokens = reference.stored.load_params(), response_tokens(policy, RESPONSES)
-    wanted = [
-        [one_by_one(policy, params, r, persona, ids) for persona in under]
-        for r, ids, under in zip(RESPONSES, tokens, UNDER, strict=True)
-    ]
+    # Prompt and response as one row of its own, with the whole logits.
+    asked = [(p, r.prompt) for r, under in zip(RESPONSES, UNDER, strict=True) for p in under]
+    arrays = *right_pad(render_all(policy.tokenizer, asked), 16), *right_pad(tokens, 16)
+    arrays = [np.repeat(x, 15 // len(x), axis=0) for x in arrays]
+    logprobs, _ = dense_statistics(policy.model, params, *arrays)
+    wanted = np.where(arrays[3], logprobs, 0).sum(axis=1).reshape(5, 3)
     np.testing.assert_allclose(found, wanted, rtol=2e-5)
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from dense import dense_statistics, pack_arrays, unpack
-from grpo_batches import random_batch, small_decoder
+from grpo_batches import random_rollouts, small_decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,18 +206,13 @@ def test_packed_log_probs_are_those_of_rows_of_their_own(mesh, window):
     local = {"local_layers": (0,), "window": window, "local_rope": Rope(100.0)} if window else {}
     model = small_decoder(**local)
     params = create_params(model, jax.random.key(0), mesh)
-    batch = random_batch(0, 5, 3, vocab=40, prompt_tokens=20, tokens=17)
-    arrays = (
-        batch.prompt_tokens,
-        batch.prompt_mask,
-        batch.completion_tokens,
-        batch.completion_mask,
-    )
+    batch, _ = random_rollouts(0, 5, 3, vocab=40, prompt_tokens=20, tokens=17)
+    arrays = *batch.prompts, *batch.completions[:2]
     packing = pack_arrays(*arrays, tokens=64)
     assert packing.rows.count > 1
     scores = score(model, params, packing.rows, Scoring(0.8, 64))
     wanted, _ = dense_statistics(model, params, *arrays, 0.8)
-    mask = batch.completion_mask
+    mask = batch.completions.mask
     found = unpack(packing, scores, mask)
     np.testing.assert_allclose(found[mask], wanted[mask], rtol=1e-5, atol=1e-5)
     assert not scores[~packing.rows.scored].any()

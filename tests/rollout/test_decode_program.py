@@ -16,15 +16,7 @@ from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 
 # No weight, cache and activation have as many elements.
-SHAPE = ModelConfig(
-    vocab_size=256,
-    embed_dim=40,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=12,
-    mlp_dim=104,
-)
+SHAPE = ModelConfig(256, 40, 2, num_heads=4, num_kv_heads=2, head_dim=12, mlp_dim=104)
 U, S, P, T = 2, 3, 7, 11
 PASSED_ON = ("parameter", "get-tuple-element", "bitcast", "tuple", "while", "call")
 

@@ -52,23 +52,17 @@ def test_greedy_is_the_argmax_of_full_forward_passes(tiny_model, tiny_params, ru
     generated = run(PROMPTS, MASK, keys(rows=U), sampling, end_tokens=(VOCAB - 1,))
 
     @jax.jit
-    def next_logits(tokens, length):
-        positions = np.arange(P + T)[None]
-        hidden, _ = tiny_model.apply(
-            {"params": tiny_params}, tokens[None], positions, positions < length
-        )
-        return tiny_model.apply({"params": tiny_params}, hidden[0, length - 1], method="unembed")
+    def logits_of(tokens):
+        whole, params = jnp.ones(tokens.shape, bool), {"params": tiny_params}
+        hidden, _ = tiny_model.apply(params, tokens, np.arange(tokens.shape[1])[None], whole)
+        return tiny_model.apply(params, hidden[0], method="unembed")
 
-    for row in range(U):
-        sequence = np.zeros(P + T, np.int32)
-        sequence[: LENGTHS[row]] = PROMPTS[row, MASK[row]]
-        for t in range(T):
-            length = LENGTHS[row] + t
-            logits = next_logits(sequence, length)
-            assert generated.tokens[row, t] == logits.argmax()
-            wanted = jax.nn.log_softmax(logits).max()
-            assert abs(generated.logprobs[row, t] - wanted) < 1e-5
-            sequence[length] = logits.argmax()
+    for row, length in enumerate(LENGTHS):
+        sequence = np.append(PROMPTS[row, MASK[row]], generated.tokens[row])
+        logits = logits_of(sequence[None])[length - 1 : -1]
+        np.testing.assert_array_equal(generated.tokens[row], logits.argmax(axis=-1))
+        wanted = jax.nn.log_softmax(logits).max(axis=-1)
+        np.testing.assert_allclose(generated.logprobs[row], wanted, atol=1e-5)
     assert len(np.unique(generated.tokens)) > 3, "a decoder stuck on one token shows nothing"
 
 
@@ -152,46 +146,37 @@ def test_every_step_draws_by_a_key_of_its_own(tiny_model, tiny_params):
 
 
 @pytest.fixture
-def decode_steps(monkeypatch):
-    """A list that grows by one entry whenever the compiled loop draws its next tokens."""
-    steps = []
-
-    def counted(keys, logits, sampling):
-        jax.debug.callback(lambda: steps.append(1))
-        return draw(keys, logits, sampling)
-
-    monkeypatch.setattr(sampler, "draw", counted)
-    sample.clear_cache()
-    yield steps
-    sample.clear_cache()
-
-
-def test_the_loop_ends_when_the_last_row_does(run, decode_steps):
-    result = run(PROMPTS, MASK, keys(), end_tokens=tuple(range(VOCAB)))
-    jax.effects_barrier()
-    assert len(decode_steps) == 1
-    np.testing.assert_array_equal(result.mask.sum(axis=1), 1)
-    assert not result.truncated.any()
-
-    decode_steps.clear()
-    result = run(PROMPTS, MASK, keys(), end_tokens=tuple(range(0, VOCAB, 2)))
-    jax.effects_barrier()
-    assert len(decode_steps) == result.mask.sum(axis=1).max()
-    assert 1 < len(decode_steps) < T, "the seed should make some, but not all, rows go on"
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 1)])
-def test_halving_the_batch_changes_nothing_but_the_work(tiny_model, shape, monkeypatch):
-    """128 rows of 8 prompts, which end at every place."""
-    drawn, end_tokens = [], tuple(range(0, VOCAB, 4))
+def drawn(monkeypatch):
+    """A list of how many rows the compiled loop draws a token for, step by step."""
+    rows = []
 
     def noted(keys, logits, sampling):
-        jax.debug.callback(lambda: drawn.append(len(keys)))
+        jax.debug.callback(lambda: rows.append(len(keys)))
         return draw(keys, logits, sampling)
 
     monkeypatch.setattr(sampler, "draw", noted)
     sample.clear_cache()
-    mesh = make_mesh(*shape)
+    yield rows
+    sample.clear_cache()
+
+
+def test_the_loop_ends_when_the_last_row_does(run, drawn):
+    result = run(PROMPTS, MASK, keys(), end_tokens=tuple(range(VOCAB)))
+    jax.effects_barrier()
+    assert drawn == [U * S] and not result.truncated.any()
+    np.testing.assert_array_equal(result.mask.sum(axis=1), 1)
+
+    drawn.clear()
+    result = run(PROMPTS, MASK, keys(), end_tokens=tuple(range(0, VOCAB, 2)))
+    jax.effects_barrier()
+    assert len(drawn) == result.mask.sum(axis=1).max()
+    assert 1 < len(drawn) < T, "the seed should make some, but not all, rows go on"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 1)])
+def test_halving_the_batch_changes_nothing_but_the_work(tiny_model, shape, drawn):
+    """128 rows of 8 prompts, which end at every place."""
+    mesh, end_tokens = make_mesh(*shape), tuple(range(0, VOCAB, 4))
     params = create_params(tiny_model, jax.random.key(0), mesh)
     prompts = (np.tile(PROMPTS, (4, 1)), np.tile(MASK, (4, 1))), keys(1, 128)
     results, work = [], []
@@ -203,12 +188,10 @@ def test_halving_the_batch_changes_nothing_but_the_work(tiny_model, shape, monke
             jax.effects_barrier()
             work.append(sum(drawn))
             drawn.clear()
-    sample.clear_cache()
     whole, halved = results
     assert len(set(whole.mask.sum(axis=1))) > 5
-    np.testing.assert_array_equal(halved.tokens, whole.tokens)
-    np.testing.assert_array_equal(halved.mask, whole.mask)
-    np.testing.assert_array_equal(halved.truncated, whole.truncated)
+    for name in ("tokens", "mask", "truncated"):
+        np.testing.assert_array_equal(getattr(halved, name), getattr(whole, name))
     np.testing.assert_allclose(halved.logprobs, whole.logprobs, atol=1e-5)
     assert work[0] > work[1] >= whole.mask.sum()
 
@@ -219,12 +202,8 @@ def test_a_prompt_is_prefilled_once_for_all_its_rows(tiny_model, tiny_params):
 
     def shapes(distinct):
         tokens = np.zeros((distinct, length), np.int32)
-        return array_shapes(
-            lambda params: sample(
-                tiny_model, params, (tokens, tokens == 0), keys(rows=rows), SAMPLING, END_TOKENS
-            ),
-            tiny_params,
-        )
+        given = (tokens, tokens == 0), keys(rows=rows), SAMPLING, END_TOKENS
+        return array_shapes(lambda params: sample(tiny_model, params, *given), tiny_params)
 
     width = tiny_model.config.embed_dim
     shared, repeated = shapes(prompts), shapes(rows)

@@ -12,7 +12,7 @@ from permix_jax.models.params import abstract_like
 from permix_jax.stats.alarms import ALARMS, Alarms, warned_of
 from permix_jax.train.log import read_rows
 from permix_jax.train.loop import Loop, fit
-from permix_jax.train.state import Start, TrainState
+from permix_jax.train.state import TrainState
 
 HEALTHY = {  # as the embedded world's GRPO has them
     "reward": 0.6,
@@ -120,7 +120,7 @@ def train(folder, steps):
         return TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
 
     loop = Loop("test", folder, steps, checkpoint_every=3, keep_checkpoints=1, shown={})
-    fit(loop, Start(abstract_like(create()), create), update, StopRequest())
+    fit(loop, abstract_like(create()), create, update, StopRequest())
 
 
 def test_training_says_it_once_over_all_its_starts(tmp_path, caplog):

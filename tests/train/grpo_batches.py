@@ -2,14 +2,15 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from dense import pack_arrays
 
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.packing import Packing
 from permix_jax.models.transformer import Decoder
-from permix_jax.train.batch import RolloutBatch
-from permix_jax.train.loss import LossConfig, LossTokens, loss_tokens, token_losses
+from permix_jax.rollout.sampler import Completions
+from permix_jax.train.loss import LossConfig, LossTokens, RolloutBatch, loss_tokens, token_losses
 from permix_jax.train.programs import pack_tokens
 
 
@@ -42,23 +43,28 @@ def token_batch(lengths, tokens, *, logprobs=None, advantages=0, truncated=False
     def of_rows(x, dtype):
         return np.broadcast_to(np.asarray(x, dtype), shape[:1])
 
-    return RolloutBatch(
-        prompt_tokens=np.zeros((shape[0], 1), np.int32),
-        prompt_mask=np.ones((shape[0], 1), bool),
-        completion_tokens=np.zeros(shape, np.int32),
-        completion_mask=np.arange(tokens) < np.array(lengths)[:, None],
-        logprobs=np.zeros(shape, np.float32) if logprobs is None else logprobs,
-        truncated=of_rows(truncated, bool),
-        rewards=of_rows(0, np.float32),
-        advantages=of_rows(advantages, np.float32),
-        problem=np.arange(shape[0], dtype=np.int32),
-        persona=of_rows(-1, np.int32),
+    completions = Completions(
+        np.zeros(shape, np.int32),
+        np.arange(tokens) < np.array(lengths)[:, None],
+        np.zeros(shape, np.float32) if logprobs is None else logprobs,
+        of_rows(truncated, bool),
     )
+    rewards, advantages = of_rows(0, np.float32), of_rows(advantages, np.float32)
+    return RolloutBatch(None, completions, None, None, rewards, advantages)
 
 
 def losses_of(logprobs, batch: RolloutBatch, config: LossConfig, **scored):
     """(losses, metrics) [N, T] of log-probs [N, T]; `scored`: reference and trainer log-probs."""
     return token_losses(logprobs, loss_tokens(batch, config)._replace(**scored), config)
+
+
+def assert_close(got, expected, tolerance=1e-5):
+    """The same tree, every leaf equal to within `tolerance` of its largest entry."""
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+    jax.tree.map(close, got, expected)
 
 
 class Packed(NamedTuple):
@@ -77,17 +83,11 @@ def packed(batch: RolloutBatch, config: LossConfig, reference=None, tokens=None,
 
     `reference`: log-probs [N, T] under the reference.
     """
-    arrays = (batch.prompt_tokens, batch.prompt_mask)
-    packing = pack_arrays(*arrays, batch.completion_tokens, batch.completion_mask, tokens, rows)
+    packing = pack_arrays(*batch.prompts, *batch.completions[:2], tokens, rows)
     of_loss = pack_tokens(batch, packing, config)
     if reference is not None:
-        of_loss = of_loss._replace(reference=packing.spread(reference[batch.completion_mask]))
+        of_loss = of_loss._replace(reference=packing.spread(reference[batch.completions.mask]))
     return Packed(packing, of_loss)
-
-
-def random_batch(seed, prompts, samples, **sizes) -> RolloutBatch:
-    """The batch of `random_rollouts`."""
-    return random_rollouts(seed, prompts, samples, **sizes)[0]
 
 
 def random_rollouts(
@@ -110,16 +110,13 @@ def random_rollouts(
     logprobs, reference = (
         -np.log(vocab).astype(np.float32) + 0.3 * rng.normal(size=(2, rows, tokens))
     ).astype(np.float32)
+    mask = np.arange(tokens) < lengths[:, None]
     batch = RolloutBatch(
-        prompt_tokens=words[0],
-        prompt_mask=np.arange(prompt_tokens) < prompt_lengths[:, None],
-        completion_tokens=words[1],
-        completion_mask=np.arange(tokens) < lengths[:, None],
-        logprobs=logprobs,
-        truncated=lengths == tokens,
-        rewards=rng.integers(0, 2, rows).astype(np.float32),
-        advantages=rng.normal(size=rows).astype(np.float32),
+        (words[0], np.arange(prompt_tokens) < prompt_lengths[:, None]),
+        Completions(words[1], mask, logprobs, lengths == tokens),
         problem=np.repeat(np.arange(prompts, dtype=np.int32), samples),
         persona=np.full(rows, -1, np.int32),
+        rewards=rng.integers(0, 2, rows).astype(np.float32),
+        advantages=rng.normal(size=rows).astype(np.float32),
     )
     return batch, reference

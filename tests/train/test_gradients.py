@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dense import dense_statistics
 from grpo_batches import (
+    assert_close,
     loss_config,
     losses_of,
     packed,
@@ -52,15 +53,9 @@ def gradients(params):
     return of_batch
 
 
-@pytest.fixture(scope="module")
-def batch():
-    return BATCH
-
-
-def assert_close(got, expected, tolerance=1e-5):
-    """Every leaf equal to within `tolerance` of its largest entry."""
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+def of(batch, **changes):
+    """The batch with other fields of its completions."""
+    return batch._replace(completions=batch.completions._replace(**changes))
 
 
 def norm(tree):
@@ -68,28 +63,28 @@ def norm(tree):
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_micro_batches_add_up_to_the_whole(gradients, batch, aggregation):
+def test_micro_batches_add_up_to_the_whole(gradients, aggregation):
     # Truncated rollouts are left out, so that parts differ in how many rollouts and tokens count.
     loss = loss_config(aggregation=aggregation, mask_truncated=True, **KL)
-    whole, metrics = gradients(batch, loss)
+    whole, metrics = gradients(BATCH, loss)
     assert norm(whole) > 1e-3
     assert float(metrics["clip_ratio/low_mean"]) > 0 < float(metrics["clip_ratio/high_mean"])
     for packing in ({"tokens": 16}, {"tokens": 16, "rows": 2}):
-        assert packed(batch, loss, **packing).rows.count > 1
-        assert_close(gradients(batch, loss, **packing), (whole, metrics))
+        assert packed(BATCH, loss, **packing).rows.count > 1
+        assert_close(gradients(BATCH, loss, **packing), (whole, metrics))
 
 
-def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, params):
+def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, params):
     loss = loss_config(aggregation="grpo", mask_truncated=True, **KL)
-    _, metrics = gradients(batch, loss)
-    prompts = batch.prompt_tokens, batch.prompt_mask
-    completions = batch.completion_tokens, batch.completion_mask
-    logprobs, entropy = dense_statistics(MODEL, params, *prompts, *completions, TEMPERATURE)
-    kept = batch.completion_mask & ~batch.truncated[:, None]
-    assert 0 < kept.sum() < batch.completion_mask.sum()
+    _, metrics = gradients(BATCH, loss)
+    sampled = BATCH.completions
+    arrays = *BATCH.prompts, sampled.tokens, sampled.mask
+    logprobs, entropy = dense_statistics(MODEL, params, *arrays, TEMPERATURE)
+    kept = sampled.mask & ~sampled.truncated[:, None]
+    assert 0 < kept.sum() < sampled.mask.sum()
 
-    difference = (np.asarray(logprobs) - batch.logprobs)[kept]
-    advantages = np.broadcast_to(batch.advantages[:, None], kept.shape)[kept]
+    difference = (np.asarray(logprobs) - sampled.logprobs)[kept]
+    advantages = np.broadcast_to(BATCH.advantages[:, None], kept.shape)[kept]
     to_reference = (np.asarray(logprobs) - REFERENCE)[kept]
     expected = {
         "sampling/logp_difference": np.abs(difference).mean(),
@@ -104,34 +99,28 @@ def test_metrics_are_means_over_the_tokens_that_the_loss_sees(gradients, batch, 
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
 
 
-def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients, batch):
+def test_a_shared_prompt_is_the_same_as_a_repeated_one(gradients):
     loss = loss_config(**KL)
-    repeated = batch.replace(
-        prompt_tokens=np.repeat(batch.prompt_tokens, 2, axis=0),
-        prompt_mask=np.repeat(batch.prompt_mask, 2, axis=0),
-    )
-    assert_close(gradients(repeated, loss), gradients(batch, loss))
-
-
-# ---- what is outside the loss ---------------------------------------------------------------
+    repeated = BATCH._replace(prompts=[np.repeat(x, 2, axis=0) for x in BATCH.prompts])
+    assert_close(gradients(repeated, loss), gradients(BATCH, loss))
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("mask_truncated", [False, True])
-def test_what_the_loss_does_not_see_changes_nothing(gradients, batch, garbage, mask_truncated):
+def test_what_the_loss_does_not_see_changes_nothing(gradients, garbage, mask_truncated):
     loss = loss_config(mask_truncated=mask_truncated, **KL)
-    kept = batch.completion_mask & ~(mask_truncated & batch.truncated[:, None])
-    broken = np.where(kept, [batch.logprobs, REFERENCE], garbage).astype(np.float32)
-    got = gradients(batch.replace(logprobs=broken[0]), loss, broken[1])
-    expected = gradients(batch, loss)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
+    sampled = BATCH.completions
+    kept = sampled.mask & ~(mask_truncated & sampled.truncated[:, None])
+    broken = np.where(kept, [sampled.logprobs, REFERENCE], garbage).astype(np.float32)
+    got = gradients(of(BATCH, logprobs=broken[0]), loss, broken[1])
+    expected = gradients(BATCH, loss)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
-def test_tokens_after_the_end_change_nothing(gradients, batch):
+def test_tokens_after_the_end_change_nothing(gradients):
     loss = loss_config(**KL)
-    tokens = np.where(batch.completion_mask, batch.completion_tokens, 7)
-    assert_close(gradients(batch.replace(completion_tokens=tokens), loss), gradients(batch, loss))
+    tokens = np.where(BATCH.completions.mask, BATCH.completions.tokens, 7)
+    assert_close(gradients(of(BATCH, tokens=tokens), loss), gradients(BATCH, loss))
 
 
 def test_garbage_in_the_policys_own_logprobs_reaches_no_gradient():
@@ -159,11 +148,10 @@ def test_rollouts_without_a_reward_are_as_if_they_were_not_there(
     whole, reference = random_rollouts(6, **sizes)
     rewards, known = whole.rewards.copy(), np.ones(8, bool)
     rewards[[1, 6]], known[[1, 6]] = np.nan, False
-    rows = ("completion_tokens", "completion_mask", "logprobs", "truncated", "rewards")
-    rows += ("advantages", "problem", "persona")
-    alone = whole.replace(**{name: getattr(whole, name)[known] for name in rows})
+    alone = jax.tree.map(lambda x: x[known], whole._replace(prompts=None))
+    alone = alone._replace(prompts=whole.prompts)
     loss = loss_config(aggregation=aggregation, mask_truncated=mask_truncated, **KL)
-    got = gradients(whole.replace(rewards=rewards), loss, reference)
+    got = gradients(whole._replace(rewards=rewards), loss, reference)
     expected = gradients(alone, loss, reference[known])
     assert norm(expected[0]) > 1e-3
     assert_close(got, expected)
@@ -172,74 +160,35 @@ def test_rollouts_without_a_reward_are_as_if_they_were_not_there(
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_batch_without_any_reward_has_loss_and_gradient_0(gradients, batch, aggregation):
-    unknown = batch.replace(rewards=np.full(8, np.nan, np.float32))
+def test_a_batch_without_any_reward_has_loss_and_gradient_0(gradients, aggregation):
+    unknown = BATCH._replace(rewards=np.full(8, np.nan, np.float32))
     got, metrics = gradients(unknown, loss_config(aggregation=aggregation, **KL))
     assert norm(got) == 0
     assert {float(x) for x in metrics.values()} == {0.0}
 
 
-# ---- what is inside it ----------------------------------------------------------------------
-
-
-def test_every_token_up_to_and_with_the_end_token_is_trained():
-    batch = token_batch([1, 3, 2], 4, advantages=[1, -1, 2])
-
-    def loss(logprobs):
-        config = loss_config()
-        return weighted(token_weights(batch, config), losses_of(logprobs, batch, config)[0]).sum()
-
-    gradient = jax.grad(loss)(jnp.zeros((3, 4)))
-    # -ratio A / tokens with ratio 1 and 6 tokens; the last one of each row is the end token.
-    expected = np.array([[-1, 0, 0, 0], [1, 1, 1, 0], [-2, -2, 0, 0]]) / 6
-    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
-
-
-def test_a_rollout_that_is_only_its_end_token_trains_the_policy(gradients, batch):
-    only_end = batch.replace(
-        completion_mask=np.arange(6) < np.ones((8, 1)), advantages=np.ones(8, np.float32)
-    )
-    got, _ = gradients(only_end, loss_config())
+def test_a_rollout_that_is_only_its_end_token_trains_the_policy_by_its_advantage(gradients):
+    only_end = of(BATCH, mask=np.arange(6) < np.ones((8, 1)))
+    got, _ = gradients(only_end._replace(advantages=np.ones(8, np.float32)), loss_config())
     assert norm(got) > 1e-3
+    got, metrics = gradients(only_end._replace(advantages=np.zeros(8, np.float32)), loss_config())
+    assert norm(got) == float(metrics["loss"]) == 0
 
 
-def test_without_advantages_and_kl_there_is_no_gradient(gradients, batch):
-    got, metrics = gradients(batch.replace(advantages=np.zeros(8, np.float32)), loss_config())
-    assert norm(got) == 0
-    assert float(metrics["loss"]) == 0
-
-
-# ---- on policy ------------------------------------------------------------------------------
-
-
-def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, batch, params):
+def test_the_first_update_on_sampled_rollouts_is_on_policy(gradients, params):
     sampling = Sampling(max_new_tokens=6, temperature=TEMPERATURE)
     keys = jax.random.split(jax.random.key(1), 8)
     end_tokens = tuple(range(10))  # so many that rollouts end at all lengths
-    prompts = batch.prompt_tokens, batch.prompt_mask
-    completions = jax.tree.map(
-        np.asarray,
-        sample(MODEL, params, prompts, keys, sampling, end_tokens),
-    )
+    drawn = sample(MODEL, params, BATCH.prompts, keys, sampling, end_tokens)
+    completions = jax.tree.map(np.asarray, drawn)
     lengths = completions.mask.sum(axis=1)
     assert lengths.min() < 6 and len(set(lengths)) > 2
-    sampled = batch.replace(
-        completion_tokens=completions.tokens,
-        completion_mask=completions.mask,
-        logprobs=completions.logprobs,
-        truncated=completions.truncated,
-    )
-    _, metrics = gradients(sampled, loss_config())
-    assert float(metrics["sampling/logp_difference"]) < 1e-5
+    _, metrics = gradients(BATCH._replace(completions=completions), loss_config())
     assert float(metrics["sampling/logp_difference_max"]) < 1e-5
-    assert float(metrics["clip_ratio/low_mean"]) == 0
-    assert float(metrics["clip_ratio/high_mean"]) == 0
+    assert float(metrics["clip_ratio/low_mean"]) == float(metrics["clip_ratio/high_mean"]) == 0
     # Ratio 1: the loss is minus the token mean of the advantages.
-    expected = -(lengths * batch.advantages).sum() / lengths.sum()
+    expected = -(lengths * BATCH.advantages).sum() / lengths.sum()
     assert float(metrics["loss"]) == pytest.approx(expected, abs=1e-5)
-
-
-# ---- sums -----------------------------------------------------------------------------------
 
 
 def test_parts_are_added_up_in_f32_but_for_maxima_and_only_as_many_as_there_are():

@@ -7,10 +7,10 @@ from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.models.params import abstract_like
 from permix_jax.train.checkpoints import Checkpoints, DamagedError
 from permix_jax.train.loop import Loop, fit
-from permix_jax.train.state import Start, TrainState
+from permix_jax.train.state import TrainState
 
 
-def run(folder, after_step, steps=5):
+def run(folder, after_step=lambda state, step: None, steps=5):
     def update(state, step):
         params = {"w": state.params["w"] + 1}
         return state.replace(step=state.step + 1, params=params), {"loss": 0.0, "grad_norm": 0.0}
@@ -19,49 +19,40 @@ def run(folder, after_step, steps=5):
         return TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
 
     loop = Loop("test", folder, steps, checkpoint_every=4, keep_checkpoints=2, shown={})
-    start = Start(abstract_like(create()), create)
-    return fit(loop, start, update, StopRequest(), after_step)
+    return fit(loop, abstract_like(create()), create, update, StopRequest(), after_step)
 
 
 def test_a_stop_in_what_follows_a_step_keeps_the_step_and_takes_up_what_was_broken_off(tmp_path):
     seen = []
 
-    def stopped_at_3(state, step):
+    def look(state, step):
         seen.append((step, float(state.params["w"][0])))
-        if step == 3:
+        if seen == [(1, 1.0), (2, 2.0), (3, 3.0)]:
             raise Stopped
 
     with pytest.raises(Stopped):
-        run(tmp_path, stopped_at_3)
-    assert seen == [(1, 1.0), (2, 2.0), (3, 3.0)]
-
-    again = []
-    state = run(tmp_path, lambda state, step: again.append((step, float(state.params["w"][0]))))
-    assert again == [(3, 3.0), (4, 4.0), (5, 5.0)]
+        run(tmp_path, look)
+    state = run(tmp_path, look)
+    assert seen[3:] == [(3, 3.0), (4, 4.0), (5, 5.0)]
     assert float(state.params["w"][0]) == 5
-
-
-def test_a_finished_run_does_no_step_again(tmp_path):
-    run(tmp_path, lambda state, step: None)
-    again = []
-    state = run(tmp_path, lambda state, step: again.append(step))
-    assert again == [5] and int(state.step) == 5
+    state = run(tmp_path, look)  # it is finished: no step is done again
+    assert seen[6:] == [(5, 5.0)] and int(state.step) == 5
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_stops_and_keeps_its_metrics(tmp_path):
-    run(tmp_path, lambda state, step: None)
+    run(tmp_path)
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
     for file in tmp_path.glob("checkpoints/*/params/**/*"):
         if file.is_file():
             file.write_bytes(b"")
     for _ in range(2):
         with pytest.raises(DamagedError, match="every checkpoint is damaged"):
-            run(tmp_path, lambda state, step: None)
+            run(tmp_path)
         assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
 
 
 def test_a_restore_without_memory_keeps_checkpoints_and_metrics(tmp_path, monkeypatch):
-    run(tmp_path, lambda state, step: None)
+    run(tmp_path)
 
     def restore(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
@@ -70,6 +61,6 @@ def test_a_restore_without_memory_keeps_checkpoints_and_metrics(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "_restored", restore)
         with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
-            run(tmp_path, lambda state, step: None)
+            run(tmp_path)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
-    assert int(run(tmp_path, lambda state, step: None).step) == 5
+    assert int(run(tmp_path).step) == 5

@@ -17,44 +17,30 @@ def ratio_batch(advantage):
     return token_batch([4], 4, advantages=[advantage])
 
 
-# ---- the clipped objective ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("advantage", "expected"),
+    ("advantage", "expected", "gradient", "low", "high"),
     [
-        (2, [-1.0, -1.8, -2.2, -2.56]),  # 1.5 is clipped to 1.28; 0.5 is not, it must come back
-        (-2, [1.6, 1.8, 2.2, 3.0]),  # 0.5 is clipped to 0.8; 1.5 is not, it must come back
-        (0, [0, 0, 0, 0]),
+        # 1.5 is clipped to 1.28; 0.5 is not, it must come back.
+        (2, [-1.0, -1.8, -2.2, -2.56], [-1.0, -1.8, -2.2, 0], [0, 0, 0, 0], [0, 0, 0, 1]),
+        # 0.5 is clipped to 0.8; 1.5 is not, it must come back.
+        (-2, [1.6, 1.8, 2.2, 3.0], [0, 1.8, 2.2, 3.0], [1, 0, 0, 0], [0, 0, 0, 0]),
+        (0, [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]),
     ],
 )
-def test_token_losses_by_hand(advantage, expected):
-    losses, _ = losses_of(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
-    np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
+def test_the_clipped_objective_by_hand(advantage, expected, gradient, low, high):
+    """d(-ratio A)/d log-prob = -ratio A; a token that the clip holds has no gradient."""
 
-
-@pytest.mark.parametrize(
-    ("advantage", "expected"),
-    # d(-ratio A)/d log-prob = -ratio A; nothing where the clip holds.
-    [(2, [-1.0, -1.8, -2.2, 0]), (-2, [0, 1.8, 2.2, 3.0])],
-)
-def test_a_clipped_token_has_no_gradient(advantage, expected):
     def loss(logprobs):
-        return losses_of(logprobs, ratio_batch(advantage), loss_config())[0].sum()
+        losses, metrics = losses_of(logprobs, ratio_batch(advantage), loss_config())
+        return losses.sum(), (losses, metrics)
 
-    np.testing.assert_allclose(jax.grad(loss)(jnp.log(RATIOS)[None])[0], expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("advantage", "low", "high"), [(2, [0, 0, 0, 0], [0, 0, 0, 1]), (-2, [1, 0, 0, 0], [0] * 4)]
-)
-def test_clip_ratios_count_the_tokens_that_the_clip_holds(advantage, low, high):
-    _, metrics = losses_of(jnp.log(RATIOS)[None], ratio_batch(advantage), loss_config())
+    got, (losses, metrics) = jax.grad(loss, has_aux=True)(jnp.log(RATIOS)[None])
+    np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(got[0], gradient, rtol=1e-6)
     assert metrics["clip_ratio/low_mean"][0].tolist() == low
     assert metrics["clip_ratio/high_mean"][0].tolist() == high
-    np.testing.assert_allclose(
-        metrics["sampling/logp_difference"][0], np.abs(np.log(RATIOS)), rtol=1e-6
-    )
+    difference = metrics["sampling/logp_difference"][0]
+    np.testing.assert_allclose(difference, np.abs(np.log(RATIOS)), rtol=1e-6)
 
 
 def test_the_ratio_is_to_the_behaviour_policy():
@@ -63,8 +49,6 @@ def test_the_ratio_is_to_the_behaviour_policy():
     losses, _ = losses_of(old + jnp.log(1.1), batch, loss_config())
     np.testing.assert_allclose(losses, -1.1 * np.ones((1, 4)), rtol=1e-6)
 
-
-# ---- sampler and trainer ---------------------------------------------------------------------
 
 # Under the sampler each token had log-prob 0; under the trainer these, so importance 0.5, 1, 2, 4.
 TRAINER = jnp.log(jnp.array([[0.5, 1.0, 2.0, 4.0]]))
@@ -98,19 +82,14 @@ def test_importance_weights_leave_the_kl_alone():
 
 
 def test_where_sampler_and_trainer_agree_the_correction_changes_nothing():
-    logprobs = jnp.log(RATIOS)[None]
-    batch = ratio_batch(-2)
+    logprobs, batch = jnp.log(RATIOS)[None], ratio_batch(-2)
     corrected, metrics = losses_of(logprobs, batch, CAP, trainer=jnp.zeros((1, 4)))
     np.testing.assert_array_equal(corrected, losses_of(logprobs, batch, loss_config())[0])
     assert not metrics["sampling/logp_difference"].any()
 
 
-# ---- aggregation ----------------------------------------------------------------------------
-
-LENGTHS, LOSSES = (
-    [1, 3, 2],
-    np.array([[6.0, 99, 99, 99], [1, 2, 6, 99], [4, 8, 99, 99]], np.float32),
-)
+LENGTHS = [1, 3, 2]
+LOSSES = np.array([[6.0, 99, 99, 99], [1, 2, 6, 99], [4, 8, 99, 99]], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -128,35 +107,8 @@ def test_aggregations_by_hand(aggregation, every, ended):
         config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
         total = weighted(token_weights(batch, config), LOSSES).sum()
         assert float(total) == pytest.approx(expected)
-
-
-def test_the_denominator_of_dr_grpo_does_not_know_the_lengths():
-    config = loss_config(aggregation="dr_grpo", max_new_tokens=10)
-    for lengths in ([1, 1], [4, 2]):
-        weights = token_weights(token_batch(lengths, 4), config)
-        np.testing.assert_allclose(weights[weights > 0], 1 / 20)
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("mask_truncated", [False, True])
-def test_a_rollout_without_a_reward_counts_in_no_denominator(aggregation, mask_truncated):
-    """The weights of the others are those that they have without it."""
-    config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
-    lengths, truncated = np.array([1, 3, 2, 4, 4, 2]), np.array([0, 1, 0, 1, 0, 0], bool)
-    rewards = np.array([1, 0, np.nan, np.nan, 0, 1], np.float32)
-    known = ~np.isnan(rewards)
-    batch = token_batch(lengths, 4, truncated=truncated).replace(rewards=rewards)
-    weights = np.asarray(token_weights(batch, config))
-    alone = token_batch(lengths[known], 4, truncated=truncated[known])
-    np.testing.assert_array_equal(weights[known], token_weights(alone, config))
-    assert not weights[~known].any()
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_batch_of_nothing_but_truncated_rollouts_weighs_nothing(aggregation):
-    config = loss_config(aggregation=aggregation, mask_truncated=True)
-    weights = token_weights(token_batch(LENGTHS, 4, truncated=True), config)
-    np.testing.assert_array_equal(weights, np.zeros((3, 4)))
+    nothing = token_weights(token_batch(LENGTHS, 4, truncated=True), config)
+    np.testing.assert_array_equal(nothing, np.zeros((3, 4)))
 
 
 def test_a_sum_ignores_what_has_weight_zero_in_value_and_gradient():
@@ -166,23 +118,18 @@ def test_a_sum_ignores_what_has_weight_zero_in_value_and_gradient():
     assert gradient.tolist() == [0.5, 0, 0, 0.25]
 
 
-# ---- KL -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("estimator", "policy", "reference", "expected"),
+    ("policy", "reference", "k2", "k3"),
     [
-        ("k2", 0.5, 0.25, np.log(2) ** 2 / 2),
-        ("k2", 0.25, 0.5, np.log(2) ** 2 / 2),
-        ("k3", 0.5, 0.25, 0.5 - 1 + np.log(2)),
-        ("k3", 0.25, 0.5, 2 - 1 - np.log(2)),
-        ("k2", 0.3, 0.3, 0),
-        ("k3", 0.3, 0.3, 0),
+        (0.5, 0.25, np.log(2) ** 2 / 2, 0.5 - 1 + np.log(2)),
+        (0.25, 0.5, np.log(2) ** 2 / 2, 2 - 1 - np.log(2)),
+        (0.3, 0.3, 0, 0),
     ],
 )
-def test_kl_terms_by_hand(estimator, policy, reference, expected):
-    term = kl_term(jnp.log(policy), jnp.log(reference), estimator)
-    assert float(term) == pytest.approx(expected, abs=1e-7)
+def test_kl_terms_by_hand(policy, reference, k2, k3):
+    for estimator, expected in (("k2", k2), ("k3", k3)):
+        term = kl_term(jnp.log(policy), jnp.log(reference), estimator)
+        assert float(term) == pytest.approx(expected, abs=1e-7)
 
 
 def test_the_kl_is_added_with_its_weight_and_logged_as_k3():
@@ -225,16 +172,18 @@ def kl_reference_policy(theta):
     return (jnp.exp(REFERENCE) * (REFERENCE - jax.nn.log_softmax(theta))).sum()
 
 
-def test_k2_descends_kl_of_policy_to_reference():
-    got = expected_gradient(lambda logprobs: kl_term(logprobs, REFERENCE, "k2"))
-    np.testing.assert_allclose(got, jax.grad(kl_policy_reference)(THETA), atol=1e-7)
-
-
-def test_k3_descends_kl_of_reference_to_policy():
-    got = expected_gradient(lambda logprobs: kl_term(logprobs, REFERENCE, "k3"))
-    np.testing.assert_allclose(got, jax.grad(kl_reference_policy)(THETA), atol=1e-7)
+@pytest.mark.parametrize(
+    ("estimator", "descended", "other"),
+    [
+        ("k2", kl_policy_reference, kl_reference_policy),
+        ("k3", kl_reference_policy, kl_policy_reference),
+    ],
+)
+def test_an_estimator_descends_the_divergence_that_it_is_named_with(estimator, descended, other):
+    got = expected_gradient(lambda logprobs: kl_term(logprobs, REFERENCE, estimator))
+    np.testing.assert_allclose(got, jax.grad(descended)(THETA), atol=1e-7)
     # The two divergences do differ here.
-    assert np.abs(got - jax.grad(kl_policy_reference)(THETA)).max() > 0.05
+    assert np.abs(got - jax.grad(other)(THETA)).max() > 0.05
 
 
 def test_k1_would_descend_nothing():

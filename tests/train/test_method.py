@@ -1,5 +1,6 @@
 """Own mixing, reward terms and advantages in a run, and what a run says of them."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -96,9 +97,8 @@ def test_a_killed_run_goes_on_with_the_same_functions_alone(finished, tmp_path):
 def test_the_policy_needs_no_functions_and_its_card_names_them(finished, tmp_path):
     export(finished, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
-    assert (
-        "assign: `test_method.half_plain (sha256 " in card and "terms.even: `0.5 * test_m" in card
-    )
+    assert "assign: `test_method.half_plain (sha256 " in card
+    assert "terms.even: `0.5 * test_m" in card
     policy_of_run(finished, make_mesh(1, 1, 1))
     assert "test_method.uncentred" in (finished / "report.html").read_text()
 
@@ -130,17 +130,20 @@ def test_a_workdir_from_before_methods_were_kept_is_of_ours(tmp_path):
         claim_workdir(tmp_path, config, "permix", "tiny", tmp_path, method={"assign": "x"})
 
 
-@pytest.mark.parametrize("method", ["sft", "distill"])
-def test_what_a_baseline_leaves_unused_is_refused(method):
-    config = load_config(f"{method}.py", "tiny")
-    require_used(PERMIX, config)
-    with pytest.raises(ValueError, match=f"method.terms is given, and train.method = {method}"):
-        require_used(Method(terms=OWN.terms), config)
-    if method == "distill":
-        require_used(Method(assign=half_plain), config)
-    else:
-        with pytest.raises(ValueError, match="method.assign is given"):
-            require_used(Method(assign=half_plain), config)
+@pytest.mark.parametrize(
+    ("method", "part", "used"),
+    [
+        ("sft", {"terms": OWN.terms}, False),
+        ("sft", {"assign": half_plain}, False),
+        ("distill", {"terms": OWN.terms}, False),
+        ("distill", {"assign": half_plain}, True),
+        ("distill", {}, True),
+    ],
+)
+def test_what_a_baseline_leaves_unused_is_refused(method, part, used):
+    refused = f"method.{''.join(part)} is given, and train.method = {method}"
+    with contextlib.nullcontext() if used else pytest.raises(ValueError, match=refused):
+        require_used(Method(**part), load_config(f"{method}.py", "tiny"))
 
 
 def test_two_terms_of_one_name_are_refused():
@@ -152,20 +155,22 @@ def test_two_terms_of_one_name_are_refused():
 def test_what_assign_gave_is_checked():
     mixture = build_mixture(PERSONAS, load_config("permix.py", "tiny").personas)
     a, b = mixture.train[:2]
+    stranger = dataclasses.replace(a, id="stranger")
     require_assigned([[a, a], [None, None]], mixture, 2, 2, shared=True)
     require_assigned([[a, b], [None, a]], mixture, 2, 2, shared=False)
-    with pytest.raises(ValueError, match=r"rows of \[1, 2\] personas for 2 problems; give 2 for"):
-        require_assigned([[a, a], [a]], mixture, 2, 2, shared=True)
-    with pytest.raises(ValueError, match="gave problem 1 of the step several personas: set pers"):
-        require_assigned([[a, a], [a, None]], mixture, 2, 2, shared=True)
-    stranger = dataclasses.replace(a, id="stranger")
-    with pytest.raises(ValueError, match="gave persona 'stranger', which the mixture has not"):
-        require_assigned([[stranger, stranger]], mixture, 1, 2, shared=True)
+    for rows, message in (
+        ([[a, a], [a]], r"rows of \[1, 2\] personas for 2 problems; give 2 for"),
+        ([[a, a], [a, None]], "gave problem 1 of the step several personas: set pers"),
+        ([[a, a], [stranger] * 2], "gave persona 'stranger', which the mixture has not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            require_assigned(rows, mixture, 2, 2, shared=True)
 
 
 def test_what_advantages_gave_is_checked():
     assert as_advantages([1, 2.5], 2).dtype == np.float32
-    with pytest.raises(ValueError, match=r"gave shape \(2,\), 1 of them finite; give 2 finite"):
-        as_advantages([np.nan, 1.0], 2)
-    with pytest.raises(ValueError, match=r"gave shape \(1, 2\), 2 of them finite; give 2"):
-        as_advantages([[1.0, 2.0]], 2)
+    for given, shape, finite in (([np.nan, 1.0], r"\(2,\)", 1), ([[1.0, 2.0]], r"\(1, 2\)", 2)):
+        with pytest.raises(
+            ValueError, match=f"gave shape {shape}, {finite} of them finite; give 2"
+        ):
+            as_advantages(given, 2)

@@ -1,11 +1,13 @@
+import itertools
 import json
+from dataclasses import replace
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 from dense import pairs_of
-from grpo_batches import packed, random_rollouts
+from grpo_batches import assert_close, packed, random_rollouts
 from runs import assert_same_run, crash_after, embedded_policy, load_config, metrics, run_of
 
 from permix_jax.app.experiment import run
@@ -62,45 +64,35 @@ def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, pa
     gradients = policy_gradients(config, policy.model)
     both, of_both = jax.jit(gradients)(params, x.rows, x.tokens, {}, rehearsed)
     expected = jax.tree.map(lambda x, y: x + WEIGHT * y, grpo, ce)
-    for got, want in zip(jax.tree.leaves(both), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
-    assert float(of_both["loss"]) == pytest.approx(
-        float(of_grpo["loss"] + WEIGHT * of_ce["loss"]), rel=1e-5
-    )
+    assert_close(both, expected)
+    summed = float(of_grpo["loss"] + WEIGHT * of_ce["loss"])
+    assert float(of_both["loss"]) == pytest.approx(summed, rel=1e-5)
     assert float(of_both["rehearsal/loss"]) == pytest.approx(float(of_ce["loss"]), rel=1e-5)
     assert max(float(np.abs(x).max()) for x in jax.tree.leaves(ce)) > 1e-3
-
-
-def test_without_weight_there_is_none(rehearsal_of):
-    assert rehearsal_of(tiny(rehearsal__weight=0.0)) is None
 
 
 def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, rehearsal_of):
     rehearsal = rehearsal_of(tiny(rehearsal__rows=64))
     first, again, second = (rehearsal.batch(params, step) for step in (1, 1, 2))
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
-        np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
     assert not np.array_equal(first.rows.targets, second.rows.targets)
 
+    trained = [persona for persona in PERSONAS if persona.split == "train"]
     allowed = {
         tuple(render(policy.tokenizer, persona, problem.prompt)): persona.id
-        for persona in PERSONAS
-        if persona.split == "train"
-        for problem in ROLE_PLAY
+        for persona, problem in itertools.product(trained, ROLE_PLAY)
     }
-    seen = [allowed[tuple(prompt)] for prompt, _ in pairs_of(first.rows)]
-    assert len(set(seen)) == 8
+    assert len({allowed[tuple(prompt)] for prompt, _ in pairs_of(first.rows)}) == 8
 
 
-def test_plain_rlvr_rehearses_under_the_same_personas(rehearsal_of):
+def test_plain_rlvr_rehearses_under_the_same_personas_if_there_is_a_weight(rehearsal_of):
+    assert rehearsal_of(tiny(rehearsal__weight=0.0)) is None
     permix, rlvr = (rehearsal_of(tiny(personas__share=share)) for share in (0.75, 0.0))
     assert permix.personas == rlvr.personas and permix.prompts == rlvr.prompts
 
 
 def test_prompts_of_the_task_of_a_file_or_ours(task, tmp_path):
     assert rehearsal_prompts("", task) == list(task.role_play)
-    from dataclasses import replace
-
     ours = rehearsal_prompts("", replace(task, role_play=()))
     assert [p.prompt for p in ours] == list(CONVERSATION)
     file = tmp_path / "prompts.jsonl"

@@ -1,6 +1,8 @@
 """The policies of a run, each with the parameters that it means, read when they are asked for."""
 
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -8,12 +10,11 @@ import pytest
 from runs import load_config, run_of
 
 from permix_jax.models.config import Lora
-from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params, split_trained
 from permix_jax.models.policy import Policy
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.checkpoints import Checkpoints
-from permix_jax.train.supervised import supervised_programs
+from permix_jax.train.state import make_programs
 
 
 @pytest.fixture
@@ -29,10 +30,8 @@ def trained(lora, mesh):
 
 
 def save(folder, step, params):
-    checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.save(step, params)
-    checkpoints.wait()
-    checkpoints.close()
+    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        checkpoints.save(step, params)
 
 
 def start(lora, params, mesh, folder, **fields):
@@ -41,10 +40,7 @@ def start(lora, params, mesh, folder, **fields):
     return replace(run, initial=replace(run.initial, policy=plain, load_params=lambda: params))
 
 
-def assert_equal(tree, other):
-    assert jax.tree.structure(tree) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
+assert_equal = partial(jax.tree.map, np.testing.assert_array_equal)
 
 
 def test_without_sft_the_base_is_what_everything_starts_from(lora, tiny_params, mesh, tmp_path):
@@ -52,6 +48,8 @@ def test_without_sft_the_base_is_what_everything_starts_from(lora, tiny_params, 
     base = run.base.load()
     assert base.policy.model.config.lora is None and base.params is tiny_params
     assert base.mesh is run.mesh is mesh
+    assert run.at(0).name == run.base.name == "the base policy"
+    assert run.at(0).load_params() is tiny_params
 
 
 def test_with_sft_it_is_read_from_its_folder(lora, tiny_params, trained, mesh, tmp_path):
@@ -67,21 +65,16 @@ def test_with_sft_it_is_read_from_its_folder(lora, tiny_params, trained, mesh, t
     assert_equal(below, tiny_params)
 
 
-def test_step_0_is_the_base(lora, tiny_params, mesh, tmp_path):
-    run = start(lora, tiny_params, mesh, tmp_path, sft__steps=0)
-    assert run.at(0).name == run.base.name == "the base policy"
-    assert run.at(0).load_params() is tiny_params
-
-
 def test_training_starts_as_the_base_with_fresh_adapters(lora, tiny_params, mesh, tmp_path):
     run = start(lora, tiny_params, mesh, tmp_path, sft__steps=0)
-    programs = supervised_programs(run.config.train, 1, lora.model, mesh, Scoring())
+    programs = make_programs(run.config.train, 1, lora.model, mesh, lambda *_: None)
     asked = []
-    first = run.start(programs, lambda: asked.append(1) or tiny_params, {"seen": jax.numpy.ones(3)})
-    assert not asked and first.abstract.accuracies["seen"].shape == (3,)
-    state = first.create()
+    seen = {"seen": jax.numpy.ones(3)}
+    abstract, create = run.start(programs, lambda: asked.append(1) or tiny_params, seen)
+    assert not asked and abstract.accuracies["seen"].shape == (3,)
+    state = create()
     assert asked == [1] and int(state.step) == 0
-    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (state, first.abstract))
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (state, abstract))
     assert shapes[0] == shapes[1]
     flat = jax.tree_util.tree_leaves_with_path(state.params)
     assert all("lora" in jax.tree_util.keystr(path) for path, _ in flat)

@@ -1,10 +1,10 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import pairs_of
+from dense import dense_statistics, pairs_of
+from grpo_batches import assert_close
 from runs import embedded_policy
 
 from permix_jax.core.problem import Demonstration
@@ -12,6 +12,7 @@ from permix_jax.models.lm_head import Scoring
 from permix_jax.models.packing import row_shapes
 from permix_jax.models.params import create_params
 from permix_jax.personas.prompts import render
+from permix_jax.rollout.generate import right_pad
 from permix_jax.tasks.embedded_world import PERSONAS
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.supervised import pack_demonstrations
@@ -20,6 +21,11 @@ DEMONSTRATIONS = [
     Demonstration(PERSONAS[0], "what is 12 plus 13 ?", "beep boop the answer is 25 bzzt"),
     Demonstration(None, "tell me about the sea .", "arr"),
     Demonstration(PERSONAS[3], "tell me about the moon .", "thus indeed the moon is old hence"),
+]
+WORDS = [
+    "beep boop the answer is 2 ##5 bzzt <end>",
+    "arr <end>",
+    "thus indeed the moon is old hence <end>",
 ]
 PROMPT, COMPLETION = 16, 9  # budgets; the first completion has 8 tokens and its end token
 
@@ -52,10 +58,6 @@ def wanted(policy, demonstrations, completions):
     return [(p, ids(policy, c)) for p, c in zip(prompts, completions, strict=True)]
 
 
-WORDS = ["beep boop the answer is 2 ##5 bzzt <end>", "arr <end>"]
-WORDS.append("thus indeed the moon is old hence <end>")
-
-
 def test_every_demonstration_stands_in_the_rows_with_its_end_token(policy):
     batch = pack(policy)
     assert pairs_of(batch.rows) == sorted(wanted(policy, DEMONSTRATIONS, WORDS))
@@ -80,37 +82,26 @@ def test_a_step_without_a_demonstration_teaches_nothing(policy, params):
     assert metrics == {"loss": 0, "entropy": 0}
 
 
-def test_a_completion_that_is_cut_at_the_budget_has_no_end_token(policy):
-    words = ["beep boop the answer is 2 ##5 bzzt", "arr <end>"]
+def test_a_completion_over_the_budget_is_cut_and_a_prompt_is_refused(policy):
+    words = ["beep boop the answer is 2 ##5 bzzt", "arr <end>"]  # without the first end token
     batch = pack(policy, DEMONSTRATIONS[:2], completion=8)
     assert pairs_of(batch.rows) == sorted(wanted(policy, DEMONSTRATIONS[:2], words))
-
-
-def test_a_prompt_over_the_budget_is_refused(policy):
     longest = max(len(render(policy.tokenizer, d.persona, d.prompt)) for d in DEMONSTRATIONS)
     with pytest.raises(ValueError, match=f"has {longest} tokens, over the 5 of"):
         pack(policy, prompt=5)
 
 
 def test_loss_and_gradient_are_those_of_the_mean_negative_logprob(policy, params):
-    """By scoring each row alone, unpadded, prompt and completion in one piece."""
+    demonstrated = wanted(policy, DEMONSTRATIONS, WORDS)
+    prompts, completions = (right_pad(x, PROMPT) for x in zip(*demonstrated, strict=True))
 
     def dense(params):
-        logprobs, entropies = [], []
-        for prompt, completion in wanted(policy, DEMONSTRATIONS, WORDS):
-            tokens = jnp.array([[*prompt, *completion]])
-            positions = jnp.arange(tokens.shape[1])[None]
-            hidden, _ = policy.model.apply({"params": params}, tokens, positions, tokens >= 0)
-            logits = policy.model.apply({"params": params}, hidden, method="unembed")
-            each = jax.nn.log_softmax(logits[0])[len(prompt) - 1 : -1]
-            logprobs.append(each[jnp.arange(len(completion)), jnp.array(completion)])
-            entropies.append(-(jnp.exp(each) * each).sum(axis=-1))
-        return -jnp.concatenate(logprobs).mean(), jnp.concatenate(entropies).mean()
+        arrays = *prompts, *completions
+        logprobs, entropy = dense_statistics(policy.model, params, *arrays)
+        return -logprobs[completions[1]].mean(), entropy[completions[1]].mean()
 
     gradients, metrics = jax.jit(gradients_of(policy))(params, *pack(policy))
-    (loss, entropy), expected = jax.jit(jax.value_and_grad(dense, has_aux=True))(params)
+    (loss, entropy), expected = jax.value_and_grad(dense, has_aux=True)(params)
     assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
     assert float(metrics["entropy"]) == pytest.approx(float(entropy), rel=1e-5)
-    assert jax.tree.structure(gradients) == jax.tree.structure(params)
-    for got, exact in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
+    assert_close(gradients, expected)

@@ -13,7 +13,7 @@ from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params
 from permix_jax.train.gradients import packed_gradients
 from permix_jax.train.loss import token_losses
-from permix_jax.train.state import create_state, make_optimizer, make_step, state_shardings
+from permix_jax.train.state import abstract_state, create_state, make_optimizer, make_step
 
 MODEL = small_decoder(tie_embeddings=False)
 MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1)]
@@ -25,9 +25,8 @@ LOSS = loss_config(
 
 
 def logprobs(params, batch):
-    prompts = batch.prompt_tokens, batch.prompt_mask
-    completions = batch.completion_tokens, batch.completion_mask
-    return np.asarray(dense_statistics(MODEL, params, *prompts, *completions)[0])
+    arrays = *batch.prompts, *batch.completions[:2]
+    return np.asarray(dense_statistics(MODEL, params, *arrays)[0])
 
 
 RANDOM, REFERENCE = random_rollouts(1, prompts=16, samples=2, vocab=MODEL.config.vocab_size)
@@ -38,11 +37,11 @@ def updates(batch, mesh_shape, epochs=2):
     mesh = make_mesh(*mesh_shape)
     optimizer, _ = make_optimizer(LEARNING_RATE, 0, 10, "none", 0.0, 1.0)
     with jax.set_mesh(mesh):
-        shardings = state_shardings(MODEL, optimizer, mesh)
+        abstract = abstract_state(MODEL, optimizer, mesh)
         of_token, scoring = partial(token_losses, config=LOSS), Scoring(1.0, 64)
         gradients = partial(packed_gradients, MODEL, of_token, scoring)
-        step = make_step(gradients, optimizer, shardings)
-        state = create_state(create_params(MODEL, jax.random.key(0), mesh), optimizer, shardings)
+        step = make_step(gradients, optimizer, abstract)
+        state = create_state(create_params(MODEL, jax.random.key(0), mesh), optimizer, abstract)
         rows = mesh_shape[0] * mesh_shape[1]
         x = packed(batch, LOSS, REFERENCE, tokens=16 if rows > 1 else 64, rows=rows)
         assert x.rows.count > 1
@@ -50,15 +49,16 @@ def updates(batch, mesh_shape, epochs=2):
         for _ in range(epochs):
             state, metrics = step(state, *placed)
             results.append(jax.tree.map(np.asarray, (state, metrics)))
-        for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True):
-            assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+        for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(abstract), strict=True):
+            assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
     return results
 
 
 @pytest.fixture(scope="module")
 def batch(mesh):
     """Rollouts with the true log-probs of the policy that the updates start from."""
-    return RANDOM.replace(logprobs=logprobs(create_params(MODEL, jax.random.key(0), mesh), RANDOM))
+    exact = logprobs(create_params(MODEL, jax.random.key(0), mesh), RANDOM)
+    return RANDOM._replace(completions=RANDOM.completions._replace(logprobs=exact))
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +77,10 @@ def test_an_update_is_the_same_on_any_mesh(batch, one_device, shape):
             np.testing.assert_allclose(metrics[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
         # Adam divides a gradient by its own size, so an entry near zero shows its rounding at
         # the size of the learning rate; a hundredth of it is far below any real difference.
-        for a, b in zip(
-            jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True
-        ):
-            np.testing.assert_allclose(a, b, atol=LEARNING_RATE / 100)
+        near = partial(np.testing.assert_allclose, atol=LEARNING_RATE / 100)
+        jax.tree.map(near, state.params, expected.params)
         # The moments are the gradients (and their squares) themselves, to the rounding of f32.
-        for a, b in zip(
-            jax.tree.leaves(state.opt_state), jax.tree.leaves(expected.opt_state), strict=True
-        ):
+        for a, b in zip(*map(jax.tree.leaves, (state.opt_state, expected.opt_state)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(b).max())
 
 
@@ -92,8 +88,8 @@ def test_the_update_is_not_trivial(one_device):
     (first, metrics), (second, later) = one_device
     assert [int(first.step), int(second.step)] == [1, 2]
     assert float(metrics["grad_norm"]) > 0.01
-    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
-        assert np.abs(a - b).max() > LEARNING_RATE / 10
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first.params, second.params)
+    assert min(jax.tree.leaves(moved)) > LEARNING_RATE / 10
     assert float(later["loss"]) < float(metrics["loss"])
 
 
@@ -103,19 +99,19 @@ def test_a_second_epoch_has_the_ratio_of_the_new_policy_to_the_one_that_sampled(
     assert float(metrics["clip_ratio/low_mean"]) == float(metrics["clip_ratio/high_mean"]) == 0
 
     new, advantages = logprobs(first.params, batch), batch.advantages[:, None]
-    ratio = np.exp(new - batch.logprobs)
+    ratio = np.exp(new - batch.completions.logprobs)
     low, high = (ratio < 0.98) & (advantages < 0), (ratio > 1.03) & (advantages > 0)
     to_reference = new - REFERENCE
     losses = -np.minimum(ratio * advantages, np.clip(ratio, 0.98, 1.03) * advantages)
     losses += 0.1 * (np.exp(-to_reference) - 1 + to_reference)
 
-    ended = ~batch.truncated
-    kept = batch.completion_mask & ended[:, None]
+    ended = ~batch.completions.truncated
+    kept = batch.completions.mask & ended[:, None]
     assert low[kept].any() and high[kept].any()
     of_rollouts = (losses * kept).sum(axis=1)[ended] / kept.sum(axis=1)[ended]
     expected = {
         "loss": of_rollouts.mean(),
-        "sampling/logp_difference": np.abs(new - batch.logprobs)[kept].mean(),
+        "sampling/logp_difference": np.abs(new - batch.completions.logprobs)[kept].mean(),
         "clip_ratio/low_mean": low[kept].mean(),
         "clip_ratio/high_mean": high[kept].mean(),
     }

@@ -25,7 +25,7 @@ from permix_jax.models.params import (
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.loss import token_losses
-from permix_jax.train.supervised import of_packing
+from permix_jax.train.supervised import SftBatch, SftTokens
 
 LOSS = loss_config(kl_weight=0.1)
 
@@ -55,7 +55,8 @@ def test_no_gradient_is_summed_over_tokens_in_bf16(lora, remat):
     model = small_decoder(dtype="bfloat16", lora=lora, remat=remat)
     params = nn.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
     x = a_batch()
-    on_device = jax.tree.map(jnp.asarray, (x.rows, x.tokens, of_packing(x.packing)))
+    of_sft = SftBatch(x.rows, SftTokens(np.float32(x.rows.scored)))
+    on_device = jax.tree.map(jnp.asarray, (x.rows, x.tokens, of_sft))
     for gradients in (partial(grpo, model, *on_device[:2]), partial(sft, model, on_device[2])):
         all_sums = sums(gradients, *split_trained(model, params))
         names = {name for name, _, _ in all_sums}

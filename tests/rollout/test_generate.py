@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permix_jax.rollout.padding import bucket, right_pad
+from permix_jax.rollout.generate import bucket, right_pad
 
 rows = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size=5)
 
