@@ -6,7 +6,8 @@ freed. So host memory holds the arrays of CPU devices, and beside them less than
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -32,69 +33,51 @@ _BLOCK = 2**19  # elements: small enough for caches to hold while a block is tra
 _BLOCKS_PER_MAPPING = 8
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
+    """A tensor in a safetensors file; `dtype` as safetensors spells it: BF16, F32, ..."""
+
     path: Path
+    name: str
     shape: tuple[int, ...]
-    dtype: str  # as safetensors spells it
+    dtype: str
 
-
-class Checkpoint(Mapping[str, np.ndarray]):
-    """The tensors of a folder's safetensors files, each read when it is looked up.
-
-    Raises FileNotFoundError or ValueError for files that are missing or damaged.
-    """
-
-    def __init__(self, folder: Path):
-        self._stored = {}
-        files = weight_files(folder)
-        placed = {name: path for path, promised in files.items() for name in promised}
-        for path, promised in files.items():
-            with open_safetensors(path) as file:
-                names = set(file.keys())
-                if lacking := promised - names:
-                    raise ValueError(
-                        f"{path}: lacks tensor {min(lacking)}, which {INDEX} names; "
-                        "fetch both files again"
-                    )
-                for name in names:
-                    if placed.get(name, path) != path:
-                        continue  # an old copy: by the index the tensor is in another file
-                    tensor = file.get_slice(name)
-                    shape = tuple(tensor.get_shape())
-                    self._stored[name] = _Stored(path, shape, tensor.get_dtype())
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        with open_safetensors(self._stored[name].path) as file:
-            return file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._stored[name].shape
-
-    def dtype(self, name: str) -> str:
-        """BF16, F32, ...: as safetensors spells it."""
-        return self._stored[name].dtype
-
-    def blocks(self, name: str, *index: slice) -> Iterator[tuple[slice, np.ndarray]]:
+    def blocks(self, *index: slice) -> Iterator[tuple[slice, np.ndarray]]:
         """Yields (rows, block): tensor[index] in blocks, and the slice of rows that each one is."""
-        path, shape, _ = self._stored[name]
-        start, stop, _ = index[0].indices(shape[0])
-        step = max(1, _BLOCK // prod(shape[1:]))
+        start, stop, _ = index[0].indices(self.shape[0])
+        step = max(1, _BLOCK // prod(self.shape[1:]))
         for mapped in range(start, stop, step * _BLOCKS_PER_MAPPING):
             # The file is opened again for each: pages that were read stay resident until it closes.
-            with open_safetensors(path) as file:
-                tensor = file.get_slice(name)
+            with open_safetensors(self.path) as file:
+                tensor = file.get_slice(self.name)
                 end = min(stop, mapped + step * _BLOCKS_PER_MAPPING)
                 for row in range(mapped, end, step):
                     rows = slice(row, min(end, row + step))
                     place = slice(rows.start - start, rows.stop - start)
                     yield place, tensor[(rows, *index[1:])]
                 del tensor
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """The tensors of a folder's safetensors files, by name.
+
+    Raises FileNotFoundError or ValueError for files that are missing or damaged.
+    """
+    stored, files = {}, weight_files(folder)
+    placed = {name: path for path, promised in files.items() for name in promised}
+    for path, promised in files.items():
+        with open_safetensors(path) as file:
+            names = set(file.keys())
+            if lacking := promised - names:
+                raise ValueError(
+                    f"{path}: lacks tensor {min(lacking)}, which {INDEX} names; "
+                    "fetch both files again"
+                )
+            for name in names:
+                if placed.get(name, path) == path:  # else an old copy, which the index passes over
+                    tensor = file.get_slice(name)
+                    shape = tuple(tensor.get_shape())
+                    stored[name] = Stored(path, name, shape, tensor.get_dtype())
+    return stored
 
 
 def open_safetensors(path: Path):
@@ -119,98 +102,84 @@ def load_weights(folder: Path, model: Decoder, mesh: Mesh) -> dict:
       ValueError: a file is damaged; a tensor is missing, surplus, misshapen or of a dtype that is
         not read; a tied head has weights of its own.
     """
-    checkpoint = Checkpoint(folder)
     table = list(weights(model.config))
+    stored = stored_tensors(folder)
     try:
-        stored_names = _match(checkpoint, table, model.config.tie_embeddings)
+        tensors = _match(stored, table, model.config.tie_embeddings)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     dtype = np.dtype(model.config.param_dtype)
     shardings = flatten_dict(param_shardings(without_lora(model), mesh), sep="/")
     params = {}
     with Progress("loading weights", len(table)) as progress:
-        for weight, name in zip(table, stored_names, strict=True):
-            params[weight.path] = _load(checkpoint, name, weight, dtype, shardings[weight.path])
+        for weight in table:
+            sharding = shardings[weight.path]
+            params[weight.path] = _load(tensors[weight.name], weight, dtype, sharding)
             progress.advance()
     return unflatten_dict(params, sep="/")
 
 
-def _match(checkpoint: Checkpoint, table: list[Weight], tied: bool) -> list[str]:
-    """The name in the files of each weight's tensor."""
+def _match(stored: dict[str, Stored], table: list[Weight], tied: bool) -> dict[str, Stored]:
+    """The tensors of the table, by their names in a text-only checkpoint."""
     # Old checkpoints hold the RoPE frequencies, too; config.json determines them.
-    names = (name for name in checkpoint if not name.endswith(".rotary_emb.inv_freq"))
-    stored = {text: name for name in names if (text := text_name(name)) is not None}
-    copy = stored.pop(_HEAD, None) if tied else None
+    kept = [
+        tensor for tensor in stored.values() if not tensor.name.endswith(".rotary_emb.inv_freq")
+    ]
+    found = {text: tensor for tensor in kept if (text := text_name(tensor.name)) is not None}
+    copy = found.pop(_HEAD, None) if tied else None
     expected = {weight.name for weight in table}
-    for kind, odd in (("missing", expected - stored.keys()), ("surplus", stored.keys() - expected)):
+    for kind, odd in (("missing", expected - found.keys()), ("surplus", found.keys() - expected)):
         if odd:
             raise ValueError(
                 f"{kind} tensor {min(odd)} ({len(odd)} in all): "
                 "take the weights and config.json from the same checkpoint"
             )
     for weight in table:
-        _check(weight, checkpoint.shape(stored[weight.name]), checkpoint.dtype(stored[weight.name]))
-    if copy is not None and not _equal(checkpoint, copy, stored[_EMBEDDING]):
+        _, _, shape, dtype = found[weight.name]
+        if shape != weight.hf_shape:
+            raise ValueError(
+                f"tensor {weight.name} has shape {shape}, expected {weight.hf_shape}: "
+                "take the weights and config.json from the same checkpoint"
+            )
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"tensor {weight.name} has dtype {dtype}, expected one of {', '.join(DTYPES)}: "
+                "use a checkpoint that is not quantised"
+            )
+    if copy is not None and not _equal(copy, found[_EMBEDDING]):
         raise ValueError(
             f"{_HEAD} differs from {_EMBEDDING}: set tie_word_embeddings to false in config.json"
         )
-    return [stored[weight.name] for weight in table]
+    return found
 
 
-def _check(weight: Weight, shape: tuple[int, ...], dtype: str) -> None:
-    if shape != weight.hf_shape:
-        raise ValueError(
-            f"tensor {weight.name} has shape {shape}, expected {weight.hf_shape}: "
-            "take the weights and config.json from the same checkpoint"
-        )
-    if dtype not in DTYPES:
-        raise ValueError(
-            f"tensor {weight.name} has dtype {dtype}, expected one of {', '.join(DTYPES)}: "
-            "use a checkpoint that is not quantised"
-        )
-
-
-def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
-    if checkpoint.shape(first) != checkpoint.shape(second):
+def _equal(first: Stored, second: Stored) -> bool:
+    if first.shape != second.shape:
         return False
-    whole = slice(None)
-    pairs = zip(checkpoint.blocks(first, whole), checkpoint.blocks(second, whole), strict=True)
+    pairs = zip(first.blocks(slice(None)), second.blocks(slice(None)), strict=True)
     return all(np.array_equal(a, b) for (_, a), (_, b) in pairs)
 
 
-def _load(
-    checkpoint: Checkpoint, name: str, weight: Weight, dtype: np.dtype, sharding: Sharding
-) -> jax.Array:
-    parts = {}  # a part that several devices hold is read once
+def _load(tensor: Stored, weight: Weight, dtype: np.dtype, sharding: Sharding) -> jax.Array:
+    @cache  # a part that several devices hold is read once
+    def read(*bounds: tuple[int, int]) -> np.ndarray:
+        """The part of the parameter within (start, stop) of each axis."""
+        part = _aligned(tuple(stop - start for start, stop in bounds), dtype)
+        index, target = [slice(*bound) for bound in bounds], part
+        if cut := weight.inputs:  # [*inputs, *outputs] here, [outputs, inputs] there
+            inputs = _flattened(bounds[:cut], weight.shape[:cut])
+            outputs = _flattened(bounds[cut:], weight.shape[cut:])
+            index = [outputs, inputs]
+            target = part.reshape(inputs.stop - inputs.start, outputs.stop - outputs.start).T
+        for rows, block in tensor.blocks(*index):
+            target[rows] = block.astype(dtype, copy=False)
+        return part
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
-        bounds = tuple(s.indices(n)[:2] for s, n in zip(index, weight.shape, strict=True))
-        if bounds not in parts:
-            parts[bounds] = _read(checkpoint, name, weight, dtype, bounds)
-        return parts[bounds]
+        return read(*(s.indices(n)[:2] for s, n in zip(index, weight.shape, strict=True)))
 
     array = jax.make_array_from_callback(weight.shape, sharding, part, dtype=dtype)
     return array.block_until_ready()  # before the next tensor takes host memory
-
-
-def _read(
-    checkpoint: Checkpoint,
-    name: str,
-    weight: Weight,
-    dtype: np.dtype,
-    bounds: tuple[tuple[int, int], ...],
-) -> np.ndarray:
-    """Reads the part of a parameter within `bounds`, (start, stop) of each axis."""
-    part = _aligned(tuple(stop - start for start, stop in bounds), dtype)
-    index, target = [slice(*bound) for bound in bounds], part
-    if cut := weight.inputs:  # [*inputs, *outputs] here, [outputs, inputs] there
-        inputs = _flattened(bounds[:cut], weight.shape[:cut])
-        outputs = _flattened(bounds[cut:], weight.shape[cut:])
-        index = [outputs, inputs]
-        target = part.reshape(inputs.stop - inputs.start, outputs.stop - outputs.start).T
-    for rows, block in checkpoint.blocks(name, *index):
-        target[rows] = block.astype(dtype, copy=False)
-    return part
 
 
 def _flattened(bounds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> slice:
@@ -247,7 +216,10 @@ def write_weights(
         shards, total = [], 0
         for shard in _shards(tensors, shard_bytes):
             path = Path(temporary, f"{len(shards)}.safetensors")
-            _save(path, shard)
+            path.touch()
+            usual = path.stat().st_mode
+            save_file(shard, path, metadata={"format": "pt"})
+            path.chmod(usual)  # save_file makes files that only their owner can read
             shards.append((path, list(shard)))
             total += sum(tensor.nbytes for tensor in shard.values())
             del shard  # before the next one is filled
@@ -274,10 +246,3 @@ def _shards(
         shard[name] = np.ascontiguousarray(tensor)
         size += tensor.nbytes
     yield shard
-
-
-def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    path.touch()
-    usual = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(usual)  # save_file makes files that only their owner can read

@@ -69,11 +69,6 @@ def test_config_defaults_are_those_of_llama():
     )
 
 
-def test_dtypes_and_remat_are_the_callers():
-    config = config_from_hf(HF, "bfloat16", "float16", "full")
-    assert (config.param_dtype, config.dtype, config.remat) == ("bfloat16", "float16", "full")
-
-
 def test_gemma_has_its_own_function():
     config = config_from_hf(GEMMA)
     assert config.qk_norm and config.post_norms and config.tie_embeddings

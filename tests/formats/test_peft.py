@@ -54,11 +54,11 @@ def change(folder: Path, **fields) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def params_of(source, mesh=None, **options):
-    opened = open_(source, **options)
-    mesh = mesh or make_mesh(1, 1, 1)
+def params_of(source, mesh=None, param_dtype="float32"):
+    opened, mesh = open_(source), mesh or make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        return load_pretrained(opened, Decoder(opened.config), mesh)
+        model = Decoder(replace(opened.config, param_dtype=param_dtype))
+        return load_pretrained(opened, model, mesh)
 
 
 def logits_of_peft(folder: Path) -> np.ndarray:

@@ -48,16 +48,15 @@ def folder(tmp_path) -> Path:
 
 
 def test_a_local_folder_is_opened(folder):
-    opened = open_(folder, param_dtype="bfloat16", dtype="bfloat16", remat="full")
-    assert opened.folder == folder
-    assert opened.config == config_from_hf(HF, "bfloat16", "bfloat16", remat="full")
+    opened = open_(folder)
+    assert opened.folder == folder and opened.config == config_from_hf(HF)
     assert opened.hf_config == HF
     assert opened.end_tokens == (2,)
     assert opened.tokenizer("hel").input_ids == [TOKENS.index(c) for c in "hel"]
     stored = load_file(folder / "model.safetensors")
     again = dict(params_to_hf(opened.config, params_of(opened)))
     assert again.keys() == stored.keys()
-    assert all(np.array_equal(again[k], stored[k].astype("bfloat16")) for k in stored)
+    assert all(np.array_equal(again[k], stored[k]) for k in stored)
 
 
 def test_opening_reads_no_weights(folder):
