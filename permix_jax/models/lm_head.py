@@ -66,7 +66,7 @@ def head_logprobs(
       mask: bool [B, T]. A chunk of tokens that are all False is skipped. Chunks are cut along T, so
         that the rows stay where the mesh has them.
     """
-    head = _gathered(weight, hidden.dtype)
+    head = gather_as(weight, hidden.dtype, "vocab", "embed")  # once, not once a chunk
 
     def compute(states, targets, _):
         return _logprobs(_scaled_logits(states, head, scoring.temperature), targets)[0]
@@ -106,7 +106,7 @@ def head_loss(
 def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
     """((loss, statistics), (gradient of hidden, gradient of the weight or None))."""
     token_loss, (temperature, logits_chunk) = loss
-    head = _gathered(weight, hidden.dtype)
+    head = gather_as(weight, hidden.dtype, "vocab", "embed")  # once, not once a chunk
 
     def compute(sums, chunk):
         states, targets, mask, tokens = chunk
@@ -153,15 +153,13 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
 
 def _forward(loss, *arguments):
     arrays = jax.tree.map(lambda x: x.value, arguments)
-    trained = arguments[1].perturbed
-    return _run(loss, *arrays, trained=trained)
+    return _run(loss, *arrays, trained=arguments[1].perturbed)
 
 
 def _backward(loss, gradients, cotangents):
-    of_loss = cotangents[0]
-    if isinstance(of_loss, SymbolicZero):
+    if isinstance(cotangents[0], SymbolicZero):
         return (None,) * 5
-    gradients = jax.tree.map(lambda x: (x * of_loss).astype(x.dtype), gradients)
+    gradients = jax.tree.map(lambda x: (x * cotangents[0]).astype(x.dtype), gradients)
     return *gradients, None, None, None
 
 
@@ -177,11 +175,6 @@ def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Arr
     # A sum with one term that is not 0: a lookup would gather a vocabulary cut over the mesh.
     chosen = jnp.where(_is_target(scaled, targets), scaled, 0).sum(axis=-1)
     return chosen - log_sum_exp, exponentials / total
-
-
-def _gathered(weight: jax.Array, dtype) -> jax.Array:
-    """The head as the chunks read it: gathered over `fsdp` once, not once a chunk."""
-    return gather_as(weight, dtype, "vocab", "embed")
 
 
 def _scaled_logits(states: jax.Array, head: jax.Array, temperature: float) -> jax.Array:

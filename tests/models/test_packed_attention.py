@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from permix_jax.models.attention import attend
-from permix_jax.models.packed_attention import PackedLayout, attend_packed
+from permix_jax.models.attention import PackedLayout, attend, attend_packed
 
 
 @pytest.mark.parametrize("window", [0, 5])
