@@ -3,6 +3,7 @@
 As in `transformers`, model.safetensors is read if it is there, else the files of an index.
 """
 
+import contextlib
 import json
 from fnmatch import fnmatch
 from pathlib import Path
@@ -51,11 +52,8 @@ def has_weights(folder: Path) -> bool:
 def weight_files(folder: Path) -> dict[Path, set[str]]:
     """The files of the model's weights, each with the tensors that the index says it holds.
 
-    The set is empty for model.safetensors, which needs no index.
-
-    Raises:
-      FileNotFoundError: there are none, or one that the index names is not there.
-      ValueError: the index is damaged; a file is a Git LFS pointer.
+    The set is empty for model.safetensors, which needs no index. Raises FileNotFoundError if there
+    are none, or not all that the index names; ValueError for a damaged index or a Git LFS pointer.
     """
     single, index = folder / SINGLE, folder / INDEX
     files = {single: set()}
@@ -82,14 +80,12 @@ def left_over(folder: Path) -> list[str]:
 def _indexed(index: Path) -> dict[Path, set[str]]:
     require_file(index, COPY_ALL)
     files: dict[Path, set[str]] = {}
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         for name, file in json.loads(index.read_text("utf-8"))["weight_map"].items():
             files.setdefault(index.parent / file, set()).add(name)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        files = {}
-    if not files:
-        raise ValueError(f"{index}: damaged (no weight_map); fetch it again")
-    return files
+        if files:
+            return files
+    raise ValueError(f"{index}: damaged (no weight_map); fetch it again")
 
 
 def _unread(folder: Path) -> dict[str, str]:

@@ -65,13 +65,9 @@ def require_gguf():
 def convert_gguf(path: Path, folder: Path):
     """Writes config, weights (f32), tokenizer and generation config of a GGUF file to `folder`.
 
-    Shows a progress bar.
-
-    Raises:
-      ImportError: the `gguf` package is not installed.
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, one part of several, or holds something other than a Llama
-        model with a byte-level tokenizer in types of numbers that the package reads.
+    Shows a progress bar. Raises ImportError without the `gguf` package, FileNotFoundError, and
+    ValueError if the file is damaged, one part of several, or holds something other than a Llama
+    model with a byte-level tokenizer in types of numbers that the package reads.
     """
     require_gguf()
     require_file(path, "name a GGUF file")

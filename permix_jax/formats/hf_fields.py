@@ -20,18 +20,12 @@ _ORIGINAL = "take the file from the original checkpoint"
 
 
 class _Family(NamedTuple):
-    """The fields of one architecture.
+    """The fields of one architecture."""
 
-    model_type: names transformers' config class. Absent fields have its defaults.
-    needed: fields that must be there, because no default would be right.
-    read: fields that are translated.
-    required: fields with the values that the Decoder computes; messages recommend the last value.
-    """
-
-    model_type: str
-    needed: tuple[str, ...]
-    read: frozenset[str]
-    required: dict[str, tuple]
+    model_type: str  # names transformers' config class. Absent fields have its defaults.
+    needed: tuple[str, ...]  # fields that must be there, because no default would be right
+    read: frozenset[str]  # fields that are translated
+    required: dict[str, tuple]  # with the values that the Decoder computes; the last is recommended
 
 
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers")
@@ -116,12 +110,9 @@ def read_fields(
 ) -> tuple[str, PreTrainedConfig]:
     """The architecture of a config.json's text model, and its fields as transformers 5 names them.
 
-    Args:
-      ignore: names of unknown fields that change nothing; they are passed over.
-
-    Raises:
-      ValueError: one line that names a field that is missing, not known, or not supported; or one
-        of `ignore` that decides what is computed.
+    `ignore` names unknown fields that change nothing; they are passed over. Raises ValueError with
+    one line that names a field that is missing, not known, or not supported; or one of `ignore`
+    that decides what is computed.
     """
     architecture, fields = _text_model(hf, frozenset(ignore))
     family = FAMILIES[architecture]
@@ -138,7 +129,7 @@ def read_fields(
         reason = " ".join(str(error).split())
         raise ValueError(f"config.json: {reason}; {_ORIGINAL}") from None
     _check_over(0, "rms_norm_eps", config.rms_norm_eps)
-    _check_over(0, "rope_theta", given.get("rope_theta", 1))
+    _check_over(0, "rope_theta", given.get("rope_theta", 1))  # null is refused, too
     layer_types = set(getattr(config, "layer_types", ()))
     if odd := layer_types - set(LAYER_TYPES):
         refuse("layer_types", min(odd), f"where they are {' and '.join(LAYER_TYPES)}")

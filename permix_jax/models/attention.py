@@ -71,10 +71,8 @@ class PackedLayout(NamedTuple):
 
     positions: int32 [B, T], a token's place in its text; all completions of a prompt start at the
       position after it.
-    sequence: int32 [B, T], the number of the prompt or completion that a token belongs to; -1 for
-      padding.
-    prompt: int32 [B, T], the number of the prompt that a token's completion continues; for a
-      prompt's own token, its own sequence.
+    sequence: int32 [B, T], the number of the token's prompt or completion; -1 for padding.
+    prompt: int32 [B, T], the number of the prompt that the token's sequence continues, or is.
     blocks: int32 [B, n, J], n dividing T: which blocks of T / n keys each block of T / n queries
       has to read; -1 fills the list up.
     """

@@ -35,10 +35,7 @@ class Rope:
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters (arXiv 2106.09685): W x becomes W x + (alpha / rank) B A x.
-
-    targets: names from LORA_TARGETS.
-    """
+    """Low-rank adapters (arXiv 2106.09685): W x becomes W x + (alpha / rank) B A x."""
 
     rank: int
     alpha: float

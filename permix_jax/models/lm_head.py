@@ -26,23 +26,16 @@ class TokenStatistics(NamedTuple):
 
 
 class Scoring(NamedTuple):
-    """How log-probs are computed.
+    """How log-probs are computed."""
 
-    temperature: divides the logits, as it did in sampling.
-    logits_chunk: about how many tokens' logits exist at once.
-    """
-
-    temperature: float = 1.0
-    logits_chunk: int = 1024
+    temperature: float = 1.0  # divides the logits, as it did in sampling
+    logits_chunk: int = 1024  # about how many tokens' logits exist at once
 
 
 class TokenLoss(NamedTuple):
-    """A loss that is summed over tokens, and how the log-probs that it is of are computed.
+    """A loss that is summed over tokens, and how the log-probs that it is of are computed."""
 
-    of: (log-probs f32 [...], tokens) -> losses f32 [...], token by token.
-    """
-
-    of: Callable
+    of: Callable  # (log-probs f32 [...], tokens) -> losses f32 [...], token by token
     scoring: Scoring
 
 
@@ -93,12 +86,9 @@ def head_loss(
 ) -> tuple[jax.Array, TokenStatistics]:
     """The sum of a loss over the tokens of the mask, and their statistics.
 
-    The loss can be differentiated by `hidden` and `weight`. The statistics are metrics and have no
-    gradient. The gradient of the weight is computed only where the weight is differentiated.
-
-    Args:
-      tokens: a pytree of arrays [B, T], what the loss has to know of each token.
-      The other arguments are those of `head_logprobs`.
+    The loss can be differentiated by `hidden` and `weight`; that of the weight is computed only
+    where it is asked for. The statistics are metrics and have no gradient. `tokens` is a pytree of
+    arrays [B, T], what the loss has to know of each token; the rest is as in `head_logprobs`.
     """
     return _run(loss, hidden, weight, targets, mask, tokens)[0]
 

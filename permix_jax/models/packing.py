@@ -1,8 +1,7 @@
 """Packs prompts and their completions into rows of a token budget, with next to no padding.
 
 A row holds prompts, each followed by some of its completions. So a prompt is computed once in a row
-for all of them. The host decides what a row holds, and sends the numbers themselves. The update,
-the scores and the likelihoods all read these rows.
+for all of them. The update, the scores and the likelihoods all read these rows.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -50,23 +49,15 @@ class PackedRows:
     """Prompts and completions as the decoder computes them: M micro-batches of R rows of L tokens.
 
     Devices share the rows of a micro-batch. M is enough for sequences of full length, so that one
-    compiled program serves every step.
-
-    Attributes:
-      count: int32 [], how many micro-batches hold anything; they are the first ones.
-      tokens: int32 [M, R, L]; 0 where there is padding.
-      layout: positions, sequence, prompt [M, R, L]; blocks [M, R, n, J].
-      targets: int32 [M, R, L], the completion tokens of the row from its first place on; then 0.
-      states: int32 [M, R, L], the place in the row whose hidden state predicts each target.
-      scored: bool [M, R, L], whether there is a target.
+    compiled program serves every step. The layout is of [M, R, L]; its blocks are [M, R, n, J].
     """
 
-    count: jax.Array
-    tokens: jax.Array
+    count: jax.Array  # int32 [], how many micro-batches hold anything; they are the first ones
+    tokens: jax.Array  # int32 [M, R, L]; 0 where there is padding
     layout: PackedLayout
-    targets: jax.Array
-    states: jax.Array
-    scored: jax.Array
+    targets: jax.Array  # int32 [M, R, L], the row's completion tokens, at its front; then 0
+    states: jax.Array  # int32 [M, R, L], the place in the row whose state predicts each target
+    scored: jax.Array  # bool [M, R, L], whether there is a target
 
 
 class RowShape(NamedTuple):
@@ -80,17 +71,11 @@ class RowShape(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """What the host knows of packed rows.
+    """What the host knows of packed rows."""
 
-    Attributes:
-      rows: the arrays, still on the host.
-      source: int32 [M, R, L], the number of each target among the flat completion tokens, or -1.
-      padding: the share of computed tokens that are padding, or a prompt that is computed again.
-    """
-
-    rows: PackedRows
-    source: np.ndarray
-    padding: float
+    rows: PackedRows  # still on the host
+    source: np.ndarray  # int32 [M, R, L], a target's number among all completion tokens, or -1
+    padding: float  # the share of computed tokens that are padding, or a prompt computed again
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """[total] -> [M, R, L]: puts each completion token's value at its target; 0 elsewhere."""
@@ -153,12 +138,11 @@ def pack(
     Among the shapes that compute at most a twentieth more, it takes the widest: a run should not
     change its program with every small change of lengths.
 
+    Raises ValueError if a prompt and its completion are longer than the widest row.
+
     Args:
       owners: int [N], the prompt that each completion answers.
       shapes: of `row_shapes`, for limits that the sequences keep.
-
-    Raises:
-      ValueError: a prompt and its completion are longer than the widest row.
     """
     owners = np.asarray(owners, int)
     longest = int((prompts.lengths[owners] + completions.lengths).max(initial=0))

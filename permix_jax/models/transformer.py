@@ -66,12 +66,12 @@ class Segment(NamedTuple):
 
 def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     """A cache of `length` unwritten slots for each of `rows` rows."""
-    K, D = config.num_kv_heads, config.head_dim
 
     def zeros(*shape):
-        x = jnp.zeros((rows, K, *shape), config.dtype)
+        x = jnp.zeros((rows, config.num_kv_heads, *shape), config.dtype)
         return constrain(x, "batch", "kv_heads", None, None)
 
+    D = config.head_dim
     layers = tuple((zeros(D, length), zeros(length, D)) for _ in range(config.num_layers))
     return Segment(layers, jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, length), bool))
 
@@ -158,18 +158,14 @@ class Decoder(nn.Module):
 
 
 class View(NamedTuple):
-    """How T new tokens are rotated, and what they see.
-
-    The masks say what they see; or else the layout, of which only the last `window` positions are
-    seen (0: all).
-    """
+    """How T new tokens are rotated, and what they see: as the masks say, or else the layout."""
 
     cos: jax.Array  # f32 [B, T, D/2], as `sin`
     sin: jax.Array
     prefix_mask: jax.Array | None  # bool [B, T, C]
     own_mask: jax.Array | None
     layout: PackedLayout | None
-    window: int
+    window: int  # how many positions of the layout are seen; 0: all
 
 
 class Layer(nn.Module):

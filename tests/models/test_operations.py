@@ -6,35 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_same_gradients, normal
 
-from permix_jax.models.operations import (
-    dense,
-    embed_lookup,
-    rms_norm,
-    states_at,
-)
-
-
-def normal(*shape, dtype="float32", seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
-def assert_same_gradients(ours, plain, *arguments, tolerance=1e-5):
-    """Values and gradients of a weighted sum of the outputs, relative to the largest entry."""
-    cotangent = normal(*jax.eval_shape(plain, *arguments).shape, seed=9)
-
-    def run(function):
-        def total(*x):
-            return (function(*x).astype(jnp.float32) * cotangent).sum()
-
-        indices = tuple(range(len(arguments)))
-        return jax.jit(jax.value_and_grad(total, indices))(*arguments)
-
-    for mine, theirs in zip(jax.tree.leaves(run(ours)), jax.tree.leaves(run(plain)), strict=True):
-        assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
-        mine, theirs = np.asarray(mine, np.float32), np.asarray(theirs, np.float32)
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
-
+from permix_jax.models.operations import dense, embed_lookup, rms_norm, states_at
 
 # ---- lookups --------------------------------------------------------------------------------
 
