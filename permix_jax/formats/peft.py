@@ -54,13 +54,14 @@ def read_adapter(folder: Path) -> Adapter | None:
     if not path.exists():
         return None
     fields = read_object(path, COPY_ALL)
-    for name, supported in _REQUIRED.items():
-        if fields.get(name) not in supported:
-            _refuse(path, name, fields.get(name))
-    for name, value in fields.items():
+    for name, value in (dict.fromkeys(_REQUIRED) | fields).items():
         # An unknown field that is off or empty changes nothing.
-        if name not in {*_REQUIRED, *_READ, *_NEUTRAL} and value not in (None, False, {}, []):
-            _refuse(path, name, value)
+        supported = _REQUIRED.get(name, (None, False, {}, []))
+        if name not in _READ | _NEUTRAL and value not in supported:
+            raise ValueError(
+                f"{path}: {name} = {json.dumps(value)} is not supported; merge the adapter into "
+                "its base with peft (merge_and_unload), and name the merged folder"
+            )
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
     for name, value in ("r", rank), ("lora_alpha", alpha):
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
@@ -120,10 +121,3 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
     if not tensors:
         raise ValueError(f"{path}: holds no adapter; fetch it again")
     return tensors
-
-
-def _refuse(path: Path, name: str, value) -> None:
-    raise ValueError(
-        f"{path}: {name} = {json.dumps(value)} is not supported; merge the adapter into its base "
-        "with peft (merge_and_unload), and name the merged folder"
-    )

@@ -136,14 +136,6 @@ def test_entropy_is_a_metric_without_gradient():
         assert not gradient.any()
 
 
-def test_uniform_logits_have_the_closed_form():
-    hidden, head, targets, loss_weights = arrays()
-    mask = targets >= 0
-    (_, statistics), _ = chunked(jnp.zeros_like(hidden), head, targets, mask, loss_weights, 1.0, 4)
-    np.testing.assert_allclose(statistics.logprobs, np.full((B, T), -np.log(V)), rtol=1e-6)
-    np.testing.assert_allclose(statistics.entropy, np.full((B, T), np.log(V)), rtol=1e-6)
-
-
 def test_a_frozen_head_costs_no_gradient_of_it():
     """Matmuls: the logits, once, the states' gradient, and the head's if it is trained."""
     hidden, head, targets, loss_weights = arrays(T=8)

@@ -47,12 +47,12 @@ def assert_close(actual, wanted, tolerance=1e-5):
 
 
 def test_a_later_token_does_not_change_earlier_states(tiny_model, tiny_params):
-    tokens, positions, valid = random_tokens(0, B, T), arange_rows(B, T), np.ones((B, T), bool)
-    hidden, _ = forward(tiny_model, tiny_params, tokens, positions, valid)
+    tokens, rest = random_tokens(0, B, T), (arange_rows(B, T), np.ones((B, T), bool))
+    hidden, _ = forward(tiny_model, tiny_params, tokens, *rest)
     for t in range(T):
         changed = tokens.copy()
         changed[:, t:] = (changed[:, t:] + 1) % 48
-        other, _ = forward(tiny_model, tiny_params, changed, positions, valid)
+        other, _ = forward(tiny_model, tiny_params, changed, *rest)
         np.testing.assert_array_equal(other[:, :t], hidden[:, :t])
         assert not np.allclose(other[:, t], hidden[:, t])
 
