@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from safetensors.numpy import load_file, save_file
-from tiny_llama import HF, TOKENS, logits, open_, transformers_logits, write_folder
+from tiny_llama import HF, TOKENS, logits, open_, their_logits, write_folder
 
 from permix_jax.app.export import write_peft
 from permix_jax.core.sharding import make_mesh
@@ -63,7 +63,7 @@ def params_of(source, mesh=None, param_dtype="float32"):
 def assert_logits_equal_those_of_peft(folder: Path) -> None:
     pytest.importorskip("peft", reason="pip install peft")
     ours = logits(open_(folder), INPUT, params_of(folder))
-    np.testing.assert_allclose(ours, transformers_logits(folder, INPUT), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ours, their_logits(folder, INPUT), rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapter_is_merged_into_the_base_that_it_names(folder, tmp_path):

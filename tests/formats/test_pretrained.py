@@ -25,7 +25,7 @@ from tiny_llama import (
     open_,
     params_of,
     random_tensors,
-    transformers_logits,
+    their_logits,
     write_folder,
     write_gguf,
 )
@@ -123,7 +123,7 @@ def test_what_is_passed_over_in_config_json_changes_nothing_in_transformers(fold
     neutral |= {"gradient_checkpointing": True, "neftune_noise_alpha": 5}
     (folder / "config.json").write_text(json.dumps({**HF, **neutral}))
     tokens = np.random.default_rng(3).integers(len(TOKENS), size=(2, 16))
-    expected = transformers_logits(folder, tokens)
+    expected = their_logits(folder, tokens)
     np.testing.assert_allclose(logits(open_(folder), tokens), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -311,7 +311,7 @@ def test_smollm2_logits_equal_those_of_transformers():
     text = " ".join(f"Tom has {n} apples & eats {n % 7}: {n - n % 7} left." for n in range(99))
     tokens = np.array([opened.tokenizer(text).input_ids[:512]])
     assert tokens.shape == (1, 512)
-    expected = transformers_logits(converted, tokens)
+    expected = their_logits(converted, tokens)
     error = np.abs(logits(opened, tokens) - expected).max() / np.abs(expected).max()
     print(f"relative error of the logits over 512 tokens: {error:.2e}")
     assert error <= 1e-4

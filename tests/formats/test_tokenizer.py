@@ -4,16 +4,7 @@ import json
 import logging
 
 import pytest
-from chat_templates import (
-    FAMILIES,
-    LLAMA32,
-    PIRATE,
-    QWEN3,
-    SMOLLM2,
-    SUM,
-    load,
-    write_tokenizer,
-)
+from chat_templates import FAMILIES, LLAMA32, PIRATE, QWEN3, SMOLLM2, SUM, load, write_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from permix_jax.formats.tokenizer import end_tokens, load_tokenizer

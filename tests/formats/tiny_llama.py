@@ -72,7 +72,7 @@ def logits(opened, tokens, params=None):
     return np.asarray(dense_logits(Decoder(opened.config), params, tokens, positions, tokens >= 0))
 
 
-def transformers_logits(folder, tokens):
+def their_logits(folder, tokens):
     """The same by transformers (and peft, for a folder with an adapter)."""
     torch = pytest.importorskip("torch", reason="transformers runs models on torch")
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
