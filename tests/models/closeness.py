@@ -1,5 +1,7 @@
 """Random arrays, and functions compared by their values and gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +18,16 @@ def assert_close(got, wanted, tolerance=1e-5):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
+@partial(jax.jit, static_argnums=0)  # compiled once for a function, whatever the arguments
+def value_and_gradients(function, cotangent, *arguments):
+    value, vjp = jax.vjp(function, *arguments)
+    return value, vjp(cotangent)
+
+
 def assert_same_gradients(ours, plain, *arguments, tolerance=1e-5):
     """Value, and gradients by all arguments, for a random cotangent; and their dtypes."""
     shape = jax.eval_shape(plain, *arguments)
     cotangent = normal(*shape.shape, dtype=shape.dtype, seed=9)
-
-    @jax.jit
-    def run(cotangent, *arguments):
-        return [(f(*arguments), jax.vjp(f, *arguments)[1](cotangent)) for f in (ours, plain)]
-
-    got, wanted = run(cotangent, *arguments)
+    got, wanted = (value_and_gradients(f, cotangent, *arguments) for f in (ours, plain))
     assert jax.tree.map(lambda x: x.dtype, got) == jax.tree.map(lambda x: x.dtype, wanted)
     assert_close(got, wanted, tolerance)

@@ -22,8 +22,12 @@ from permix_jax.models.transformer import Decoder
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-PLAIN_NORM = operations.rms_norm.__wrapped__
 PLAIN_GATE = operations.gated_activation.__wrapped__
+NORMS = partial(on_cpu.rms_norm, eps=1e-3), partial(operations.rms_norm.__wrapped__, eps=1e-3)
+GATES = {
+    name: tuple(partial(f, activation=function) for f in (on_cpu.gated_activation, PLAIN_GATE))
+    for name, function in ACTIVATIONS.items()
+}
 
 
 @settings(deadline=None)
@@ -31,8 +35,7 @@ PLAIN_GATE = operations.gated_activation.__wrapped__
 def test_norm(seed, magnitudes):
     """Of tokens whose sizes differ by up to a million."""
     x = normal(2, 3, 16, seed=seed) * jnp.asarray(magnitudes, jnp.float32)[:, None]
-    norms = (partial(function, eps=1e-3) for function in (on_cpu.rms_norm, PLAIN_NORM))
-    assert_same_gradients(*norms, x, normal(16, seed=seed + 2))
+    assert_same_gradients(*NORMS, x, normal(16, seed=seed + 2))
 
 
 @settings(deadline=None)
@@ -41,9 +44,7 @@ def test_gate(seed, magnitude, activation):
     for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 2e-2)):
         up, gate = (normal(4, 8, dtype=dtype, seed=seed + i) for i in range(2))
         gate *= jnp.asarray(magnitude, dtype)
-        function = ACTIVATIONS[activation]
-        gates = (partial(f, activation=function) for f in (on_cpu.gated_activation, PLAIN_GATE))
-        assert_same_gradients(*gates, gate, up, tolerance=tolerance)
+        assert_same_gradients(*GATES[activation], gate, up, tolerance=tolerance)
 
 
 def test_cos_and_sin():
