@@ -40,11 +40,9 @@ def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, S
     param_dtype = config.lora.base_dtype if lora else m.param_dtype
     if m.source:
         ignore = names_in(m.get("ignore_fields", ""))  # configs of older runs lack the field
-        pretrained = open_pretrained(
-            m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking, ignore
-        )
-        shape, tokenizer = pretrained.config, pretrained.tokenizer
-        end_tokens = pretrained.end_tokens
+        pretrained = open_pretrained(m.source, cache, m.pad_token, m.thinking, ignore)
+        shape = replace(pretrained.config, param_dtype=param_dtype, dtype=m.dtype, remat=m.remat)
+        tokenizer, end_tokens = pretrained.tokenizer, pretrained.end_tokens
     else:
         tokenizer = build_tokenizer()
         end_tokens = (tokenizer.eos_token_id,)

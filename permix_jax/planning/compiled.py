@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from permix_jax.core.sharding import spec
+from permix_jax.models.attention import PackedLayout
 from permix_jax.models.logprobs import score
-from permix_jax.models.packed_attention import PackedLayout
 from permix_jax.models.packing import PackedRows, RowShape
 from permix_jax.models.params import abstract_params, split_trained, without_lora
 from permix_jax.models.transformer import Decoder

@@ -126,8 +126,8 @@ def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, 
     mesh = topology_mesh(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     if m.source in CONFIGS:
         param_dtype = config.lora.base_dtype if lora else m.param_dtype
-        shape = config_from_hf(CONFIGS[m.source], param_dtype, m.dtype, m.remat)
-        model = Decoder(replace(shape, lora=lora))
+        fields = {"param_dtype": param_dtype, "dtype": m.dtype, "remat": m.remat, "lora": lora}
+        model = Decoder(replace(config_from_hf(CONFIGS[m.source]), **fields))
     else:
         model = build_policy(config, cache, mesh)[0].model
     require_model_fits(model.config, config)
