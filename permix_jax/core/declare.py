@@ -50,13 +50,11 @@ SHARE_BELOW_1 = Rule(lambda v: 0 <= v < 1, "use a share from 0, below 1")
 
 
 class OtherThan(NamedTuple):
-    """In a condition: any value but this one."""
-
     value: Any
 
 
-# {field: its value, or a tuple of values, or OtherThan}, all of which hold. The field "command" is
-# the command of launch/ that reads the config.
+# {field: its value, or a tuple of values, or any OtherThan one}, all of which hold. The field
+# "command" is the command of launch/ that reads the config.
 Condition = Mapping[str, Any]
 
 
