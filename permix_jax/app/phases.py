@@ -61,12 +61,10 @@ def _likelihoods_asked(config: ConfigDict, task: Task, personas: int) -> int:
     e = config.eval
     if not e.judge_free_candidates:
         return 0
-    kinds = [(len(task.test), e.samples)]
-    if task.in_style:
-        kinds.append((len(task.role_play), e.role_play_samples))
-    most = e.judge_free_questions or max(questions for questions, _ in kinds)
-    answers = sum(min(questions, most) * samples for questions, samples in kinds) * personas
-    return answers * (e.judge_free_candidates + 1)
+    played = len(task.role_play) if task.in_style else 0
+    most = e.judge_free_questions or max(len(task.test), played)
+    each = min(len(task.test), most) * e.samples + min(played, most) * e.role_play_samples
+    return each * personas * (e.judge_free_candidates + 1)
 
 
 def _lines(path: Path) -> int:

@@ -10,6 +10,7 @@ def render(name: str, **values: Any) -> str:
     """The text of the template `name`, a file of this folder, with these values."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

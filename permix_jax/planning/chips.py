@@ -51,9 +51,7 @@ def chip_of(topology: str) -> Chip:
 def topology_devices(topology: str) -> Sequence:
     """The devices of a topology, to compile for.
 
-    Raises:
-      ValueError: there is no such topology.
-      ImportError: without the `libtpu` package.
+    Raises ValueError where there is no such topology, ImportError without the `libtpu` package.
     """
     chip_of(topology)
     if importlib.util.find_spec("libtpu") is None:

@@ -60,19 +60,12 @@ class Arguments(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of a program.
+    """What the compiler says of a program; of one that does not fit, only `flops` and `needs`."""
 
-    flops: of all matmuls on all chips together, every iteration of a loop counted.
-    needs: bytes a chip: arguments, outputs and temporaries.
-    temporaries: those bytes without the arguments; None if the program does not fit.
-    once_flops, once_bytes: of one chip, the body of each loop counted once, as the compiler does;
-      None if the program does not fit.
-    """
-
-    flops: int
-    needs: int
-    temporaries: int | None
-    once_flops: float | None
+    flops: int  # of all matmuls on all chips together, every iteration of a loop counted
+    needs: int  # bytes a chip: arguments, outputs and temporaries
+    temporaries: int | None  # those bytes without the arguments
+    once_flops: float | None  # of one chip, the body of each loop counted once
     once_bytes: float | None
 
 

@@ -27,22 +27,14 @@ from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, ste
 
 
 class Use(NamedTuple):
-    """What one program costs a chip.
+    """What one program costs a chip."""
 
-    resident: name -> bytes of what stays on the chip while the program runs.
-    cache: bytes of keys and values.
-    temporaries: bytes of all else that it makes; if it does not fit, what is missing at least.
-    compiled: whether the compiler found room for the program alone.
-    flops, hbm_bytes, ici_bytes: its work in one step; hbm_bytes is None for a program that was
-      traced and not compiled.
-    """
-
-    resident: dict[str, int]
-    cache: float
-    temporaries: float
-    compiled: bool
-    flops: float
-    hbm_bytes: float | None
+    resident: dict[str, int]  # bytes of what stays on the chip while the program runs
+    cache: float  # bytes of keys and values
+    temporaries: float  # bytes of all else that it makes; if it does not fit, of what is missing
+    compiled: bool  # whether the compiler found room for the program alone
+    flops: float  # its work in one step, as the two below
+    hbm_bytes: float | None  # None for a program that was traced and not compiled
     ici_bytes: float
 
     def peak(self) -> float:
@@ -77,15 +69,10 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
-    """Compiles the run's rollout, scoring and update for a topology. Takes minutes.
+    """Compiles the run's rollout, scoring and update for a topology ("v5e:4x4"). Takes minutes.
 
-    Args:
-      topology: TPU chips, such as "v5e:4x4".
-      cache: folder of converted models.
-
-    Raises:
-      ValueError, FileNotFoundError: bad input, in one line.
-      ImportError: without the `libtpu` package.
+    `cache` is the folder of converted models. Raises ValueError or FileNotFoundError, in one line,
+    for bad input; ImportError without the `libtpu` package.
     """
     model, mesh = _model_on(config, topology, cache)
     # JAX caches a program for devices that are not there, and then fails to read it back.
