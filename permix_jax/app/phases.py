@@ -43,8 +43,9 @@ def phases_of_evaluations(
     personas = asked_personas(config, task)
     unfinished = [folder for folder in folders if not (folder / "stability.json").exists()]
     each = answers_asked(task, personas, eval_settings(config))
-    answers = each * len(unfinished)
-    answers -= sum(_lines(folder / "completions.jsonl") for folder in unfinished)
+    files = [folder / "completions.jsonl" for folder in unfinished]
+    done = sum(file.read_bytes().count(b"\n") for file in files if file.exists())
+    answers = each * len(unfinished) - done
     unmeasured = sum(not (folder / FILE).exists() for folder in measured)
     likelihoods = unmeasured * _likelihoods_asked(config, task, len(personas))
     return [
@@ -65,7 +66,3 @@ def _likelihoods_asked(config: ConfigDict, task: Task, personas: int) -> int:
     most = e.judge_free_questions or max(len(task.test), played)
     each = min(len(task.test), most) * e.samples + min(played, most) * e.role_play_samples
     return each * personas * (e.judge_free_candidates + 1)
-
-
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0

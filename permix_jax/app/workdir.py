@@ -70,8 +70,17 @@ def claim_workdir(
             f"{workdir} belongs to a run with other functions ({named}); name another workdir, or "
             "pass the method that it had"
         )
-    if changes:
-        _change(workdir, record | {"config": resolved, "changed": list(changed)}, changes)
+    if not changes:
+        return
+    step, now = newest_saved_step(workdir), datetime.datetime.now(datetime.UTC)
+    entry = {"step": step, "date": now.isoformat(timespec="seconds"), "changes": changes}
+    history = [*record.get("history", []), entry]
+    if "train.steps" in changes:  # a comparison takes a run with a report for a finished one
+        (workdir / "report.html").unlink(missing_ok=True)
+    record |= {"config": resolved, "changed": list(changed), "history": history}
+    write_json(path, record)
+    said = "; ".join(f"{name}: {new!r} instead of {old!r}" for name, (old, new) in changes.items())
+    _LOG.info("%s goes on from step %d with %s (kept in config.json)", workdir, step, said)
 
 
 def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, list]:
@@ -108,18 +117,6 @@ def newest_saved_step(workdir: Path) -> int:
     """The step of the newest checkpoint, by the names of their folders; 0 where there is none."""
     steps = (path.name for path in (workdir / "checkpoints").glob("*"))
     return max((int(step) for step in steps if step.isdecimal()), default=0)
-
-
-def _change(workdir: Path, record: dict, changes: dict[str, list]) -> None:
-    """Writes config.json with the changes in its history, and logs them."""
-    step, now = newest_saved_step(workdir), datetime.datetime.now(datetime.UTC)
-    entry = {"step": step, "date": now.isoformat(timespec="seconds"), "changes": changes}
-    record["history"] = [*record.get("history", []), entry]
-    if "train.steps" in changes:  # a comparison takes a run with a report for a finished one
-        (workdir / "report.html").unlink(missing_ok=True)
-    write_json(workdir / "config.json", record)
-    said = "; ".join(f"{name}: {new!r} instead of {old!r}" for name, (old, new) in changes.items())
-    _LOG.info("%s goes on from step %d with %s (kept in config.json)", workdir, step, said)
 
 
 def config_at_start(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,20 +24,16 @@ RESPONSES = "responses"  # the kind of the phases that generate responses
 class Phase:
     """A part of a job that takes time.
 
-    name: as in `Progress`.
-    left: units that are still to do.
-    what: what the units are, such as "steps of SFT".
-    kind: until a phase is measured, its units are expected to take as long as those of another
-      phase of its kind.
-    seconds, timed: the seconds that the units measured so far took, and the number of them.
+    Until it is measured, its units are expected to take as long as those of another phase of its
+    kind.
     """
 
-    name: str
-    left: int
-    what: str
+    name: str  # as in `Progress`
+    left: int  # units that are still to do
+    what: str  # what the units are, such as "steps of SFT"
     kind: str
-    seconds: float = 0.0
-    timed: int = 0
+    seconds: float = 0.0  # that the units measured so far took
+    timed: int = 0  # how many those are
 
 
 class Agenda:

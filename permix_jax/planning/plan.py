@@ -1,5 +1,6 @@
 """Whether a GRPO run fits a TPU topology, and how fast it could be there at best."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from permix_jax.planning.chips import Chip, chip_of, topology_mesh
 from permix_jax.planning.compiled import (
     Arguments,
     Compiled,
+    Program,
     bytes_per_chip,
     compile_program,
     distinct_prompts,
@@ -74,15 +76,7 @@ def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
     `cache` is the folder of converted models. Raises ValueError or FileNotFoundError, in one line,
     for bad input; ImportError without the `libtpu` package.
     """
-    model, mesh = _model_on(config, topology, cache)
-    # JAX caches a program for devices that are not there, and then fails to read it back.
-    jax.config.update("jax_enable_compilation_cache", False)
-    with jax.set_mesh(mesh):
-        arguments, programs = step_programs(config, model, mesh)
-        uses = {
-            name: use_of(name, compile_program(name, program), arguments, model.config, config)
-            for name, program in programs.items()
-        }
+    mesh, uses = _uses(config, topology, cache, compile_program)
     return Plan(topology, chip_of(topology), mesh.size, uses)
 
 
@@ -92,15 +86,21 @@ def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, f
     Unlike `Plan.seconds` it leaves out the HBM traffic of score and update, which only compiled
     programs tell. Takes seconds, and says nothing about memory. Raises as `make_plan`.
     """
+    _, uses = _uses(config, topology, cache, lambda name, program: Compiled(program.flops(), 0, 0))
+    return {name: max(use.seconds(chip_of(topology)).values()) for name, use in uses.items()}
+
+
+def _uses(
+    config: ConfigDict, topology: str, cache: Path, compiled: Callable[[str, Program], Compiled]
+) -> tuple[Mesh, dict[str, Use]]:
+    """The mesh of the topology, and the use of each program that is compiled for it."""
     model, mesh = _model_on(config, topology, cache)
-    bounds = {}
     with jax.set_mesh(mesh):
         arguments, programs = step_programs(config, model, mesh)
-        for name, program in programs.items():
-            traced = Compiled(program.flops(), 0, 0, None, None)
-            use = use_of(name, traced, arguments, model.config, config)
-            bounds[name] = max(use.seconds(chip_of(topology)).values())
-    return bounds
+        return mesh, {
+            name: use_of(name, compiled(name, program), arguments, model.config, config)
+            for name, program in programs.items()
+        }
 
 
 def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
