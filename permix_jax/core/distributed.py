@@ -77,18 +77,13 @@ def _end_before_all_have_joined() -> None:
 def watched(silent_seconds: int, wait_seconds: int) -> Iterator[None]:
     """Within, this process ends with status 1 and one line if another process is gone or hangs.
 
-    The line names that process. An error within ends the other processes too.
-
-    Args:
-      silent_seconds: a process without a sign of life for so long is gone.
-      wait_seconds: how long a process may keep the others waiting.
+    The line names that process. An error within ends the other processes too. The seconds are those
+    of `Watch`.
     """
-    service = global_state
-    if not jax.distributed.is_initialized() or service.num_processes == 1:
+    if not jax.distributed.is_initialized() or global_state.num_processes == 1:
         yield
         return
-    place = service.coordinator_address, service.process_id, service.num_processes
-    watch = Watch(service.client, *place, silent_seconds, wait_seconds)
+    watch = Watch(global_state, silent_seconds, wait_seconds)
     before_abort(watch.end_aborted)
     try:
         yield

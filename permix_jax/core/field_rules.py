@@ -17,8 +17,7 @@ from permix_jax.core.declare import Condition, OtherThan
 from permix_jax.core.fields import did_you_mean, flat_fields, names_in
 
 # Fields in which a run may go on with another value than it began with, and why its results stay
-# the same. `app/workdir.py` writes each change into the history of config.json. None of them is
-# part of what an evaluation or a cached base policy is known by.
+# the same. None of them is part of what an evaluation or a cached base policy is known by.
 CHANGEABLE: dict[str, str] = {name: field.resume for name, field in FIELDS.items() if field.resume}
 
 # Field, or section -> conditions; it is read where one of them holds. Where a field and its section
@@ -69,10 +68,8 @@ def section_with(section: str, **changes: Any) -> ConfigDict:
 
 
 def call_with(function: Callable, *sections: Mapping[str, Any], **given: Any) -> Any:
-    """`function(**given)`, with the other arguments from the first section that has their name.
-
-    `function` may be a class. An argument that no section has keeps its default.
-    """
+    """`function(**given)`, a class, too, with the other arguments from the first section that has
+    their name. An argument that no section has keeps its default."""
     found = ChainMap(*sections)
     others = inspect.signature(function).parameters.keys() - given.keys()
     return function(**given, **{name: found[name] for name in others if name in found})
@@ -90,12 +87,10 @@ def fixed_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def require_read(
     configs: Sequence[Mapping[str, Any]], changed: Sequence[str], command: str
 ) -> None:
-    """Raises ValueError, in one line, for the first field that was set and that nothing reads.
+    """Raises ValueError, in one line, for the first of the `changed` fields that nothing reads.
 
-    Args:
-      configs: those that are made of the user's, resolved; one of them has to read a field.
-      changed: the fields that the user gave another value than the preset has.
-      command: of launch/, without ".py".
+    One of the `configs`, which are made of the user's and resolved, has to read it. `command` is
+    that of launch/, without ".py".
     """
     resolved = [flat_fields(config) | {"command": command} for config in configs]
     for field in changed:

@@ -71,26 +71,18 @@ class Watch:
     """The thread that writes the signs of this process and reads those of the others.
 
     Args:
-      client: the client of JAX's coordination service.
-      address: HOST:PORT of process 0.
+      service: JAX's state of several processes, with the client of its coordination service.
       silent_seconds: a process that gives no sign for so long is gone.
       wait_seconds: the longest time that this process may work or wait without a new meeting.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        address: str,
-        process: int,
-        processes: int,
-        silent_seconds: float,
-        wait_seconds: float,
-    ):
-        self._client, self._address, self._process = client, address, process
+    def __init__(self, service: Any, silent_seconds: float, wait_seconds: float):
+        self._client, self._process = service.client, service.process_id
+        self._address = service.coordinator_address  # HOST:PORT of process 0
         self._silent, self._wait = silent_seconds, wait_seconds
         self._beat, self._host = 0, socket.gethostname()
-        begin = time.monotonic()
-        self._heard = dict.fromkeys(range(processes), begin)  # when the last new sign of each came
+        begin, processes = time.monotonic(), range(service.num_processes)
+        self._heard = dict.fromkeys(processes, begin)  # when the last new sign of each came
         self._signs: dict[int, Sign] = {}
         self._looked = begin
         self._met = (0, False, begin)  # meetings, waits, and since when
