@@ -80,10 +80,10 @@ def open_reference(config: ConfigDict, mesh: Mesh) -> StoredPolicy | None:
 
 def reference_name(config: ConfigDict, base_folder: Path) -> str:
     """The reference by a name that is the same for all runs that start from the same base."""
-    trained = f"base {base_folder.name}" if config.sft.steps else ""
-    return (
-        config.eval.judge_free_reference or trained or config.model.source or f"seed {config.seed}"
-    )
+    named = config.eval.judge_free_reference
+    if not named and config.sft.steps:
+        return f"base {base_folder.name}"
+    return named or config.model.source or f"seed {config.seed}"
 
 
 def evaluate_subject(subject: Subject) -> str:

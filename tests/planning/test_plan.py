@@ -18,8 +18,16 @@ from permix_jax.planning.compiled import (
     distinct_prompts,
     needed_bytes,
 )
-from permix_jax.planning.plan import Plan, Use, least_seconds, make_plan, resident_bytes, use_of
-from permix_jax.planning.plan_table import advice, plan_report
+from permix_jax.planning.plan import (
+    Plan,
+    Use,
+    advice,
+    least_seconds,
+    make_plan,
+    plan_report,
+    resident_bytes,
+    use_of,
+)
 from permix_jax.train.programs import grpo_programs
 
 GIB = chips.GIB
