@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from permix_jax.app.experiment import run
-from permix_jax.core.locks import locked
+from permix_jax.core.distributed import locked
 from permix_jax.core.stop import Stopped
 from permix_jax.train.loop import NonFiniteError
 
