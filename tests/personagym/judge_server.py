@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from permix_jax.personagym.answers import Answer
-from permix_jax.personagym.benchmark import Benchmark, Question
+from permix_jax.personagym.benchmark import Answer, Benchmark, Question
 from permix_jax.personagym.judges import Judge
 
 HANG = object()  # says nothing until the server ends

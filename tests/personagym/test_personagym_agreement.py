@@ -6,15 +6,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from permix_jax.personagym.agreement import alpha, coincidences
+from permix_jax.personagym.scores import alpha, coincidences
 
 _ = np.nan
 
 
-def krippendorff_alpha(ratings, metric="interval"):
+def krippendorff_alpha(ratings, ordinal=False):
     """Of ratings [judge, unit]."""
     values = np.unique(ratings[~np.isnan(ratings)])
-    return float(alpha(coincidences(ratings, values).sum(axis=0), values, metric))
+    return float(alpha(coincidences(ratings, values).sum(axis=0), values, ordinal))
 
 
 # Krippendorff (2011), section C: four observers, twelve units, missing values.
@@ -28,11 +28,9 @@ WORKED = np.array(
 )
 
 
-@pytest.mark.parametrize(
-    ("metric", "value"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)]
-)
-def test_the_published_worked_example(metric, value):
-    assert krippendorff_alpha(WORKED, metric) == pytest.approx(value, abs=0.0005)
+@pytest.mark.parametrize(("ordinal", "value"), [(True, 0.815), (False, 0.849)])
+def test_the_published_worked_example(ordinal, value):
+    assert krippendorff_alpha(WORKED, ordinal) == pytest.approx(value, abs=0.0005)
 
 
 def test_two_judges_by_hand():
@@ -43,12 +41,12 @@ def test_two_judges_by_hand():
 ratings = arrays(float, (3, 6), elements=st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0, np.nan]))
 
 
-@given(ratings, st.sampled_from(["nominal", "interval"]))
-def test_it_is_one_less_observed_over_expected_disagreement(values, metric):
+@given(ratings)
+def test_it_is_one_less_observed_over_expected_disagreement(values):
     """By the definition: pairs within units against pairs over all ratings."""
 
     def distance(a, b):
-        return float(a != b) if metric == "nominal" else (a - b) ** 2
+        return (a - b) ** 2
 
     units = [unit[~np.isnan(unit)] for unit in values.T]
     units = [unit for unit in units if unit.size > 1]
@@ -60,15 +58,15 @@ def test_it_is_one_less_observed_over_expected_disagreement(values, metric):
         sum(distance(a, b) for a, b in itertools.permutations(unit, 2)) / (len(unit) - 1)
         for unit in units
     )
-    result = krippendorff_alpha(values, metric)
+    result = krippendorff_alpha(values)
     assert result == pytest.approx(1 - (observed / n) / (expected / (n * (n - 1))))
 
 
 @given(ratings)
 def test_order_of_judges_and_units_does_not_matter(values):
-    for metric in ("nominal", "ordinal", "interval"):
-        mixed = krippendorff_alpha(values[::-1, ::-1], metric)
-        np.testing.assert_allclose(mixed, krippendorff_alpha(values, metric), atol=1e-12)
+    for ordinal in (False, True):
+        mixed = krippendorff_alpha(values[::-1, ::-1], ordinal)
+        np.testing.assert_allclose(mixed, krippendorff_alpha(values, ordinal), atol=1e-12)
 
 
 def test_full_agreement_is_one_and_opposition_is_negative():
@@ -82,8 +80,3 @@ def test_full_agreement_is_one_and_opposition_is_negative():
 )
 def test_it_is_not_defined_without_two_values_or_two_judges_of_a_unit(values):
     assert np.isnan(krippendorff_alpha(values))
-
-
-def test_an_unknown_metric_is_named():
-    with pytest.raises(ValueError, match="metric is 'ratio': use nominal"):
-        krippendorff_alpha(WORKED, "ratio")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from permix_jax.personagym.answers import Answer, read_answers
+from permix_jax.personagym.benchmark import Answer, read_answers
 
 ROW = {"id": "1", "persona": "A nun", "task": "Wit", "question": "Why?", "response": "{persona}"}
 

@@ -6,8 +6,7 @@ import time
 import pytest
 from judge_server import HANG, Failure, chat_server, judge_at
 
-from permix_jax.personagym.asking import ask
-from permix_jax.personagym.cache import ReplyCache
+from permix_jax.personagym.asking import ReplyCache, ask
 from permix_jax.personagym.judge_prompts import Prompt
 from permix_jax.personagym.judges import JudgeError, LocalJudge, Reply
 

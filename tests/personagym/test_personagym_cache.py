@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from permix_jax.personagym.cache import ReplyCache
+from permix_jax.personagym.asking import ReplyCache
 from permix_jax.personagym.judge_prompts import Prompt
 from permix_jax.personagym.judges import Judge, LocalJudge, Reply
 

@@ -22,7 +22,7 @@ from judge_server import (
 )
 
 from permix_jax.core.files import write_rows
-from permix_jax.personagym.cache import ReplyCache
+from permix_jax.personagym.asking import ReplyCache
 from permix_jax.personagym.judge_prompts import score_prompt
 from permix_jax.personagym.judges import JudgeError, LocalJudge, Reply
 from permix_jax.personagym.judging import judge

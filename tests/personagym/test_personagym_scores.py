@@ -3,8 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from permix_jax.personagym.agreement import alpha, coincidences
-from permix_jax.personagym.scores import summarise_scores
+from permix_jax.personagym.scores import alpha, coincidences, summarise_scores
 from permix_jax.stats.statistics import bootstrap_weights
 
 TASKS = ("Toxicity", "Wit")
@@ -105,7 +104,7 @@ def test_the_interval_of_agreement_draws_whole_personas():
     for counts in bootstrap_weights(len(names), 200, np.random.default_rng(0)).astype(int):
         drawn = np.repeat(values, counts, axis=1).reshape(2, -1)
         levels = np.arange(1.0, 6.0)
-        alphas.append(alpha(coincidences(drawn, levels).sum(axis=0), levels, "interval"))
+        alphas.append(alpha(coincidences(drawn, levels).sum(axis=0), levels))
     expected = np.percentile(alphas, [2.5, 97.5])
     assert summary(scores)["agreement"]["krippendorff_alpha_ci95"] == pytest.approx(expected)
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permix_jax.personagym.benchmark import Question
-from permix_jax.personagym.subsets import light, subsample
+from permix_jax.personagym.benchmark import Question, light, subsample
 
 QUESTIONS = [
     Question(f"{persona}/{task}/{number}", persona, task, f"{number}?")

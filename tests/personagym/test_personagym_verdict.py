@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permix_jax.personagym.verdict import parse_score, without_thinking
+from permix_jax.personagym.judge_prompts import parse_score, without_thinking
 
 READ = [
     # The line that is asked for
