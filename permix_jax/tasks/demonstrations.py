@@ -1,8 +1,4 @@
-r"""Turns worked solutions into answers of the form that an instruction asks for.
-
-boxed   ends in \boxed{answer}
-hashes  ends in the line "#### answer"
-"""
+r"""Turns worked solutions into answers of a form: the end is \boxed{answer} or "#### answer"."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,7 +24,15 @@ def demonstrator(
     train_personas = [persona for persona in personas if persona.split == "train"]
 
     def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
-        problem = _draw_worked(rng, train)
+        for _ in range(1000):  # those with a worked solution may be few
+            problem = train[rng.integers(len(train))]
+            if "solution" in problem.meta:
+                break
+        else:
+            raise ValueError(
+                "no training problem with a worked solution is left for SFT; name a data.train that"
+                " has them (gsm8k, math), raise rollout.max_prompt_tokens, or set sft.steps to 0"
+            )
         persona = None
         if train_personas and rng.random() < 0.5:
             persona = train_personas[rng.integers(len(train_personas))]
@@ -50,15 +54,3 @@ def worked(problem: Problem, answer_format: str) -> str:
 def statement(answer: str, answer_format: str) -> str:
     """A line that states an answer in the form `answer_format`."""
     return _STATEMENTS[answer_format].format(answer.strip())
-
-
-def _draw_worked(rng: np.random.Generator, problems: Sequence[Problem]) -> Problem:
-    """A random one of the problems that have a worked solution; these may be few."""
-    for _ in range(1000):
-        problem = problems[rng.integers(len(problems))]
-        if "solution" in problem.meta:
-            return problem
-    raise ValueError(
-        "no training problem with a worked solution is left for SFT; name a data.train that has "
-        "them (gsm8k, math), raise rollout.max_prompt_tokens, or set sft.steps to 0"
-    )

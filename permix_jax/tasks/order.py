@@ -12,10 +12,9 @@ from permix_jax.core.randomness import generator
 def problems_of_step(
     problems: Sequence[Problem], seed: int, step: int, count: int
 ) -> list[Problem]:
-    """The `count` problems of `step` (1, 2, ...).
+    """The `count` problems of `step` (1, 2, ...), which begins where the last one ended.
 
-    Every epoch is a new permutation of all problems. A step begins where the last one ended, also
-    across epochs.
+    Every epoch is a new permutation of all problems.
     """
     positions = range((step - 1) * count, step * count)
     epochs_and_ranks = (divmod(position, len(problems)) for position in positions)

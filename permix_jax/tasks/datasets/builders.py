@@ -12,10 +12,9 @@ from itertools import chain
 import tensorflow_datasets as tfds
 
 from permix_jax.core.problem import Problem
-from permix_jax.tasks.datasets.catalogue import DATASETS
+from permix_jax.tasks.datasets.catalogue import DATASETS, local_path
 from permix_jax.tasks.datasets.fetch import download, url_infos
 from permix_jax.tasks.datasets.rows import read_problems
-from permix_jax.tasks.datasets.sources import local_path
 
 FEATURES = ("id", "prompt", "answer", "source", "meta")
 
@@ -28,7 +27,7 @@ class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     url_infos = url_infos(chain.from_iterable(dataset.files for dataset in DATASETS.values()))
 
     def __init__(self, *, folder: str = "", **arguments):
-        """`folder`: where `sources.local_path` finds the files. `arguments`: those of TFDS."""
+        """`folder`: where `local_path` finds the files. `arguments`: those of TFDS."""
         self._folder = folder
         super().__init__(**arguments)
 
@@ -59,14 +58,14 @@ class ProblemSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, problems: Iterable[Problem]) -> Iterator[tuple[int, dict]]:
         for index, problem in enumerate(problems):
-            meta = json.dumps(problem.meta, ensure_ascii=False)
-            fields = (problem.id, problem.prompt, problem.answer, problem.source, meta)
-            yield index, dict(zip(FEATURES, fields, strict=True))
+            yield index, {**vars(problem), "meta": json.dumps(problem.meta, ensure_ascii=False)}
 
 
-def _builder(source: str) -> type[ProblemSet]:
-    fields = {"SOURCE": source, "name": f"permix_{source}", "__module__": __name__}
-    return type(f"Permix_{source}", (ProblemSet,), fields)
-
-
-BUILDERS = {source: _builder(source) for source in DATASETS}
+BUILDERS = {
+    source: type(
+        f"Permix_{source}",
+        (ProblemSet,),
+        {"SOURCE": source, "name": f"permix_{source}", "__module__": __name__},
+    )
+    for source in DATASETS
+}

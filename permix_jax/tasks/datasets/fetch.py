@@ -1,10 +1,11 @@
-"""Downloads source files and checks their content against their checksums."""
+"""Downloads source files, and checks their content against their checksums."""
 
 import hashlib
 import json
 import logging
+import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from permix_jax.core.json_lines import parse_rows
-from permix_jax.tasks.datasets.math_archive import join, problem_files
-from permix_jax.tasks.datasets.sources import SourceFile
+from permix_jax.rewards.answer import extract_answer
+from permix_jax.tasks.datasets.catalogue import SourceFile
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = 30.0  # seconds
+_CHANGED = "what is there now is not the file of this checksum"
+_MEMBER = re.compile(
+    r".*/data/math/(?P<id>(?P<split>train|test)/(?P<subject>\w+)/(?P<n>\d+)\.json)"
+)
 
 
 def download(
@@ -26,32 +31,36 @@ def download(
 ) -> Iterator[tuple[str, bytes]]:
     """Yields (path, content) of each file. A file that the manager has is not fetched again.
 
-    Raises:
-      ValueError: a download fails, or has another checksum (the message names the data set `name`,
-        the URL and the remedy).
+    Raises ValueError, which names the data set `name`, the URL and the remedy, if a download fails
+    or has another checksum.
     """
     for file in files:
-        path = _fetch(file, manager, name)
-        content = _joined(path, file, manager, name) if file.archived else path.read_bytes()
+        path, left_out, why = _fetch(file, manager, name), set(), _CHANGED
+        if file.without:
+            ((other, content),) = download([file.without], manager, name)
+            left_out = {row["unique_id"] for _, _, row in parse_rows(content, other)}
+        try:
+            content = join(path, file.archived, left_out) if file.archived else path.read_bytes()
+        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+            content, why = b"", error
         if hashlib.sha256(content).hexdigest() != file.sha256:
-            _forget(path)
-            raise _not_had(file, name, "what is there now is not the file of this checksum")
+            path.unlink()  # so that the next attempt fetches it again
+            path.with_name(f"{path.name}.INFO").unlink()
+            raise _not_had(file, name, why)
         yield file.path, content
 
 
 def url_infos(files: Iterable[SourceFile]) -> dict[str, UrlInfo]:
     """What TFDS checks downloads against. An archive is checked only after its files are joined."""
-    fetched = chain.from_iterable((file, file.without) for file in files)
-    return {
-        file.url: UrlInfo(tfds.core.utils.Size(file.size), file.sha256, filename=None)
-        for file in fetched
-        if file and not file.archived
-    }
+    pairs = ((file, file.without) for file in files)
+    fetched = [file for file in chain.from_iterable(pairs) if file and not file.archived]
+    return {f.url: UrlInfo(tfds.core.utils.Size(f.size), f.sha256, filename=None) for f in fetched}
 
 
 def _fetch(file: SourceFile, manager: tfds.download.DownloadManager, name: str) -> Path:
+    notes = Path(manager.download_dir).glob("*.INFO")  # beside a file: the URLs that it came from
     try:
-        if not _is_downloaded(file.url, manager):
+        if not any(file.url in json.loads(note.read_text()).get("urls", ()) for note in notes):
             # Raises within seconds; TFDS alone would retry for minutes.
             with requests.get(file.url, stream=True, timeout=_TIMEOUT) as response:
                 response.raise_for_status()
@@ -59,46 +68,52 @@ def _fetch(file: SourceFile, manager: tfds.download.DownloadManager, name: str) 
         tfds.display_progress_bar(True)
         return Path(manager.download(file.url))
     except (requests.RequestException, tfds.download.DownloadError) as error:
-        raise _not_had(file, name, _reason(error)) from None
+        raise _not_had(file, name, error) from None
     except tfds.download.download_manager.NonMatchingChecksumError:
-        raise _not_had(file, name, "what is there now is not the file of this checksum") from None
+        raise _not_had(file, name, _CHANGED) from None
     finally:
         tfds.display_progress_bar(False)
 
 
-def _is_downloaded(url: str, manager: tfds.download.DownloadManager) -> bool:
-    """Whether the manager has the file: a note beside each file lists the URLs it came from."""
-    notes = Path(manager.download_dir).glob("*.INFO")
-    return any(url in json.loads(note.read_text()).get("urls", ()) for note in notes)
-
-
-def _forget(path: Path) -> None:
-    """Deletes the file, so that the next attempt fetches it again."""
-    path.unlink()
-    path.with_name(f"{path.name}.INFO").unlink()
-
-
-def _joined(
-    archive: Path, file: SourceFile, manager: tfds.download.DownloadManager, name: str
-) -> bytes:
-    left_out = set()
-    if file.without:
-        ((path, content),) = download([file.without], manager, name)
-        left_out = {row["unique_id"] for _, _, row in parse_rows(content, path)}
-    try:
-        return join(problem_files(archive), file.archived, left_out)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        _forget(archive)
-        raise _not_had(file, name, _reason(error)) from None
-
-
-def _not_had(file: SourceFile, name: str, reason: str) -> ValueError:
+def _not_had(file: SourceFile, name: str, why: Exception | str) -> ValueError:
+    if isinstance(why, Exception):
+        why = f"{type(why).__name__}: {' '.join(str(why).split())[:200]}"
     return ValueError(
-        f"{name}: cannot download {file.url} ({reason}); try again, or put {file.path} into a "
-        "local folder and name that folder in data.folder"
+        f"{name}: cannot download {file.url} ({why}); try again, or put {file.path} into a local "
+        "folder and name that folder in data.folder"
     )
 
 
-def _reason(error: Exception) -> str:
-    """The error in one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+def join(archive: Path, split: str, left_out: Collection[str] = ()) -> bytes:
+    r"""The problems of a split in MATH's archive as JSONL, without the `unique_id`s in `left_out`.
+
+    A row has the fields of the problem's file, `answer` (the content of the last \boxed{} of its
+    solution) and `unique_id` (its path in MATH, "train/algebra/1.json"). Rows are sorted by subject
+    and number. Problems with an empty box are left out: they are multiple choice and state none.
+
+    Raises ValueError that names a file which is no problem of MATH; tarfile.TarError, EOFError or
+    OSError if the archive is not whole.
+    """
+    rows = []
+    with tarfile.open(archive, "r|gz") as tar:  # a stream: nothing is unpacked to disk
+        for member in tar:
+            match = member.isfile() and _MEMBER.fullmatch(member.name)
+            if not match or match["split"] != split or match["id"] in left_out:
+                continue
+            try:
+                row = _math_row(json.loads(tar.extractfile(member).read()))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{member.name}: no problem of MATH ({error!r})") from None
+            if row["answer"].strip():
+                place = (match["subject"], int(match["n"]))
+                rows.append((place, row | {"unique_id": match["id"]}))
+    rows.sort(key=lambda item: item[0])
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for _, row in rows).encode()
+
+
+def _math_row(problem: dict) -> dict:
+    row = {field: problem[field] for field in ("problem", "level", "type", "solution")}
+    answer = extract_answer(row["solution"]) or ""
+    # A box without braces, as in "\boxed 9", begins with a space.
+    in_braces = f"{{{answer}}}" in row["solution"]
+    return row | {"answer": answer if in_braces else answer.strip()}

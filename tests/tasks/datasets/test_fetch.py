@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import socket
 import tarfile
 from contextlib import closing
@@ -13,10 +14,11 @@ from file_server import serve
 from small_data import MATH, MATH500, MATH_TEST, MAWPS, jsonl
 
 from permix_jax.tasks.datasets import builders
-from permix_jax.tasks.datasets.catalogue import DATASETS
-from permix_jax.tasks.datasets.fetch import download, url_infos
+from permix_jax.tasks.datasets.catalogue import DATASETS, SourceFile
+from permix_jax.tasks.datasets.fetch import download, join, url_infos
 from permix_jax.tasks.datasets.load import load_problems
-from permix_jax.tasks.datasets.sources import SourceFile
+
+ROOT = "agents-1/src/agents/datasets/data/math"
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def server():
 
 def source(server, path, content, **archive):
     sha256 = hashlib.sha256(content).hexdigest()
-    return SourceFile(f"data/{path}", server.url(path), sha256, len(content), **archive)
+    return SourceFile(f"data/{path}", f"{server.home}/{path}", sha256, len(content), **archive)
 
 
 def fetch(files, folder):
@@ -41,24 +43,30 @@ def fetch(files, folder):
     return [content for _, content in download(files, manager, "some")]
 
 
-def archive(rows):
-    """The archive that rows of MATH or MATH500 are joined from."""
+def pack(files):
+    """A .tar.gz of the files, path -> content, and of two that are no problems."""
     packed = io.BytesIO()
+    others = {"agents-1/README.md": b"no problem", f"{ROOT}/train/algebra/notes.txt": b"no"}
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
-        for row in rows:
-            level = (
-                row["level"] if str(row["level"]).startswith("Level") else f"Level {row['level']}"
-            )
-            names = ("problem", "solution")
-            problem = {name: row[name] for name in names} | {
-                "level": level,
-                "type": row.get("type") or row["subject"],
-            }
-            content = json.dumps(problem).encode()
-            info = tarfile.TarInfo(f"agents-1/src/agents/datasets/data/math/{row['unique_id']}")
+        for name, content in (others | files).items():
+            info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return packed.getvalue()
+
+
+def archive(rows):
+    """The archive that rows of MATH or MATH500 are joined from."""
+    files = {}
+    for row in rows:
+        problem = {
+            "level": f"Level {str(row['level']).removeprefix('Level ')}",
+            "type": row.get("type") or row["subject"],
+            "solution": row["solution"],
+            "problem": row["problem"],
+        }
+        files[f"{ROOT}/{row['unique_id']}"] = json.dumps(problem).encode()
+    return pack(files)
 
 
 def test_a_file_is_fetched_once(server, tmp_path):
@@ -76,7 +84,7 @@ def test_archived_problems_are_joined_and_the_archive_is_fetched_once(server, tm
     server.files["math500.jsonl"] = jsonl(math500)
     tested = source(server, "math500.jsonl", jsonl(math500))
     files = [
-        replace(source(server, "math.tar.gz", content), archived=split, without=without)
+        source(server, "math.tar.gz", content, archived=split, without=without)
         for split, content, without in (("train", jsonl(MATH), None), ("test", jsonl(left), tested))
     ]
     assert fetch(files, tmp_path) == [jsonl(MATH), jsonl(left)]
@@ -85,19 +93,18 @@ def test_archived_problems_are_joined_and_the_archive_is_fetched_once(server, tm
 
 
 @pytest.mark.parametrize(
-    ("there", "reason"),
-    [(None, "404"), (b"other", "not the file of this checksum")],
+    ("there", "reason"), [({}, "404"), ({"a.jsonl": b"other"}, "not the file of this checksum")]
 )
 def test_a_file_that_cannot_be_had_is_named_with_the_remedy(server, tmp_path, there, reason):
     file = source(server, "a.jsonl", b"content")
-    if there is not None:
-        server.files["a.jsonl"] = there
+    server.files |= there
     with pytest.raises(ValueError) as error:
         fetch([file], tmp_path)
     message = str(error.value)
     assert message.startswith(f"some: cannot download {file.url} (") and reason in message
-    assert message.endswith("put data/a.jsonl into a local folder and name that folder in "
-                            "data.folder")  # fmt: skip
+    assert message.endswith(
+        "put data/a.jsonl into a local folder and name that folder in data.folder"
+    )
     assert "\n" not in message
     server.files["a.jsonl"] = b"content"
     assert fetch([file], tmp_path) == [b"content"]
@@ -105,8 +112,8 @@ def test_a_file_that_cannot_be_had_is_named_with_the_remedy(server, tmp_path, th
 
 @pytest.mark.parametrize(
     "there",
-    [b"no archive", archive(MATH[:1]), gzip.compress(b"no tar", mtime=0)],
-    ids=["no archive", "another archive", "no tar"],
+    [b"no archive", archive(MATH[:1]), archive(MATH)[:300], gzip.compress(b"no tar", mtime=0)],
+    ids=["no archive", "another archive", "half an archive", "no tar"],
 )
 def test_an_archive_of_other_content_is_named_and_fetched_again(server, tmp_path, there):
     file = source(server, "math.tar.gz", jsonl(MATH), archived="train")
@@ -127,12 +134,17 @@ def test_no_network_is_one_line(tmp_path):
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
+def downloaded_from(monkeypatch, name, files):
+    """Within the test, the data set `name` has these files."""
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], files=files))
+    monkeypatch.setattr(builders.ProblemSet, "url_infos", url_infos(files))
+
+
 def test_a_data_set_without_a_folder_is_downloaded_and_built(server, tmp_path, monkeypatch, capfd):
     content = jsonl(MAWPS)
     server.files["mawps.jsonl"] = content
     file = source(server, "mawps.jsonl", content)
-    monkeypatch.setitem(DATASETS, "mawps", replace(DATASETS["mawps"], files=(file,)))
-    monkeypatch.setattr(builders.ProblemSet, "url_infos", url_infos([file]))
+    downloaded_from(monkeypatch, "mawps", (file,))
     problems = load_problems("mawps", "", tmp_path / "cache")
     assert [problem.answer for problem in problems] == ["43", "1/3", "43", "5", "6", "1.84"]
     shown = capfd.readouterr()
@@ -140,10 +152,8 @@ def test_a_data_set_without_a_folder_is_downloaded_and_built(server, tmp_path, m
     server.files.clear()
     assert load_problems("mawps", "", tmp_path / "cache") == problems
     # The same content in a folder is the same data set.
-    (tmp_path / "mawps").mkdir()
     (tmp_path / "mawps.jsonl").write_bytes(content)
-    local = replace(file, path="mawps.jsonl")
-    monkeypatch.setitem(DATASETS, "mawps", replace(DATASETS["mawps"], files=(local,)))
+    downloaded_from(monkeypatch, "mawps", (replace(file, path="mawps.jsonl"),))
     assert load_problems("mawps", str(tmp_path), tmp_path / "cache") == problems
     assert len(list((tmp_path / "cache" / "datasets").glob("mawps-*"))) == 1
 
@@ -157,26 +167,21 @@ def test_every_url_is_pinned_to_a_commit_and_has_a_checksum():
     assert {file.url for file in files if not file.archived} == set(registered)
 
 
+def content_of(folder, path):
+    plain, packed = folder / path, folder / f"{path}.gz"
+    return plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+
+
 def test_real_math_comes_out_of_an_archive_as_the_local_files_have_it(
     real_folder, real_problems, server, tmp_path, monkeypatch
 ):
-    def read(name):
-        content = (real_folder / "math" / name).read_bytes()
-        return gzip.decompress(content) if name.endswith(".gz") else content
-
-    names = ("train.jsonl.gz", "test_minus_math500.jsonl.gz", "math500_test.jsonl")
-    rows = [json.loads(line) for name in names for line in read(name).splitlines()]
-    server.files["math.tar.gz"] = archive(rows[::-1])
-    server.files["math500.jsonl"] = read(names[2])
-
     train, test = DATASETS["math12k"].files
-    math500 = replace(test.without, url=server.url("math500.jsonl"))
-    files = (
-        replace(train, url=server.url("math.tar.gz")),
-        replace(test, url=server.url("math.tar.gz"), without=math500),
-    )
-    monkeypatch.setitem(DATASETS, "math12k", replace(DATASETS["math12k"], files=files))
-    monkeypatch.setattr(builders.ProblemSet, "url_infos", url_infos(files))
+    contents = [content_of(real_folder, file.path) for file in (train, test, test.without)]
+    rows = [json.loads(line) for content in contents for line in content.splitlines()]
+    server.files |= {"math.tar.gz": archive(rows[::-1]), "math500.jsonl": contents[2]}
+    math500 = replace(test.without, url=f"{server.home}/math500.jsonl")
+    train, test = (replace(file, url=f"{server.home}/math.tar.gz") for file in (train, test))
+    downloaded_from(monkeypatch, "math12k", (train, replace(test, without=math500)))
     joined = load_problems("math12k", "", tmp_path)  # checked against the pinned checksums
     monkeypatch.undo()
     assert joined == real_problems("math12k")
@@ -184,6 +189,52 @@ def test_real_math_comes_out_of_an_archive_as_the_local_files_have_it(
 
 def test_real_files_have_the_pinned_checksums(real_folder):
     for file in {file for dataset in DATASETS.values() for file in dataset.files}:
-        plain, packed = real_folder / file.path, real_folder / f"{file.path}.gz"
-        content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+        content = content_of(real_folder, file.path)
         assert hashlib.sha256(content).hexdigest() == file.sha256 and len(content) == file.size
+
+
+# MATH's archive
+
+
+def joined(tmp_path, files, *args):
+    (tmp_path / "agents.tar.gz").write_bytes(pack(files))
+    rows = join(tmp_path / "agents.tar.gz", *args).decode().splitlines()
+    return rows, [json.loads(row)["unique_id"] for row in rows]
+
+
+def problem(text, solution):
+    # In another order than that of the joined rows, and with a field that those do not have.
+    row = {"solution": solution, "type": "Algebra", "level": "Level 2", "problem": text, "x": 1}
+    return json.dumps(row).encode()
+
+
+FILES = {
+    f"{ROOT}/train/algebra/10.json": problem("Ten?", r"\boxed{1} or $\boxed{\frac{1}{2}}$"),
+    f"{ROOT}/train/algebra/9.json": problem("Nine: ½?", r"$\boxed 9$"),
+    f"{ROOT}/test/algebra/9.json": problem("Test?", r"\boxed{ 9 }"),
+    f"{ROOT}/test/geometry/1.json": problem("Other?", r"\boxed{8}"),
+    f"{ROOT}/train/geometry/1.json": problem("Empty?", r"\boxed{}"),
+}
+
+
+def test_joins_the_problems_of_a_split_in_the_order_of_their_numbers(tmp_path):
+    rows, ids = joined(tmp_path, FILES, "train")
+    assert ids == ["train/algebra/9.json", "train/algebra/10.json"]
+    assert rows[0] == (
+        '{"problem": "Nine: ½?", "level": "Level 2", "type": "Algebra", "solution": '
+        '"$\\\\boxed 9$", "answer": "9", "unique_id": "train/algebra/9.json"}'
+    )
+    assert json.loads(rows[1])["answer"] == r"\frac{1}{2}"
+    assert json.loads(joined(tmp_path, FILES, "test")[0][0])["answer"] == " 9 "
+
+
+def test_leaves_out_what_the_other_set_has(tmp_path):
+    _, ids = joined(tmp_path, FILES, "test", {"test/algebra/9.json"})
+    assert ids == ["test/geometry/1.json"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"problem": "a"}', b"\xff"])
+def test_a_file_that_is_no_problem_is_named(tmp_path, content):
+    path = f"{ROOT}/train/algebra/1.json"
+    with pytest.raises(ValueError, match=f"{re.escape(path)}: no problem of MATH"):
+        joined(tmp_path, {path: content}, "train")
