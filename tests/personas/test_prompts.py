@@ -21,11 +21,8 @@ PIRATE = Persona("pirate", "Pirate", "You are a pirate", "fictional", "train")
 OLD_CAT = Persona("cat", "Old cat", "You are a very very old cat", "animal", "heldout")
 
 
-def problem(id, prompt):
-    return Problem(id, prompt, "3", "test")
-
-
-ONE, TWO, SIX = problem("one", "add"), problem("two", "1 2"), problem("six", "add 1 2 3 1 2")
+ASKED = {"one": "add", "two": "1 2", "six": "add 1 2 3 1 2"}
+ONE, TWO, SIX = (Problem(id, prompt, "3", "test") for id, prompt in ASKED.items())
 
 
 @pytest.fixture
@@ -86,14 +83,12 @@ def test_without_a_persona_the_template_has_its_own_way(tokenizer):
 
 
 def test_a_template_may_fold_the_system_message_into_the_users_turn(tokenizer):
-    folded = (
+    tokenizer.chat_template = (
         "<user> {% for m in messages if m.role != 'assistant' %}{{ m.content }} {% endfor %}<end>"
         "{% if add_generation_prompt %} <assistant>{% endif %}"
     )
-    tokenizer.chat_template = folded
-    assert render_text(tokenizer, PIRATE, "add 1") == (
-        "<user> You are a pirate add 1 <end> <assistant>"
-    )
+    told = "<user> You are a pirate add 1 <end> <assistant>"
+    assert render_text(tokenizer, PIRATE, "add 1") == told
     assert render_text(tokenizer, None, "add 1") == "<user> add 1 <end> <assistant>"
     assert fit_budget(tokenizer, [ONE, TWO], [PIRATE], 3 + 4 + 1, "drop") == [ONE]
 
@@ -120,10 +115,9 @@ def test_all_prompts_are_rendered_as_each_alone(tokenizer):
 def test_the_longest_persona_decides_what_fits(tokenizer, personas, budget, kept, caplog):
     caplog.set_level(logging.WARNING)
     assert fit_budget(tokenizer, [ONE, TWO, SIX], personas, budget, "drop") == kept
-    assert caplog.messages == ([] if len(kept) == 3 else [
-        f"dropped {3 - len(kept)} of 3 problems: prompt over {budget} tokens "
-        "(rollout.max_prompt_tokens)"
-    ])  # fmt: skip
+    dropped = f"dropped {3 - len(kept)} of 3 problems: prompt over {budget} tokens "
+    said = [dropped + "(rollout.max_prompt_tokens)"]
+    assert caplog.messages == ([] if len(kept) == 3 else said)
 
 
 def test_the_templates_default_system_prompt_counts(tokenizer):

@@ -21,24 +21,20 @@ def problem(answer, solution):
 
 
 @pytest.mark.parametrize(
-    ("answer", "solution", "boxed", "hashes"),
+    ("answer", "solution", "is_boxed"),
     [
-        ("18", "9 + 9 = $18.", "9 + 9 = $18.\nThe answer is $\\boxed{18}$.",
-         "9 + 9 = $18.\n#### 18"),
-        (r"\frac12", r"So $\boxed{\frac12}$.", r"So $\boxed{\frac12}$.",
-         "So $\\boxed{\\frac12}$.\n#### \\frac12"),
+        ("18", "9 + 9 = $18.", False),
+        (r"\frac12", r"So $\boxed{\frac12}$.", True),
         # A box that says something else, or nothing, does not count.
-        ("25", r"$\boxed{5}$ squared", "$\\boxed{5}$ squared\nThe answer is $\\boxed{25}$.",
-         "$\\boxed{5}$ squared\n#### 25"),
-        ("25", r"$\boxed{(25)\text{ and some more}}$, 25.",
-         "$\\boxed{(25)\\text{ and some more}}$, 25.\nThe answer is $\\boxed{25}$.",
-         "$\\boxed{(25)\\text{ and some more}}$, 25.\n#### 25"),
+        ("25", r"$\boxed{5}$ squared", False),
+        ("25", r"$\boxed{(25)\text{ and some more}}$, 25.", False),
     ],
-)  # fmt: skip
-def test_a_worked_solution_ends_as_it_is_asked_to(answer, solution, boxed, hashes):
+)
+def test_a_worked_solution_ends_as_it_is_asked_to(answer, solution, is_boxed):
     given = problem(answer, f" {solution}\n")
+    boxed = solution if is_boxed else f"{solution}\nThe answer is $\\boxed{{{answer}}}$."
     assert worked(given, "boxed") == boxed
-    assert worked(given, "hashes") == hashes
+    assert worked(given, "hashes") == f"{solution}\n#### {answer}"
     assert extract_answer(boxed) == answer
 
 

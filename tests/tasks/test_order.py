@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from permix_jax.core.problem import Problem
@@ -15,7 +15,6 @@ def order(length, seed, count, steps):
     return [problem.id for step in taken for problem in step]
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 30), seed=st.integers(0, 2**31 - 1), count=st.integers(1, 40))
 def test_every_epoch_is_a_permutation_whatever_the_count(length, seed, count):
     ids = order(length, seed, count, steps=-(-3 * length // count))
@@ -24,7 +23,6 @@ def test_every_epoch_is_a_permutation_whatever_the_count(length, seed, count):
         assert sorted(ids[epoch * length : (epoch + 1) * length]) == every
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), step=st.integers(1, 10_000))
 def test_a_step_depends_on_nothing_but_seed_and_step(seed, step):
     first = problems_of_step(PROBLEMS[:7], seed, step, 3)
@@ -33,7 +31,6 @@ def test_a_step_depends_on_nothing_but_seed_and_step(seed, step):
     assert problems_of_step(PROBLEMS[:7], seed, step, 3) == first
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_the_order_does_not_depend_on_how_it_is_cut_into_steps(seed):
     assert order(12, seed, 3, 8) == order(12, seed, 4, 6) == order(12, seed, 24, 1)

@@ -11,9 +11,8 @@ from permix_jax.core.field_rules import section_with
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import grade_answer
-from permix_jax.tasks import problem_task as problem_task_module
 from permix_jax.tasks.demonstrations import INSTRUCTIONS
-from permix_jax.tasks.problem_task import filter_problems, problem_task
+from permix_jax.tasks.problem_task import _say_unreadable, filter_problems, problem_task
 
 PERSONAS = [Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train")]
 
@@ -52,18 +51,15 @@ def test_overlap_may_be_kept_and_is_counted_all_the_same(make, caplog):
     caplog.set_level(logging.INFO, "permix_jax")
     task = make(overlap="keep")
     assert ids(task.train)[-1] == "mawps-6"
-    assert "mawps: kept 1 problems of the test set, word for word, and 0 in other words" in (
-        caplog.messages
-    )
+    said = "mawps: kept 1 problems of the test set, word for word, and 0 in other words"
+    assert said in caplog.messages
 
 
 @pytest.mark.parametrize("answer_format", INSTRUCTIONS)
 def test_every_prompt_asks_for_the_answers_form_and_solutions_have_it(make, answer_format):
     task = make(answer_format=answer_format)
-    assert all(
-        problem.prompt.endswith(f"?\n{INSTRUCTIONS[answer_format]}")
-        for problem in [*task.train, *task.test]
-    )
+    prompts = [problem.prompt for problem in [*task.train, *task.test]]
+    assert all(prompt.endswith(f"?\n{INSTRUCTIONS[answer_format]}") for prompt in prompts)
     assert task.grade is grade_answer and task.symbolic and task.in_style is None
     assert task.personas == PERSONAS and not task.role_play
     by_prompt, rng = {p.prompt: p for p in task.train}, np.random.default_rng(0)
@@ -99,7 +95,7 @@ def test_gold_answers_that_are_read_back_are_not_spoken_of(make, caplog):
 
 @pytest.mark.parametrize("name", ["math12k", "math500", "gsm8k", "aime24"])
 def test_every_real_gold_answer_is_read_back(real_problems, caplog, name):
-    problem_task_module._say_unreadable(real_problems(name), "boxed")
+    _say_unreadable(real_problems(name), "boxed")
     assert not caplog.records
 
 

@@ -45,6 +45,9 @@ def test_every_data_set_is_built_from_a_folder_without_network_or_tensorflow(
         "gsm8k": 4, "gsm8k_test": 1, "math": 6, "math12k": 7, "math500": 3, "aime24": 1,
         "mawps": 6, "svamp": 3,
     }  # fmt: skip
+    assert {name: builder.name for name, builder in BUILDERS.items()} == {
+        name: f"permix_{name}" for name in DATASETS
+    }
     assert "tensorflow" not in sys.modules
     assert capfd.readouterr() == ("", "")
 
@@ -74,14 +77,11 @@ def test_math12k_is_both_files_in_their_order(folder, cache):
     assert {p.source for p in problems} == {"math12k"}
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_files_may_be_gzipped_or_not(folder, cache, suffix):
-    before = load_problems("gsm8k", str(folder), cache)
-    content = jsonl(GSM8K)
+def test_files_may_be_gzipped_or_not(folder, cache):
+    gzipped = load_problems("gsm8k", str(folder), cache)
     (folder / "gsm8k/train.jsonl.gz").unlink()
-    path = folder / f"gsm8k/train.jsonl{suffix}"
-    path.write_bytes(gzip.compress(content, 1) if suffix else content)
-    assert load_problems("gsm8k", str(folder), cache) == before
+    (folder / "gsm8k/train.jsonl").write_bytes(jsonl(GSM8K))
+    assert load_problems("gsm8k", str(folder), cache) == gzipped
 
 
 def test_a_changed_file_makes_a_new_build_and_the_old_one_stays(folder, cache):
@@ -174,17 +174,9 @@ def test_a_users_own_file(tmp_path, cache, suffix):
     assert load_problems(str(path), "", cache) == [
         Problem("1", "What is 2+3?", "5", str(path)), Problem("2", "Why?", "7", str(path))
     ]  # fmt: skip
-
-
-def test_a_users_file_that_is_not_there_is_named(tmp_path, cache):
-    with pytest.raises(FileNotFoundError, match=r"mine\.jsonl: there is no such file; name a"):
-        load_problems(str(tmp_path / "mine.jsonl"), "", cache)
-
-
-def test_there_is_a_builder_for_every_data_set_under_a_name_of_its_own():
-    assert BUILDERS.keys() == DATASETS.keys()
-    names = {builder.name for builder in BUILDERS.values()}
-    assert names == {f"permix_{name}" for name in DATASETS}
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{suffix}: there is no such file; name a JSONL"):
+        load_problems(str(path), "", cache)
 
 
 def test_the_digest_is_of_content_and_order_not_of_the_source():
@@ -195,26 +187,12 @@ def test_the_digest_is_of_content_and_order_not_of_the_source():
     assert len({digest, *map(content_digest, others)}) == 4
 
 
-REAL = {
-    "gsm8k": (7473, "e8ef36bd38a8"),
-    "gsm8k_test": (1319, "f1a02f5bc8d9"),
-    "math": (7498, "2577350e6ddf"),
-    "math12k": (11998, "8cf8752e3d9f"),
-    "math500": (500, "0337fd5569d9"),
-    "aime24": (30, "64343f08f335"),
-    "mawps": (2065, "b465a155f7d0"),
-    "svamp": (1000, "7bd47d0eae4d"),
-}
-
-
 @pytest.mark.parametrize("name", DATASETS)
 def test_real_data_sets_have_the_rows_and_checksums_that_docs_data_md_names(real_problems, name):
     problems = real_problems(name)
-    rows, digest = REAL[name]
-    assert len(problems) == rows and content_digest(problems).startswith(digest)
-    assert len({problem.id for problem in problems}) == rows
+    assert len({problem.id for problem in problems}) == len(problems)
     page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
-    assert f"| `{name}` | {rows:,} | `{digest}` |" in page
+    assert f"| `{name}` | {len(problems):,} | `{content_digest(problems)[:12]}` |" in page
 
 
 def test_real_sets_have_their_known_steps_equations_and_levels(real_problems):

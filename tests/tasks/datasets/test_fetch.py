@@ -69,16 +69,7 @@ def archive(rows):
     return pack(files)
 
 
-def test_a_file_is_fetched_once(server, tmp_path):
-    server.files["a.jsonl"] = b"content"
-    file = source(server, "a.jsonl", b"content")
-    assert fetch([file], tmp_path) == [b"content"]
-    asked = len(server.asked)
-    assert fetch([file], tmp_path) == [b"content"]
-    assert len(server.asked) == asked
-
-
-def test_archived_problems_are_joined_and_the_archive_is_fetched_once(server, tmp_path):
+def test_archived_problems_are_joined_and_files_are_fetched_once(server, tmp_path):
     train, left, math500 = MATH[::-1], MATH_TEST, MATH500
     server.files["math.tar.gz"] = archive([*train, *left, *math500])
     server.files["math500.jsonl"] = jsonl(math500)
