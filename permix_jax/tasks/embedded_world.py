@@ -3,7 +3,7 @@
 A response has a latent style s. A persona is a prior pi(s | persona) with most of its mass on one
 style; the plain prompt has a uniform prior. Marker words show the style of a text. The competence
 of a style is the chance that an arithmetic answer in it is right. The base policy is trained on
-text sampled from this world, so its accuracy depends on the persona: the persona lottery.
+text of this world, so its accuracy depends on the persona: the persona lottery.
 """
 
 import itertools
@@ -53,18 +53,14 @@ def latent_style_task(
 ) -> Task:
     """The world's problems, personas, rules and demonstrations.
 
-    Args:
-      num_test: arithmetic problems that the seed holds out of both SFT and RL.
-      own_style_prior: pi(own style | persona); the other styles share the rest equally.
-      arithmetic_share, plain_share: of demonstrations; the others are conversation, and under a
-        persona.
+    The seed holds `num_test` arithmetic problems out of both SFT and RL. `own_style_prior` is
+    pi(own style | persona); the other styles share the rest equally. The shares are of
+    demonstrations; the others are conversation, and under a persona.
     """
     problems = _arithmetic_problems()
     if num_test >= len(problems):
-        there = (
-            f"the embedded world has {len(problems)} problems, and some must be left for training"
-        )
-        raise ValueError(f"task.num_test is {num_test}; {there}")
+        there = f"the embedded world has {len(problems)} problems, and some must be left for"
+        raise ValueError(f"task.num_test is {num_test}; {there} training")
     other_prior = (1 - own_style_prior) / (len(STYLES) - 1)
     order = generator(seed, "latent_style/split").permutation(len(problems))
 

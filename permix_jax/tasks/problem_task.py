@@ -1,22 +1,32 @@
-"""The task of the data sets: problems to train on and to test on, graded by one rule."""
+r"""The task of the data sets: problems to train on and to test on, graded by one rule.
+
+Its demonstrations are worked solutions that end in \boxed{answer} or in the line "#### answer".
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from permix_jax.core.fields import names_in
 from permix_jax.core.persona import Persona
-from permix_jax.core.problem import Problem, Task
+from permix_jax.core.problem import Demonstration, Problem, Task
 from permix_jax.core.randomness import generator
+from permix_jax.rewards.answer import last_box
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.load import load_problems, place
-from permix_jax.tasks.demonstrations import INSTRUCTIONS, demonstrator, statement
-from permix_jax.tasks.overlap import without_doubles, without_overlap
+from permix_jax.tasks.overlap import same_answer, without_doubles, without_overlap
 
 logger = logging.getLogger(__name__)
+
+INSTRUCTIONS = {
+    "boxed": r"Reason step by step. End with the final answer in \boxed{}.",
+    "hashes": "Work it out step by step. End with '#### ' and the number.",
+}
+_STATEMENTS = {"boxed": "The answer is $\\boxed{{{}}}$.", "hashes": "#### {}"}
 
 
 def problem_task(
@@ -59,11 +69,9 @@ def problem_task(
         train, test = [train[index] for index in sorted(order[num_test:])], drawn
 
     if not testing_only:
-        train = _without_overlap(train, test, names, data)
-    train, drawn = (
-        [replace(p, prompt=f"{p.prompt}\n{INSTRUCTIONS[data.answer_format]}") for p in problems]
-        for problems in (train, drawn)
-    )
+        train = _without_overlap(train, test, data)
+    asked = INSTRUCTIONS[data.answer_format]
+    train, drawn = ([replace(p, prompt=f"{p.prompt}\n{asked}") for p in x] for x in (train, drawn))
     shown = demonstrator(personas, data.answer_format)
     return Task("problems", train, drawn, personas, grade_answer, shown, symbolic=True)
 
@@ -90,18 +98,16 @@ def _training_problems(names: Sequence[str], data: ConfigDict, cache: Path) -> l
     return filter_problems(train, data.max_steps, data.levels, data.subjects)
 
 
-def _without_overlap(
-    train: Sequence[Problem], test: Sequence[Problem], names: Sequence[str], data: ConfigDict
-) -> list[Problem]:
+def _without_overlap(train: list[Problem], test: list[Problem], data: ConfigDict) -> list[Problem]:
     """Applies `data.overlap` to the training problems; logs a line for each set."""
     kept, deed = [], "left out" if data.overlap == "drop" else "kept"
-    for name in names:
+    for name in names_in(data.train):
         overlap = without_overlap([p for p in train if p.source == name], test)
         said = "%s: %s %d problems of the test set, word for word, and %d in other words"
         logger.info(said, name, deed, overlap.exact, overlap.reworded)
         kept += overlap.kept
     if data.overlap == "keep":
-        return list(train)
+        return train
     if not kept:
         what = f"data.train is {data.train!r}: every problem of it is in the test set as well"
         raise ValueError(f"{what}; name other sets, or set data.overlap to keep")
@@ -151,3 +157,42 @@ def _plain(value: object) -> str:
     """ "Counting & Probability", "counting_and_probability" -> "countingprobability"; 3 -> "3"."""
     words = str(value).lower().replace("_", " ").replace("&", " ").split()
     return "".join(word for word in words if word not in ("and", "level"))
+
+
+def demonstrator(
+    personas: Sequence[Persona], answer_format: str
+) -> Callable[[np.random.Generator, Sequence[Problem]], Demonstration]:
+    """A `Task.demonstrate` that shows worked solutions, half of them under a training persona."""
+    train_personas = [persona for persona in personas if persona.split == "train"]
+
+    def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
+        for _ in range(1000):  # those with a worked solution may be few
+            problem = train[rng.integers(len(train))]
+            if "solution" in problem.meta:
+                break
+        else:
+            raise ValueError(
+                "no training problem with a worked solution is left for SFT; name a data.train that"
+                " has them (gsm8k, math), raise rollout.max_prompt_tokens, or set sft.steps to 0"
+            )
+        persona = None
+        if train_personas and rng.random() < 0.5:
+            persona = train_personas[rng.integers(len(train_personas))]
+        return Demonstration(persona, problem.prompt, worked(problem, answer_format))
+
+    return demonstrate
+
+
+def worked(problem: Problem, answer_format: str) -> str:
+    """The worked solution, ending in the answer in the form `answer_format`."""
+    solution = problem.meta["solution"].strip()
+    if answer_format == "boxed":
+        box = last_box(solution)
+        if box is not None and same_answer(problem, replace(problem, answer=box)):
+            return solution
+    return f"{solution}\n{statement(problem.answer, answer_format)}"
+
+
+def statement(answer: str, answer_format: str) -> str:
+    """A line that states an answer in the form `answer_format`."""
+    return _STATEMENTS[answer_format].format(answer.strip())

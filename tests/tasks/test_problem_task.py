@@ -10,9 +10,16 @@ from small_data import jsonl
 from permix_jax.core.field_rules import section_with
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem
+from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import grade_answer
-from permix_jax.tasks.demonstrations import INSTRUCTIONS
-from permix_jax.tasks.problem_task import _say_unreadable, filter_problems, problem_task
+from permix_jax.tasks.problem_task import (
+    INSTRUCTIONS,
+    _say_unreadable,
+    demonstrator,
+    filter_problems,
+    problem_task,
+    worked,
+)
 
 PERSONAS = [Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train")]
 
@@ -250,3 +257,62 @@ def test_a_filter_that_cannot_be_met_names_field_value_and_remedy(problems, argu
     with pytest.raises(ValueError) as error:
         filter_problems(problems, *arguments)
     assert message in str(error.value)
+
+
+# ---- demonstrations -------------------------------------------------------------------------
+
+
+def problem(answer, solution):
+    return Problem("1", "Why?", answer, "here", {"solution": solution})
+
+
+@pytest.mark.parametrize(
+    ("answer", "solution", "is_boxed"),
+    [
+        ("18", "9 + 9 = $18.", False),
+        (r"\frac12", r"So $\boxed{\frac12}$.", True),
+        # A box that says something else, or nothing, does not count.
+        ("25", r"$\boxed{5}$ squared", False),
+        ("25", r"$\boxed{(25)\text{ and some more}}$, 25.", False),
+    ],
+)
+def test_a_worked_solution_ends_as_it_is_asked_to(answer, solution, is_boxed):
+    given = problem(answer, f" {solution}\n")
+    boxed = solution if is_boxed else f"{solution}\nThe answer is $\\boxed{{{answer}}}$."
+    assert worked(given, "boxed") == boxed
+    assert worked(given, "hashes") == f"{solution}\n#### {answer}"
+    assert extract_answer(boxed) == answer
+
+
+def draw(personas, problems, count):
+    demonstrate, rng = demonstrator(personas, "boxed"), np.random.default_rng(0)
+    return [demonstrate(rng, problems) for _ in range(count)]
+
+
+def test_half_are_in_a_training_persona_if_there_is_one():
+    others = [
+        Persona("cat", "Cat", "You are a cat.", "animal", "heldout"),
+        Persona("liar", "Liar", "You lie.", "hostile", "harmful_train"),
+    ]
+    one = [problem("1", "1")]
+    shown = Counter(d.persona and d.persona.id for d in draw([*PERSONAS, *others], one, 400))
+    assert set(shown) == {None, "pirate"}
+    assert abs(shown["pirate"] - 200) < 4 * 10  # four standard deviations
+    assert {d.persona for d in draw(others, one, 20)} == {None}
+
+
+def test_only_problems_with_a_worked_solution_are_shown():
+    problems = [Problem(str(i), f"{i}?", "1", "here") for i in range(50)] + [problem("1", "One.")]
+    assert {d.prompt for d in draw([], problems, 5)} == {"Why?"}
+    with pytest.raises(ValueError, match=r"worked solution.*rollout\.max_prompt_tokens.*sft\.st"):
+        draw([], problems[:-1], 1)
+
+
+@pytest.mark.parametrize("answer_format", INSTRUCTIONS)
+@pytest.mark.parametrize("name", ["gsm8k", "math12k", "aime24"])
+def test_real_solutions_end_in_the_answer(real_problems, name, answer_format):
+    for real in real_problems(name):
+        text = worked(real, answer_format)
+        assert grade_answer(text, real) == 1.0, real.id
+        if answer_format == "hashes":
+            assert text.endswith(f"\n#### {real.answer.strip()}")

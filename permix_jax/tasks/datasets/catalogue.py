@@ -1,7 +1,7 @@
 """The data sets by name: their files, and the function that reads a row of them.
 
 A file has a URL at a fixed commit, and a checksum of its content. MATH has one file for each
-problem, in an archive of a whole repository; `fetch.py` joins them.
+problem, in an archive of a whole repository; `builders.py` joins them.
 """
 
 from dataclasses import dataclass

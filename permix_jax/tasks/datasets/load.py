@@ -25,13 +25,12 @@ def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
     """All problems of a data set, with bare questions, in the order of its files.
 
     Args:
-      name: a name of `catalogue.DATASETS`, or the path of a JSONL file with the fields `prompt`,
-        `answer` and optionally `id`; its other fields become `meta`.
+      name: of `catalogue.DATASETS`, or the path of a JSONL file with the fields `prompt`, `answer`
+        and optionally `id`; its other fields become `meta`.
       folder: has the files of the named sets; "": they are downloaded.
       cache: built sets and downloads are kept in its subfolder `datasets/`.
 
-    Raises FileNotFoundError; or ValueError for an unknown data set, a malformed row (the message
-    names file:line), or a failed download.
+    Raises FileNotFoundError; ValueError for an unknown set, a bad row (file:line), no download.
     """
     if name.endswith(_USERS_OWN):
         path = Path(name).expanduser()
@@ -88,7 +87,7 @@ def _build(builder, whole: Path, downloads: Path) -> None:
     import tensorflow_datasets as tfds
 
     shutil.rmtree(builder.data_dir, ignore_errors=True)  # half built, if it exists
-    tfds.display_progress_bar(False)  # `fetch.py` shows its own
+    tfds.display_progress_bar(False)  # `builders.py` shows its own
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(

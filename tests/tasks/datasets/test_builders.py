@@ -14,8 +14,8 @@ from file_server import serve
 from small_data import MATH, MATH500, MATH_TEST, MAWPS, jsonl
 
 from permix_jax.tasks.datasets import builders
+from permix_jax.tasks.datasets.builders import download, join, url_infos
 from permix_jax.tasks.datasets.catalogue import DATASETS, SourceFile
-from permix_jax.tasks.datasets.fetch import download, join, url_infos
 from permix_jax.tasks.datasets.load import load_problems
 
 ROOT = "agents-1/src/agents/datasets/data/math"
