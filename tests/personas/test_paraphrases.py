@@ -85,15 +85,7 @@ def test_wordings_of_the_bank_keep_its_words_and_double_no_word_or_sign():
     assert len(prompts) == len(BANK) * len(TEMPLATES)
 
 
-def test_all_personas_of_training_take_the_place_of_you_are():
-    for persona in BANK:
-        if persona.split in ("train", "harmful_train"):
-            prompt = paraphrase(persona, 1).system_prompt
-            assert re.match(r"Adopt the identity of (an? |the |someone |one |[A-Z])", prompt)
-            assert "You are" not in re.split(r"(?<=[.!?])\s", prompt)[0]
-
-
 def test_few_of_the_bank_cannot_stand_behind_a_template():
-    whole = [p.id for p in BANK if paraphrase(p, 1).system_prompt.startswith("Adopt this")]
-    assert {p.split for p in BANK if p.id in whole} <= {"harmful", "neutral"}
+    whole = [p for p in BANK if not paraphrase(p, 1).system_prompt.startswith("Adopt the identity")]
+    assert {p.split for p in whole} <= {"harmful", "neutral"}  # none that RL draws
     assert len(whole) <= 5
