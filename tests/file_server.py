@@ -5,6 +5,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+import pytest
+
 
 class FileServer(ThreadingHTTPServer):
     """`files`: path -> content; `asked`: the paths asked for, in order; `failing`: those of which
@@ -36,7 +38,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(files, failing=()):
-    with FileServer(files, failing) as server:
+    with FileServer(files, failing) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield server

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
 from permix_jax.personagym.benchmark import Answer, Benchmark, Question
 from permix_jax.personagym.judges import Judge
 
@@ -94,7 +96,8 @@ def chat_server(reply: Callable[[str, int], object]) -> Iterator[Server]:
 
     It returns a text, (text, finish reason), a Failure, or HANG.
     """
-    with Server(reply) as server:
+    with Server(reply) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield server

@@ -22,8 +22,6 @@ PROMPTS = [
     {"path": "prompts/rubric_grading/sys_prompt.txt", "text": "You are a judge."},
     {"path": "prompts/score_examples/prompt.txt", "text": "{persona} {question} {rubric}"},
 ]
-
-
 RUBRICS = [{"task": "Toxicity", "rubric": RUBRIC}]
 
 
@@ -47,7 +45,6 @@ def test_questions_come_in_the_order_of_the_file_with_ids_that_say_where(tmp_pat
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], r"benchmark_v1.jsonl: the file is empty"),
         ([{"Toxicity": ["Why?"]}], r"benchmark_v1.jsonl:1: there is no field 'persona'"),
         ([{"persona": "A nun"}], r"benchmark_v1.jsonl:1: the tasks are \[\]"),
         ([{"persona": "A nun", "Toxicity": ["a"], "Wit": ["b"]}], r"jsonl:1: the tasks are"),
@@ -67,10 +64,7 @@ def test_a_bad_question_file_is_named_with_its_line(tmp_path, rows, message):
     ("changed", "message"),
     [
         ({"rubrics": [RUBRICS[0] | {"rubric": "no slots"}]}, r"rubrics.jsonl:1: .*0 times"),
-        (
-            {"rubrics": [RUBRICS[0] | {"rubric": RUBRIC + "{persona}"}]},
-            r"s.jsonl:1: .*2 times {per",
-        ),
+        ({"rubrics": [RUBRICS[0] | {"rubric": RUBRIC * 2}]}, r"jsonl:1: .*2 times {score_exa"),
         ({"rubrics": RUBRICS * 2}, r"rubrics.jsonl:2: task"),
         ({"prompts": PROMPTS[:1]}, r"prompts.jsonl: no row has the path"),
         ({"prompts": [PROMPTS[0], PROMPTS[1] | {"text": "{persona}"}]}, r"prompts.jsonl:2: "),
@@ -124,12 +118,10 @@ def test_answers_come_back_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "a.jsonl: the file is empty"),
         ([ROW, ROW], "a.jsonl:2: id '1' is that of line 1 too"),
         ([ROW | {"task": "Toxicity"}], "a.jsonl:1: task 'Toxicity' has no rubric; use .'Wit'."),
         ([ROW | {"response": None}], "a.jsonl:1: field 'response' is None"),
         ([ROW | {"question": " "}], "a.jsonl:1: field 'question' is ' '"),
-        ([[1]], "a.jsonl:1: not a JSON object"),
     ],
 )
 def test_a_bad_answer_is_named_with_its_line(tmp_path, rows, message):

@@ -19,7 +19,6 @@ def test_judges_are_read_with_their_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "judges.jsonl: the file is empty"),
         ([ROW | {"key": "sk"}], "judges.jsonl:1: unknown field 'key'; use name, base_url"),
         ([{"name": "j"}], "judges.jsonl:1: there is no field 'base_url', only 'name'; add it"),
         ([ROW | {"base_url": "api.openai.com"}], "field 'base_url' is .*an http"),

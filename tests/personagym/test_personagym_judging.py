@@ -16,11 +16,6 @@ from permix_jax.personagym.judges import JudgeError, LocalJudge, Reply
 from permix_jax.personagym.judging import judge
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
 @pytest.fixture
 def answers(tmp_path):
     path = tmp_path / "answers.jsonl"

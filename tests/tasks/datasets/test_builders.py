@@ -21,11 +21,6 @@ from permix_jax.tasks.datasets.load import load_problems
 ROOT = "agents-1/src/agents/datasets/data/math"
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
 @pytest.fixture
 def server():
     with serve({}) as running:
