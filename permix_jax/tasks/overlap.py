@@ -45,11 +45,8 @@ def without_doubles(problems: Sequence[Problem]) -> list[Problem]:
     groups = defaultdict(list)
     for problem in problems:
         groups[question_key(problem)].append(problem)
-    return [
-        first
-        for first, *others in groups.values()
-        if all(same_answer(first, other) for other in others)
-    ]
+    agreed = (them for them in groups.values() if all(same_answer(them[0], p) for p in them[1:]))
+    return [first for first, *_ in agreed]
 
 
 def question_key(problem: Problem) -> str:

@@ -44,8 +44,7 @@ def problem_task(
     Training problems must not overlap with the whole test set, drawn or not. Built sets are kept in
     `cache`. `testing_only` skips the training sets if `data.test` names a set.
 
-    Raises as `load_problems` and `filter_problems`, and ValueError for an impossible `data` or
-    `num_test`, or if no training problem is left.
+    Raises as `load_problems` and `filter_problems`; ValueError for what cannot be or leaves none.
     """
     names = names_in(data.train)
     if not names:
@@ -186,10 +185,9 @@ def demonstrator(
 def worked(problem: Problem, answer_format: str) -> str:
     """The worked solution, ending in the answer in the form `answer_format`."""
     solution = problem.meta["solution"].strip()
-    if answer_format == "boxed":
-        box = last_box(solution)
-        if box is not None and same_answer(problem, replace(problem, answer=box)):
-            return solution
+    box = last_box(solution) if answer_format == "boxed" else None
+    if box is not None and same_answer(problem, replace(problem, answer=box)):
+        return solution
     return f"{solution}\n{statement(problem.answer, answer_format)}"
 
 
