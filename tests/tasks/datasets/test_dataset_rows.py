@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from small_data import AIME24, GSM8K, MATH, MATH500, MAWPS, SVAMP, jsonl, math500_row, math_row
 
 from permix_jax.tasks.datasets import rows
-from permix_jax.tasks.datasets.rows import only_equation
 
 
 def read(reader, content, source="here"):
@@ -175,12 +174,12 @@ def test_an_id_that_occurs_twice_is_named():
     ],
 )
 def test_the_one_equation(question, answer, equation):
-    assert only_equation(question, answer) == equation
+    assert rows.only_equation(question, answer) == equation
 
 
 @given(st.lists(st.integers(0, 50), max_size=4), st.integers(-20, 60))
 def test_an_equation_is_true_and_of_the_questions_numbers(numbers, answer):
-    equation = only_equation(f"Of {' and '.join(map(str, numbers))}.", str(answer))
+    equation = rows.only_equation(f"Of {' and '.join(map(str, numbers))}.", str(answer))
     if equation is not None:
         a, operation, b, _, result = equation.split()
         value = {"+": "__add__", "-": "__sub__", "*": "__mul__", "/": "__truediv__"}[operation]
