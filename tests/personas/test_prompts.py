@@ -52,9 +52,8 @@ def test_half_a_surrogate_pair_never_reaches_the_tokenizer(tokenizer):
 
 def test_a_persona_may_stand_in_the_users_turn(tokenizer):
     told = replace(PIRATE, placement="user")
-    assert chat_messages(told, "add 1 2") == [
-        {"role": "user", "content": "You are a pirate\n\nadd 1 2"}
-    ]
+    said = {"role": "user", "content": "You are a pirate\n\nadd 1 2"}
+    assert chat_messages(told, "add 1 2") == [said]
     text = "<user> You are a pirate\n\nadd 1 2 <end> <assistant>"
     assert render_text(tokenizer, told, "add 1 2") == text
     # One turn less takes two tokens less.
@@ -145,15 +144,8 @@ def test_dropping_every_problem_is_refused(tokenizer):
     assert fit_budget(tokenizer, [], [PIRATE], 9, "drop") == []
 
 
-@pytest.mark.parametrize(
-    ("budget", "on_overflow", "message"),
-    [
-        (0, "drop", "rollout.max_prompt_tokens is 0; use 1 or more"),
-        (-5, "error", "rollout.max_prompt_tokens is -5"),
-        (9, "cut", "rollout.on_overflow is 'cut'; use one of error, drop"),
-    ],
-)
-def test_bad_fields_are_refused(tokenizer, budget, on_overflow, message):
-    with pytest.raises(ValueError) as error:
-        fit_budget(tokenizer, [ONE], [], budget, on_overflow)
-    assert message in str(error.value)
+def test_bad_fields_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="^rollout.max_prompt_tokens is 0; use 1 or more$"):
+        fit_budget(tokenizer, [ONE], [], 0, "drop")
+    with pytest.raises(ValueError, match="^rollout.on_overflow is 'cut'; use one of error, drop$"):
+        fit_budget(tokenizer, [ONE], [], 9, "cut")
