@@ -11,7 +11,6 @@ from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem
 from permix_jax.models.policy import Policy
 from permix_jax.personas.prompts import render, render_text
-from permix_jax.rollout.padding import right_pad
 from permix_jax.tasks.embedded_world import (
     PERSONAS,
     QUALITIES,
@@ -189,7 +188,8 @@ def test_every_demonstration_round_trips_without_unknown_tokens(demonstrations, 
     end = tokenizer.eos_token_id
     assert not any({tokenizer.unk_token_id, end, tokenizer.pad_token_id} & set(row) for row in ids)
     assert max(map(len, ids)) < 12  # with its end token within sft.max_new_tokens
-    rows, mask = right_pad([[*row, end] for row in ids], 12)
+    rows = np.array([[*row, end] + [0] * (11 - len(row)) for row in ids])
+    mask = np.arange(12) <= np.array([[len(row)] for row in ids])
     assert Policy(None, tokenizer, (end,)).text(rows, mask) == texts
 
 
