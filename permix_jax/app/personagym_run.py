@@ -21,15 +21,19 @@ from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.evaluation import judge_free
 from permix_jax.evaluation.results import read_json, read_jsonl
 from permix_jax.models.policy import LoadedPolicy, StoredPolicy
-from permix_jax.personagym.answering import FILE, AnswerSettings, answer, is_answered
-from permix_jax.personagym.benchmark import Question, load_benchmark
-from permix_jax.personagym.endpoint import Endpoint
+from permix_jax.personagym.answering import (
+    FILE,
+    AnswerSettings,
+    answer,
+    is_answered,
+    personagym_judge_free,
+)
+from permix_jax.personagym.asking import Endpoint
+from permix_jax.personagym.benchmark import Question, light, load_benchmark, subsample
 from permix_jax.personagym.judges import Judge, JudgeError, ModelJudge, read_judges
 from permix_jax.personagym.judging import judge
-from permix_jax.personagym.likelihoods import personagym_judge_free
 from permix_jax.personagym.model_judge import with_models
-from permix_jax.personagym.subsets import light, subsample
-from permix_jax.personagym.tables_of_scores import judge_free_text, scores_text
+from permix_jax.personagym.scores import judge_free_text, scores_text
 from permix_jax.rollout.sampling import Sampling
 
 

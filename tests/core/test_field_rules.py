@@ -21,7 +21,7 @@ from permix_jax.models.config import LORA_TARGETS, REMAT
 from permix_jax.reproduction.methods import ABLATIONS, METHODS
 from permix_jax.reproduction.reproduce import reproduce
 from permix_jax.stats.stability import PSS
-from permix_jax.tasks.demonstrations import INSTRUCTIONS
+from permix_jax.tasks.problem_task import INSTRUCTIONS
 
 ALL = flat_fields(load_config("reproduce.py", "").to_dict())
 REAL = {"task__name": "problems", "model__source": "org/model"}
