@@ -1,13 +1,17 @@
 """Each recipe of docs/recipes.md trains, and a run of many parts is resumed bit for bit."""
 
+import json
 import math
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import parsed
-from runs import ROOT, assert_same_run, crash_after, metrics, run_tiny
+from runs import ROOT, assert_same_run, crash_after, load_config, metrics, newest_arrays, run_tiny
 
 from permix_jax.app.experiment import run
+from permix_jax.train.method import Method
 
 PAGE = (ROOT / "docs/recipes.md").read_text()
 RECIPES = dict(re.findall(r"^\| ([^|]+?) \| [^|]+ \| `(--[^`]+)` \|$", PAGE, re.MULTILINE))
@@ -71,3 +75,28 @@ def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkey
     with crash_after(3, having="reward"):
         run_tiny(tmp_path / "killed", cache=cache, **fields)
     assert_same_run(run_tiny(tmp_path / "killed", cache=cache, **fields), whole)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dead_groups"), [("float32", "keep"), ("bfloat16", "keep"), ("float32", "drop")]
+)
+def test_a_run_without_any_signal_stays_where_it_began(
+    cache, tmp_path, monkeypatch, dtype, dead_groups
+):
+    """Adam would divide the rounding noise of the KL by its own size, and the policy would drift."""
+    monkeypatch.setenv("PERMIX_CACHE", str(cache))
+    fields = {name.replace(".", "__"): value for name, value in SMALL.items()}
+    fields |= {"model__dtype": dtype, "grpo__dead_groups": dead_groups, "grpo__mini_batches": 2}
+    config = load_config("permix.py", "tiny", **fields | {"train__steps": 3})
+    alike = Method(advantages=lambda rewards, groups, scale: np.zeros(len(rewards)))
+    run(config, tmp_path / "run", "permix", "tiny", method=alike)
+    rows = metrics(tmp_path / "run")
+    assert len(rows) == 3 and all(row["grad_norm"] == row["kl"] == 0 for row in rows)
+    base = Path(json.loads((tmp_path / "run/config.json").read_text())["base"])
+    for mine, theirs in zip(*map(trained, (tmp_path / "run", base)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def trained(folder: Path) -> list[np.ndarray]:
+    """The parameters of the newest checkpoint."""
+    return newest_arrays(folder / "checkpoints", items=("params",))
