@@ -83,7 +83,7 @@ def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkey
 def test_a_run_without_any_signal_stays_where_it_began(
     cache, tmp_path, monkeypatch, dtype, dead_groups
 ):
-    """Adam would divide the rounding noise of the KL by its own size, and the policy would drift."""
+    """Adam would divide the KL's rounding noise by its own size, and the policy would drift."""
     monkeypatch.setenv("PERMIX_CACHE", str(cache))
     fields = {name.replace(".", "__"): value for name, value in SMALL.items()}
     fields |= {"model__dtype": dtype, "grpo__dead_groups": dead_groups, "grpo__mini_batches": 2}
