@@ -1,11 +1,8 @@
-r"""The rule of every real task: does a completion state the gold answer?
+r"""The rule of every real task: does a completion state the gold answer, and why?
 
-This is the exact path. It reads answers in one spelling, compares their parts by exact arithmetic,
-and checks units and names (the "x =" in front) against the problem's wording. It evaluates only
-numbers of bounded size, and reads only short answers.
-
-A float is final. Undecided leaves the equality of two values to `symbolic.py`; its texts have no
-units and no names.
+Both answers are read into trees (`tree.py`), their names and units are held against each other and
+against the problem's wording, and what is left is compared in the kind of the gold answer. A float
+is final. Undecided leaves the equality of two values to `symbolic.py`.
 
 Every gold answer that states anything can be graded. Text that this package cannot read as
 mathematics (words of any language, long texts, unknown commands) is compared as text: it is right
@@ -19,30 +16,27 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
-from permix_jax.rewards import exact, latex, words
+from permix_jax.rewards import units, words
 from permix_jax.rewards.answer import extract_answer
-from permix_jax.rewards.expression import parse as parse_expression
-from permix_jax.rewards.naming import squeezed, unnamed
-from permix_jax.rewards.structure import Leaf, Many, Pair, Relation, Same, Tree, parse, same
-from permix_jax.rewards.units import asked_unit, conversion, names_unit, split_unit
+from permix_jax.rewards.compare import Same, dump, kind, same
+from permix_jax.rewards.expression import Node, number, times
+from permix_jax.rewards.naming import unnamed
+from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
+from permix_jax.rewards.tree import parse
+from permix_jax.rewards.values import digits, same_value
 
-_BASED = re.compile(r"([0-9A-Z]+)_\{([0-9]{1,2})\}")
 _OPERATOR = re.compile(r"[-+^/!|]|\\(?:frac|sqrt|cdot|times|binom|div|sin|cos|tan|log|ln)")
 _FORMULA = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,400}?)\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)", re.DOTALL
 )
-_WRAPPING = re.compile(r"^\\displaystyle\s*")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", re.DOTALL)
-_EMPTY = Leaf(("\\varnothing",))
-_EVERYTHING = Pair("(", ")", (Leaf(("-", "\\infty")), Leaf(("\\infty",))))
+_MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
 
 class Answer(NamedTuple):
-    """The parts of an answer: `tree` is its value, `unit` "" for none, `text` as it was written."""
+    """The text of an answer, as it was written, and its tree."""
 
     text: str
-    tree: Tree
-    unit: str
+    tree: Node
 
 
 def grade_answer(completion: str, problem: Problem, last_number: bool = False) -> Grade:
@@ -51,29 +45,8 @@ def grade_answer(completion: str, problem: Problem, last_number: bool = False) -
     Undecided: only algebra decides whether they are equal. With `last_number`, the answer of a
     completion without a box or #### is the last number in it.
     """
-    if not readable(problem.answer):
-        return math.nan
-    answer = extract_answer(completion, last_number)
-    verdict = explain(answer, problem.answer, problem.prompt)
+    verdict = explain(extract_answer(completion, last_number), problem.answer, problem.prompt)
     return verdict if isinstance(verdict, Undecided) else verdict.right
-
-
-def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
-    """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
-    parts = _read(gold)
-    if parts is None:
-        return Verdict(math.nan, "", "the gold answer states nothing")
-    if answer is None:
-        return Verdict(0.0, "", "no answer is stated")
-    if len(answer) > max(latex.MAX_ANSWER_CHARS, 2 * len(gold)):
-        return Verdict(0.0, "", "the answer is too long")
-    read = _read(answer)
-    if read is None:
-        return Verdict(0.0, "", "the answer states nothing")
-    verdict = compare(read, parts, prompt)
-    if isinstance(verdict, Undecided):
-        return verdict
-    return Verdict(float(verdict), "", "equal" if verdict else "unequal")
 
 
 def readable(gold: str) -> bool:
@@ -81,88 +54,102 @@ def readable(gold: str) -> bool:
     return _read(gold) is not None
 
 
-@lru_cache(8192)
-def _read(text: str) -> Answer | None:
-    """The parts of an answer, or None if it states nothing.
-
-    Text that `latex.read` refuses is one word.
-    """
-    text = _WRAPPING.sub("", latex.plain(text).strip())
-    while len(text) <= latex.MAX_ANSWER_CHARS and (box := _BOX.fullmatch(text)):
-        text = box[1].strip()
-    whole = latex.read(text)
-    if whole is None:
-        return Answer(text, Leaf((latex.text_word(text),)), "")
-    if not whole:
-        return None
-    value, unit, of_numbers = split_unit(text)
-    tokens = latex.read(value) if unit else None
-    if not tokens or (of_numbers and exact.number(_value(tokens)) is None):
-        # "sin 30 degrees" is not sin 30 with a unit; "2 sqrt 3 feet" is 2 sqrt 3 with a unit.
-        tokens, unit = whole, ""
-    tokens = words.without_words_around(tokens)
-    tokens = tokens[1:] if tokens[:1] == ("\\approx",) else tokens
-    return Answer(text, _tree(tokens), unit)
-
-
-def _tree(tokens: latex.Tokens) -> Tree:
-    if words.everything(tokens):
-        return _EVERYTHING
-    tree = parse(tokens)
-    return _EMPTY if tree == Many("set", ()) else tree
-
-
-def compare(answer: Answer, gold: Answer, prompt: str) -> bool | Undecided:
-    """Whether `answer` and `gold` state the same, as answers to `prompt`."""
-    special = _special(answer, gold, prompt)
+def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
+    """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
+    letters = _letters(prompt)
+    wanted = _read(gold, letters)
+    if wanted is None:
+        return Verdict(math.nan, "", "the gold answer states nothing")
+    what = _kind(wanted)
+    if answer is None:
+        return Verdict(0.0, what, "no answer is stated")
+    if len(answer) > max(MAX_CHARS, 2 * len(gold)):
+        return Verdict(0.0, what, "the answer is too long")
+    given = _read(answer, letters)
+    if given is None:
+        return Verdict(0.0, what, "the answer states nothing")
+    if squeezed(given.text) == squeezed(wanted.text):
+        return Verdict(1.0, what, "the same text")
+    if _decimal_comma(answer, gold):
+        return Verdict(1.0, what, "the same digits, with a decimal comma")
+    special = _special(given, wanted, prompt)
     if special is not None:
-        return special
-    tree, gold_tree = unnamed(answer.tree, gold.tree, prompt)
-    if tree is None:
-        return False
-    if _restates(answer, gold, prompt):
-        return False
-    undecided = None
-    for factor in _unit_factors(answer, gold, prompt):
-        scaled = tree if factor == 1 else _scaled(tree, factor)
-        verdict = same(scaled, gold_tree, exact.same_leaf, exact.same_relation)
-        if verdict or _same_listing(scaled, gold_tree):
-            return True
-        if verdict is None and undecided is None:
-            undecided = Undecided(_text(scaled), _text(gold_tree))
-    return undecided or False
+        return Verdict(float(special), what, f"{'equal' if special else 'unequal'} as {what}")
+    if _restates(given, wanted, prompt):
+        return Verdict(0.0, what, "it only repeats a formula of the problem")
+    return _compared(given.tree, wanted.tree, prompt, what)
 
 
-def _same_listing(tree: Tree, gold: Tree) -> bool:
-    """Whether they differ in that one is read as the number 81,256 and the other as 81 and 256."""
-    if isinstance(tree, Many) == isinstance(gold, Many):
-        return False
-    return _text(tree).replace(";", ",") == _text(gold).replace(";", ",")
+def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undecided:
+    """The verdict of the first pair of readings that are equal."""
+    undecided, why = None, "unequal"
+    for one in _readings(tree):
+        for two in _readings(gold):
+            one, two = unnamed(one, two, prompt)
+            if one is None:
+                why = "what it names is not what is asked for"
+                continue
+            pairs = _without_units(one, two, prompt)
+            why = why if pairs else "its unit is not the one wanted"
+            for pair in pairs:
+                verdict = same(*pair, _decide)
+                if verdict:
+                    return Verdict(1.0, what, "equal")
+                if verdict is None and undecided is None:
+                    undecided = Undecided(dump(pair[0]), dump(pair[1]), what)
+    return undecided or Verdict(0.0, what, why)
+
+
+def _decide(node: Node, gold: Node, zero: bool) -> Same:
+    return same_value(node, gold) if not zero else None
+
+
+@lru_cache(8192)
+def _read(text: str, letters: frozenset[str] = frozenset()) -> Answer | None:
+    """The parts of an answer, or None if it states nothing."""
+    text = plain(text).strip() if len(text) <= 20 * MAX_CHARS else text
+    tokens = read(text, letters)
+    if tokens is None:
+        return Answer(text, ("text", " ".join(text.casefold().split())))
+    return Answer(text, parse(tokens)) if any(t not in "{}$" for t in tokens) else None
+
+
+@lru_cache(4096)
+def _letters(prompt: str) -> frozenset[str]:
+    """The letters that a problem uses as variables."""
+    found = [next(filter(None, match.groups())) for match in _MATHS.finditer(prompt[-8000:])]
+    plain_text = (re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", m) for m in found)
+    return frozenset(c for text in plain_text for c in text if c.isalpha())
+
+
+def _kind(gold: Answer) -> str:
+    if words.choice(gold.text):
+        return "choice"
+    if words.date(gold.text):
+        return "date"
+    if words.clock(gold.text):
+        return "time"
+    return kind(gold.tree)
 
 
 def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
     """Compares choices, dates, times of day and numbers in another base; None for other answers."""
-    gold_tokens, tokens = _leaf(gold), _leaf(answer)
-    if letter := words.choice(gold_tokens):
-        whole = latex.read(answer.text) or ()
-        stated = words.stated_choice(whole)
-        if stated:
-            return stated == letter
+    if (letter := words.choice(gold.text)) and (stated := words.stated_choice(answer.text)):
+        return stated == letter
     if gold_date := words.date(gold.text):
         date = words.date(answer.text)
         years = {date[2], gold_date[2]} - {0} if date else set()
         return date is not None and date[:2] == gold_date[:2] and len(years) < 2
     if gold_time := words.clock(gold.text):
-        time = words.clock(answer.text)
-        if time is None:
-            return False if gold_time[1] or _number(gold.tree) is None else None
-        return _same_time(time, gold_time, prompt)
-    based, number = _BASED.fullmatch("".join(gold_tokens)), "".join(tokens)
-    if based and number.isalnum():
-        return number.lstrip("0") == based[1] and "base" in prompt
-    based, number = _BASED.fullmatch(number), "".join(gold_tokens)
-    if based and number.isalnum():
-        return based[1] == number and "base" in prompt and based[2] in prompt
+        if time := words.clock(answer.text):
+            return _same_time(time, gold_time, prompt)
+        return None if ":" in gold.text and not gold_time[1] else False
+    based = [tree for tree in (answer.tree, gold.tree) if tree[0] == "based"]
+    if len(based) == 1:
+        other = gold.tree if answer.tree == based[0] else answer.tree
+        digits_ = squeezed(gold.text if answer.tree == based[0] else answer.text).lstrip("0")
+        named = "base" in prompt and (other is not gold.tree or based[0][2] in prompt)
+        return digits_ == based[0][1] and named
     return None
 
 
@@ -170,75 +157,129 @@ def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: s
     if time[1] and gold[1]:
         return time == gold
     if time[0] != gold[0]:
-        return None if not gold[1] else False
+        return False
     said = time[1] or gold[1]
     if not said:
         return True
     tells = (
-        r"\bmorning|\ba\.?\s?m\b" if said == "a" else r"\bafternoon|\bevening|\bnight|\bp\.?\s?m\b"
+        r"\bmorning|\ba\.?\s?m\b" if said == "a" else r"afternoon|\bevening|\bnight|\bp\.?\s?m\b"
     )
     return bool(time[1]) or re.search(tells, prompt, re.IGNORECASE) is not None
 
 
-def _unit_factors(answer: Answer, gold: Answer, prompt: str) -> tuple[Fraction, ...]:
-    """The factors by which the answer's number may be multiplied; () if the units contradict.
+def _readings(tree: Node) -> list[Node]:
+    """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
+    if tree[0] != "about":
+        return [tree]
+    first, *others = tree[1]
+    if first[0] == "sym":
+        return [("rel", ("=",), (first, others[0]))]
+    value = first[2][-1] if first[0] == "rel" else first
+    return [first, *(other for other in others if _close(value, other))]
+
+
+def _decimal_comma(text: str, gold: str) -> bool:
+    """Whether 3,5 is the 3.5 of a gold answer, as many countries write it."""
+    text, gold = squeezed(text).replace("{,}", ","), squeezed(gold)
+    return (
+        "." in gold and "," not in gold and text.count(",") == 1 and text.replace(",", ".") == gold
+    )
+
+
+def _close(one: Node, two: Node) -> bool:
+    if {one[0], two[0]} & {"list", "tuple", "text", "set", "rel", "matrix", "qty"}:
+        return one[0] == two[0] == "qty" and _close(one[1], two[1])
+    a, b = digits(one, "a"), digits(two, "a")
+    return not isinstance(a, str) and not isinstance(b, str) and abs(a[0] - b[0]) < 0.01 * abs(a[0])
+
+
+def _without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
+    """The pairs without units that an answer may be compared as; none if the units contradict.
 
     A number without a unit has the unit that the problem asks for, or that of the gold answer.
     """
-    one = Fraction(1)
-    unit, gold_unit, asked = answer.unit, gold.unit, _asked(prompt)
-    if not unit:
-        if not _extra_words_fit(answer, prompt):
-            return ()
-        if gold_unit != "percent" or asked == "percent":
-            return (one,)
-    if unit == gold_unit:
-        return (one,)
-    if "percent" in (unit, gold_unit):
-        # 50 % is the number 0.5. If the problem speaks of percent, "50" may mean it too.
-        if (unit and gold_unit) or (unit and asked not in ("", "percent")):
-            return ()
-        hundred = Fraction(1, 100) if unit else Fraction(100)
-        speaks = not prompt or "percent" in prompt.lower() or "%" in prompt
-        return (one,) if asked == "percent" else (one, hundred) if speaks else (hundred,)
-    wanted = gold_unit or asked
-    if not wanted or unit == wanted or wanted in ("unit", "value", "way"):
-        return (one,)
-    if unit == "unit" or (unit == "square unit" and wanted.startswith("square")):
-        return (one,)
-    factor = conversion(unit, wanted)
-    return () if factor is None else (factor,)
+    unit, gold_unit = _unit(tree), _unit(gold)
+    if not unit and not gold_unit:
+        return [(tree, gold)]
+    if units.PERCENT in (unit, gold_unit):
+        return _percentages(tree, gold, prompt)
+    if gold_unit == units.DEGREE and not unit and "\\pi" in repr(tree):
+        if units.asked(prompt) != units.DEGREE:
+            tree, unit = _with_unit(tree, units.RADIAN), units.RADIAN
+    if unit == units.DEGREE and not gold_unit and "\\pi" in repr(gold):
+        gold, gold_unit = _with_unit(gold, units.RADIAN), units.RADIAN
+    wanted = gold_unit or units.asked(prompt)
+    if not wanted or (units.is_noun(wanted) and not gold_unit):
+        wanted = unit
+    if unit and unit != wanted and units.is_noun(unit) and (not gold_unit or _loose(unit, wanted)):
+        tree = _map_units(tree, lambda value, unit: value)
+    pair = tuple(
+        _map_units(t, lambda value, unit: _converted(value, unit, wanted)) for t in (tree, gold)
+    )
+    return [] if None in pair else [pair]
 
 
-def _scaled(tree: Tree, factor: Fraction) -> Tree:
-    if not isinstance(tree, Leaf):
+def _loose(unit: units.Unit, wanted: units.Unit) -> bool:
+    """Whether one noun is a part of the other ("candy bars", "bars"), or is "units"."""
+    one, two = (
+        set(re.findall(r"[^\W_]{3,}", " ".join(name for name, _ in u))) for u in (unit, wanted)
+    )
+    return "unit" in str(unit) or one <= two or two <= one
+
+
+def _percentages(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
+    """50 % is the number 0.5. If the problem speaks of percent, "50" may mean it too."""
+    unit, gold_unit, asks = _unit(tree), _unit(gold), units.asked(prompt) == units.PERCENT
+    if unit and gold_unit and unit != gold_unit:
+        return []
+    if unit and not gold_unit and units.asked(prompt) not in ((), units.PERCENT):
+        return []
+    bare = tuple(_map_units(t, lambda value, _: value) for t in (tree, gold))
+    if unit == gold_unit or (asks and unit):
+        return [bare]
+    share = tuple(
+        _map_units(t, lambda value, _: times(value, number(Fraction(1, 100)))) for t in (tree, gold)
+    )
+    speaks = not prompt or "percent" in prompt.lower() or "%" in prompt
+    return [bare] if asks else [bare, share] if speaks else [share]
+
+
+def _unit(tree: Node) -> units.Unit:
+    """The unit of the first quantity in an answer; () for none."""
+    if tree[0] == "qty":
+        return tree[2]
+    parts = (
+        tree[1]
+        if tree[0] in ("list", "set", "cup", "ratio")
+        else tree[-1]
+        if tree[0] in ("tuple", "rel")
+        else ()
+    )
+    return next((found for part in parts if (found := _unit(part))), ())
+
+
+def _with_unit(tree: Node, unit: units.Unit) -> Node:
+    return ("qty", tree, unit) if tree[0] not in ("list", "tuple", "set", "rel") else tree
+
+
+def _converted(value: Node, unit: units.Unit, wanted: units.Unit) -> Node | None:
+    if (factors := units.conversion(unit, wanted)) is None:
+        return None
+    factor, pis, offset = factors
+    value = value if factor == 1 else times(number(factor), value)
+    value = times(value, ("^", ("sym", "\\pi"), number(pis))) if pis else value
+    return ("+", (value, number(offset))) if offset else value
+
+
+def _map_units(tree: Node, change) -> Node | None:
+    """A tree with `change` of each quantity in its place; None where that is None."""
+    if tree[0] == "qty":
+        return change(tree[1], tree[2])
+    if tree[0] not in ("list", "set", "cup", "ratio", "tuple", "rel"):
         return tree
-    top, bottom = str(factor.numerator), str(factor.denominator)
-    return Leaf(("\\frac", "{", *top, "}", "{", *bottom, "}", "(", *tree.tokens, ")"))
-
-
-def _extra_words_fit(answer: Answer, prompt: str) -> bool:
-    """Whether the words around a number, which are no known unit, agree with the asked unit."""
-    spoken = {t[6:-1] for t in latex.read(answer.text) or () if latex.is_word(t)}
-    return not (names_unit(spoken) and _asked(prompt)) or names_unit({_asked(prompt)} & spoken)
-
-
-@lru_cache(4096)
-def _asked(prompt: str) -> str:
-    return asked_unit(prompt[-4000:])
-
-
-def _number(tree: Tree) -> Fraction | None:
-    return exact.number(tree.tokens) if isinstance(tree, Leaf) else None
-
-
-def _value(tokens: latex.Tokens) -> latex.Tokens:
-    """The right side of "x = 50"."""
-    return tokens[len(tokens) - tokens[::-1].index("=") :] if "=" in tokens else tokens
-
-
-def _leaf(answer: Answer) -> latex.Tokens:
-    return answer.tree.tokens if isinstance(answer.tree, Leaf) else ()
+    place = 1 if tree[0] in ("list", "set", "cup", "ratio") else len(tree) - 1
+    parts = tuple(_map_units(part, change) for part in tree[place])
+    return None if None in parts else (*tree[:place], parts, *tree[place + 1 :])
 
 
 def _restates(answer: Answer, gold: Answer, prompt: str) -> bool:
@@ -247,13 +288,10 @@ def _restates(answer: Answer, gold: Answer, prompt: str) -> bool:
     Without this check, the box 2^{10} would solve "Evaluate $2^{10}$".
     """
     text = squeezed(answer.text)
-    if not _OPERATOR.search(text) or text not in _formulas(prompt):
+    if not prompt or not _OPERATOR.search(text) or text not in _formulas(prompt):
         return False
-    tokens, gold_tokens = latex.read(answer.text) or (), latex.read(gold.text) or ()
-    if sorted(tokens) == sorted(gold_tokens):
-        return False
-    node, gold_node = _node(answer.tree), _node(gold.tree)
-    return node is None or node != gold_node
+    tokens, gold_tokens = read(answer.text) or (), read(gold.text) or ()
+    return sorted(tokens) != sorted(gold_tokens) and answer.tree != gold.tree
 
 
 @lru_cache(4096)
@@ -261,31 +299,3 @@ def _formulas(prompt: str) -> frozenset[str]:
     """The formulas of a problem, without spacing."""
     found = (next(filter(None, match.groups())) for match in _FORMULA.finditer(prompt[-8000:]))
     return frozenset(squeezed(formula).rstrip(".,?=") for formula in found)
-
-
-def _node(tree: Tree) -> tuple | None:
-    return parse_expression(tree.tokens) if isinstance(tree, Leaf) else None
-
-
-def _text(tree: Tree) -> str:
-    """A tree in LaTeX that `structure.parse` reads as an equal tree."""
-    match tree:
-        case Leaf(tokens):
-            return latex.form(tokens)
-        case Relation(signs, parts):
-            texts = [_text(part) for part in parts]
-            joined = "".join(f"{t} {s} " for t, s in zip(texts, signs, strict=False))
-            return joined + texts[-1]
-        case Pair(opening, closing, parts):
-            if opening == ":":
-                return f"({','.join(map(_text, parts))})"
-            return f"{opening}{','.join(map(_text, parts))}{closing}"
-        case Many("matrix", rows):
-            lines = " \\\\ ".join(" & ".join(map(_text, row)) for row in rows)
-            return f"\\begin{{matrix}}{lines}\\end{{matrix}}"
-        case Many("set", parts):
-            return f"\\{{{','.join(map(_text, parts))}\\}}"
-        case Many(kind, parts, mark):
-            glue = " \\cup " if kind == "union" else " \\text{or} " if mark else ";"
-            return glue.join(map(_text, parts))
-    raise TypeError(f"not a tree: {tree!r}")

@@ -1,122 +1,241 @@
-"""Units of answers: which one an answer carries, and which one a problem asks for."""
+"""Units: buys the verdicts on quantities, by `pint` and a table of what it lacks.
+
+A unit is a sorted tuple of (name, exponent); a noun that is no unit ("apples") is one name and equal
+to itself only.
+"""
 
 import re
-from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 
-_NAMES = (
-    "degree degrees", "percent percentage", "dollar dollars usd", "cent cents", "euro euros",
-    "millimeter millimeters mm", "centimeter centimeters cm", "meter meters m",
-    "kilometer kilometers km", "inch inches in", "foot feet ft", "yard yards", "mile miles mi",
-    "unit units", "acre acres", "liter liters litre litres L", "milliliter milliliters ml",
-    "gallon gallons", "quart quarts", "pint pints", "cup cups", "gram grams g",
-    "kilogram kilograms kg", "ounce ounces oz", "pound pounds lb lbs", "ton tons",
-    "second seconds sec s", "minute minutes min", "hour hours hr", "day days", "week weeks",
-    "month months", "year years", "way ways", "value values", "radian radians rad",
-    "milligram milligrams mg",
-)  # fmt: skip
-_UNITS = {name: names.split()[0] for names in _NAMES for name in names.split()}
-_UNITS |= {"mph": "mile per hour", "kmh": "kilometer per hour", "kph": "kilometer per hour"}
-_UNITS |= {"h": "hour", "hrs": "hour", "secs": "second", "mins": "minute", "mL": "milliliter"}
-_SIZES = {
-    "length": {
-        "millimeter": "0.001", "centimeter": "0.01", "meter": "1", "kilometer": "1000",
-        "inch": "0.0254", "foot": "0.3048", "yard": "0.9144", "mile": "1609.344",
-    },
-    "time": {
-        "second": "1", "minute": "60", "hour": "3600", "day": "86400", "week": "604800",
-    },
-    "money": {"cent": "0.01", "dollar": "1"},
-    "mass": {"milligram": "0.001", "gram": "1", "kilogram": "1000"},
-    "weight": {"ounce": "1", "pound": "16"},
-    "volume": {"milliliter": "0.001", "liter": "1"},
-    "capacity": {"cup": "1", "pint": "2", "quart": "4", "gallon": "16"},
+from permix_jax.rewards import words
+from permix_jax.rewards.notation import Tokens, is_word, read
+
+Unit = tuple[tuple[str, int], ...]
+
+PERCENT: Unit = (("percent", 1),)
+DEGREE: Unit = (("degree", 1),)
+RADIAN: Unit = (("radian", 1),)
+
+_OWN = {
+    name: names.split()[0]
+    for names in (
+        "percent percentage % pct", "degree degrees deg ° grad градусов 度 grados degrés", "unit units",
+        "dollar dollars usd USD $ bucks", "cent cents ¢ pennies penny", "euro euros € EUR eur",
+        "pound_sterling £ GBP", "yen ¥ JPY", "rupee rupees Rs INR", "yuan 元 CNY RMB",
+        "radian radians rad rads", "degC °C celsius Celsius", "degF °F fahrenheit Fahrenheit",
+        "hour Stunden Stunde horas hora heures heure ч час часов 小时 hs", "second Sekunden segundos secondes с сек 秒",
+        "minute Minuten minutos мин минут 分钟", "meter metros metro Meter mètres м метров метра 米",
+        "kilometer км 公里 千米 Kilometer", "centimeter см 厘米", "kilogram кг 千克 kilos kilo",
+        "gram grams gms gm г 克", "liter litros litres л 升", "day días Tage jours дней 天", "year años Jahre ans 年 лет",
+        "mile_per_hour mph", "kilometer_per_hour kph kmh kmph", "meter_per_second mps", "ohm Ω \\Omega",
+        "kilohm kΩ", "microgram mcg", "cubic_centimeter cc ccm", "unified_atomic_mass_unit amu u Da",
+        "kilocalorie Calories Cal", "light_year ly", "astronomical_unit AU au", "standard_atmosphere atm atmospheres",
+    )
+    for name in names.split()
 }  # fmt: skip
-_POWERS = {"square": "square", "sq": "square", "cubic": "cubic", "cu": "cubic"}
-_RAISED = {"2": "square", "\u00b2": "square", "3": "cubic", "\u00b3": "cubic"}
-_OF_NUMBERS = {"degree", "percent", "dollar"}
-
-_SYMBOLS = (
-    (re.compile(r"(.+?)(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|°)", re.DOTALL), "degree"),
-    (re.compile(r"(.+?)\\?%", re.DOTALL), "percent"),
-    (re.compile(r"(-?\s*)\\?\$(?=[\s\d.-])(.+)", re.DOTALL), "dollar"),
-    (re.compile(r"(-?\s*)€(.+)", re.DOTALL), "euro"),
-)
-_DOLLARS = re.compile(r"-?\$[^$]*[^$\\]")  # "$5", while "$5$" is 5 in mathematical type
-_WORDS = re.compile(
-    r"(?P<value>.*?)(?:\\(?:text|mbox|textnormal|textrm|mathrm)\s*\{(?P<text>[^{}]*)\}"
-    # Without \text, "cm" may be c times m: only long names count.
-    r"|(?<![A-Za-z\\{])(?P<bare>[A-Za-z]{4,}(?:\s+[A-Za-z]{4,})*)"
-    r"|(?<=[0-9])\s*(?P<short>cm|mm|km|mph|kg|mg|mL|ml|lbs?|oz|ft|hrs?|mins?|secs?|(?<=\s)[mg]))"
-    r"\s*(?:\^\s*\{?(?P<power>[23])\}?|(?P<raised>[\u00b2\u00b3]))?",
-    re.DOTALL,
-)
+# factor, power of pi, dimension
+_SIZES = {
+    "percent": (Fraction(1, 100), 0, ()), "degree": (Fraction(1, 180), 1, (("radian", 1),)),
+    "radian": (Fraction(1), 0, (("radian", 1),)), "dollar": (Fraction(1), 0, (("dollar", 1),)),
+    "cent": (Fraction(1, 100), 0, (("dollar", 1),)), "revolution": (Fraction(2), 1, (("radian", 1),)),
+}  # fmt: skip
+_NO_UNITS = set(
+    "point points bars count counts hand hands stone stones chain chains rod rods link links pole poles "
+    "cord cords shake nail nails line lines pica grade grades turn turns cycle cycles dot dots pixel "
+    "pixels particle sample parts part set sets ways way value values digit in. at as a an are am "
+    "on to us no he cans pins lots dogs cats cars pens tables tons_ counts_ sheets cards barn barns "
+    "shot shots slug slugs bag bags sticks perches scores score ell dram firkin mark marks".split()
+) - {"in"}
+_ONE_LETTER = set("mgshNJWVAKCFTHLlbBMdΩÅ")
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+           "dozen": 12, "dozens": 12, "millions": 10**6, "bn": 10**9}  # fmt: skip
+_OFFSETS = {
+    "degC": (Fraction(1), Fraction(27315, 100)),
+    "degF": (Fraction(5, 9), Fraction(45967, 180)),
+}
+_MONEY = {"\\$": "dollar", "€": "euro", "£": "pound_sterling", "¥": "yen", "₹": "rupee"}
+_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2}
+_RAISED = {"squared": 2, "cubed": 3}
 _ASKING = re.compile(
-    r"\b(?:how\s+many|number\s+of|in|nearest|nearest\s+whole|(?:what|which|as an?|whole|the)"
-    r"(?=\s+(?:percent|degree measure)))\s+(?=(?P<words>[A-Za-z]+(?:[\s/]+[A-Za-z]+){0,3}))",
+    r"\b(?:how\s+many|number\s+of|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|(?:what|which|as an?|the|which)"
+    r"(?=\s+(?:percent|degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
     re.IGNORECASE,
 )
 
 
-def split_unit(text: str) -> tuple[str, str, bool]:
-    r"""(value, unit, whether only plain numbers carry such a unit); unit "" where there is none.
+def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
+    """(tokens of the value, unit) of a quantity; None for what is none."""
+    if tokens[0] in _MONEY or (tokens[0] == "-" and tokens[1:2] and tokens[1] in _MONEY):
+        sign = tokens[:1] if tokens[0] == "-" else ()
+        rest = split(tokens[len(sign) + 1 :] or ("",))
+        money = ((_MONEY[tokens[len(sign)]], 1),)
+        value, unit = rest or (tokens[len(sign) + 1 :], ())
+        return ((*sign, *value), unit if unit == money else tuple(sorted((*money, *unit))))
+    if tokens[-1] == "\\%":
+        return tokens[:-1], PERCENT
+    if tokens[-1] in _MONEY:
+        return tokens[:-1], ((_MONEY[tokens[-1]], 1),)
+    start = _start(tokens)
+    if not start:
+        return None
+    value, rest = tokens[:start], tokens[start:]
+    if is_word(rest[0]) and (scale := _SCALES.get(rest[0][1:].lower())):
+        value = (*value, "\\cdot", str(scale))
+        if not rest[1:]:
+            return value, ()
+        rest = rest[1:] if rest[1:2] != ('"of',) else rest[2:]
+    unit = parse(rest)
+    if unit is None:
+        said = [token[1:].casefold() for token in rest if token not in ("(", ")", ".", "!")]
+        if (
+            len(said) > 5
+            or not all(map(is_word, (t for t in rest if t not in "().!")))
+            or words.changes(said)
+        ):
+            return None
+        unit = ((" ".join(said), 1),)
+    return value, unit
 
-    Reads ^\circ, \%, \$ and known names in \text{...} ("sq. units", "cm" squared, "miles per hour")
-    or, from four letters on, without it. The name of a unit is its singular: "square foot".
-    """
-    text = text.strip()
-    if not _DOLLARS.fullmatch(text):
-        text = text.lstrip(" \n\t$").rstrip(" \n\t$.")
-    for pattern, unit in _SYMBOLS:
-        if match := pattern.fullmatch(text):
-            return "".join(match.groups()), unit, True
-    if match := _WORDS.fullmatch(text):
-        words = match["text"] or match["bare"] or match["short"] or ""
-        unit = _unit(words.replace("/", " per "))
-        if unit and (power := match["power"] or match["raised"]):
-            unit = f"{_RAISED[power]} {unit}"
-        return match["value"], unit, unit in _OF_NUMBERS
-    return text, "", False
+
+def _start(tokens: Tokens) -> int:
+    """Where a unit may begin; 0 for nowhere."""
+    for place, token in enumerate(tokens):
+        if place and (token in ("\\Omega", "\\mu") or is_word(token)):
+            return place
+        if place and tokens[place : place + 4] == ("^", "{", "\\circ", "}"):
+            return place
+        if place and tokens[place : place + 2] == ("^", "\\circ"):
+            return place
+    return 0
 
 
-def conversion(unit: str, other: str) -> Fraction | None:
-    """How many of `other` one `unit` is ("foot", "inch": 12); None where they measure no one thing.
+def parse(tokens: Tokens) -> Unit | None:
+    """A unit of known names, or None."""
+    powers: dict[str, int] = {}
+    sign, prefix, last, micro, at = 1, 1, "", "", 0
+    tokens = tuple(
+        token for token in tokens if token not in ("{", "}", ".", "\\cdot", "\\", "(", ")")
+    )
+    while at < len(tokens):
+        token = tokens[at]
+        at += 1
+        if token in ("/", '"per', '"pro', '"por', '"в'):
+            sign = -1
+        elif token == "^" or token[0].isdigit():
+            at -= token[0].isdigit()
+            if tokens[at : at + 1] == ("\\circ",):
+                letter = tokens[at + 1 : at + 2] in (('"C',), ("C",), ('"F',), ("F",))
+                last = "deg" + tokens[at + 1].strip('"') if letter else "degree"
+                powers[last] = powers.get(last, 0) + sign
+                at += 1 + letter
+                continue
+            minus = tokens[at : at + 1] == ("-",)
+            at += minus
+            if not last or at >= len(tokens) or not tokens[at].isdigit() or len(tokens[at]) > 1:
+                return None
+            powers[last] += (sign if powers[last] * sign > 0 else 1) * (
+                (-1 if minus else 1) * int(tokens[at]) - 1
+            )
+            at += 1
+        elif token == "\\mu":
+            micro = "µ"
+        elif token == "-":
+            continue
+        else:
+            name = micro + token.strip('"')
+            if name.lower() in _SQUARES:
+                prefix = _SQUARES[name.lower()]
+                continue
+            if last and name.lower() in _RAISED:
+                powers[last] *= _RAISED[name.lower()]
+                continue
+            known = _name(name) if is_word(token) or token == "\\Omega" or micro else None
+            if known is None:
+                return None
+            powers[known] = powers.get(known, 0) + sign * prefix
+            last, prefix, micro = known, 1, ""
+    return tuple(sorted((n, e) for n, e in powers.items() if e)) or None if prefix == 1 else None
 
-    Reads squares and cubes of lengths too.
-    """
-    power = 1
-    for name, exponent in (("square ", 2), ("cubic ", 3)):
-        if unit.startswith(name) and other.startswith(name):
-            unit, other, power = unit.removeprefix(name), other.removeprefix(name), exponent
-    for sizes in _SIZES.values():
-        if unit in sizes and other in sizes:
-            return (Fraction(sizes[unit]) / Fraction(sizes[other])) ** power
+
+@lru_cache(4096)
+def _name(text: str) -> str | None:
+    """The one name of a unit ("metres" -> "meter"); None for what is none."""
+    for name in (text, text.lower()) if len(text) > 2 else (text,):
+        if name in _OWN:
+            return _OWN[name]
+        if (
+            name in _NO_UNITS
+            or (len(name) == 1 and name not in _ONE_LETTER)
+            or not name.isidentifier()
+        ):
+            continue
+        try:
+            return str(_registry().parse_units(name)) if name in _registry() else None
+        except Exception:  # pint raises what its parser does
+            continue
     return None
 
 
-def names_unit(words: Iterable[str]) -> bool:
-    """Whether a unit is among the words."""
-    return any(_UNITS.get(word) for word in words)
+@lru_cache(1)
+def _registry():
+    import pint  # late: it takes a second, and most answers have no unit
+
+    return pint.UnitRegistry(non_int_type=Fraction, on_redefinition="ignore")
 
 
-def asked_unit(prompt: str) -> str:
-    """The unit that the problem asks for last ("how many feet", "in square feet"), or ""."""
-    for match in reversed(list(_ASKING.finditer(prompt))):
-        words = match["words"].replace("/", " per ").split()
-        for count in range(len(words), 0, -1):
-            if unit := _unit(" ".join(words[:count])):
+@lru_cache(4096)
+def _size(name: str) -> tuple[Fraction, int, tuple]:
+    """(factor, power of pi, dimensions) of one unit."""
+    if name in _SIZES:
+        return _SIZES[name]
+    try:
+        quantity = _registry().Quantity(Fraction(1), name).to_base_units()
+        return Fraction(quantity.magnitude), 0, tuple(sorted(quantity.units._units.items()))
+    except Exception:  # a noun, a currency, a logarithmic unit
+        return Fraction(1), 0, ((name, 1),)
+
+
+def conversion(unit: Unit, other: Unit) -> tuple[Fraction, int, Fraction] | None:
+    """(factor, power of pi, offset) from numbers of `unit` to those of `other`; None: unlike ones."""
+    if unit == other:
+        return Fraction(1), 0, Fraction(0)
+    if len(unit) == len(other) == 1 and unit[0][1] == other[0][1] == 1:
+        (name, _), (wanted, _) = unit[0], other[0]
+        if name in _OFFSETS or wanted in _OFFSETS:
+            identity = (Fraction(1), Fraction(0))
+            (a, b), (c, d) = _OFFSETS.get(name, identity), _OFFSETS.get(wanted, identity)
+            kelvin = {name, wanted} <= {*_OFFSETS, "kelvin"}
+            return (a / c, 0, (b - d) / c) if kelvin else None
+    (factor, pis, kind), (other_factor, other_pis, other_kind) = _total(unit), _total(other)
+    return (factor / other_factor, pis - other_pis, Fraction(0)) if kind == other_kind else None
+
+
+@lru_cache(4096)
+def _total(unit: Unit) -> tuple[Fraction, int, tuple]:
+    factor, pis, kinds = Fraction(1), 0, {}
+    for name, exponent in unit:
+        size, pi, kind = _size(name)
+        factor, pis = factor * size**exponent, pis + pi * exponent
+        for base, power in kind:
+            kinds[base] = kinds.get(base, 0) + power * exponent
+    return factor, pis, tuple(sorted((base, power) for base, power in kinds.items() if power))
+
+
+def is_noun(unit: Unit) -> bool:
+    """Whether a unit is a noun that measures nothing ("apples", "units")."""
+    return len(unit) == 1 and (unit[0][0] == "unit" or _name(unit[0][0]) is None)
+
+
+@lru_cache(4096)
+def asked(prompt: str) -> Unit:
+    """The unit that the problem asks for last ("how many feet", "in m/s^2"), or ()."""
+    for match in reversed(list(_ASKING.finditer(prompt[-4000:]))):
+        tokens = read(rf"\text{{{match['unit'].replace('$', ' ')}}}") or ()
+        for count in range(min(8, len(tokens)), 0, -1):
+            unit = parse(tokens[:count]) if is_word(tokens[0]) else None
+            if unit and not (
+                count < len(tokens) and len(tokens[0]) == 2 and is_word(tokens[count])
+            ):
                 return unit
-    return ""
-
-
-def _unit(words: str) -> str:
-    """ "Sq. inches" -> "square inch"; "" for what is no unit."""
-    named = []
-    for word in words.replace(".", " ").split():
-        word = word.lower() if len(word) > 2 else word
-        known = _POWERS.get(word) or _UNITS.get(word) or (word == "per" and word)
-        if not known:
-            return ""
-        named.append(known)
-    ends_in_a_name = named and named[-1] not in {"per", *_POWERS.values()}
-    return " ".join(named) if ends_in_a_name and named[0] != "per" else ""
+    return ()

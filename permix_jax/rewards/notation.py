@@ -1,0 +1,246 @@
+r"""One spelling: buys every verdict on LaTeX, Unicode and code-style text that say the same.
+
+`read` turns the text of an answer into tokens: numerals ("12", "0.5"), single letters, commands
+("\frac", "\le"), operators, and words, which begin with a double quote ('"cm'). So \dfrac12, ½ and
+\frac{1}{2} read alike, and so do x**2, x² and x^{2}.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+MAX_CHARS = 500
+
+Tokens = tuple[str, ...]
+
+_GREEK = dict(
+    zip(
+        "αβγδεϵζηθικλμνξπρστυφϕχψωΓΔΘΛΞΠΣΦΨΩ",
+        r"\alpha \beta \gamma \delta \varepsilon \varepsilon \zeta \eta \theta \iota \kappa \lambda"
+        r" \mu \nu \xi \pi \rho \sigma \tau \upsilon \varphi \varphi \chi \psi \omega \Gamma \Delta"
+        r" \Theta \Lambda \Xi \Pi \Sigma \Phi \Psi \Omega".split(),
+        strict=True,
+    )
+)
+_SYMBOLS = str.maketrans({
+    **{char: f" {command} " for char, command in _GREEK.items()},
+    "−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ",
+    "∗": "*", "•": "\\cdot ", "÷": "\\div ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ",
+    "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne ", "≈": "\\approx ", "≃": "\\approx ", "∼": "\\sim ",
+    "√": "\\sqrt ", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]", "°": "^{\\circ}", "±": "\\pm ",
+    "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "Ø": "\\emptyset ",
+    "∖": "\\setminus ", "∠": "\\angle ", "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ",
+    "⌉": "\\rceil ", "≡": "\\equiv ", "→": "\\to ", "⟨": "\\langle ", "⟩": "\\rangle ", "∣": "|",
+    "’": "'", "′": "'", "“": '"', "”": '"', "，": ",", "。": ".", "、": ",", "∶": ":", "△": "\\triangle ",
+    "⁄": "/", "∆": "\\Delta ", "…": "\\ldots ", "∨": "\\text{ or }", "∧": "\\text{ and }",
+    "￥": "¥", "∏": "\\prod ", "∑": "\\sum ", "∫": "\\int ", "⊂": "\\subset ", "⊆": "\\subseteq ",
+})  # fmt: skip
+_SCRIPTS = (
+    (re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ]+"), "^{%s}"),
+    (re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ]+"), "_{%s}"),
+)
+_KEPT = {"ℝ": "\\R ", "ℤ": "\\Z ", "ℕ": "\\N ", "ℚ": "\\Q ", "ℂ": "\\C ", "º": "^{\\circ}"}
+_SPELLINGS = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "geq": "ge",
+    "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}", "tbinom": "binom", "dbinom": "binom",
+    "degree": "circ", "textdegree": "circ", "emptyset": "varnothing", "dots": "ldots",
+    "cdots": "ldots", "bar": "overline", "epsilon": "varepsilon", "phi": "varphi", "simeq": "approx",
+    "cong": "approx", "backslash": "setminus", "arcsinh": "arsinh", "tg": "tan", "ctg": "cot",
+    "cosec": "csc", "arctg": "arctan", "varnothing": "varnothing", "lg": "log", "rightarrow": "to",
+    "implies": "to", "Rightarrow": "to", "infin": "infty", "reals": "R", "complexes": "C",
+}  # fmt: skip
+_REPLACED = {
+    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lt": "<", "gt": ">", "lbrack": "[",
+    "rbrack": "]", "lparen": "(", "rparen": ")", "colon": ":", "ast": "\\cdot", "bullet": "\\cdot",
+    "times": "\\cdot", "land": '"and', "wedge": '"and', "lor": '"or', "vee": '"or', "percent": "\\%",
+    "dollar": "\\$", "euro": "€", "pounds": "£", "prime": "'", "ell": "l", "imath": "i",
+}  # fmt: skip
+_OPERATORS = {
+    "**": "^", ">=": "\\ge", "=>": "\\ge", "<=": "\\le", "=<": "\\le", "!=": "\\ne", "==": "=",
+    "*": "\\cdot", "\\{": "\\{", "\\}": "\\}", "\\%": "\\%", "%": "\\%", "\\$": "\\$", "\\|": "|",
+    "\\&": '"and', "\\#": "#", "\\_": "_", "&": "&", "\\\\": "\\\\",
+}  # fmt: skip
+_DROPPED = set(
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle "
+    "scriptstyle limits rm bf it sf tt middle mathstrut boxed fbox underline vec hat widehat tilde "
+    "cal quad qquad thinspace medspace enspace space hfill nonumber therefore mathring overrightarrow "
+    "underbrace ensuremath strut normalsize large Large small bold mathop".split()
+)
+_UPRIGHT = set(
+    "text mbox hbox textnormal textrm textbf textit textup textsf texttt mathrm mathbf mathit mathsf "
+    "mathtt operatorname boldsymbol bm emph textmd textsl pmb".split()
+)
+_CODE = {
+    "sqrt": "\\sqrt", "cbrt": "\\cbrt", "pi": "\\pi", "inf": "\\infty", "infinity": "\\infty",
+    "infty": "\\infty", "oo": "\\infty", "exp": "\\exp", "abs": "\\abs", "floor": "\\floor",
+    "ceil": "\\ceil", "ceiling": "\\ceil", "asin": "\\arcsin", "acos": "\\arccos",
+    "atan": "\\arctan", "binomial": "\\binom", "comb": "\\binom", "factorial": "\\factorial",
+    "choose": "\\choose", "leq": "\\le", "geq": "\\ge", "union": "\\cup", "cup": "\\cup",
+    "log10": "\\lg10", "log2": "\\lg2", "emptyset": "\\varnothing", "ctg": "\\cot", "tg": "\\tan",
+    **{n: f"\\{n}" for n in "sin cos tan cot sec csc log ln arcsin arccos arctan sinh cosh tanh gcd "
+       "lcm min max alpha beta gamma delta theta lambda omega phi rho sigma mu frac binom cdot "
+       "times".split()},
+}  # fmt: skip
+_CALL_RUN = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|sec|csc|log|ln|pi)([xyznabt])")
+_SHORT_WORDS = set(
+    "or and to is are the was yes no odd not all if by of oder und et ou y si on".split()
+)
+_MATRICES = {"matrix", "smallmatrix", "array"}
+_SI = re.compile(
+    r"(?:da|[YZEPTGMkhdcmunpfaµ])?(?:mol|Hz|Pa|eV|rad|bar|cal|Wh|[mgsAKNJWVCFTLHl])|lbs?|oz|ft|hrs?|"
+    r"mins?|secs?|mph|kph|km/?h|psi|atm|amu|rpm|dB|[kKMGTmu]?[bB](?:ps|its?)?|in|yd|mi|torr|mmHg|kWh|u|rev"
+)
+_ONE_LETTER_UNITS = set("mgshNJWVAKCFTHLl")
+_LEX = re.compile(
+    r"""\\(?P<edge>begin|end)\s*\{(?P<name>[a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?
+    |\\(?:textcolor|color|colorbox|hspace|vspace|phantom|hphantom|vphantom|label|tag)\*?(?P<skip>\s*\{[^{}]*\}|\s*[a-z]+)
+    |\\math(?:bb|cal|scr)\s*\{?\s*(?P<set>[A-Z])\s*\}?
+    |(?P<command>\\[A-Za-z]+)|(?P<space>(?:\\[,;:!>\ ]|~|\s)+)
+    |(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?
+      |(?:[0-9]+(?:\.[0-9]*(?![0-9.]))?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9.]))?)
+    |(?P<run>[^\W\d_]+\d*(?=\()|[^\W\d_]+)|(?P<other>\*\*|[<>!=]=|=[<>](?!=)|\\.|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_IN_UNIT = re.compile(r'[/^{}()-]|[0-9]|\\cdot|".*')
+_JOINED = re.compile(r"(?<=[0-9])(?:\\[,!;:]|\{,\}|,\\!|\{\\,\})(?=[0-9]{3}(?![0-9]))")
+_LISTED = re.compile(r"(?<=[0-9]),\s+(?=[0-9]{3}(?![0-9]))")
+_SPACED = re.compile(r"(\D{0,3}[1-9][0-9]{0,2}(?:[ \u202f~][0-9]{3})+)(?![0-9 ])([^0-9]*)")
+_MODULE = re.compile(r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[a-z])")
+
+
+def plain(text: str) -> str:
+    """A text of any script in one spelling of its characters: NFKC, with scripts as ^{} and _{}."""
+    if not text.isascii():
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+        for pattern, form in _SCRIPTS:
+            text = pattern.sub(
+                lambda m, form=form: form % unicodedata.normalize("NFKC", m[0]), text
+            )
+        text = "".join(_KEPT.get(c) or _fraction(c) for c in text)
+        text = unicodedata.normalize("NFKC", text).translate(_SYMBOLS)
+    return text
+
+
+def squeezed(text: str) -> str:
+    """LaTeX without spacing, to be compared with, or looked for in, other such text."""
+    text = re.sub(r"\\(?:left|right|displaystyle|[,;:! ])(?![a-zA-Z])|[\s${}~]", "", text)
+    return re.sub(r"\\[dt]frac", r"\\frac", text)
+
+
+def is_word(token: str) -> bool:
+    return token[:1] == '"'
+
+
+@lru_cache(8192)
+def read(text: str, letters: frozenset[str] = frozenset()) -> Tokens | None:
+    """The tokens of an answer; None: too long, or holds characters that no honest answer needs.
+
+    `letters`: the variables of the problem, which are not units where both are possible ("5 m").
+    """
+    text = plain(text)
+    if len(text) > MAX_CHARS or any(
+        unicodedata.category(c) in ("Cc", "Co", "Cs", "Cn") and c not in "\t\n\r" for c in text
+    ):
+        return None
+    text = _MODULE.sub("", text.strip(" \t\r\n`"))
+    text = re.sub(r"\*\*(?=\S)(.*?)(?<=\S)\*\*(?!\S)", r"\1", text) if text[:2] == "**" else text
+    if match := _SPACED.fullmatch(text):
+        text = re.sub(r"(?<=[0-9])[ \u202f~](?=[0-9])", "", match[1]) + match[2]
+    return _lex(_LISTED.sub(";", _JOINED.sub("", text)), letters)
+
+
+def _fraction(char: str) -> str:
+    form = unicodedata.decomposition(char)
+    if not form.startswith("<fraction>"):
+        return char
+    top, _, bottom = unicodedata.normalize("NFKC", char).partition("⁄")
+    return f"\\frac{{{top}}}{{{bottom}}}" if bottom else char
+
+
+def _lex(text: str, letters: frozenset[str]) -> Tokens:
+    tokens: list[str] = []
+    upright: list[int] = []  # depths of braces inside which letters are words
+    depth, brackets, wraps, spaced, in_unit = 0, 0, False, False, False
+    long_words = any(len(run) > 3 and run not in _CODE and not _CALL_RUN.fullmatch(run)
+                     for run in re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", text))  # fmt: skip
+    for match in _LEX.finditer(text):
+        kind, token = match.lastgroup, match[0]
+        if kind == "space" or token == "$":
+            spaced = True
+            continue
+        if kind in ("name", "edge"):
+            name = match["name"]
+            name = "matrix" if name in _MATRICES or name[1:] == "matrix" else name
+            tokens += [f"\\{match['edge']}{{{name}}}"]
+        elif kind == "skip":
+            wraps = wraps or "color" in token
+        elif kind == "set":
+            tokens.append(
+                f"\\{token.strip(' }')[-1]}"
+                if token.strip(" }")[-1] in "RZNQC"
+                else token.strip(" }")[-1]
+            )
+        elif kind == "command":
+            name = token[1:]
+            if name in _UPRIGHT:
+                wraps = True
+                continue
+            if name not in _DROPPED:
+                name = _SPELLINGS.get(name, name)
+                tokens.append(_REPLACED.get(name) or f"\\{name}")
+        elif kind == "number":
+            if "," in token and brackets:
+                tokens += [t for part in token.split(",") for t in (part, ",")][:-1]
+            else:
+                tokens.append(token.replace(",", ""))
+        elif kind == "run":
+            after = tokens[-1] if tokens else ""
+            behind_value = bool(re.match(r"[0-9.})]|\\circ", after)) or in_unit
+            spaced = spaced or in_unit
+            new = _run(
+                token, bool(upright or wraps), long_words, letters if behind_value else None, spaced
+            )
+            in_unit = behind_value and is_word(new[0]) and token not in _SHORT_WORDS
+            tokens += new
+        elif token == "{":
+            depth += 1
+            if wraps:  # braces around words group nothing
+                upright.append(depth)
+            else:
+                tokens.append("{")
+        elif token == "}":
+            if upright and upright[-1] == depth:
+                upright.pop()
+            else:
+                tokens.append("}")
+            depth = max(0, depth - 1)
+        else:
+            token = _OPERATORS.get(token, token)
+            if token not in ("\\(", "\\)", "\\[", "\\]", '"', "\\/", "\\-"):
+                brackets += (token in ("(", "[", "\\{")) - (token in (")", "]", "\\}"))
+                tokens.append(token)
+        wraps, spaced = wraps and kind == "skip", False
+        in_unit = in_unit and (
+            kind == "run" or bool(_IN_UNIT.fullmatch(tokens[-1] if tokens else ""))
+        )
+    while tokens and (tokens[-1] in (",", ";", ".", "\\\\", "!!")):
+        tokens.pop()
+    return tuple(tokens)
+
+
+def _run(run: str, upright: bool, prose: bool, letters, spaced: bool) -> list[str]:
+    """A run of letters: a word, a function, a unit behind a number, or a product of letters."""
+    if run in _CODE and (not upright or run not in ("min", "max", "inf", "union", "oo")):
+        return [_CODE[run]]
+    if upright or not run.isascii():
+        return [f'"{run}']
+    if letters is not None and not set(run) <= letters:
+        if run in _ONE_LETTER_UNITS and spaced or len(run) > 1 and _SI.fullmatch(run):
+            return [f'"{run}']
+    if len(run) == 1:
+        return [run]
+    if match := _CALL_RUN.fullmatch(run):
+        return [_CODE[match[1]], match[2]]
+    if prose or len(run) > 3 or run in _SHORT_WORDS or not run.islower():
+        return [f'"{run}']
+    return list(run)
