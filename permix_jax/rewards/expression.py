@@ -87,6 +87,11 @@ def names(node: Node) -> frozenset[str]:
     return frozenset().union(*map(names, children(node)))
 
 
+def has_call(node: Node) -> bool:
+    """Whether an expression has a function in it."""
+    return node[0] == "f" or any(map(has_call, children(node)))
+
+
 def number(value: Fraction | int) -> Node:
     return ("num", Fraction(value))
 

@@ -29,6 +29,7 @@ _OPERATOR = re.compile(r"[-+^/!|]|\\(?:frac|sqrt|cdot|times|binom|div|sin|cos|ta
 _FORMULA = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,400}?)\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)", re.DOTALL
 )
+_SPACE = re.compile(r"(?<![0-9])\s+(?![A-Za-z])|(?<![A-Za-z0-9])\s+|(?<=[0-9])\s+(?![0-9])")
 _MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
 
@@ -68,7 +69,7 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
     given = _read(answer, letters)
     if given is None:
         return Verdict(0.0, what, "the answer states nothing")
-    if squeezed(given.text) == squeezed(wanted.text):
+    if _SPACE.sub("", given.text) == _SPACE.sub("", wanted.text):
         return Verdict(1.0, what, "the same text")
     if _decimal_comma(answer, gold):
         return Verdict(1.0, what, "the same digits, with a decimal comma")

@@ -216,7 +216,7 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
             depth = max(0, depth - 1)
         else:
             token = _OPERATORS.get(token, token)
-            if token not in ("\\(", "\\)", "\\[", "\\]", '"', "\\/", "\\-"):
+            if token not in ("\\(", "\\)", "\\[", "\\]", '"', "\\/", "\\-", "\\"):
                 brackets += (token in ("(", "[", "\\{")) - (token in (")", "]", "\\}"))
                 tokens.append(token)
         wraps, spaced = wraps and kind == "skip", False

@@ -17,6 +17,7 @@ from permix_jax.rewards import units, words
 from permix_jax.rewards.expression import (
     Node,
     call_name,
+    has_call,
     is_name,
     negated,
     number,
@@ -109,7 +110,10 @@ def _leaf(tokens: Tokens, depth: int) -> Node:
         return tree
     if found:
         value, unit = found
-        if (inner := parse_expression(value)) and inner[0] != "inf":
+        inner = parse_expression(value)
+        if node and inner and unit == units.DEGREE and has_call(inner):
+            return node  # sin 30 degrees is not sin 30 with a unit
+        if inner and inner[0] != "inf":
             return ("qty", inner, unit) if unit else inner
     if node:
         return node
@@ -122,8 +126,12 @@ def _leaf(tokens: Tokens, depth: int) -> Node:
 
 def _compound(tokens: Tokens) -> Node | None:
     """5 feet 3 inches as 63 inches."""
-    starts = [i for i, token in enumerate(tokens) if token[0].isdigit() and is_word(tokens[i - 1])]
-    if tokens[0][0].isdigit() and starts:
+    starts = [
+        i
+        for i, token in enumerate(tokens)
+        if i and token[0].isdigit() and tokens[i - 1] not in "^-/"
+    ]
+    if tokens and tokens[0][0].isdigit() and starts:
         edges = [0, *starts, len(tokens)]
         found = [units.split(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
         return _together([("qty", parse_expression(f[0]), f[1]) if f else None for f in found])
@@ -222,8 +230,8 @@ def _relation(signs: list[str], parts: list[Tokens], depth: int) -> Node:
 def _enclosed(tokens: Tokens, depth: int) -> Node | None:
     """The tree of tokens that are all between one pair of brackets; None where they are not."""
     first, last = tokens[0], tokens[-1]
-    if tokens == ("\\R",):
-        return EVERYTHING
+    if tokens in (("\\R",), ("\\varnothing",)):
+        return EVERYTHING if tokens[0] == "\\R" else EMPTY
     if first == "\\begin{matrix}" and last == "\\end{matrix}":
         return _matrix([split(row, ("&",))[0] for row in split(tokens[1:-1], ("\\\\",))[0]], depth)
     if len(tokens) < 2 or not _closes_at_end(tokens):

@@ -66,6 +66,8 @@ _ASKING = re.compile(
 
 def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
     """(tokens of the value, unit) of a quantity; None for what is none."""
+    if not tokens:
+        return None
     if tokens[0] in _MONEY or (tokens[0] == "-" and tokens[1:2] and tokens[1] in _MONEY):
         sign = tokens[:1] if tokens[0] == "-" else ()
         rest = split(tokens[len(sign) + 1 :] or ("",))
