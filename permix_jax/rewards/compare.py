@@ -1,4 +1,4 @@
-r"""Comparing: buys the verdicts on lists, sets, tuples, matrices, ratios and equations, part by part.
+r"""Comparing: buys the verdicts on lists, sets, tuples, matrices, ratios and equations.
 
     a list and a set hold their elements in any order, and each of them once in a set;
     a tuple and an interval are ordered, and their brackets count: (1, 2) may be either, [1, 2) not;
@@ -12,32 +12,34 @@ import json
 from collections.abc import Callable
 from fractions import Fraction
 
-from permix_jax.rewards.expression import Node, inverse, times
+from permix_jax.rewards.expression import (
+    EXPRESSIONS,
+    Node,
+    inverse,
+    names,
+    negated,
+    replaced,
+    times,
+)
 from permix_jax.rewards.sets import is_set, real_set
-from permix_jax.rewards.values import difference, proportional
+from permix_jax.rewards.values import difference, ratio, rational
 
 Same = bool | None
 # (expression, gold expression, whether they are sides that are 0) -> whether they are equal
 Decide = Callable[[Node, Node, bool], Same]
 
-_EXPRESSIONS = {"num", "sym", "+", "*", "^", "f", "inf"}
-_BUNCHES = {"list", "set"}
+_BUNCHES = ("list", "set")
+_AXES = ("i", "j", "k")
 
 
 def kind(tree: Node) -> str:
     """The name of what a tree is, as verdicts name it."""
     if is_set(tree):
         return "set of reals"
-    if tree[0] == "num":
-        return "number"
-    names = {
-        "rel": "equation",
-        "qty": "quantity",
-        "about": "number",
-        "based": "number",
-        "inf": "number",
-    }
-    return "expression" if tree[0] in _EXPRESSIONS - {"inf"} else names.get(tree[0], tree[0])
+    named = {"rel": "equation", "qty": "quantity"} | dict.fromkeys(
+        ("num", "inf", "about", "based", "mod"), "number"
+    )
+    return named.get(tree[0]) or ("expression" if tree[0] in EXPRESSIONS else tree[0])
 
 
 def same(tree: Node, gold: Node, decide: Decide) -> Same:
@@ -46,37 +48,41 @@ def same(tree: Node, gold: Node, decide: Decide) -> Same:
     def equal(one: Node, two: Node) -> Same:
         if one == two:
             return True
-        if one[0] in _EXPRESSIONS and two[0] in _EXPRESSIONS:
-            return _infinite(one, two) if _has_infinity(one, two) else decide(one, two, False)
-        if (is_set(one) or is_set(two)) and not (one[0] == two[0] == "rel" and _unlike(one, two)):
+        if one[0] in EXPRESSIONS and two[0] in EXPRESSIONS:
+            return False if _has_infinity(one) or _has_infinity(two) else decide(one, two, False)
+        if (is_set(one) or is_set(two)) and not (
+            one[0] == two[0] == "rel" and _subjects(one) != _subjects(two)
+        ):
             left, right = real_set(one), real_set(two)
             if left is not None and right is not None:
                 return _any_order(left, right, lambda a, b: _interval(a, b, equal))
-        one, two = _bracketed(one, two), _bracketed(two, one)
+        one, two = _shaped(one, two), _shaped(two, one)
         match one, two:
-            case ("rel", signs, parts), ("rel", gold_signs, gold_parts):
+            case ("rel", signs, _), ("rel", gold_signs, _):
                 return _relation(one, two, equal, decide) if signs == gold_signs else False
-            case ("ratio", parts), ("ratio", gold_parts):
-                pairs = zip(_quotients(parts), _quotients(gold_parts), strict=False)
+            case ("ratio", parts), ("ratio", golds):
+                return _in_order(_quotients(parts), _quotients(golds), equal)
+            case ("ratio", (top, bottom)), _ if two[0] in EXPRESSIONS:
+                return equal(times(top, inverse(bottom)), two)
+            case _, ("ratio", (top, bottom)) if one[0] in EXPRESSIONS:
+                return equal(one, times(top, inverse(bottom)))
+            case ("tuple", *ends, parts), ("tuple", *gold_ends, golds):
+                return _in_order(parts, golds, equal) if ends == gold_ends else False
+            case ("matrix", rows), ("matrix", golds):
+                return _in_order(rows, golds, lambda row, gold_row: _in_order(row, gold_row, equal))
+            case ("qty", value, unit), ("qty", gold_value, gold_unit):
+                return unit == gold_unit and equal(value, gold_value)
+            case ("mod", value, modulus), ("mod", gold_value, gold_modulus):
+                steps = rational(times(("+", (value, negated(gold_value))), inverse(modulus)))
                 return (
-                    _all([equal(*pair) for pair in pairs])
-                    if len(parts) == len(gold_parts)
-                    else False
+                    equal(modulus, gold_modulus) is True
+                    and steps is not None
+                    and steps.denominator == 1
                 )
-            case ("ratio", (_, _)), _ if two[0] in _EXPRESSIONS:
-                return equal(*_quotients(one[1]), two)
-            case _, ("ratio", (_, _)) if one[0] in _EXPRESSIONS:
-                return equal(one, *_quotients(two[1]))
-            case ("tuple", *ends, parts), ("tuple", *gold_ends, gold_parts):
-                return _in_order(parts, gold_parts, equal) if ends == gold_ends else False
-            case ("matrix", rows), ("matrix", gold_rows):
-                if [len(row) for row in rows] != [len(row) for row in gold_rows]:
-                    return False
-                return _in_order(sum(rows, ()), sum(gold_rows, ()), equal)
-            case ("builder", name, condition), ("builder", gold_name, gold_condition):
-                return name == gold_name and equal(condition, gold_condition)
-            case ("cup" | "cap" | "minus", parts), (other, gold_parts) if one[0] == other:
-                return (_in_order if other == "minus" else _any_order)(parts, gold_parts, equal)
+            case ("builder", element, condition), ("builder", gold_element, gold_condition):
+                return _all([equal(element, gold_element), equal(condition, gold_condition)])
+            case (("cup" | "cap" | "minus" as sign), parts), (other, golds) if sign == other:
+                return (_in_order if sign == "minus" else _any_order)(parts, golds, equal)
         if one[0] in _BUNCHES and two[0] in _BUNCHES:
             parts, golds = one[1], two[1]
             if "set" in (one[0], two[0]):
@@ -87,34 +93,41 @@ def same(tree: Node, gold: Node, decide: Decide) -> Same:
     return equal(tree, gold)
 
 
-def _has_infinity(*nodes: Node) -> bool:
-    return any(
-        node[0] == "inf" or (node[0] in ("*", "+") and _has_infinity(*node[1])) for node in nodes
-    )
+def _has_infinity(node: Node) -> bool:
+    return node[0] == "inf" or (node[0] in ("*", "+") and any(map(_has_infinity, node[1])))
 
 
-def _infinite(one: Node, two: Node) -> bool:
-    """Infinite values are equal in the same writing only."""
-    return one == two
+def _subjects(relation: Node) -> frozenset[str]:
+    """The variables of a relation: x > 3 is not y > 3."""
+    return frozenset().union(*(names(part) for part in relation[2] if part[0] in EXPRESSIONS))
 
 
-def _unlike(one: Node, two: Node) -> bool:
-    """Whether two relations are about other variables: x > 3 is not y > 3."""
-    from permix_jax.rewards.expression import names
+def _shaped(tree: Node, other: Node) -> Node:
+    """[1, 2, 3] as the list that it is in code, (3, -5) as a column, 3i - 5j as a tuple, where the
+    other one is that."""
+    column = other[0] == "matrix" and all(len(row) == 1 for row in other[1])
+    if tree[0] == "tuple" and other[0] in _BUNCHES and tree[1:3] == ("[", "]"):
+        if len(tree[3]) > 2 or all(part[0] == "tuple" for part in tree[3]):
+            return ("list", tree[3], "")
+    if tree[0] == "matrix" and other[0] in _BUNCHES:
+        return ("list", tuple(("tuple", "(", ")", row) for row in tree[1]), "")
+    if tree[0] in EXPRESSIONS and (column or other[0] == "tuple"):
+        size = len(other[1] if column else other[3])
+        if tree[:2] == ("f", "binomial") and column:
+            parts = tree[2]
+        elif names(tree) <= set(_AXES) and size in (2, 3) and "('sym', 'j')" in repr(tree):
+            axes = [("sym", axis) for axis in _AXES]
+            parts = tuple(_coordinate(tree, axes, axis) for axis in axes[:size])
+        else:
+            return tree
+        tree = ("tuple", "(", ")", parts)
+    return ("matrix", tuple((part,) for part in tree[3])) if tree[0] == "tuple" and column else tree
 
-    left, right = (
-        frozenset().union(*(names(p) for p in r[2] if p[0] in _EXPRESSIONS)) for r in (one, two)
-    )
-    return left != right
 
-
-def _bracketed(tree: Node, other: Node) -> Node:
-    """[1, 2, 3] as the list that it is in code, and (3, -5) as a column, where the other one is."""
-    if tree[0] == "tuple" and other[0] in _BUNCHES and tree[1:3] == ("[", "]") and len(tree[3]) > 2:
-        return ("list", tree[3], "")
-    if tree[0] == "tuple" and other[0] == "matrix" and all(len(row) == 1 for row in other[1]):
-        return ("matrix", tuple((part,) for part in tree[3]))
-    return tree
+def _coordinate(node: Node, axes: list[Node], axis: Node) -> Node:
+    for other in axes:
+        node = replaced(node, other, ("num", Fraction(int(other == axis))))
+    return node
 
 
 def _quotients(parts: tuple) -> list[Node]:
@@ -123,29 +136,26 @@ def _quotients(parts: tuple) -> list[Node]:
 
 
 def _interval(one: tuple, two: tuple, equal: Callable) -> Same:
-    if one[1::2] != two[1::2]:
-        return False
-    return _all([equal(one[0], two[0]), equal(one[2], two[2])])
+    return one[1::2] == two[1::2] and _all([equal(one[0], two[0]), equal(one[2], two[2])])
 
 
 def _relation(one: Node, two: Node, equal: Callable, decide: Decide) -> Same:
     """Equations that are multiples of each other, inequalities with equal sides, in any writing."""
     _, signs, parts = one
-    golds = two[2]
-    if len(parts) != len(golds):
-        return False
-    sides = _all([equal(*pair) for pair in zip(parts, golds, strict=True)])
-    if sides:
+    golds, equation = two[2], signs in (("=",), ("\\ne",))
+    sides = _in_order(parts, golds, equal)
+    if sides or (equation and _in_order(parts[::-1], golds, equal)):
         return True
-    equation = signs in (("=",), ("\\ne",))
-    if equation and _all([equal(*pair) for pair in zip(parts[::-1], golds, strict=True)]):
-        return True
-    if len(parts) != 2 or not all(part[0] in _EXPRESSIONS for part in (*parts, *golds)):
+    if (
+        len(parts) != 2
+        or len(golds) != 2
+        or not all(part[0] in EXPRESSIONS for part in (*parts, *golds))
+    ):
         return sides
     rest, gold_rest = difference(one), difference(two)
-    ratio = proportional(rest, gold_rest)
-    if ratio is not None:
-        return ratio != 0 if equation else ratio > 0
+    factor = ratio(rest, gold_rest)
+    if factor is not None:
+        return factor != 0 if equation else factor > 0
     return decide(rest, gold_rest, True) if equation else sides
 
 
@@ -153,15 +163,10 @@ def _all(verdicts: list[Same]) -> Same:
     return False if False in verdicts else None if None in verdicts else True
 
 
-def _in_order(parts: tuple, golds: tuple, equal: Callable) -> Same:
+def _in_order(parts, golds, equal: Callable) -> Same:
     if len(parts) != len(golds):
         return False
-    verdicts: list[Same] = []
-    for part, gold in zip(parts, golds, strict=True):
-        verdicts.append(equal(part, gold))
-        if verdicts[-1] is False:
-            return False
-    return _all(verdicts)
+    return _all([equal(part, gold) for part, gold in zip(parts, golds, strict=True)])
 
 
 def _any_order(parts, golds, equal: Callable) -> Same:
@@ -199,8 +204,6 @@ def load(text: str) -> Node:
 
 
 def _tuples(value):
-    if isinstance(value, list):
-        if len(value) == 2 and value[0] == "num":
-            return ("num", Fraction(value[1]))
-        return tuple(map(_tuples, value))
-    return value
+    if not isinstance(value, list):
+        return value
+    return ("num", Fraction(value[1])) if value[:1] == ["num"] else tuple(map(_tuples, value))

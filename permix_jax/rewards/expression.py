@@ -17,32 +17,27 @@ MAX_DEPTH = 24  # of nested groups
 MAX_DIGITS = 500
 
 Node = tuple
+ONE, MINUS, HALF = (("num", Fraction(n, d)) for n, d in ((1, 1), (-1, 1), (1, 2)))
+EXPRESSIONS = frozenset(("num", "sym", "inf", "+", "*", "^", "f"))
 
-_TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc")
+_TRIGONOMETRIC = "sin cos tan cot sec csc".split()
 FUNCTIONS = {
-    f"\\{name}": name
-    for name in (
-        *_TRIGONOMETRIC, "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp",
-        "abs", "floor", "ceil", "gcd", "lcm", "min", "max", "factorial", "arsinh", "arcosh",
-        "artanh", "arccot", "arcsec", "arccsc", "coth", "Re", "Im", "arg", "det", "deg", "lg10", "lg2",
-    )
-}  # fmt: skip
-_SYMBOLS = {
-    f"\\{name}"
-    for name in (
-        "alpha beta gamma delta varepsilon theta lambda mu nu rho sigma tau varphi omega pi xi psi "
-        "eta zeta kappa iota upsilon chi vartheta Delta Omega Gamma Theta Lambda Xi Pi Sigma Phi Psi "
-        "triangle angle varnothing hbar nabla partial R Z N Q C infty ldots perp parallel square"
-    ).split()
+    *_TRIGONOMETRIC,
+    *"arcsin arccos arctan sinh cosh tanh ln log exp abs floor ceil gcd lcm min max factorial arsinh "
+    "arcosh artanh arccot arcsec arccsc coth Re Im arg det deg lg10 lg2 cis dim rank tr".split(),
 }
+_SYMBOLS = set(
+    "alpha beta gamma delta varepsilon theta lambda mu nu rho sigma tau varphi omega pi xi psi eta "
+    "zeta kappa iota upsilon chi vartheta Delta Omega Gamma Theta Lambda Xi Pi Sigma Phi Psi triangle "
+    "angle hbar nabla partial R Z N Q C".split()
+)
 _PAIRS = {"(": ")", "[": "]", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "{": "}"}
 _CALLS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
-_CLOSING = {")", "]", "\\rfloor", "\\rceil", "}", "\\choose", "\\over", ",", ";"}
-_NUMERAL = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?")
-_NAMED_CALL = re.compile(r"[A-Za-z](?:'+|\^\{?-1\}?|_\{?\w\}?)?\([A-Za-z0-9,]*\)|\\frac\{?d.*")
-_CIRCLE = (("^", "{", "\\circ", "}"), ("^", "\\circ"))
-ONE, MINUS = ("num", Fraction(1)), ("num", Fraction(-1))
-HALF = ("num", Fraction(1, 2))
+_CLOSING = {*_PAIRS.values(), "\\choose", "\\over", ",", ";"} - {"|"}
+_NUMERAL = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+|~[0-9]+)?")
+_NAMED_CALL = re.compile(
+    r"[A-Za-z](?:'+|\^\{?(?:-1|\(?[0-9]\)?)\}?|_\{?\w+\}?)?\((?:\\?[A-Za-z0-9]+,?)*\)|\\frac\{?(?:\\partial|d).*"
+)
 
 
 class _Unknown(Exception):
@@ -80,11 +75,19 @@ def children(node: Node) -> tuple[Node, ...]:
     return node[1:] if node[0] == "^" else node[2] if node[0] == "f" else ()
 
 
+@lru_cache(8192)
 def names(node: Node) -> frozenset[str]:
     """The variables in an expression."""
     if node[0] == "sym":
         return frozenset([node[1]] if is_name(node) else [])
     return frozenset().union(*map(names, children(node)))
+
+
+def replaced(tree: Node, old: Node, new: Node) -> Node:
+    """A tree of any kind with `new` wherever it has `old`."""
+    if tree == old:
+        return new
+    return tuple(replaced(part, old, new) for part in tree) if isinstance(tree, tuple) else tree
 
 
 def has_call(node: Node) -> bool:
@@ -115,62 +118,63 @@ class _Parser:
         self.tokens, self.at, self.depth = list(tokens), 0, 0
         self.bars = 0  # open ones of |x|: a further bar closes
 
-    def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+    def peek(self, ahead: int = 0) -> str:
+        place = self.at + ahead
+        return self.tokens[place] if place < len(self.tokens) else ""
+
+    def took(self, *options: str) -> bool:
+        found = self.peek() in options
+        self.at += found
+        return found
 
     def take(self, token: str) -> None:
-        if self.peek() != token:
+        if not self.took(token):
             raise _Unknown
-        self.at += 1
+
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _Unknown
 
     def infix(self) -> Node:
         r"""A sum, or two around \choose or \over."""
         left = self.sum()
-        if (command := self.peek()) in ("\\choose", "\\over"):
-            self.at += 1
-            right = self.sum()
-            return (
-                ("f", "binomial", (left, right)) if "c" in command else times(left, inverse(right))
-            )
-        return left
+        if self.took("\\choose"):
+            return ("f", "binomial", (left, self.sum()))
+        return times(left, inverse(self.sum())) if self.took("\\over") else left
 
     def sum(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Unknown
-        terms = [self.signed()]
+        self.deeper()
+        terms = [self.signed(self.product)]
         while self.peek() in ("+", "-"):
-            terms.append(self.signed())
+            terms.append(self.signed(self.product))
         self.depth -= 1
         return terms[0] if len(terms) == 1 else ("+", tuple(terms))
 
-    def signed(self) -> Node:
+    def signed(self, part) -> Node:
         negative = False
         while self.peek() in ("+", "-"):
-            negative ^= self.peek() == "-"
-            self.at += 1
-        product = self.product()
-        return negated(product) if negative else product
+            negative ^= self.took("-") or not self.took("+")
+        node = part()
+        return negated(node) if negative else node
 
     def product(self) -> Node:
         factors = [self.factor()]
         while (token := self.peek()) and token not in ("+", "-"):
-            if token in ("\\cdot", "/", "\\div"):
-                self.at += 1
-                negative = False
-                while self.peek() in ("+", "-"):
-                    negative ^= self.peek() == "-"
-                    self.at += 1
-                factor = self.factor()
-                factor = negated(factor) if negative else factor
-                factors.append(factor if token == "\\cdot" else inverse(factor))
+            if self.took("\\cdot"):
+                factors.append(self.signed(self.factor))
+            elif self.took("/", "\\div"):
+                factors.append(inverse(self.signed(self.factor)))
             elif token in _CLOSING or (token == "|" and self.bars):
                 break
             else:
-                if _NUMERAL.fullmatch(token) and _NUMERAL.fullmatch(self.tokens[self.at - 1]):
-                    raise _Unknown  # two numbers side by side
+                self.not_two_numbers()
                 factors.append(self.factor())
         return times(*factors)
+
+    def not_two_numbers(self) -> None:
+        if _NUMERAL.fullmatch(self.peek()) and _NUMERAL.fullmatch(self.peek(-1)):
+            raise _Unknown  # 1 2 is no product
 
     def factor(self) -> Node:
         base = self.atom()
@@ -184,34 +188,23 @@ class _Parser:
                 if self.peek() == "!":
                     raise _Unknown  # a double factorial
                 base = ("f", "factorial", (base,))
-            elif self.circle():
+            elif self.tokens[self.at : self.at + 3] == ["{", "\\circ", "}"]:
+                self.at += 3
+                base = times(base, ("sym", "\\circ"))
+            elif self.took("\\circ"):
                 base = times(base, ("sym", "\\circ"))
             else:
                 base = ("^", base, self.script())
         return base
 
-    def circle(self) -> bool:
-        r"""Whether \circ or {\circ} is next, which is then taken."""
-        for sign in (["{", "\\circ", "}"], ["\\circ"]):
-            if self.tokens[self.at : self.at + len(sign)] == sign:
-                self.at += len(sign)
-                return True
-        return False
-
     def script(self) -> Node:
         """What stands behind ^: a group, or x^10, 10^-3 and 2^(1/3) as people write them."""
         if self.peek() in ("-", "+"):
-            negative = self.peek() == "-"
-            self.at += 1
-            inner = self.script()
-            return negated(inner) if negative else inner
+            return self.signed(self.script)
         if self.peek() in ("{", "("):
             return self.group(self.peek())
         base = self.atom()
-        if self.peek() == "^":  # 2^2^3 is read from above
-            self.at += 1
-            base = ("^", base, self.script())
-        return base
+        return ("^", base, self.script()) if self.took("^") else base  # 2^2^3 is read from above
 
     def group(self, opening: str) -> Node:
         self.take(opening)
@@ -221,16 +214,33 @@ class _Parser:
         self.bars = outside
         return inner
 
+    def listed(self) -> tuple[Node, ...]:
+        """The arguments of binomial(10, 3)."""
+        self.take("(")
+        outside, self.bars, found = self.bars, 0, [self.sum()]
+        while self.took(",", ";"):
+            found.append(self.sum())
+        self.take(")")
+        self.bars = outside
+        return tuple(found)
+
+    def arguments_of(self, count: int) -> tuple[Node, ...]:
+        r"""What TeX takes behind \frac, or frac(1, 2) in code."""
+        found = (
+            self.listed() if self.peek() == "(" else tuple(self.argument() for _ in range(count))
+        )
+        if len(found) != count:
+            raise _Unknown
+        return found
+
     def argument(self) -> Node:
-        r"""What TeX takes behind \frac: a group, or one digit or letter."""
+        """A group, or one digit or letter."""
         token = self.peek()
-        if token == "{":
-            return self.group("{")
         if token[:1].isdigit() and len(token) > 1:
             self.tokens[self.at : self.at + 1] = [token[0], token[1:]]
             self.at += 1
             return number(int(token[0]))
-        return self.atom()
+        return self.group("{") if token == "{" else self.atom()
 
     def atom(self) -> Node:
         token = self.peek()
@@ -241,178 +251,122 @@ class _Parser:
         if token in _CALLS:
             return ("f", _CALLS[token], (self.group(token),))
         self.at += 1
-        if token in FUNCTIONS:
-            return self.call(FUNCTIONS[token])
+        name = token[1:] if token[:1] in ("\\", '"') else token
+        if token[:1] == "\\" and name in FUNCTIONS:
+            return self.call(name)
+        if token in ("\\zeta", "\\Gamma") and self.peek() == "(":
+            return ("f", name.lower().replace("\\", ""), self.listed())
         if token == "\\frac":
-            if self.peek() == "(":  # frac(1, 2)
-                top, bottom = self.listed(2)
-            else:
-                top, bottom = self.argument(), self.argument()
+            top, bottom = self.arguments_of(2)
             return times(top, inverse(bottom))
         if token in ("\\sqrt", "\\cbrt"):
-            return self.root(token)
-        if token == "\\binom":
-            pair = self.listed(2) if self.peek() == "(" else (self.argument(), self.argument())
-            return ("f", "binomial", tuple(pair))
+            degree = number(3 if token == "\\cbrt" else 2)
+            degree = self.group("[") if self.peek() == "[" else degree
+            radicand = self.group(self.peek()) if self.peek() in ("(", "{") else self.atom()
+            whole = degree[0] == "num" and degree[1]
+            return ("^", radicand, number(1 / degree[1]) if whole else inverse(degree))
+        if token == "\\binom" or (token in ("C", '"C') and self.is_pair()):
+            return ("f", "binomial", self.arguments_of(2))
         if token == "\\overline":
             return ("f", "bar", (self.argument(),))
         if token == "\\infty":
             return ("inf",)
-        if token == "\\circ":
-            return ("sym", token)
-        if token in _SYMBOLS or (len(token) == 1 and token.isalpha()):
+        if token[:1] == "\\" and (name in _SYMBOLS or name == "circ"):
             return ("sym", token + self.subscript())
-        if is_word(token) and (len(token) == 2 or token[1:].isupper()):
-            name = token[1:]
-            # \mathrm{e} and \text{i} are the numbers; AB is a segment, and not A times B.
+        # \mathrm{e} and \text{i} are the numbers; AB is a segment, and not A times B.
+        short = len(name) == 1 or (
+            is_word(token) and name.isupper() and len(name) < 4 and name not in ("YES", "NO", "DNE")
+        )
+        if short and name.isalpha() and name.isascii():
             return ("sym", name + self.subscript())
         raise _Unknown
 
-    def root(self, command: str) -> Node:
-        degree = number(3 if command == "\\cbrt" else 2)
-        if self.peek() == "[":
-            degree = self.group("[")
-        if self.peek() == "(":
-            radicand = self.group("(")
-        elif self.peek() == "{":
-            radicand = self.group("{")
-        else:
-            radicand = self.atom()
-        exponent = number(1 / degree[1]) if degree[0] == "num" and degree[1] else inverse(degree)
-        return ("^", radicand, exponent)
-
-    def listed(self, count: int) -> tuple[Node, ...]:
-        """The arguments of binomial(10, 3)."""
-        self.take("(")
-        outside, self.bars = self.bars, 0
-        found = [self.sum()]
-        while self.peek() in (",", ";"):
-            self.at += 1
-            found.append(self.sum())
-        self.take(")")
-        self.bars = outside
-        if count and len(found) != count:
-            raise _Unknown
-        return tuple(found)
+    def is_pair(self) -> bool:
+        """Whether (a, b) is next, with simple a and b."""
+        return self.peek() == "(" and self.peek(2) == "," and self.peek(4) == ")"
 
     def subscript(self) -> str:
-        if self.peek() != "_":
+        if not self.took("_"):
             return ""
-        self.at += 1
-        if self.peek() != "{":
+        start = self.at
+        if self.took("{"):
+            while self.peek() not in ("}", ""):
+                self.at += 1
+            self.take("}")
+        else:
             self.at += 1
-            return "_" + self.tokens[self.at - 1].strip('"') if self.at <= len(self.tokens) else "_"
-        start = self.at + 1
-        while self.peek() not in ("}", ""):
-            self.at += 1
-        self.take("}")
-        return "_" + "".join(token.strip('"') for token in self.tokens[start : self.at - 1])
+        return "_" + "".join(token.strip('"') for token in self.tokens[start : self.at]).strip("{}")
 
     def numeral(self) -> Node:
         """A numeral, a repeating decimal, or a mixed number."""
         text = self.peek()
-        if len(text) > MAX_DIGITS:
-            raise _Unknown
         self.at += 1
-        if self.peek() == "_":
-            raise _Unknown  # a number in another base
-        value = Fraction(text.rstrip(".") or "0")
+        if len(text) > MAX_DIGITS or self.peek() == "_":
+            raise _Unknown  # too long, or in another base
+        text, _, period = text.partition("~")
+        value, decimals = Fraction(text.rstrip(".") or "0"), text.partition(".")[2]
+        if period:
+            nines = (10 ** len(period) - 1) * 10 ** len(decimals)
+            return number(value + Fraction(int(period), nines))
         if (
-            text[-1] == "."
-            and self.peek() == "("
-            and self.tokens[self.at + 2 : self.at + 3] == [")"]
+            text.isdigit()
+            and self.peek(1) == "/"
+            and self.peek().isdigit()
+            and self.peek(2).isdigit()
         ):
-            self.at += 1  # 0.(3), as some countries write repeating decimals
-            digits = self.argument_digits()
-            self.take(")")
-            return number(value + Fraction(int(digits), 10 ** len(digits) - 1))
-        if self.peek() == "\\overline" and "." in text:
-            self.at += 1
-            digits = self.argument_digits()
-            places = len(text.partition(".")[2])
-            return number(value + Fraction(int(digits), (10 ** len(digits) - 1) * 10**places))
-        if text.isdigit():
-            rest = self.tokens[self.at : self.at + 3]
-            if len(rest) == 3 and rest[1] == "/" and rest[0].isdigit() and rest[2].isdigit():
-                if int(rest[0][:9]) < int(rest[2][:9]):
-                    self.at += 3  # 1 1/2
-                    return number(value + Fraction(int(rest[0]), int(rest[2])))
-            if rest[:1] == ["\\frac"]:
-                start, tokens = self.at, self.tokens[:]
-                top, bottom = _digits(self.atom())
-                if bottom and top < bottom and self.peek() != "^":
-                    return number(value + Fraction(top, bottom))
-                self.at, self.tokens = start, tokens
+            top, bottom = int(self.peek()[:9]), int(self.peek(2)[:9])
+            if 0 < top < bottom:  # 1 1/2
+                self.at += 3
+                return number(value + Fraction(top, bottom))
+        if text.isdigit() and self.peek() == "\\frac":
+            start, tokens = self.at, self.tokens[:]
+            match self.atom():
+                case ("*", (("num", top), ("^", ("num", bottom), ("num", -1)))) if (
+                    self.peek() != "^"
+                ):
+                    if bottom and top < bottom:
+                        return number(value + top / bottom)
+                    raise _Unknown  # 1 9/8 is neither a mixed number nor a product
+            self.at, self.tokens = start, tokens
         return number(value)
-
-    def argument_digits(self) -> str:
-        inner = self.argument()
-        place = self.tokens[self.at - 2] if self.tokens[self.at - 1] == "}" else ""
-        digits = place if place.isdigit() else str(inner[1]) if inner[0] == "num" else ""
-        if not digits.isdigit() or len(digits) > 60:
-            raise _Unknown
-        return digits
 
     def call(self, name: str) -> Node:
         r"""\sin x, \sin^{2} x, \sin(x), \log_{2} 8; an argument ends before a + or another call."""
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Unknown
+        self.deeper()
         exponent = base = None
         if name in ("lg10", "lg2"):
             name, base = "log", number(int(name[2:]))
         for _ in range(2):
-            if self.peek() == "_" and base is None:
-                self.at += 1
-                base = self.argument_of_base()
-            if self.peek() == "^" and exponent is None:
-                self.at += 1
+            if base is None and self.took("_"):
+                base = self.argument()
+            elif exponent is None and self.took("^"):
                 exponent = self.script()
-        arguments = self.arguments(name)
+        if self.peek() == "(":
+            arguments = self.listed()
+        elif self.peek() in ("[", "{"):
+            arguments = (self.group(self.peek()),)
+        else:
+            arguments = (self.signed(self.bare_argument),)
         self.depth -= 1
         if exponent == MINUS:
+            if name in ("sinh", "cosh", "tanh"):
+                return ("f", "ar" + name, arguments)
             if name not in _TRIGONOMETRIC:
                 raise _Unknown
             return ("f", "arc" + name, arguments)
-        if name == "exp":
-            call = ("^", ("sym", "e"), arguments[0])
-        elif name == "log" and len(arguments) == 2:
-            call = ("f", name, arguments)  # log(8, 2)
+        if name in ("exp", "cis"):
+            power = arguments[0] if name == "exp" else times(("sym", "i"), arguments[0])
+            call = ("^", ("sym", "e"), power)
         else:
             call = ("f", name, arguments if base is None else (arguments[0], base))
         return call if exponent is None else ("^", call, exponent)
 
-    def argument_of_base(self) -> Node:
-        return self.group("{") if self.peek() == "{" else self.argument()
-
-    def arguments(self, name: str) -> tuple[Node, ...]:
-        if self.peek() == "(":
-            return self.listed(0)
-        if self.peek() in ("[", "{"):
-            return (self.group(self.peek()),)
-        negative = self.peek() == "-"
-        self.at += negative
+    def bare_argument(self) -> Node:
         factors = [self.factor()]
         while token := self.peek():
-            one = (
-                token in _SYMBOLS
-                or _NUMERAL.fullmatch(token)
-                or (len(token) == 1 and token.isalpha())
-            )
-            if not (one or token in ("\\frac", "\\sqrt")):
+            plain = _NUMERAL.fullmatch(token) or (len(token) == 1 and token.isalpha())
+            if not plain and token not in ("\\frac", "\\sqrt") and token[1:] not in _SYMBOLS:
                 break
-            if _NUMERAL.fullmatch(token) and _NUMERAL.fullmatch(self.tokens[self.at - 1]):
-                raise _Unknown
+            self.not_two_numbers()
             factors.append(self.factor())
-        argument = times(*factors)
-        return (negated(argument) if negative else argument,)
-
-
-def _digits(node: Node) -> tuple[int, int]:
-    """(1, 2) of the tree of \\frac{1}{2}; (0, 0) of every other one."""
-    if node[0] == "*" and len(node[1]) == 2:
-        top, under = node[1]
-        if top[0] == "num" and under[0] == "^" and under[1][0] == "num" and under[2] == MINUS:
-            if top[1].denominator == under[1][1].denominator == 1 and top[1] >= 0:
-                return int(top[1]), int(under[1][1])
-    return 0, 0
+        return times(*factors)

@@ -19,17 +19,30 @@ from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
 from permix_jax.rewards import units, words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.compare import Same, dump, kind, same
-from permix_jax.rewards.expression import Node, number, times
-from permix_jax.rewards.naming import unnamed
+from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, number, times
+from permix_jax.rewards.naming import renamed, unnamed
 from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
-from permix_jax.rewards.tree import parse
-from permix_jax.rewards.values import digits, same_value
+from permix_jax.rewards.sets import is_set, whole_set
+from permix_jax.rewards.tree import EMPTY, parse
+from permix_jax.rewards.values import place, same_value
 
 _OPERATOR = re.compile(r"[-+^/!|]|\\(?:frac|sqrt|cdot|times|binom|div|sin|cos|tan|log|ln)")
 _FORMULA = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,400}?)\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)", re.DOTALL
 )
 _SPACE = re.compile(r"(?<![0-9])\s+(?![A-Za-z])|(?<![A-Za-z0-9])\s+|(?<=[0-9])\s+(?![0-9])")
+_WHOLE = re.compile(r"(?i)\bintegers?\b|\bnatural\b|whole number")
+_ORDER = re.compile(r"(?i)(?:in|ing) (?:order|size)\b|smallest to|least to|largest to|greatest to")
+_SOLVING = re.compile(
+    r"(?i)\bsolve|\bsolutions?\b|\ball (?:real|values|possible|\$|x|n)|\broots?\b|\bset\b"
+)
+_ANGLE = re.compile(
+    r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin"
+)
+_BASES = {"2": "binary", "8": "octal", "16": "hex"}
+_ANYTHING = set(
+    "people persons total ways times solutions values unit units possibilities items".split()
+)
 _MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
 
@@ -78,27 +91,45 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
         return Verdict(float(special), what, f"{'equal' if special else 'unequal'} as {what}")
     if _restates(given, wanted, prompt):
         return Verdict(0.0, what, "it only repeats a formula of the problem")
-    return _compared(given.tree, wanted.tree, prompt, what)
+    tree = given.tree
+    if tree[0] == "text" or wanted.tree[0] == "text":
+        if words.same(given.text, wanted.text, prompt):
+            return Verdict(1.0, what, "the same words")
+        if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
+            tree = parse(words.value(tokens, _words(prompt)))
+    return _compared(tree, wanted.tree, prompt, what)
 
 
 def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undecided:
     """The verdict of the first pair of readings that are equal."""
     undecided, why = None, "unequal"
-    for one in _readings(tree):
-        for two in _readings(gold):
-            one, two = unnamed(one, two, prompt)
-            if one is None:
-                why = "what it names is not what is asked for"
-                continue
-            pairs = _without_units(one, two, prompt)
-            why = why if pairs else "its unit is not the one wanted"
-            for pair in pairs:
-                verdict = same(*pair, _decide)
-                if verdict:
-                    return Verdict(1.0, what, "equal")
-                if verdict is None and undecided is None:
-                    undecided = Undecided(dump(pair[0]), dump(pair[1]), what)
+    pairs = (
+        (one, two) for two in _readings(gold, gold, prompt) for one in _readings(tree, two, prompt)
+    )
+    for one, two in pairs:
+        one, two = unnamed(one, two, prompt)
+        if one is None:
+            why = "what it names is not what is asked for"
+            continue
+        bare = _without_units(one, two, prompt)
+        why = why if bare else "its unit is not the one wanted"
+        for pair in ((new, b) for a, b in bare for new in renamed(a, b, prompt)):
+            verdict = same(*_in_kind(*pair, prompt), _decide)
+            if verdict:
+                return Verdict(1.0, what, "equal")
+            if verdict is None and undecided is None:
+                undecided = Undecided(dump(pair[0]), dump(pair[1]), what)
     return undecided or Verdict(0.0, what, why)
+
+
+def _in_kind(tree: Node, gold: Node, prompt: str) -> tuple[Node, Node]:
+    """Sets of integers as their elements, and lists in an order that is asked as tuples."""
+    if (is_set(tree) or is_set(gold)) and (_WHOLE.search(prompt) or "Z" in repr((tree, gold))):
+        found = whole_set(tree), whole_set(gold)
+        return found if None not in found else (tree, gold)
+    if tree[0] == gold[0] == "list" and _ORDER.search(prompt):
+        return ("tuple", "(", ")", tree[1]), ("tuple", "(", ")", gold[1])
+    return tree, gold
 
 
 def _decide(node: Node, gold: Node, zero: bool) -> Same:
@@ -118,9 +149,17 @@ def _read(text: str, letters: frozenset[str] = frozenset()) -> Answer | None:
 @lru_cache(4096)
 def _letters(prompt: str) -> frozenset[str]:
     """The letters that a problem uses as variables."""
-    found = [next(filter(None, match.groups())) for match in _MATHS.finditer(prompt[-8000:])]
-    plain_text = (re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", m) for m in found)
-    return frozenset(c for text in plain_text for c in text if c.isalpha())
+    prompt = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", prompt[-8000:])
+    found = (match[1] or match[2] for match in _MATHS.finditer(prompt))
+    bare = re.findall(
+        r"(?<![\w$/.^-])(?<!\din )(?<!in )(?<!\d )[B-HJ-Zb-z](?![\w'$/^.-]\w|\w)", prompt
+    )
+    return frozenset(c for text in found for c in text if c.isalpha()) | frozenset(bare)
+
+
+@lru_cache(4096)
+def _words(prompt: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[^\W\d_]+", prompt.casefold()))
 
 
 def _kind(gold: Answer) -> str:
@@ -128,29 +167,35 @@ def _kind(gold: Answer) -> str:
         return "choice"
     if words.date(gold.text):
         return "date"
-    if words.clock(gold.text):
+    if words.clock(gold.text) and gold.tree[0] != "ratio":
         return "time"
     return kind(gold.tree)
 
 
 def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
     """Compares choices, dates, times of day and numbers in another base; None for other answers."""
-    if (letter := words.choice(gold.text)) and (stated := words.stated_choice(answer.text)):
-        return stated == letter
+    if letter := words.choice(gold.text):
+        options = words.options(prompt)
+        if stated := words.stated_choice(answer.text):
+            return stated == letter
+        said = {key for key, text in options.items() if words.same(answer.text, text, "")}
+        if letter in options and len(said) == 1:
+            return said == {letter}
     if gold_date := words.date(gold.text):
         date = words.date(answer.text)
         years = {date[2], gold_date[2]} - {0} if date else set()
         return date is not None and date[:2] == gold_date[:2] and len(years) < 2
-    if gold_time := words.clock(gold.text):
+    if (gold_time := words.clock(gold.text)) and "ratio" not in prompt:
         if time := words.clock(answer.text):
             return _same_time(time, gold_time, prompt)
         return None if ":" in gold.text and not gold_time[1] else False
     based = [tree for tree in (answer.tree, gold.tree) if tree[0] == "based"]
     if len(based) == 1:
-        other = gold.tree if answer.tree == based[0] else answer.tree
-        digits_ = squeezed(gold.text if answer.tree == based[0] else answer.text).lstrip("0")
-        named = "base" in prompt and (other is not gold.tree or based[0][2] in prompt)
-        return digits_ == based[0][1] and named
+        _, digits_, base = based[0]
+        other = answer.text if gold.tree[0] == "based" else gold.text
+        named = re.search(rf"(?i)base[ -]*\$?_?{base}\b|{_BASES.get(base, 'base')}", prompt)
+        named = named or (gold.tree[0] == "based" and "base" in prompt)
+        return bool(named) and re.sub(r"\W|text|mathrm", "", other).upper().lstrip("0") == digits_
     return None
 
 
@@ -168,12 +213,18 @@ def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: s
     return bool(time[1]) or re.search(tells, prompt, re.IGNORECASE) is not None
 
 
-def _readings(tree: Node) -> list[Node]:
+def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
     """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
+    if tree[0] == "mod" and gold[0] != "mod":
+        tree = tree[1]
+    if tree[0] == "set" and len(tree[1]) == 1 and gold[0] == "num" and _SOLVING.search(prompt):
+        tree = tree[1][0]
+    if tree == EMPTY and gold[0] == "num" or (tree[0] == "num" and gold == EMPTY):
+        tree = gold if "how many" in prompt.lower() and {tree, gold} == {EMPTY, number(0)} else tree
     if tree[0] != "about":
         return [tree]
     first, *others = tree[1]
-    if first[0] == "sym":
+    if is_name(first):
         return [("rel", ("=",), (first, others[0]))]
     value = first[2][-1] if first[0] == "rel" else first
     return [first, *(other for other in others if _close(value, other))]
@@ -188,10 +239,10 @@ def _decimal_comma(text: str, gold: str) -> bool:
 
 
 def _close(one: Node, two: Node) -> bool:
-    if {one[0], two[0]} & {"list", "tuple", "text", "set", "rel", "matrix", "qty"}:
-        return one[0] == two[0] == "qty" and _close(one[1], two[1])
-    a, b = digits(one, "a"), digits(two, "a")
-    return not isinstance(a, str) and not isinstance(b, str) and abs(a[0] - b[0]) < 0.01 * abs(a[0])
+    if one[0] == two[0] == "qty":
+        return _close(one[1], two[1])
+    a, b = (place(node) if node[0] in EXPRESSIONS else None for node in (one, two))
+    return a is not None and b is not None and abs(a - b) < 0.01 * abs(a)
 
 
 def _without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
@@ -204,11 +255,18 @@ def _without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node
         return [(tree, gold)]
     if units.PERCENT in (unit, gold_unit):
         return _percentages(tree, gold, prompt)
-    if gold_unit == units.DEGREE and not unit and "\\pi" in repr(tree):
+    angle = not prompt or _ANGLE.search(prompt)
+    if gold_unit == units.DEGREE and not unit and "\\pi" in repr(tree) and angle:
         if units.asked(prompt) != units.DEGREE:
             tree, unit = _with_unit(tree, units.RADIAN), units.RADIAN
     if unit == units.DEGREE and not gold_unit and "\\pi" in repr(gold):
+        if not angle:
+            return []
         gold, gold_unit = _with_unit(gold, units.RADIAN), units.RADIAN
+    if len({part[2] for part in gold[1] if part[0] == "qty"} if gold[0] == "list" else ()) > 1:
+        return [(tree, gold)]  # 3 dogs and 2 cats
+    if unit and not gold_unit and not _counts(unit, prompt):
+        return []
     wanted = gold_unit or units.asked(prompt)
     if not wanted or (units.is_noun(wanted) and not gold_unit):
         wanted = unit
@@ -218,6 +276,16 @@ def _without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node
         _map_units(t, lambda value, unit: _converted(value, unit, wanted)) for t in (tree, gold)
     )
     return [] if None in pair else [pair]
+
+
+def _counts(unit: units.Unit, prompt: str) -> bool:
+    """Whether a unit beside a number fits "how many apples"."""
+    if not (match := re.search(r"how many ((?:\w+\s+){1,6})", prompt.lower() + " ")):
+        return True
+    said = set(re.findall(r"[^\W_]+", " ".join(name for name, _ in unit).casefold()))
+    if units.asked(prompt) or said & _ANYTHING or not all(map(str.isascii, said)):
+        return True
+    return any(word[: max(3, len(word) - 2)] in prompt.lower() for word in said)
 
 
 def _loose(unit: units.Unit, wanted: units.Unit) -> bool:
@@ -235,6 +303,7 @@ def _percentages(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]
         return []
     if unit and not gold_unit and units.asked(prompt) not in ((), units.PERCENT):
         return []
+    asks = asks and not gold_unit  # 65 % is 13/20
     bare = tuple(_map_units(t, lambda value, _: value) for t in (tree, gold))
     if unit == gold_unit or (asks and unit):
         return [bare]
@@ -242,7 +311,7 @@ def _percentages(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]
         _map_units(t, lambda value, _: times(value, number(Fraction(1, 100)))) for t in (tree, gold)
     )
     speaks = not prompt or "percent" in prompt.lower() or "%" in prompt
-    return [bare] if asks else [bare, share] if speaks else [share]
+    return [bare] if asks else [bare, share] if speaks or gold_unit else [share]
 
 
 def _unit(tree: Node) -> units.Unit:

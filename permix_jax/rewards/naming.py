@@ -2,8 +2,17 @@ r"""Names: buys the verdicts on "x =", "f(x) =" and "(p, q) =", held against the
 
 import re
 from functools import lru_cache
+from itertools import permutations
 
-from permix_jax.rewards.expression import Node, is_name, names, parse_expression
+from permix_jax.rewards.expression import (
+    EXPRESSIONS,
+    MINUS,
+    Node,
+    is_name,
+    names,
+    parse_expression,
+    replaced,
+)
 from permix_jax.rewards.notation import read, squeezed
 from permix_jax.rewards.values import same_value
 
@@ -12,66 +21,97 @@ _ASKS = (
 )
 _ASKED = re.compile(_ASKS + r"\s+\$([^$]{1,60}?)[.?]?\$(?!\s*(?:and\b|,))")
 _OBJECT = re.compile(
-    r"(?i)\b(?:equation|line|graph|curve|asymptotes?|parabola|plane|circle|locus|directrix|axis)\b"
+    r"(?i)\b(?:line|graph|curve|asymptotes?|parabola|plane|circle|ellipse|hyperbola|locus|directrix|axis|tangent)\b"
 )
-_VALUES = {"num", "sym", "+", "*", "^", "f", "inf"}
+_FREE = re.compile(
+    r"(?i)general solution|integral|antiderivative|\\int\b|integrate|parametri|primitive|d\w+/d\w"
+)
+_CONSTANT = re.compile(r"(?:[CcKkAaBbDstr]|const)(?:_?[0-9])?")
+_CODE = {"E": "e", "I": "i", "j": "i"}
 
 
 def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     """Both without "x =" where one of them has none; None: what is named is not what is asked."""
     if _contradicts_itself(tree):
         return None, gold
-    if gold[0] == "tuple" and tree[0] == "list" or tree[0] == "tuple" and gold[0] == "list":
+    if (
+        gold[0] in ("tuple", "list", "set", "num")
+        and tree[0] == "rel"
+        and tree[1] == ("\\in",)
+        and _is_label(tree[2][0])
+    ):
+        tree = tree[2][1]  # x \in {2, 6}
+        tree = tree[1][0] if gold[0] == "num" and tree[0] == "set" and len(tree[1]) == 1 else tree
+    if (
+        gold[0] in ("list", "tuple")
+        and tree[0] == "rel"
+        and set(tree[1]) == {"<"}
+        and not _subject(tree)
+    ):
+        tree = ("list", tree[2], "")  # 4 < 6 < 14 in increasing order
+    tree, gold = _spread(tree), _spread(gold)
+    if {tree[0], gold[0]} == {"tuple", "list"}:
         return _as_tuple(tree, prompt, gold), _as_tuple(gold, prompt, tree)
     if tree[0] in ("list", "set") or gold[0] in ("list", "set"):
         values, gold_values = _values(tree), _values(gold)
-        if (values is None) != (gold_values is None) or _one_letter(tree) and _one_letter(gold):
+        if (values is None) != (gold_values is None) or (values and gold_values):
             return values or tree, gold_values or gold
         return tree, gold
     named, gold_named = _is_equation(tree), _is_equation(gold)
     if named and gold_named:
         return _both_named(tree, gold)
     if named and gold[0] != "rel":
-        return (tree[2][-1] if _may_be_named(tree, prompt) else None), gold
+        return (tree[2][-1] if _may_be_named(tree, prompt, gold) else None), gold
     if gold_named and tree[0] != "rel":
-        if _may_leave_out(gold, prompt) and _may_be_named(gold, prompt):
-            return tree, gold[2][-1]
-        return None, gold
+        left_out = _is_label(gold[2][0]) and (
+            not _OBJECT.search(prompt) or gold[2][0][1] in _asked(prompt)
+        )
+        return (tree, gold[2][-1]) if left_out else (None, gold)
     return tree, gold
 
 
+def _subject(relation: Node) -> frozenset[str]:
+    return frozenset().union(*(names(part) for part in relation[2] if part[0] in EXPRESSIONS))
+
+
 def _is_equation(tree: Node) -> bool:
-    return tree[0] == "rel" and set(tree[1]) <= {"=", "\\equiv"} and "=" in tree[1]
+    return tree[0] == "rel" and set(tree[1]) == {"="}
 
 
 def _contradicts_itself(tree: Node) -> bool:
     """Whether a chain as x = 5 + 6 = 7 holds two values that surely differ."""
     if not _is_equation(tree):
         return False
-    parts = [part for part in tree[2] if part[0] in _VALUES]
-    parts = [part for part in parts if not names(part)] if len(tree[2]) == 2 else parts[1:]
+    parts = [part for part in tree[2] if part[0] in EXPRESSIONS and not names(part)]
     return any(same_value(one, two) is False for one, two in zip(parts, parts[1:], strict=False))
 
 
 def _both_named(tree: Node, gold: Node) -> tuple[Node, Node]:
     """f(x) = 2x and y = 2x by their values; other equations by their first and last sides."""
     (name, *_, value), (gold_name, *_, gold_value) = tree[2], gold[2]
-    called = [n[0] == "sym" and ("(" in n[1] or n == ("sym", "y")) for n in (name, gold_name)]
-    if all(called) and name != gold_name and ("sym", "y") in (name, gold_name):
+    one, two = (n[1] if n[0] == "sym" else "" for n in (name, gold_name))
+    bound, gold_bound = (re.fullmatch(r"(\w)(?:\((\w)\)|_(\w))", n) for n in (one, two))
+    if bound and gold_bound and bound[1] == gold_bound[1]:  # f(t) = 2t is f(x) = 2x
+        old, new = bound[2] or bound[3], gold_bound[2] or gold_bound[3]
+        return replaced(value, ("sym", old), ("sym", new)), gold_value
+    if one and two and ("(" in one and two == "y" or "(" in two and one == "y"):
         return value, gold_value
-    if name == gold_name and _is_label(name):
+    if one and one.partition("_")[0] == two.partition("_")[0] and is_name(name):
         return value, gold_value
     return ("rel", ("=",), (name, value)), ("rel", ("=",), (gold_name, gold_value))
 
 
 def _is_label(node: Node) -> bool:
-    """Whether a left side names a value: x, f(x), Area, |AB|, (p, q), V_1 : V_2."""
+    r"""Whether a left side names a value: x, f(x), Area, |AB|, (p, q), V_1 : V_2, \det A, A^{-1}.
+
+    A sum, or what has a number in it, is a side of an equation.
+    """
     if node[0] in ("tuple", "ratio"):
         return all(map(_is_label, node[-1]))
-    if node[0] == "f" and node[1] in ("bar", "abs"):
-        return node[2][0][0] == "sym" and len(node[2][0][1]) > 1
-    if node[0] == "*":  # \angle ABC
-        return node[1][0] in (("sym", "\\angle"), ("sym", "\\triangle"), ("sym", "\\Delta"))
+    if node[0] in ("*", "f"):
+        return all(map(_is_label, node[-1]))
+    if node[0] == "^":
+        return _is_label(node[1]) and node[2] == MINUS
     return node[0] in ("text", "set") or (node[0] == "sym" and is_name(node))
 
 
@@ -79,26 +119,30 @@ def _assigned(tree: Node) -> bool:
     return _is_equation(tree) and _is_label(tree[2][0])
 
 
-def _one_letter(tree: Node) -> bool:
-    """Whether a list is "x = 2, x = 3", "x = 2, 3", or x_1 and x_2."""
+def _values(tree: Node) -> Node | None:
+    """The values of "x = 2, x = 3", "x = 2, 3" or "x_1 = 2, x_2 = 3"; None for other lists."""
     parts = tree[1] if tree[0] in ("list", "set") else (tree,)
     labels = {repr(part[2][0]).partition("_")[0].rstrip("')") for part in parts if _assigned(part)}
-    plain = all(_assigned(part) or part[0] != "rel" for part in parts)
-    return len(labels) == 1 and plain
-
-
-def _values(tree: Node) -> Node | None:
-    """The values of "x = 2, x = 3"; None where a list names nothing, or different things."""
-    if not _one_letter(tree):
+    if len(labels) != 1 or any(part[0] == "rel" and not _assigned(part) for part in parts):
         return None
-    if tree[0] not in ("list", "set"):
-        return tree[2][-1]
-    return (tree[0], tuple(p[2][-1] if _assigned(p) else p for p in tree[1]), *tree[2:])
+    values = tuple(p[2][-1] if _assigned(p) else p for p in parts)
+    flat = tuple(v for value in values for v in (value[1] if value[0] == "list" else (value,)))
+    return (tree[0], flat, *tree[2:]) if tree[0] in ("list", "set") else values[0]
+
+
+def _spread(tree: Node) -> Node:
+    """(x, y) = (2, 3) as "x = 2, y = 3"."""
+    if _is_equation(tree) and len(tree[2]) == 2 and tree[2][0][0] == tree[2][1][0] == "tuple":
+        (*_, left), (*_, right) = tree[2]
+        if len(left) == len(right) and all(part[0] == "sym" for part in left):
+            pairs = zip(left, right, strict=True)
+            return ("list", tuple(("rel", ("=",), pair) for pair in pairs), "and")
+    return tree
 
 
 def _as_tuple(tree: Node, prompt: str, other: Node) -> Node:
-    """(2, 3) of "x = 2, y = 3", in the order in which the problem has (x, y), or the alphabet."""
-    if tree[0] != "list" or not all(map(_assigned, tree[1])):
+    """(2, 3) of "x = 2, y = 3", in the order in which the problem has (x, y), or the answer."""
+    if tree[0] != "list" or other[0] != "tuple" or not all(map(_assigned, tree[1])):
         return tree
     found = {part[2][0][1]: part[2][-1] for part in tree[1] if part[2][0][0] == "sym"}
     if len(found) != len(tree[1]) or len(found) != len(other[-1]):
@@ -107,37 +151,34 @@ def _as_tuple(tree: Node, prompt: str, other: Node) -> Node:
         order = match[1].split(",")
         if set(order) == set(found):
             return ("tuple", "(", ")", tuple(found[name] for name in order))
-    if list(found) == sorted(found):
-        return ("tuple", "(", ")", tuple(found.values()))
-    return tree
+    return ("tuple", "(", ")", tuple(found.values()))
 
 
-def _may_be_named(tree: Node, prompt: str) -> bool:
+def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
     """Whether the left of "x = 5" names what is asked for, or "2 + 3 = 5" is true."""
     left = tree[2][0]
     if left[0] == "sym" and is_name(left):
-        asked = _asked_names(prompt)
-        return "(" in left[1] or not asked or left[1] in asked
-    if _is_label(left) or left[0] not in _VALUES:
+        asked = _asked(prompt)
+        return "(" in left[1] or not asked or left[1] in asked or gold[0] in ("matrix", "tuple")
+    if left[0] == "text":  # pOH is not pH
+        said = left[1].split()
+        return not prompt or len(said) != 1 or len(said[0]) > 4 or said[0] in prompt.lower()
+    if left[0] not in EXPRESSIONS or _is_label(left) or not names(left):
         return True
-    if not names(left):
-        return True  # _contradicts_itself has seen to it
-    return _written(left) in squeezed(prompt[-8000:]) or _in_prompt(left, prompt)
+    return any(_written(left) in squeezed(part) for part in (prompt[-8000:],)) or left in _formulas(
+        prompt
+    )
 
 
 def _written(node: Node) -> str:
     """A plain sum or product as people write it."""
     match node:
-        case ("num", value):
+        case ("num", value) | ("sym", value):
             return str(value)
-        case ("sym", name):
-            return name
         case ("+", terms):
             return "+".join(map(_written, terms)).replace("+-", "-")
-        case ("*", (("num", -1), rest)):
-            return "-" + _written(rest)
         case ("*", factors):
-            return "".join(map(_written, factors))
+            return "".join("-" if factor == MINUS else _written(factor) for factor in factors)
         case ("^", base, exponent):
             return f"{_written(base)}^{_written(exponent)}"
     return "\0"
@@ -150,20 +191,55 @@ def _formulas(prompt: str) -> frozenset[Node]:
     return frozenset(tree for tree in trees if tree)
 
 
-def _in_prompt(node: Node, prompt: str) -> bool:
-    return node in _formulas(prompt)
-
-
-def _may_leave_out(gold: Node, prompt: str) -> bool:
-    left = gold[2][0]
-    if not _is_label(left):
-        return False
-    name = left[1] if left[0] == "sym" else ""
-    return name in _asked_names(prompt) or not _OBJECT.search(prompt) or "(" in name
-
-
 @lru_cache(4096)
-def _asked_names(prompt: str) -> frozenset[str]:
+def _asked(prompt: str) -> frozenset[str]:
     """What the problem asks for by name: {"x"} of "Find $x$."."""
     asked = (read(match[1]) for match in _ASKED.finditer(prompt[:4000]))
     return frozenset("".join(t for t in tokens if t not in "{}") for tokens in asked if tokens)
+
+
+def all_names(tree: Node) -> frozenset[str]:
+    """The variables in a tree of any kind."""
+    if tree[0] in EXPRESSIONS:
+        return names(tree)
+    return frozenset().union(*(all_names(part) for part in _nodes(tree)))
+
+
+def _nodes(tree: Node):
+    for part in tree[1:]:
+        if isinstance(part, tuple) and part:
+            yield from (
+                [part]
+                if isinstance(part[0], str)
+                else (p for p in part if isinstance(p, tuple) and p)
+            )
+
+
+def renamed(tree: Node, gold: Node, prompt: str) -> list[Node]:
+    """An answer with other names for what may be called anything: constants of integration, and the
+    E and I of some programs."""
+    used, gold_used = all_names(tree), all_names(gold)
+    for name, constant in _CODE.items():
+        if name in used - gold_used and f"('sym', '{constant}')" in repr(gold):
+            tree = replaced(tree, ("sym", name), ("sym", constant))
+    if "('f', 'ln'" in repr(gold) and "('f', 'log'" not in repr(gold):  # log in code is ln
+        tree = _natural(tree)
+    free = _FREE.search(prompt) or "y'" in prompt
+    own, golds = (sorted(n for n in u if _CONSTANT.fullmatch(n)) for u in (used, gold_used))
+    if not free or len(own) != len(golds) or not 0 < len(own) < 4:
+        return [tree]
+    found = []
+    for order in permutations(golds):
+        new = tree
+        for name in own:
+            new = replaced(new, ("sym", name), ("sym", name + "\0"))
+        for name, to in zip(own, order, strict=True):
+            new = replaced(new, ("sym", name + "\0"), ("sym", to))
+        found.append(new)
+    return found
+
+
+def _natural(tree: Node) -> Node:
+    if tree[:2] == ("f", "log") and len(tree[2]) == 1:
+        return ("f", "ln", tuple(map(_natural, tree[2])))
+    return tuple(_natural(part) if isinstance(part, tuple) else part for part in tree)

@@ -30,7 +30,7 @@ _SYMBOLS = str.maketrans({
     "√": "\\sqrt ", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]", "°": "^{\\circ}", "±": "\\pm ",
     "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "Ø": "\\emptyset ",
     "∖": "\\setminus ", "∠": "\\angle ", "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ",
-    "⌉": "\\rceil ", "≡": "\\equiv ", "→": "\\to ", "⟨": "\\langle ", "⟩": "\\rangle ", "∣": "|",
+    "⌉": "\\rceil ", "≡": "\\equiv ", "→": "\\to ", "⇒": "\\implies ", "⇔": "\\iff ", "⟨": "\\langle ", "⟩": "\\rangle ", "∣": "|",
     "’": "'", "′": "'", "“": '"', "”": '"', "，": ",", "。": ".", "、": ",", "∶": ":", "△": "\\triangle ",
     "⁄": "/", "∆": "\\Delta ", "…": "\\ldots ", "∨": "\\text{ or }", "∧": "\\text{ and }",
     "￥": "¥", "∏": "\\prod ", "∑": "\\sum ", "∫": "\\int ", "⊂": "\\subset ", "⊆": "\\subseteq ",
@@ -47,7 +47,8 @@ _SPELLINGS = {
     "cdots": "ldots", "bar": "overline", "epsilon": "varepsilon", "phi": "varphi", "simeq": "approx",
     "cong": "approx", "backslash": "setminus", "arcsinh": "arsinh", "tg": "tan", "ctg": "cot",
     "cosec": "csc", "arctg": "arctan", "varnothing": "varnothing", "lg": "log", "rightarrow": "to",
-    "implies": "to", "Rightarrow": "to", "infin": "infty", "reals": "R", "complexes": "C",
+    "Rightarrow": "implies", "Longrightarrow": "implies", "iff": "implies",
+    "Leftrightarrow": "implies", "infin": "infty", "reals": "R", "complexes": "C",
 }  # fmt: skip
 _REPLACED = {
     "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lt": "<", "gt": ">", "lbrack": "[",
@@ -63,7 +64,7 @@ _OPERATORS = {
 _DROPPED = set(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle "
     "scriptstyle limits rm bf it sf tt middle mathstrut boxed fbox underline vec hat widehat tilde "
-    "cal quad qquad thinspace medspace enspace space hfill nonumber therefore mathring overrightarrow "
+    "cal quad qquad checkmark blacksquare square Box qed thinspace medspace enspace space hfill nonumber therefore mathring overrightarrow "
     "underbrace ensuremath strut normalsize large Large small bold mathop".split()
 )
 _UPRIGHT = set(
@@ -91,21 +92,42 @@ _SI = re.compile(
     r"mins?|secs?|mph|kph|km/?h|psi|atm|amu|rpm|dB|[kKMGTmu]?[bB](?:ps|its?)?|in|yd|mi|torr|mmHg|kWh|u|rev"
 )
 _ONE_LETTER_UNITS = set("mgshNJWVAKCFTHLl")
+_NOTHING = {"\\(", "\\)", "\\[", "\\]", '"', "\\/", "\\-", "\\"}
 _LEX = re.compile(
     r"""\\(?P<edge>begin|end)\s*\{(?P<name>[a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?
     |\\(?:textcolor|color|colorbox|hspace|vspace|phantom|hphantom|vphantom|label|tag)\*?(?P<skip>\s*\{[^{}]*\}|\s*[a-z]+)
     |\\math(?:bb|cal|scr)\s*\{?\s*(?P<set>[A-Z])\s*\}?
     |(?P<command>\\[A-Za-z]+)|(?P<space>(?:\\[,;:!>\ ]|~|\s)+)
     |(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?
-      |(?:[0-9]+(?:\.[0-9]*(?![0-9.]))?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9.]))?)
+      |[0-9]*\.[0-9]*~[0-9]+|(?:[0-9]+(?:\.[0-9]*(?![0-9.]))?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9.]))?)
     |(?P<run>[^\W\d_]+\d*(?=\()|[^\W\d_]+)|(?P<other>\*\*|[<>!=]=|=[<>](?!=)|\\.|.)""",
     re.VERBOSE | re.DOTALL,
 )
+_REWRITTEN = [
+    (re.compile(form), new)
+    for form, new in (
+        (r"\\d?dots[a-z]?|\.\.\.", r"\\ldots "),
+        # periods of decimals: 0.8~3 is 0.8333...
+        (r"([0-9]*\.[0-9]*)\\(?:overline|bar)\s*\{?([0-9]{1,60})\}?", r"\1~\2"),
+        (r"([0-9]*\.[0-9]*)\\dot\s*\{?([0-9])\}?(?:([0-9]*)\\dot\s*\{?([0-9])\}?)?", r"\1~\2\3\4"),
+        (r"([0-9]+\.)\(([0-9]{1,60})\)", r"\1~\2"),
+        (r"([0-9]*\.[0-9]*?)(?:([0-9])\2{2,}|([0-9]{2,9}?)\3+) ?\\ldots", r"\1~\2\3"),
+        (r"(?<=[0-9])(?:\\[,!;:]|\{,\}|,\\!|\{\\,\})(?=[0-9]{3}(?![0-9]))", ""),  # 1{,}000
+        (r"(?<=[0-9])\{,\}(?=[0-9])", "."),  # 3{,}5 in other countries
+        (r"\{([-+=<>:,.])\}", r"\1"),
+        (r"\\(?:text|mathrm)\s*\{\s*[eE]\s*\}\s*\{?([-+]?[0-9]+)\}?", r"e\1"),
+        (r"\\not\s*<", r"\\ge "), (r"\\not\s*>", r"\\le "), (r"\\not\s*(?:=|\\equiv)", r"\\ne "),
+        (r"\+\s*/\s*-", r"\\pm "), (r"\\(?:degree|textdegree)(?![a-z])", r"^{\\circ}"),
+        (r"(?<=[0-9])!=(?=[0-9])", "! ="), (r"(?<![A-Za-z\\])Sqrt\[([^\[\]]*)\]", r"sqrt(\1)"),
+        (r"\{\}\s*_\s*\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
+        (r"(?<![A-Za-z])C\s*_\s*\{?(\w+)\}?\s*\^\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
+        (r"(?<=[0-9]),\s+(?=[0-9]{3}(?![0-9]))", ";"),  # 1, 234 is a list
+        (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[a-z])", ""), (r"\^\s*\{?\s*(?:\\top|\\intercal|T)\s*\}?", "^T"),
+        (r"\\(?:ce|nicefrac|sfrac)(?![a-z])", lambda m: "" if m[0] == "\\ce" else r"\frac"),
+    )
+]  # fmt: skip
 _IN_UNIT = re.compile(r'[/^{}()-]|[0-9]|\\cdot|".*')
-_JOINED = re.compile(r"(?<=[0-9])(?:\\[,!;:]|\{,\}|,\\!|\{\\,\})(?=[0-9]{3}(?![0-9]))")
-_LISTED = re.compile(r"(?<=[0-9]),\s+(?=[0-9]{3}(?![0-9]))")
-_SPACED = re.compile(r"(\D{0,3}[1-9][0-9]{0,2}(?:[ \u202f~][0-9]{3})+)(?![0-9 ])([^0-9]*)")
-_MODULE = re.compile(r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[a-z])")
+_SPACED = re.compile(r"(\D{0,3}[1-9][0-9]{0,2}(?:[ \u202f~][0-9]{3})+)(?! ?[0-9])([^0-9]*)")
 
 
 def plain(text: str) -> str:
@@ -142,11 +164,13 @@ def read(text: str, letters: frozenset[str] = frozenset()) -> Tokens | None:
         unicodedata.category(c) in ("Cc", "Co", "Cs", "Cn") and c not in "\t\n\r" for c in text
     ):
         return None
-    text = _MODULE.sub("", text.strip(" \t\r\n`"))
+    text = text.strip(" \t\r\n`")
     text = re.sub(r"\*\*(?=\S)(.*?)(?<=\S)\*\*(?!\S)", r"\1", text) if text[:2] == "**" else text
     if match := _SPACED.fullmatch(text):
         text = re.sub(r"(?<=[0-9])[ \u202f~](?=[0-9])", "", match[1]) + match[2]
-    return _lex(_LISTED.sub(";", _JOINED.sub("", text)), letters)
+    for pattern, new in _REWRITTEN:
+        text = pattern.sub(new, text)
+    return _lex(text, letters)
 
 
 def _fraction(char: str) -> str:
@@ -161,50 +185,48 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
     tokens: list[str] = []
     upright: list[int] = []  # depths of braces inside which letters are words
     depth, brackets, wraps, spaced, in_unit = 0, 0, False, False, False
-    long_words = any(len(run) > 3 and run not in _CODE and not _CALL_RUN.fullmatch(run)
-                     for run in re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", text))  # fmt: skip
+    runs = re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", text)
+    prose = any(len(run) > 3 and run not in _CODE and not _CALL_RUN.fullmatch(run) for run in runs)
+    formula = bool(re.search(r"[\^+*/]|\\(?:frac|sqrt|cdot|l[no])", text))
     for match in _LEX.finditer(text):
-        kind, token = match.lastgroup, match[0]
+        kind, token, wrapped = match.lastgroup, match[0], wraps
         if kind == "space" or token == "$":
             spaced = True
             continue
+        wraps = False
+        last = tokens[-1] if tokens else ""
         if kind in ("name", "edge"):
-            name = match["name"]
-            name = "matrix" if name in _MATRICES or name[1:] == "matrix" else name
-            tokens += [f"\\{match['edge']}{{{name}}}"]
+            name = "matrix" if match["name"].endswith(("matrix", "array")) else match["name"]
+            tokens.append(f"\\{match['edge']}{{{name}}}")
         elif kind == "skip":
-            wraps = wraps or "color" in token
+            wraps = wrapped
         elif kind == "set":
-            tokens.append(
-                f"\\{token.strip(' }')[-1]}"
-                if token.strip(" }")[-1] in "RZNQC"
-                else token.strip(" }")[-1]
-            )
+            tokens.append(f"\\{match['set']}" if match["set"] in "RZNQC" else match["set"])
         elif kind == "command":
             name = token[1:]
-            if name in _UPRIGHT:
-                wraps = True
-                continue
-            if name not in _DROPPED:
+            wraps = name in _UPRIGHT
+            if not wraps and name not in _DROPPED:
                 name = _SPELLINGS.get(name, name)
                 tokens.append(_REPLACED.get(name) or f"\\{name}")
+        elif kind == "number" and "," in token and brackets:
+            tokens += re.split("(,)", token)
         elif kind == "number":
-            if "," in token and brackets:
-                tokens += [t for part in token.split(",") for t in (part, ",")][:-1]
-            else:
-                tokens.append(token.replace(",", ""))
+            tokens.append(token.replace(",", ""))
         elif kind == "run":
-            after = tokens[-1] if tokens else ""
-            behind_value = bool(re.match(r"[0-9.})]|\\circ", after)) or in_unit
-            spaced = spaced or in_unit
-            new = _run(
-                token, bool(upright or wraps), long_words, letters if behind_value else None, spaced
+            unit = in_unit or (last[:1] in ".}])0123456789" and last != "") or last == "\\circ"
+            in_unit = (
+                _is_unit(token, bool(upright) or wrapped, spaced or in_unit, letters)
+                if unit
+                else False
             )
-            in_unit = behind_value and is_word(new[0]) and token not in _SHORT_WORDS
-            tokens += new
+            if in_unit or upright or wrapped or not token.isascii() and token not in _CODE:
+                tokens.append(_CODE[token] if token in _CODE and not in_unit else f'"{token}')
+            else:
+                tokens += _run(token, prose, formula)
+                in_unit = unit and is_word(tokens[-1]) and token.lower() not in _SHORT_WORDS
         elif token == "{":
             depth += 1
-            if wraps:  # braces around words group nothing
+            if wrapped:  # braces around words group nothing
                 upright.append(depth)
             else:
                 tokens.append("{")
@@ -214,33 +236,37 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
             else:
                 tokens.append("}")
             depth = max(0, depth - 1)
-        else:
+        elif token not in _NOTHING:
             token = _OPERATORS.get(token, token)
-            if token not in ("\\(", "\\)", "\\[", "\\]", '"', "\\/", "\\-", "\\"):
-                brackets += (token in ("(", "[", "\\{")) - (token in (")", "]", "\\}"))
-                tokens.append(token)
-        wraps, spaced = wraps and kind == "skip", False
-        in_unit = in_unit and (
-            kind == "run" or bool(_IN_UNIT.fullmatch(tokens[-1] if tokens else ""))
-        )
-    while tokens and (tokens[-1] in (",", ";", ".", "\\\\", "!!")):
+            brackets += (token in ("(", "[", "\\{")) - (token in (")", "]", "\\}"))
+            tokens.append(token)
+        spaced = False
+        in_unit = in_unit and bool(_IN_UNIT.fullmatch(tokens[-1] if tokens else ""))
+    while tokens and tokens[-1] in (",", ";", ".", "\\\\"):
         tokens.pop()
     return tuple(tokens)
 
 
-def _run(run: str, upright: bool, prose: bool, letters, spaced: bool) -> list[str]:
-    """A run of letters: a word, a function, a unit behind a number, or a product of letters."""
-    if run in _CODE and (not upright or run not in ("min", "max", "inf", "union", "oo")):
+def _is_unit(run: str, upright: bool, spaced: bool, letters: frozenset[str]) -> bool:
+    """Whether a run of letters behind a number may be a unit."""
+    if upright or run in _CODE or run in _SHORT_WORDS:
+        return upright and run not in _SHORT_WORDS
+    if set(run) <= letters:
+        return False
+    return bool(_SI.fullmatch(run) if len(run) > 1 else spaced and run in _ONE_LETTER_UNITS)
+
+
+def _run(run: str, prose: bool, formula: bool) -> list[str]:
+    """A run of letters: a function, a word, or a product of letters."""
+    if run in _CODE:
         return [_CODE[run]]
-    if upright or not run.isascii():
-        return [f'"{run}']
-    if letters is not None and not set(run) <= letters:
-        if run in _ONE_LETTER_UNITS and spaced or len(run) > 1 and _SI.fullmatch(run):
-            return [f'"{run}']
-    if len(run) == 1:
-        return [run]
     if match := _CALL_RUN.fullmatch(run):
         return [_CODE[match[1]], match[2]]
-    if prose or len(run) > 3 or run in _SHORT_WORDS or not run.islower():
-        return [f'"{run}']
-    return list(run)
+    if len(run) == 1 or (
+        len(run) < 4
+        and not prose
+        and run.lower() not in _SHORT_WORDS
+        and (formula or not run.isupper())
+    ):
+        return list(run)
+    return [f'"{run}']

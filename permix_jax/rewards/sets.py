@@ -1,23 +1,26 @@
 r"""Sets of reals: buys x > 2, (2, \infty), {x | x > 2}, |x| > 2 and x \ne 0 as one notion."""
 
+from math import ceil, floor, inf
+
 from permix_jax.rewards.expression import (
-    HALF,
+    EXPRESSIONS,
     Node,
     inverse,
     is_name,
     names,
     negated,
     number,
+    replaced,
     times,
 )
-from permix_jax.rewards.values import canonical, digits
+from permix_jax.rewards.tree import INFINITY
+from permix_jax.rewards.values import place, rational
 
-INFINITY = ("inf",)
-_BELOW = negated(INFINITY)
 # (low end, whether it belongs to it, high end, whether it belongs to it)
 Interval = tuple[Node, bool, Node, bool]
+MAX_WHOLE = 200
 
-_KINDS = {"cup", "cap", "minus", "builder"}
+_BELOW = negated(INFINITY)
 _SIGNS = {"<", "\\le", "\\ne", "\\in"}
 
 
@@ -25,7 +28,27 @@ def is_set(tree: Node) -> bool:
     """Whether a tree is written as a set of reals and as nothing else ((1, 2) may be a pair)."""
     if tree[0] == "list":
         return any(map(is_set, tree[1]))
-    return tree[0] in _KINDS or (tree[0] == "rel" and bool(set(tree[1]) & _SIGNS))
+    return tree[0] in ("cup", "cap", "minus", "builder") or (
+        tree[0] == "rel" and bool(set(tree[1]) & _SIGNS)
+    )
+
+
+def whole_set(tree: Node) -> Node | None:
+    """The integers in a bounded set of reals, as ("set", ...); lists and sets of numbers as such."""
+    if tree[0] in ("list", "set") and all(part[0] == "num" for part in tree[1]):
+        return ("set", tree[1])
+    found: list[Node] = []
+    for low, low_closed, high, high_closed in real_set(tree) or [
+        (INFINITY, False, INFINITY, False)
+    ]:
+        start, end = _place(low), _place(high)
+        if start is None or end is None or not end - start < MAX_WHOLE:
+            return None
+        first, last = ceil(start), floor(end)
+        first += first == start and not low_closed
+        last -= last == end and not high_closed
+        found += map(number, range(first, last + 1))
+    return ("set", tuple(found))
 
 
 def real_set(tree: Node, name: Node | None = None) -> list[Interval] | None:
@@ -43,11 +66,13 @@ def real_set(tree: Node, name: Node | None = None) -> list[Interval] | None:
         case ("cap", parts):
             return _common([real_set(part, name) for part in parts])
         case ("minus", (whole, part)):
-            taken = real_set(part, name)
-            if taken is None or any(low != high for low, _, high, _ in taken):
-                return None
-            return _common([real_set(whole, name), _without([low for low, *_ in taken])])
-        case ("builder", variable, condition):
+            return _common([real_set(whole, name), _complement(real_set(part, name))])
+        case ("builder", ("rel", ("\\in",), (variable, whole)), condition) if whole != (
+            "sym",
+            "\\Z",
+        ):
+            return _common([real_set(whole), real_set(condition, variable)])
+        case ("builder", variable, condition) if is_name(variable):
             return real_set(condition, variable)
         case ("list", parts, mark):
             return _listed(parts, mark, name)
@@ -62,8 +87,6 @@ def _listed(parts: tuple, mark: str, name: Node | None) -> list[Interval] | None
     first = parts[0]
     if first[0] == "rel" and first[1] == ("\\ne",):  # "x \ne 0, 1"
         parts = tuple(("rel", ("\\ne",), (first[2][0], p)) if _scalar(p) else p for p in parts)
-    if first[0] == "rel" and first[1] == ("\\in",) and all(p[0] in ("rel", "tuple") for p in parts):
-        pass
     found = [real_set(part, name) for part in parts]
     if mark != "or" and not any(part[0] == "tuple" for part in parts):
         common = _common(found)  # "x > 1, x < 3" is both; "x < 1, x > 3" is either
@@ -73,80 +96,91 @@ def _listed(parts: tuple, mark: str, name: Node | None) -> list[Interval] | None
 
 
 def _related(signs: tuple, parts: tuple, name: Node | None) -> list[Interval] | None:
-    places = [i for i, part in enumerate(parts) if names(part) and _is_subject(part, name)]
-    if len(places) != 1 or not all(map(_scalar, parts)):
+    subjects = [i for i, part in enumerate(parts) if _scalar(part) and _is_subject(part, name)]
+    if len(subjects) != 1 or len(parts) > 3:
         return None
-    ((at,),) = (places,)
+    at = subjects[0]
     subject, others = parts[at], parts[:at] + parts[at + 1 :]
+    if signs in (("\\ne",), ("=",)):
+        points = others[0][1] if others[0][0] in ("list", "set") else others
+        if not all(map(_scalar, points)) or (subject[0] == "f" and signs == ("=",)):
+            return None
+        if subject[0] == "f":
+            points = [end for point in points for end in _around(subject, point)]
+        met = _merged([(point, True, point, True) for point in points])
+        return _complement(met) if signs == ("\\ne",) else met
+    if (
+        not set(signs) <= {"<", "\\le"}
+        or not all(map(_scalar, parts))
+        or (len(parts) == 3 and at != 1)
+    ):
+        return None
     if any(names(other) & names(subject) for other in others):
         return None
-    if signs in (("\\ne",), ("=",)):
-        if subject[0] == "f":
-            return None
-        return _without([others[0]]) if signs == ("\\ne",) else [(others[0], True, others[0], True)]
-    if not set(signs) <= {"<", "\\le"} or len(parts) > 3 or (len(parts) == 3 and at != 1):
-        return None
-    low, low_closed, high, high_closed = _BELOW, False, INFINITY, False
-    if at > 0:
-        low, low_closed = parts[at - 1], signs[at - 1] == "\\le"
-    if at < len(parts) - 1:
-        high, high_closed = parts[at + 1], signs[at] == "\\le"
+    low, low_closed = (parts[at - 1], signs[at - 1] == "\\le") if at else (_BELOW, False)
+    high, high_closed = (
+        (parts[at + 1], signs[at] == "\\le") if at < len(parts) - 1 else (INFINITY, False)
+    )
     if subject[0] != "f":
         return [(low, low_closed, high, high_closed)]
-    center, factor = _linear(subject[2][0])
-    if len(parts) == 3 or center is None:
+    if len(parts) == 3:
         return None
-    reach = times(others[0], inverse(factor)) if factor != number(1) else others[0]
-    left, right = ("+", (center, negated(reach))), ("+", (center, reach))
+    left, right = _around(subject, others[0])
     if at == 0:  # |x - c| < r
         return [(left, high_closed, right, high_closed)]
     return [(_BELOW, False, left, low_closed), (right, low_closed, INFINITY, False)]
 
 
+def _around(subject: Node, reach: Node) -> tuple[Node, Node]:
+    """The two x with |k (x - c)| = reach."""
+    center, factor = _linear(subject[2][0])
+    reach = reach if factor == number(1) else times(reach, inverse(factor))
+    return (
+        (negated(reach), reach)
+        if center == number(0)
+        else (("+", (center, negated(reach))), ("+", (center, reach)))
+    )
+
+
 def _is_subject(part: Node, name: Node | None) -> bool:
     if part[0] == "f" and part[1] == "abs":
-        return _linear(part[2][0])[0] is not None
+        return _linear(part[2][0]) is not None
     return is_name(part) and name in (None, part)
 
 
-def _linear(node: Node) -> tuple[Node | None, Node]:
+def _linear(node: Node) -> tuple[Node, Node] | None:
     """(c, |k|) of k (x - c)."""
-    terms = dict(canonical(node) or {})
-    rest = terms.pop((), 0)
-    if len(terms) == 1 and len(names(node)) == 1:
-        ((monomial, slope),) = terms.items()
-        if len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], str):
-            return number(-rest / slope), number(abs(slope))
-    return None, HALF
+    if len(found := names(node)) == 1:
+        (letter,) = found
+        at = [rational(replaced(node, ("sym", letter), number(x))) for x in (0, 1, 2)]
+        if None not in at and at[2] - at[1] == at[1] - at[0] != 0:
+            return number(-at[0] / (at[1] - at[0])), number(abs(at[1] - at[0]))
+    return None
 
 
 def _scalar(tree: Node) -> bool:
-    return tree[0] in ("num", "sym", "+", "*", "^", "f", "inf")
+    return tree[0] in EXPRESSIONS
 
 
 def _place(end: Node):
     """Where an end lies on the line; None where that is not known."""
-    if end in (INFINITY, _BELOW):
-        return float("inf") if end == INFINITY else float("-inf")
-    found = None if names(end) else digits(end, "a")
-    return (
-        None
-        if found is None or isinstance(found, str) or abs(found[1].imag) > 1e-30
-        else found[1].real
-    )
+    return inf if end == INFINITY else -inf if end == _BELOW else place(end)
 
 
-def _without(points: list[Node]) -> list[Interval] | None:
-    """All reals but some."""
-    places = [_place(point) for point in points]
-    if len(points) > 1 and None in places:
+def _complement(intervals: list[Interval] | None) -> list[Interval] | None:
+    """All other reals."""
+    if intervals is None or (
+        len(intervals) > 1 and any(_place(low) is None for low, *_ in intervals)
+    ):
         return None
-    if len(points) > 1:
-        points = [
-            point for _, point in sorted(zip(places, points, strict=True), key=lambda pair: pair[0])
-        ]
-    ends = [_BELOW, *points, INFINITY]
-    return [(low, False, high, False) for low, high in zip(ends, ends[1:], strict=False)]
+    ends = [
+        (_BELOW, True),
+        *((e, c) for a, b, x, y in intervals for e, c in ((a, b), (x, y))),
+        (INFINITY, True),
+    ]
+    gaps = zip(ends[::2], ends[1::2], strict=True)
+    found = [(low, not closed, high, not shut) for (low, closed), (high, shut) in gaps]
+    return [gap for gap in found if gap[0] != gap[2]]
 
 
 def _united(parts: list) -> list[Interval] | None:
@@ -155,31 +189,32 @@ def _united(parts: list) -> list[Interval] | None:
 
 def _merged(intervals: list[Interval]) -> list[Interval]:
     """Intervals in order, those that touch as one; as they are where the order is not known."""
-    places = [(_place(low), not closed) for low, closed, _, _ in intervals]
     if any(_place(end) is None for low, _, high, _ in intervals for end in (low, high)):
         return intervals
     kept: list[Interval] = []
-    order = sorted(range(len(intervals)), key=places.__getitem__)
-    for low, low_closed, high, high_closed in (intervals[i] for i in order):
-        if _place(low) > _place(high) or (_same(low, high) and not (low_closed and high_closed)):
+    for low, low_closed, high, high_closed in sorted(
+        intervals, key=lambda i: (_place(i[0]), not i[1])
+    ):
+        if _gap(low, high) < 0 or (_gap(low, high) == 0 and not (low_closed and high_closed)):
             continue
         if kept:
             start, start_closed, end, end_closed = kept[-1]
-            gap = _place(low) - _place(end) if not _same(low, end) else 0
+            gap = _gap(end, low)
             if gap < 0 or (gap == 0 and (low_closed or end_closed)):
-                if _same(high, end):
-                    end_closed = end_closed or high_closed
-                elif _place(high) > _place(end):
-                    end, end_closed = high, high_closed
+                further = _gap(end, high)
+                if further >= 0:
+                    end_closed = high_closed or (end_closed and further == 0)
+                    end = high if further else end
                 kept[-1] = (start, start_closed, end, end_closed)
                 continue
         kept.append((low, low_closed, high, high_closed))
     return kept
 
 
-def _same(one: Node, two: Node) -> bool:
+def _gap(one: Node, two: Node):
+    """How far `two` lies to the right of `one`."""
     a, b = _place(one), _place(two)
-    return a == b or abs(a - b) < 1e-30
+    return 0 if a == b or abs(b - a) < 1e-30 else b - a
 
 
 def _common(parts: list) -> list[Interval] | None:
@@ -189,10 +224,9 @@ def _common(parts: list) -> list[Interval] | None:
     found = parts[0]
     for part in parts[1:]:
         met = []
-        for a in found:
-            for b in part:
-                low = max((a[0], a[1]), (b[0], b[1]), key=lambda end: (_place(end[0]), not end[1]))
-                high = min((a[2], a[3]), (b[2], b[3]), key=lambda end: (_place(end[0]), end[1]))
-                met.append((*low, *high))
+        for a, b in ((a, b) for a in found for b in part):
+            low = max(a[:2], b[:2], key=lambda end: (_place(end[0]), not end[1]))
+            high = min(a[2:], b[2:], key=lambda end: (_place(end[0]), end[1]))
+            met.append((*low, *high))
         found = _merged(met)
     return found

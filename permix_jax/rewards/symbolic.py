@@ -14,7 +14,7 @@ from permix_jax.rewards.expression import Node, children, names
 from permix_jax.rewards.notation import read
 from permix_jax.rewards.steps import counted
 from permix_jax.rewards.tree import parse
-from permix_jax.rewards.values import rational, same_value
+from permix_jax.rewards.values import agree, rational, same_value
 
 MAX_NODES = 150
 MAX_BITS = 2000  # of numbers
@@ -61,7 +61,7 @@ def _decide(node: Node, gold: Node, zero: bool) -> Same:
         one, two = (_expression(_tame(each), letters) for each in (node, gold))
     except (_Untamed, ZeroDivisionError):
         return False
-    return counted(_same_zeros if zero else _equal, one, two)
+    return counted(_same_zeros if zero else _equal, one, two) or (not zero and agree(node, gold))
 
 
 def _equal(one: sympy.Expr, two: sympy.Expr) -> bool:

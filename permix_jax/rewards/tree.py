@@ -3,22 +3,22 @@ r"""Trees of answers: buys the verdicts on lists, tuples, relations, matrices an
 `parse` takes tokens apart from the outside: lists, unions, relations, brackets, quantities, and at
 last expressions (`expression.py`). What is no mathematics is a text. Beside expressions there are
 
-    ("list", parts, mark)   mark is "or" or "and" where a word or a comma says so
+    ("list", parts, mark)   mark is "or" or "and" where a word says so
     ("set", parts)   ("tuple", opening, closing, parts)   ("matrix", rows)   ("ratio", parts)
-    ("rel", signs, parts)   ("cup" | "cap" | "minus", parts)   ("builder", name, condition)
-    ("qty", value, unit)   ("text", words)   ("based", digits, base)
+    ("rel", signs, parts)   ("cup" | "cap" | "minus", parts)   ("builder", element, condition)
+    ("qty", value, unit)   ("about", parts)   ("mod", value, modulus)   ("based", digits, base)
+    ("text", words)
 """
 
 import re
-from fractions import Fraction
 from functools import lru_cache
 
 from permix_jax.rewards import units, words
 from permix_jax.rewards.expression import (
+    MINUS,
     Node,
     call_name,
     has_call,
-    is_name,
     negated,
     number,
     parse_expression,
@@ -29,6 +29,9 @@ from permix_jax.rewards.notation import Tokens, is_word
 MAX_DEPTH = 6
 MAX_PARTS = 60
 MAX_TOKENS = 400
+INFINITY = ("inf",)
+EVERYTHING = ("tuple", "(", ")", (negated(INFINITY), INFINITY))
+EMPTY = ("set", ())
 
 _OPEN = {"(", "[", "\\{", "{", "\\langle", "\\lfloor", "\\lceil"}
 _CLOSE = {")", "]", "\\}", "}", "\\rangle", "\\rfloor", "\\rceil"}
@@ -37,57 +40,75 @@ _FLIPPED = {">": "<", "\\ge": "\\le"}
 _SETS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus"}
 _JOINERS = {'"or': "or", '"and': "and", '"oder': "or", '"und': "and", '"ou': "or", '"et': "and",
             '"y': "and", ",": "", ";": "", '"или': "or", '"и': "and", '"或': "or", '"和': "and"}  # fmt: skip
-EVERYTHING = ("tuple", "(", ")", (negated(("inf",)), ("inf",)))
-EMPTY = ("set", ())
 _BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
 _BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
-_BASED = re.compile(r"[0-9A-Z]+")
+_ABOUT = {'"about', '"approximately', '"approx', '"roughly'}
+_CLAUSES = {'"all', '"any', '"every', '"each', '"some'}
 
 
 @lru_cache(8192)
 def parse(tokens: Tokens) -> Node:
     """The tree of an answer; a ("text", ...) where it is no mathematics, or nests too deeply."""
-    return _parse(_turned(tokens), 0)
+    return _parse(_straightened(tokens), 0)
 
 
-def _turned(tokens: Tokens) -> Tokens:
-    """]0, 1[ of other countries as (0, 1)."""
-    if "[" not in tokens:
-        return tokens
-    around = ("", *tokens, "")
-    turned = list(tokens)
-    for place, token in enumerate(tokens):
-        if token == "]" and around[place] in _BEFORE:
-            turned[place] = "("
-        if token == "[" and around[place + 2] in _BEHIND:
-            turned[place] = ")"
+def _straightened(tokens: Tokens) -> Tokens:
+    """One spelling of ]0, 1[, of "or about 0.58" and (≈ 0.58); without implications and "for all x"."""
+    around, turned = ("", *tokens, ""), list(tokens)
+    for at, token in enumerate(tokens):
+        if token == "]" and around[at] in _BEFORE:
+            turned[at] = "("
+        elif token == "[" and around[at + 2] in _BEHIND:
+            turned[at] = ")"
+        elif (
+            token in _ABOUT
+            and at
+            and not is_word(around[at])
+            or token in _ABOUT
+            and around[at] == '"or'
+        ):
+            turned[at] = "\\approx"
+    if "\\implies" in turned:
+        turned = turned[len(turned) - turned[::-1].index("\\implies") :]
+    if turned[:1] == ["\\to"]:
+        turned = turned[1:]
+    for at, token in enumerate(turned[1:], 1):
+        if token == "\\approx" and turned[at - 1] in ("(", '"or'):
+            closed = turned[-1] == ")" and turned[at - 1] == "("
+            return tuple(turned[: at - 1] + turned[at : len(turned) - closed])
+        if (
+            token == '"for'
+            and (turned[at + 1 : at + 2] or [""])[0] in _CLAUSES
+            or (token, len(turned)) == ('"only', at + 1)
+        ):
+            return tuple(turned[:at])
     return tuple(turned)
 
 
 def _parse(tokens: Tokens, depth: int) -> Node:
     if not tokens or depth > MAX_DEPTH or len(tokens) > MAX_TOKENS:
         return text(tokens)
-    if inner := _braced(tokens):
-        return _parse(inner, depth + 1) if not _splits(inner) else ("set", _elements(inner, depth))
+    if tokens[0] == "{" and _closes_at_end(tokens):
+        inner = tokens[1:-1]
+        listed = len(split(inner, (",", ";"))[0]) > 1
+        return ("set", _elements(inner, depth)) if listed else _parse(inner, depth + 1)
+    if all(map(is_word, tokens)) and (said := text(tokens))[0] != "text":
+        return said
     parts, marks = split(tokens, _JOINERS)
     if 1 < len(parts) <= MAX_PARTS:
-        parts = [part for part in parts if part]
-        if len(parts) > 1:
-            trees = tuple(tree for part in parts for tree in _both(part, depth + 1))
-            if whole := _together(list(trees)):
-                return whole
-            named = {_JOINERS[mark] for mark in marks}
-            return ("list", trees, "or" if "or" in named else "and" if "and" in named else "")
-        return _parse(parts[0], depth + 1) if parts else text(tokens)
+        return _list([part for part in parts if part], {_JOINERS[mark] for mark in marks}, depth)
     parts, signs = split(tokens, _RELATIONS)
-    if signs == ["\\approx"] and not parts[0]:
-        return _parse(parts[1], depth + 1)
+    if len(parts) > 1 and not parts[0] and signs[0] in ("\\approx", "="):
+        return _parse(tokens[1:], depth + 1)
     if len(parts) > 1 and all(parts):
         return _relation(signs, parts, depth)
     parts, signs = split(tokens, _SETS)
+    if len(parts) == 1 and tokens[0] in ("\\R", "\\Z") and tokens[1:2] == ("-",):
+        parts, signs = [tokens[:1], tokens[2:]], ["\\setminus"]
     if len(parts) > 1 and all(parts) and len(set(signs)) == 1:
         return (_SETS[signs[0]], tuple(_parse(part, depth + 1) for part in parts))
-    if tree := _enclosed(tokens, depth) or _based(tokens):
+    inside = tokens[1:-1] if tokens[0] in "({[" else ()
+    if not ("\\pm" in inside and "," in inside) and (tree := _enclosed(tokens, depth)):
         return tree
     if "\\pm" in tokens or "\\mp" in tokens:
         both = tuple(_both(tokens, depth + 1))
@@ -95,33 +116,221 @@ def _parse(tokens: Tokens, depth: int) -> Node:
     parts, _ = split(tokens, (":", '"to'))
     if len(parts) > 1 and all(parts):
         trees = tuple(_parse(part, depth + 1) for part in parts)
-        if not any(tree[0] == "text" for tree in trees):
+        if not any(tree[0] in ("text", "qty") for tree in trees):
             return ("ratio", trees)
-    return _leaf(tokens, depth)
+    return _based(tokens) or _modulo(tokens, depth) or _leaf(tokens, depth)
 
 
 def _leaf(tokens: Tokens, depth: int) -> Node:
     """An expression, a quantity, a value among words, a multiple of a matrix, or a text."""
-    found = units.split(tokens) if len(tokens) > 1 else None
-    node = parse_expression(tokens)
+    node, found = parse_expression(tokens), units.split(tokens)
     if node and (found is None or found[1] and units.is_noun(found[1])):
         return node
-    if tree := _multiple_of_matrix(tokens, depth):
+    if tree := _multiple(tokens, depth):
         return tree
     if found:
         value, unit = found
         inner = parse_expression(value)
         if node and inner and unit == units.DEGREE and has_call(inner):
             return node  # sin 30 degrees is not sin 30 with a unit
-        if inner and inner[0] != "inf":
+        if inner and inner != INFINITY:
             return ("qty", inner, unit) if unit else inner
-    if node:
-        return node
-    if tree := _compound(tokens):
+    if tree := node or _compound(tokens):
         return tree
-    if (inner := words.value(tokens)) != tokens:
+    if '"except' in tokens:
+        at = tokens.index('"except')
+        but = _parse(tuple(t for t in tokens[at + 1 :] if not is_word(t)), depth + 1)
+        return (
+            "minus",
+            (
+                _parse(tokens[:at], depth + 1),
+                but if but[0] == "set" else ("set", but[1] if but[0] == "list" else (but,)),
+            ),
+        )
+    inner = words.value(tokens)
+    return _parse(inner, depth + 1) if inner != tokens else text(tokens)
+
+
+def text(tokens: Tokens) -> Node:
+    """What words say: a number, everything, nothing, or a ("text", ...) equal for texts alike."""
+    said = words.said(tokens)
+    if (value := words.numeral(said)) is not None:
+        return number(value)
+    return {"\\R": EVERYTHING, "\\varnothing": EMPTY, "\\infty": INFINITY}.get(said) or (
+        negated(INFINITY) if said == "negative \\infty" else ("text", said)
+    )
+
+
+def split(tokens: Tokens, separators) -> tuple[list[Tokens], list[str]]:
+    """The parts between separators outside all brackets, and the separators."""
+    parts: list[list[str]] = [[]]
+    found, level = [], 0
+    for token in tokens:
+        level += token in _OPEN or token.startswith("\\begin{")
+        level -= token in _CLOSE or token.startswith("\\end{")
+        key = token.lower() if is_word(token) else token
+        if level <= 0 and key in separators:
+            parts.append([])
+            found.append(key)
+        else:
+            parts[-1].append(token)
+    return [tuple(part) for part in parts], found
+
+
+def _closes_at_end(tokens: Tokens) -> bool:
+    level = 0
+    for at, token in enumerate(tokens):
+        level += (token in _OPEN) - (token in _CLOSE)
+        if level == 0:
+            return at == len(tokens) - 1
+    return False
+
+
+def _elements(tokens: Tokens, depth: int) -> tuple:
+    tree = _parse(tokens, depth + 1)
+    return tree[1] if tree[0] == "list" else (tree,)
+
+
+def _list(parts: list[Tokens], marks: set[str], depth: int) -> Node:
+    if len(parts) < 2:
+        return _parse(parts[0], depth + 1) if parts else text(())
+    trees = tuple(tree for part in parts for tree in _both(part, depth + 1))
+    if whole := _together(list(trees)):
+        return whole
+    return ("list", trees, "or" if "or" in marks else "and" if "and" in marks else "")
+
+
+def _both(tokens: Tokens, depth: int) -> list[Node]:
+    r"""[1 + x, 1 - x] for 1 \pm x; one tree for what has no \pm."""
+    count = tokens.count("\\pm") + tokens.count("\\mp")
+    if count == 0 or count > 2 or set(tokens) & _RELATIONS:
+        return [_parse(tokens, depth) if count < 3 else text(tokens)]
+    swaps = ({"\\pm": a, "\\mp": b} for a, b in ("+-", "-+"))
+    return [_parse(tuple(swap.get(token, token) for token in tokens), depth) for swap in swaps]
+
+
+def _relation(signs: list[str], parts: list[Tokens], depth: int) -> Node:
+    """A chain of relations; those that point left point right, so only < and \\le are left."""
+    for at, sign in enumerate(signs):
+        if sign in ("\\approx", "\\sim"):  # "sqrt 3 / 3 ≈ 0.577" states its first side
+            first = (
+                _relation(signs[:at], parts[: at + 1], depth) if at else _parse(parts[0], depth + 1)
+            )
+            return ("about", (first, *(_parse(part, depth + 1) for part in parts[at + 1 :])))
+    trees = [
+        ("sym", name) if (name := call_name(part)) else _parse(part, depth + 1)
+        for part in parts[:-1]
+    ]
+    trees.append(_parse(parts[-1], depth + 1))
+    if (name := call_name(parts[-1])) and signs[0] != "=":
+        trees[-1] = ("sym", name)
+    if signs == ["\\equiv"] and trees[1][0] != "mod":
+        signs = ["="]
+    if any(sign in _FLIPPED for sign in signs) and all(s in (*_FLIPPED, "=") for s in signs):
+        signs, trees = [_FLIPPED.get(sign, sign) for sign in reversed(signs)], trees[::-1]
+    return ("rel", tuple(signs), tuple(trees))
+
+
+def _enclosed(tokens: Tokens, depth: int) -> Node | None:
+    """The tree of tokens that are all between one pair of brackets; None where they are not."""
+    if tokens in (("\\R",), ("\\varnothing",)):
+        return EVERYTHING if tokens[0] == "\\R" else EMPTY
+    if tokens[-2:] == ("^", "T") and (tree := _enclosed(tokens[:-2], depth)):
+        if tree[0] == "matrix":
+            return ("matrix", tuple(zip(*tree[1], strict=False)))
+        return ("matrix", tuple((part,) for part in tree[3])) if tree[0] == "tuple" else None
+    first, last, inner = tokens[0], tokens[-1], tokens[1:-1]
+    if first.startswith("\\begin{") and last == first.replace("begin", "end"):
+        rows = [split(row, ("&",))[0] for row in split(inner, ("\\\\",))[0] if row]
+        return _matrix(rows, depth) if first == "\\begin{matrix}" else _cases(rows, depth)
+    if (
+        len(tokens) > 3
+        and first.strip('"').isupper()
+        and len(first.strip('"')) == 1
+        and first != "C"
+    ):
+        tree = _enclosed(tokens[1:], depth) if tokens[1] == "(" else None  # the point M(2; 3)
+        return tree if tree and tree[0] == "tuple" else None
+    if len(tokens) < 2 or not _closes_at_end(tokens):
+        return None
+    if first == "\\{" and last == "\\}":
+        parts, _ = split(inner, ("|", ":"))
+        if len(parts) == 2 and all(parts):
+            return ("builder", _parse(parts[0], depth + 1), _parse(parts[1], depth + 1))
+        return ("set", _elements(inner, depth) if inner else ())
+    if first in ("(", "[") and inner[:1] == ("\\begin{matrix}",):
         return _parse(inner, depth + 1)
-    return text(tokens)
+    parts, _ = split(inner, (",", ";"))
+    if first == last == "[" or (
+        first == "[" and all(p[:1] == ("[",) and _closes_at_end(p) for p in parts)
+    ):
+        return _matrix([split(row[1:-1], (",",))[0] for row in parts], depth)
+    if first in ("(", "[", "\\langle") and last in (")", "]", "\\rangle") and inner:
+        if 1 < len(parts) <= MAX_PARTS and all(parts):
+            opening, closing = ("(", ")") if first == "\\langle" else (first, last)
+            return ("tuple", opening, closing, tuple(_parse(part, depth + 1) for part in parts))
+        if len(parts) == 1 and (first, last) == ("(", ")"):
+            tree = _parse(inner, depth + 1)
+            return None if tree[0] == "text" and len(inner) > 1 else tree
+    return None
+
+
+def _matrix(rows: list[list[Tokens]], depth: int) -> Node | None:
+    if not rows or len(rows) * len(rows[0]) > MAX_PARTS:
+        return None
+    return ("matrix", tuple(tuple(_parse(cell, depth + 1) for cell in row) for row in rows))
+
+
+def _cases(rows: list[list[Tokens]], depth: int) -> Node:
+    """A system of equations as a list; a function in cases as the set of (value, condition)."""
+    if all(len(row) == 1 and len(split(row[0], (",",))[0]) == 1 for row in rows):
+        return ("list", tuple(_parse(row[0], depth + 1) for row in rows), "and")
+    pairs = []
+    for row in rows:
+        flat = tuple(t for cell in row for t in (*cell, ",") if t not in ('"if', '"for', '"when'))
+        parts = [part for part in split(flat, (",",))[0] if part]
+        pairs.append(("tuple", "(", ")", tuple(_parse(part, depth + 1) for part in parts)))
+    return ("set", tuple(pairs))
+
+
+def _multiple(tokens: Tokens, depth: int) -> Node | None:
+    """A number in front of a matrix or a tuple, multiplied into its entries."""
+    for at, token in enumerate(tokens[1:], 1):
+        if token not in ("\\begin{matrix}", "("):
+            continue
+        front = tokens[: at - 1] if tokens[at - 1] == "\\cdot" else tokens[:at]
+        factor = MINUS if front == ("-",) else parse_expression(front)
+        tree = _enclosed(tokens[at:], depth + 1) if factor else None
+        if tree and tree[0] == "matrix":
+            return ("matrix", tuple(tuple(times(factor, cell) for cell in row) for row in tree[1]))
+        if tree and tree[0] == "tuple":
+            return (*tree[:3], tuple(times(factor, part) for part in tree[3]))
+    return None
+
+
+def _based(tokens: Tokens) -> Node | None:
+    r"""1011_2 and \text{AB}_{16}; a letter with an index is none."""
+    bare = [token.strip('"') for token in tokens if token not in ("{", "}", "(", ")")]
+    if "_" not in bare or tokens[0] == "\\frac":
+        return None
+    at = bare.index("_")
+    digits, base = "".join(bare[:at]).upper(), "".join(bare[at + 1 :])
+    base = str(words.numeral(base.lower()) or base)
+    if base.isdigit() and 1 < int(base) <= 36 and re.fullmatch("[0-9A-Z]+", digits):
+        if digits[0].isdigit() or base == "16" and len(digits) > 1:
+            return ("based", digits.lstrip("0") or "0", base)
+    return None
+
+
+def _modulo(tokens: Tokens, depth: int) -> Node | None:
+    flat = tuple(t for t in tokens if t not in ("\\bmod", "\\pmod", "\\mod", '"mod'))
+    at = next((i for i, token in enumerate(tokens) if i and token[-3:] == "mod"), 0)
+    if not at or len(flat) != len(tokens) - 1:
+        return None
+    value, modulus = tokens[:at], tuple(t for t in tokens[at + 1 :] if t not in ("(", ")"))
+    value = value[:-1] if value[-1] == "(" else value
+    found = parse_expression(value), parse_expression(modulus)
+    return ("mod", *found) if all(found) else None
 
 
 def _compound(tokens: Tokens) -> Node | None:
@@ -129,18 +338,21 @@ def _compound(tokens: Tokens) -> Node | None:
     starts = [
         i
         for i, token in enumerate(tokens)
-        if i and token[0].isdigit() and tokens[i - 1] not in "^-/"
+        if token[0].isdigit() and tokens[i - 1] not in ("^", "-", "/", "{")
     ]
-    if tokens and tokens[0][0].isdigit() and starts:
-        edges = [0, *starts, len(tokens)]
-        found = [units.split(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-        return _together([("qty", parse_expression(f[0]), f[1]) if f else None for f in found])
-    return None
+    if len(starts) < 2 or starts[0] != 0:
+        return None
+    edges = [*starts, len(tokens)]
+    found = [units.split(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [("qty", parse_expression(part[0]), part[1]) if part else None for part in found]
+    if found[0] and found[1] and found[0][1] == (("hour", 1),) and found[1][1] == (("meter", 1),):
+        parts[1] = ("qty", parts[1][1], (("minute", 1),))  # 2h30m
+    return _together(parts)
 
 
 def _together(parts: list) -> Node | None:
     """The sum of quantities in other units of one kind; None for other parts."""
-    if any(p is None or p[0] != "qty" or not p[1] or not p[2] for p in parts):
+    if any(part is None or part[0] != "qty" or not part[1] or not part[2] for part in parts):
         return None
     last = parts[-1][2]
     factors = [units.conversion(unit, last) for _, _, unit in parts]
@@ -150,159 +362,3 @@ def _together(parts: list) -> Node | None:
         times(number(f[0]), value) for f, (_, value, _) in zip(factors, parts, strict=True)
     )
     return ("qty", ("+", terms), last)
-
-
-def text(tokens: Tokens) -> Node:
-    """The ("text", ...) of tokens: equal for texts that people read alike."""
-    said = words.said(tokens)
-    if (number := words.numeral(said)) is not None:
-        return ("num", Fraction(number))
-    return EVERYTHING if said == "\\R" else EMPTY if said == "\\varnothing" else ("text", said)
-
-
-def split(tokens: Tokens, separators) -> tuple[list[Tokens], list[str]]:
-    """The parts between separators outside all brackets, and the separators."""
-    parts: list[list[str]] = [[]]
-    found = []
-    level = 0
-    for token in tokens:
-        level += token in _OPEN or token[:7] == "\\begin{"
-        level -= token in _CLOSE or token[:5] == "\\end{"
-        if level <= 0 and (token in separators or (is_word(token) and token.lower() in separators)):
-            parts.append([])
-            found.append(token.lower() if is_word(token) else token)
-        else:
-            parts[-1].append(token)
-    return [tuple(part) for part in parts], found
-
-
-def _splits(tokens: Tokens) -> bool:
-    return len(split(tokens, (",", ";"))[0]) > 1
-
-
-def _braced(tokens: Tokens) -> Tokens:
-    """What stands between braces that hold all of the tokens; () where there are none."""
-    return tokens[1:-1] if tokens[0] == "{" and _closes_at_end(tokens) else ()
-
-
-def _closes_at_end(tokens: Tokens) -> bool:
-    level = 0
-    for place, token in enumerate(tokens):
-        level += (token in _OPEN) - (token in _CLOSE)
-        if level == 0:
-            return place == len(tokens) - 1
-    return False
-
-
-def _elements(tokens: Tokens, depth: int) -> tuple:
-    tree = _parse(tokens, depth + 1)
-    return tree[1] if tree[0] == "list" else (tree,)
-
-
-def _both(tokens: Tokens, depth: int) -> list[Node]:
-    r"""[1 + x, 1 - x] for 1 \pm x; one tree for what has no \pm."""
-    count = tokens.count("\\pm") + tokens.count("\\mp")
-    if count == 0 or count > 2:
-        return [_parse(tokens, depth) if not count else text(tokens)]
-    both = []
-    for plus, minus in ("+-", "-+"):
-        swap = {"\\pm": plus, "\\mp": minus}
-        both.append(_parse(tuple(swap.get(token, token) for token in tokens), depth))
-    return both
-
-
-def _relation(signs: list[str], parts: list[Tokens], depth: int) -> Node:
-    """A chain of relations; those that point left point right, so only < and \\le are left."""
-    if "\\approx" in signs or "\\sim" in signs:
-        # "sqrt 3 / 3 ≈ 0.577" states its first side, with the other as a help.
-        place = min(i for i, sign in enumerate(signs) if sign in ("\\approx", "\\sim"))
-        left = tuple(t for i, p in enumerate(parts[: place + 1]) for t in (*p, *signs[i:place][:1]))
-        trees = (_parse(left, depth + 1), *(_parse(p, depth + 1) for p in parts[place + 1 :]))
-        return ("about", trees)
-    trees = [_parse(part, depth + 1) for part in parts]
-    if signs[0] == "=" and (name := call_name(parts[0])):
-        trees[0] = ("sym", name)
-    if any(sign in _FLIPPED for sign in signs) and all(s in (*_FLIPPED, "=") for s in signs):
-        signs, trees = [_FLIPPED.get(sign, sign) for sign in reversed(signs)], trees[::-1]
-    return ("rel", tuple(signs), tuple(trees))
-
-
-def _enclosed(tokens: Tokens, depth: int) -> Node | None:
-    """The tree of tokens that are all between one pair of brackets; None where they are not."""
-    first, last = tokens[0], tokens[-1]
-    if tokens in (("\\R",), ("\\varnothing",)):
-        return EVERYTHING if tokens[0] == "\\R" else EMPTY
-    if first == "\\begin{matrix}" and last == "\\end{matrix}":
-        return _matrix([split(row, ("&",))[0] for row in split(tokens[1:-1], ("\\\\",))[0]], depth)
-    if len(tokens) < 2 or not _closes_at_end(tokens):
-        return None
-    inner = tokens[1:-1]
-    if first == "\\{" and last == "\\}":
-        parts, _ = split(inner, ("|", ":"))
-        if len(parts) == 2 and all(parts):
-            return _builder(parts, depth)
-        return ("set", _elements(inner, depth) if inner else ())
-    if first in ("(", "[") and inner[:1] == ("\\begin{matrix}",):
-        return _parse(inner, depth + 1)
-    if first == "[" and inner[:1] == ("[",) and last == "]":
-        rows = split(inner, (",",))[0]
-        if all(len(row) > 2 and row[0] == "[" and _closes_at_end(row) for row in rows):
-            return _matrix([split(row[1:-1], (",",))[0] for row in rows], depth)
-    parts, _ = split(inner, (",", ";"))
-    if first in ("(", "[", "\\langle") and last in (")", "]", "\\rangle"):
-        if 1 < len(parts) <= MAX_PARTS and all(parts):
-            opening, closing = ("(", ")") if first == "\\langle" else (first, last)
-            return ("tuple", opening, closing, tuple(_parse(part, depth + 1) for part in parts))
-        if len(parts) == 1 and inner and (first, last) == ("(", ")"):
-            tree = _parse(inner, depth + 1)
-            return None if tree[0] == "text" and len(inner) > 1 else tree
-        if len(parts) == 1 and inner and (first, last) == ("[", "]"):
-            return ("set", _elements(inner, depth)) if not parse_expression(tokens) else None
-    return None
-
-
-def _matrix(rows: list[list[Tokens]], depth: int) -> Node | None:
-    rows = [row for row in rows if row and row != [()]]
-    if not rows or len(rows) * len(rows[0]) > MAX_PARTS:
-        return None
-    return ("matrix", tuple(tuple(_parse(cell, depth + 1) for cell in row) for row in rows))
-
-
-def _builder(parts: list[Tokens], depth: int) -> Node:
-    r"""{x | x > 1}, {x \in R : x > 1} and {x : x > 1}."""
-    name, condition = parts
-    if name[1:] == ("\\in", "\\R"):
-        name = name[:1]
-    variable = parse_expression(name)
-    if variable is None or not is_name(variable):
-        return text((*name, "|", *condition))
-    return ("builder", variable, _parse(condition, depth + 1))
-
-
-def _multiple_of_matrix(tokens: Tokens, depth: int) -> Node | None:
-    """A number in front of a matrix, multiplied into its entries."""
-    if "\\begin{matrix}" not in tokens[1:]:
-        return None
-    place = tokens.index("\\begin{matrix}")
-    place -= tokens[place - 1] in ("(", "[")
-    front, matrix = tokens[:place], _enclosed(tokens[place:], depth + 1)
-    front = ("-", "1") if front == ("-",) else front[:-1] if front[-1:] == ("\\cdot",) else front
-    factor = parse_expression(front)
-    if not factor or not matrix or matrix[0] != "matrix":
-        return None
-    rows = tuple(tuple(("*", (factor, cell)) for cell in row) for row in matrix[1])
-    return ("matrix", rows)
-
-
-def _based(tokens: Tokens) -> Node | None:
-    r"""1011_2 and \text{AB}_{16}; a letter with an index is none."""
-    base = (
-        tuple(token for token in tokens[tokens.index("_") :] if token not in "{}")
-        if "_" in tokens
-        else ()
-    )
-    digits = "".join(token.strip('"') for token in tokens[: tokens.index("_")]) if base else ""
-    if len(base) == 2 and base[1].isdigit() and int(base[1]) <= 36 and _BASED.fullmatch(digits):
-        if digits[0].isdigit() or base[1] == "16" and len(digits) > 1:
-            return ("based", digits.lstrip("0") or "0", base[1])
-    return None

@@ -21,7 +21,7 @@ _OWN = {
     name: names.split()[0]
     for names in (
         "percent percentage % pct", "degree degrees deg ° grad градусов 度 grados degrés", "unit units",
-        "dollar dollars usd USD $ bucks", "cent cents ¢ pennies penny", "euro euros € EUR eur",
+        "dollar dollars usd USD $ bucks", "ampere amp amps", "cent cents ¢ pennies penny", "euro euros € EUR eur",
         "pound_sterling £ GBP", "yen ¥ JPY", "rupee rupees Rs INR", "yuan 元 CNY RMB",
         "radian radians rad rads", "degC °C celsius Celsius", "degF °F fahrenheit Fahrenheit",
         "hour Stunden Stunde horas hora heures heure ч час часов 小时 hs", "second Sekunden segundos secondes с сек 秒",
@@ -40,6 +40,11 @@ _SIZES = {
     "radian": (Fraction(1), 0, (("radian", 1),)), "dollar": (Fraction(1), 0, (("dollar", 1),)),
     "cent": (Fraction(1, 100), 0, (("dollar", 1),)), "revolution": (Fraction(2), 1, (("radian", 1),)),
 }  # fmt: skip
+_SIZES |= {
+    "arcminute": (Fraction(1, 10800), 1, (("radian", 1),)), "degC": (Fraction(1), 0, (("kelvin", 1),)),
+    "degF": (Fraction(5, 9), 0, (("kelvin", 1),)), "euro": (Fraction(1), 0, (("euro", 1),)),
+    "revolutions_per_minute": (Fraction(1, 30), 1, (("radian", 1), ("second", -1))),
+}  # fmt: skip
 _NO_UNITS = set(
     "point points bars count counts hand hands stone stones chain chains rod rods link links pole poles "
     "cord cords shake nail nails line lines pica grade grades turn turns cycle cycles dot dots pixel "
@@ -54,7 +59,14 @@ _OFFSETS = {
     "degC": (Fraction(1), Fraction(27315, 100)),
     "degF": (Fraction(5, 9), Fraction(45967, 180)),
 }
-_MONEY = {"\\$": "dollar", "€": "euro", "£": "pound_sterling", "¥": "yen", "₹": "rupee"}
+_MONEY = {
+    "\\$": "dollar",
+    "¢": "cent",
+    "€": "euro",
+    "£": "pound_sterling",
+    "¥": "yen",
+    "₹": "rupee",
+}
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2}
 _RAISED = {"squared": 2, "cubed": 3}
 _ASKING = re.compile(
@@ -74,6 +86,8 @@ def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
         money = ((_MONEY[tokens[len(sign)]], 1),)
         value, unit = rest or (tokens[len(sign) + 1 :], ())
         return ((*sign, *value), unit if unit == money else tuple(sorted((*money, *unit))))
+    if is_word(tokens[0]) and _OWN.get(tokens[0][1:]) in _MONEY.values() and len(tokens) > 1:
+        return tokens[1:], ((_OWN[tokens[0][1:]], 1),)
     if tokens[-1] == "\\%":
         return tokens[:-1], PERCENT
     if tokens[-1] in _MONEY:
@@ -81,7 +95,10 @@ def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
     start = _start(tokens)
     if not start:
         return None
-    value, rest = tokens[:start], tokens[start:]
+    slash = tokens[start - 1] in ("/", '"per') and start > 1
+    value, rest = tokens[: start - slash], tokens[start - slash :]
+    if rest[-1] == '"old' and len(rest) > 1:  # years old
+        rest = rest[:-1]
     if is_word(rest[0]) and (scale := _SCALES.get(rest[0][1:].lower())):
         value = (*value, "\\cdot", str(scale))
         if not rest[1:]:
@@ -105,6 +122,8 @@ def _start(tokens: Tokens) -> int:
     for place, token in enumerate(tokens):
         if place and (token in ("\\Omega", "\\mu") or is_word(token)):
             return place
+        if place and token == "\\frac" and is_word("".join(tokens[place + 2 : place + 3])):
+            return place
         if place and tokens[place : place + 4] == ("^", "{", "\\circ", "}"):
             return place
         if place and tokens[place : place + 2] == ("^", "\\circ"):
@@ -117,15 +136,17 @@ def parse(tokens: Tokens) -> Unit | None:
     powers: dict[str, int] = {}
     sign, prefix, last, micro, at = 1, 1, "", "", 0
     tokens = tuple(
-        token for token in tokens if token not in ("{", "}", ".", "\\cdot", "\\", "(", ")")
+        token for token in _unfolded(tokens) if token not in ("{", "}", ".", "\\cdot", "(", ")")
     )
     while at < len(tokens):
         token = tokens[at]
         at += 1
         if token in ("/", '"per', '"pro', '"por', '"в'):
             sign = -1
-        elif token == "^" or token[0].isdigit():
-            at -= token[0].isdigit()
+        elif token == "1" and tokens[at : at + 1] == ("/",):
+            continue
+        elif token == "^" or token in ("2", "3"):
+            at -= token != "^"
             if tokens[at : at + 1] == ("\\circ",):
                 letter = tokens[at + 1 : at + 2] in (('"C',), ("C",), ('"F',), ("F",))
                 last = "deg" + tokens[at + 1].strip('"') if letter else "degree"
@@ -142,10 +163,18 @@ def parse(tokens: Tokens) -> Unit | None:
             at += 1
         elif token == "\\mu":
             micro = "µ"
+        elif token in ('"k', '"M', '"m') and tokens[at : at + 1] == ("\\Omega",):
+            micro = token[1]
         elif token == "-":
             continue
         else:
-            name = micro + token.strip('"')
+            name = micro + ("ohm" if token == "\\Omega" else token.strip('"'))
+            ahead = at + (tokens[at : at + 1] == ("-",))
+            pair = (
+                f"{name}_{tokens[ahead][1:]}" if is_word("".join(tokens[ahead : ahead + 1])) else ""
+            )
+            if pair and _name(pair):  # light-years, foot pounds
+                name, at = pair, ahead + 1
             if name.lower() in _SQUARES:
                 prefix = _SQUARES[name.lower()]
                 continue
@@ -157,7 +186,20 @@ def parse(tokens: Tokens) -> Unit | None:
                 return None
             powers[known] = powers.get(known, 0) + sign * prefix
             last, prefix, micro = known, 1, ""
-    return tuple(sorted((n, e) for n, e in powers.items() if e)) or None if prefix == 1 else None
+    if powers.get("degree") and {"degC", "degF"} & set(powers):
+        del powers["degree"]  # degrees Celsius
+    found = tuple(sorted((name, power) for name, power in powers.items() if power))
+    return found if found and prefix == 1 else None
+
+
+def _unfolded(tokens: Tokens) -> list[str]:
+    r"""m / s of \frac{m}{s}."""
+    flat = list(tokens)
+    while "\\frac" in flat and "}" in flat:
+        at = flat.index("\\frac")
+        close = flat.index("}", at) if "}" in flat[at:] else len(flat) - 1
+        flat[at : close + 1] = [*flat[at + 2 : close], "/"]
+    return flat
 
 
 @lru_cache(4096)

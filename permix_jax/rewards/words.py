@@ -3,23 +3,35 @@ r"""Words: buys the verdicts on text answers, choices, dates, times of day, and 
 import re
 from fractions import Fraction
 
-from permix_jax.rewards.notation import Tokens, is_word
+from permix_jax.rewards.notation import Tokens, is_word, read
 
-_FILLERS = set("a an the is it its of that real there are exist exists such for this be".split())
+_FILLERS = set(
+    "a an the is it its of that real there are exist exists such for this be on in at".split()
+)
 _NOTHING = re.compile(
-    r"(?:no|none|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|roots?|"
-    r"numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))*|(?:empty|null) set|"
+    r"(?:no|none|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|roots?"
+    r"|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))*|(?:empty|null) set|"
     r"\\varnothing|keine lösung(?:en)?|无解|solutions? do(?:es)? not|has no solutions?|нет решений|"
-    r"pas de solutions?|sin solución|aucune solution"
+    r"pas de solutions?|sin solución|(?:aucune?|ningun[ao])(?: soluci?[óo]n)?"
 )
 _UNDEFINED = {"dne", "does not", "limit does not", "not exist", "undefined", "not defined"}
 _EVERYTHING = re.compile(
-    r"(?:all|any|every) (?:numbers?|reals?|x|values? x|x in \\R|numbers? x)|x in \\R|\\R"
+    r"(?:all|any|every) (?:numbers?|reals?|x|values? x|x \\in \\R|numbers? x)|x \\in \\R|\\R"
 )
-_NUMBERS = dict(zip(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen twenty".split(), range(21), strict=True
-))  # fmt: skip
+_INFINITE = re.compile(
+    r"(?:infinity|infinite|infinitely many|infinite number)(?: solutions?| values?| many)*"
+)
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_NUMBERS = {word: n for n, word in enumerate(_UNITS)}
+_NUMBERS |= {
+    w: 10 * n
+    for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+}
+_PARTS = {
+    w: n
+    for n, w in enumerate("half third quarter fifth sixth seventh eighth ninth tenth".split(), 2)
+}
+_PARTS |= {"fourth": 4, "halve": 2}
 # What makes another number, or another statement, of the number that it stands beside.
 CHANGES = set(
     "hundred thousand million billion trillion dozen half halves thirds quarters less more not or and "
@@ -31,12 +43,21 @@ _CHANGING_SIGNS = re.compile(
     "[万億亿千百十半]|тыс|милл|millón|millones|million|mille|mil$|dutzend|hundert|tausend"
 )
 _LEADS = set(
-    "is are be equals equal answer gives exactly approximately about roughly value get have so thus "
-    "hence therefore total result obtain solution es ist est равно answer: minimum maximum".split()
+    "is are be equals equal answer gives exactly value get have so thus hence therefore total result "
+    "obtain solution es ist est равно minimum maximum point pair vertex points pairs".split()
 )
 _CONFIRMS = set("is the answer final correct right solution value result only".split())
 _REMARKS = set("approximately approx exactly about total answer exact rounded in".split())
+_ORDERED = set("of before after to than over in by from with".split())
+_HARMLESS = set(
+    "function triangle quadrant wins win answer number is it series converges diverges punkt point line "
+    "only color team day month year shape kind type person".split()
+)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_CALENDAR = (
+    "january february march april may june july august september october november december monday "
+    "tuesday wednesday thursday friday saturday sunday"
+).split()
 _MONTH = (
     r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
     r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
@@ -53,7 +74,7 @@ _DATES = [
     )
 ]
 _CLOCK = re.compile(
-    r"(?:at\s+)?([0-9]{1,2})(?:[:h.]([0-9]{2})(?::([0-9]{2}))?)?\s*(?:([ap])\.?\s?m\.?|(uhr|o'clock|h|hours))?"
+    r"(?:at\s+)?([0-9]{1,2})(?:\s?[:h.]\s?([0-9]{2})(?::([0-9]{2}))?)?\s*(?:([ap])\.?\s?m\.?|(uhr|o'clock|h|hours))?"
     r"(?:\s*in\s+the\s+(morning|afternoon|evening))?|(noon|midnight)",
     re.IGNORECASE,
 )
@@ -62,20 +83,43 @@ _COMMANDS = re.compile(r"\\(?:text|mbox|textbf|mathrm|textrm|textit)\b|\\[,;:! ]
 
 def said(tokens: Tokens) -> str:
     """What a text says, equal for texts that people read alike: no articles, no punctuation."""
-    words = (t[1:].casefold() if is_word(t) else t for t in tokens if t not in "{}.,-'\";:!()")
-    text = " ".join(w for w in words if w not in _FILLERS)
-    if text in ("infinity", "infinite"):
-        return "\\infty"
-    if _EVERYTHING.fullmatch(text):
-        return "\\R"
-    if text in _UNDEFINED:
-        return "undefined"
-    return "\\varnothing" if text and _NOTHING.fullmatch(text) else text
+    words = [t[1:].casefold() if is_word(t) else t for t in tokens if t not in "{}.,'\";:!"]
+    if all(is_word(t) or t in "{}.,'\";:!-()" or t.isalnum() for t in tokens):
+        words = [_calendar(w) for w in words if w not in _FILLERS and w not in "-()"]
+    text = " ".join(words)
+    for form, canonical in (
+        (_INFINITE, "\\infty"),
+        (_EVERYTHING, "\\R"),
+        (_NOTHING, "\\varnothing"),
+    ):
+        if form.fullmatch(text):
+            return canonical
+    return "undefined" if text in _UNDEFINED else text.replace("infinity", "\\infty")
 
 
-def numeral(text: str) -> int | None:
-    """The number that a word is ("twelve")."""
-    return _NUMBERS.get(text)
+def _calendar(word: str) -> str:
+    """A month or a day by its first letters, a long word as it is."""
+    found = [name for name in _CALENDAR if name.startswith(word) and len(word) > 2]
+    return found[0] if len(found) == 1 else word
+
+
+def numeral(text: str) -> Fraction | None:
+    """The number that words are ("twelve", "forty eight", "three quarters")."""
+    *first, last = text.split() or [""]
+    if (
+        first
+        and (part := _PARTS.get(last.removesuffix("s")))
+        and (count := numeral(" ".join(first)))
+    ):
+        return count / part
+    values = [_NUMBERS.get(word) for word in (*first, last)]
+    if (
+        None in values
+        or len(values) > 2
+        or (len(values) == 2 and (values[0] < 20 or values[1] > 9))
+    ):
+        return None
+    return Fraction(sum(values))
 
 
 def changes(words: list[str]) -> bool:
@@ -83,21 +127,30 @@ def changes(words: list[str]) -> bool:
     return bool(set(words) & CHANGES) or any(map(_CHANGING_SIGNS.search, words))
 
 
-def value(tokens: Tokens) -> Tokens:
-    """The value in "The answer is 5" or "5 (approximately)"; all tokens where there is no such."""
+def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
+    """The value in "The answer is 5" or "5 (approximately)"; all tokens where there is no such.
+
+    `known`: words of the problem, any of which may stand before the value ("rank 2").
+    """
     start, end = 0, len(tokens)
     while start < end and (is_word(tokens[start]) or (start and tokens[start] in (":", ",", "."))):
         start += 1
     before = [token[1:].casefold() for token in tokens[:start] if is_word(token)]
-    if before and (before[-1] not in _LEADS and tokens[start - 1] != ":"):
+    led = not before or before[-1] in _LEADS or tokens[start - 1] == ":"
+    if not led and not (known and (len(before) > 1 or before[0] in known)):
         return tokens
     if set(before) & (CHANGES - {"is", "are", "was", "zero", "only"}):
         return tokens
     while end > start and (is_word(tokens[end - 1]) or tokens[end - 1] in (".", "!", ")", "(")):
         end -= 1
     after = [token[1:].casefold() for token in tokens[end:] if is_word(token)]
+    remark = "(" in tokens[end:] and numeral(" ".join(after))
     confirmed = after and set(after) <= _CONFIRMS and len(set(after) & _CONFIRMS) > 1
-    if not confirmed and not (after and set(after) <= _REMARKS and "(" in tokens[end:]):
+    if (
+        not confirmed
+        and not remark
+        and not (after and set(after) <= _REMARKS and "(" in tokens[end:])
+    ):
         end = len(tokens)
     return tokens[start:end] or tokens
 
@@ -105,7 +158,7 @@ def value(tokens: Tokens) -> Tokens:
 def choice(text: str) -> str:
     """The letter of a choice that is all of an answer: C, (C), Option C; or ""."""
     match = re.fullmatch(
-        r"(?:(?:option|choice|answer)\s+)?(?:is\s+)?[\[(]?\s*([A-Z])\s*[\])]?[.):]?",
+        r"(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s+)?(?:is\s+)?[\[(]?\s*([A-Z])\s*[\])]?[.):]?",
         _spoken(text),
         re.IGNORECASE,
     )
@@ -120,7 +173,7 @@ def stated_choice(text: str) -> str:
     """The letter that an answer to a multiple-choice question begins with: "(C) 5", "C. 5"."""
     text = _spoken(text)
     match = re.match(
-        r"(?i:(?:option|choice|answer)\s+(?:is\s+)?)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?=\s*[).:]|\s*$))",
+        r"(?i:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s+(?:is\s+)?)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?=\s*[).:]|\s*$))",
         text,
     )
     if match is None or re.search(r"\b(?:or|and)\b|,\s*\(?[A-Z]\)?,?$", text[match.end() :]):
@@ -129,9 +182,40 @@ def stated_choice(text: str) -> str:
 
 
 def options(prompt: str) -> dict[str, str]:
-    """What the choices of a problem say: {"A": "1", "B": "3"} of "(A) 1 (B) 3"."""
+    """What the choices of a problem say: {"A": "1", "B": "3"} of "(A) 1 (B) 3" or of '"A" for 1'."""
     parts = re.split(r"(?:\\text(?:bf|rm|)\s*\{)?\(([A-Z])\)\s*\}?", prompt[-3000:])
-    return dict(zip(parts[1::2], (part.strip(" ,;.\n$\\") for part in parts[2::2]), strict=True))
+    found = dict(
+        zip(parts[1::2], (re.split(r"[.,;\n]\s", part)[0] for part in parts[2::2]), strict=True)
+    )
+    return found or dict(re.findall(r'"([A-Z])" for (\w+)', prompt))
+
+
+def same(answer: str, gold: str, prompt: str) -> bool:
+    """Whether a text says what another one says, with words beside it that change nothing."""
+    one, two = (said(read(text) or ()).split() for text in (answer, gold))
+    if one == two or not two:
+        return bool(two)
+    if two in (["yes"], ["no"], ["true"], ["false"]):
+        return one[:1] == two
+    extra = [word for word in one if word not in two]
+    if (
+        len(two) > 3
+        or len(extra) > 3
+        or not set(two) <= set(one)
+        or set(extra) & (CHANGES | {"than", "un"})
+    ):
+        return False
+    if not extra:
+        return len(one) == len(two) < 4 and not set(one) & _ORDERED
+    if any(
+        re.search(
+            rf"(?i)\b{re.escape(w)}\w*\W*(?:,|or\b)|(?:,|or)\s+(?:an?\s+)?{re.escape(w)}\b", prompt
+        )
+        for w in extra
+    ):
+        return False  # it is another of the answers that the problem offers
+    known = prompt.casefold()
+    return all(word.isalpha() and (word in known or word in _HARMLESS) for word in extra)
 
 
 def date(text: str) -> tuple[int, int, int] | None:
