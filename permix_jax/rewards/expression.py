@@ -273,6 +273,8 @@ class _Parser:
             return ("inf",)
         if token[:1] == "\\" and (name in _SYMBOLS or name == "circ"):
             return ("sym", token + self.subscript())
+        if name in ("const", "constant"):
+            return ("sym", "C")
         # \mathrm{e} and \text{i} are the numbers; AB is a segment, and not A times B.
         short = len(name) == 1 or (
             is_word(token) and name.isupper() and len(name) < 4 and name not in ("YES", "NO", "DNE")

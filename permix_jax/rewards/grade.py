@@ -20,7 +20,7 @@ from permix_jax.rewards import units, words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.compare import Same, dump, kind, same
 from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, number, times
-from permix_jax.rewards.naming import renamed, unnamed
+from permix_jax.rewards.naming import all_names, renamed, unnamed
 from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
 from permix_jax.rewards.sets import is_set, whole_set
 from permix_jax.rewards.tree import EMPTY, parse
@@ -37,8 +37,10 @@ _SOLVING = re.compile(
     r"(?i)\bsolve|\bsolutions?\b|\ball (?:real|values|possible|\$|x|n)|\broots?\b|\bset\b"
 )
 _ANGLE = re.compile(
-    r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin"
+    r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin|polar|θ|\\cos|\\sin|\\tan"
 )
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
+_FORMULA_OF_ATOMS = re.compile(r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?")
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
 _ANYTHING = set(
     "people persons total ways times solutions values unit units possibilities items".split()
@@ -72,6 +74,8 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
     """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
     letters = _letters(prompt)
     wanted = _read(gold, letters)
+    if wanted and not _unit(wanted.tree):
+        letters |= all_names(wanted.tree)
     if wanted is None:
         return Verdict(math.nan, "", "the gold answer states nothing")
     what = _kind(wanted)
@@ -97,6 +101,13 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
             return Verdict(1.0, what, "the same words")
         if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
             tree = parse(words.value(tokens, _words(prompt)))
+    if _FORMULA_OF_ATOMS.fullmatch(wanted.text) and _bare(given.text) == _bare(wanted.text):
+        return Verdict(1.0, what, "the same formula")
+    letters_asked = wanted.tree[0] == "list" and all(p[0] == "sym" for p in wanted.tree[1])
+    if letters_asked and sorted(_bare(given.text)) == sorted(p[1] for p in wanted.tree[1]):
+        return Verdict(1.0, what, "the same letters")
+    if wanted.tree[0] in ("list", "tuple") and _THOUSANDS.fullmatch(answer):
+        tree = parse(read(answer.replace(",", ";")) or ())  # 45,135 are two numbers here
     return _compared(tree, wanted.tree, prompt, what)
 
 
@@ -113,7 +124,7 @@ def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undec
             continue
         bare = _without_units(one, two, prompt)
         why = why if bare else "its unit is not the one wanted"
-        for pair in ((new, b) for a, b in bare for new in renamed(a, b, prompt)):
+        for pair in (new for a, b in bare for new in renamed(a, b, prompt)):
             verdict = same(*_in_kind(*pair, prompt), _decide)
             if verdict:
                 return Verdict(1.0, what, "equal")
@@ -130,6 +141,11 @@ def _in_kind(tree: Node, gold: Node, prompt: str) -> tuple[Node, Node]:
     if tree[0] == gold[0] == "list" and _ORDER.search(prompt):
         return ("tuple", "(", ")", tree[1]), ("tuple", "(", ")", gold[1])
     return tree, gold
+
+
+def _bare(text: str) -> str:
+    """Letters and digits alone: H2SO4 of \\mathrm{H_2SO_4}."""
+    return re.sub(r"\\(?:text|mathrm|ce|mathbf|textbf)|[\s{}_^$\\,]|and", "", text)
 
 
 def _decide(node: Node, gold: Node, zero: bool) -> Same:
@@ -193,7 +209,7 @@ def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
     if len(based) == 1:
         _, digits_, base = based[0]
         other = answer.text if gold.tree[0] == "based" else gold.text
-        named = re.search(rf"(?i)base[ -]*\$?_?{base}\b|{_BASES.get(base, 'base')}", prompt)
+        named = re.search(rf"(?i)base[ -]*\$?_?{base}\b|{_BASES.get(base, base + '-ary')}", prompt)
         named = named or (gold.tree[0] == "based" and "base" in prompt)
         return bool(named) and re.sub(r"\W|text|mathrm", "", other).upper().lstrip("0") == digits_
     return None
@@ -232,7 +248,7 @@ def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
 
 def _decimal_comma(text: str, gold: str) -> bool:
     """Whether 3,5 is the 3.5 of a gold answer, as many countries write it."""
-    text, gold = squeezed(text).replace("{,}", ","), squeezed(gold)
+    text, gold = squeezed(text.replace("{,}", ",")), squeezed(gold.replace("{,}", "."))
     return (
         "." in gold and "," not in gold and text.count(",") == 1 and text.replace(",", ".") == gold
     )
@@ -272,15 +288,16 @@ def _without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node
         wanted = unit
     if unit and unit != wanted and units.is_noun(unit) and (not gold_unit or _loose(unit, wanted)):
         tree = _map_units(tree, lambda value, unit: value)
+    kelvins = re.search("change|difference|increase|rise", prompt)
     pair = tuple(
-        _map_units(t, lambda value, unit: _converted(value, unit, wanted)) for t in (tree, gold)
+        _map_units(t, lambda value, unit: _converted(value, unit, wanted, not kelvins)) for t in (tree, gold)
     )
     return [] if None in pair else [pair]
 
 
 def _counts(unit: units.Unit, prompt: str) -> bool:
     """Whether a unit beside a number fits "how many apples"."""
-    if not (match := re.search(r"how many ((?:\w+\s+){1,6})", prompt.lower() + " ")):
+    if "how many" not in prompt.lower():
         return True
     said = set(re.findall(r"[^\W_]+", " ".join(name for name, _ in unit).casefold()))
     if units.asked(prompt) or said & _ANYTHING or not all(map(str.isascii, said)):
@@ -332,13 +349,13 @@ def _with_unit(tree: Node, unit: units.Unit) -> Node:
     return ("qty", tree, unit) if tree[0] not in ("list", "tuple", "set", "rel") else tree
 
 
-def _converted(value: Node, unit: units.Unit, wanted: units.Unit) -> Node | None:
+def _converted(value: Node, unit: units.Unit, wanted: units.Unit, shifts: bool) -> Node | None:
     if (factors := units.conversion(unit, wanted)) is None:
         return None
     factor, pis, offset = factors
     value = value if factor == 1 else times(number(factor), value)
     value = times(value, ("^", ("sym", "\\pi"), number(pis))) if pis else value
-    return ("+", (value, number(offset))) if offset else value
+    return ("+", (value, number(offset))) if offset and shifts else value
 
 
 def _map_units(tree: Node, change) -> Node | None:

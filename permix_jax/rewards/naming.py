@@ -6,10 +6,12 @@ from itertools import permutations
 
 from permix_jax.rewards.expression import (
     EXPRESSIONS,
+    HALF,
     MINUS,
     Node,
     is_name,
     names,
+    negated,
     parse_expression,
     replaced,
 )
@@ -162,7 +164,7 @@ def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
         return "(" in left[1] or not asked or left[1] in asked or gold[0] in ("matrix", "tuple")
     if left[0] == "text":  # pOH is not pH
         said = left[1].split()
-        return not prompt or len(said) != 1 or len(said[0]) > 4 or said[0] in prompt.lower()
+        return not prompt or len(said) != 1 or len(said[0]) > 4 or not said[0].isalpha() or said[0] in prompt.lower()
     if left[0] not in EXPRESSIONS or _is_label(left) or not names(left):
         return True
     return any(_written(left) in squeezed(part) for part in (prompt[-8000:],)) or left in _formulas(
@@ -215,7 +217,7 @@ def _nodes(tree: Node):
             )
 
 
-def renamed(tree: Node, gold: Node, prompt: str) -> list[Node]:
+def renamed(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
     """An answer with other names for what may be called anything: constants of integration, and the
     E and I of some programs."""
     used, gold_used = all_names(tree), all_names(gold)
@@ -227,7 +229,7 @@ def renamed(tree: Node, gold: Node, prompt: str) -> list[Node]:
     free = _FREE.search(prompt) or "y'" in prompt
     own, golds = (sorted(n for n in u if _CONSTANT.fullmatch(n)) for u in (used, gold_used))
     if not free or len(own) != len(golds) or not 0 < len(own) < 4:
-        return [tree]
+        return [(tree, gold)]
     found = []
     for order in permutations(golds):
         new = tree
@@ -235,7 +237,11 @@ def renamed(tree: Node, gold: Node, prompt: str) -> list[Node]:
             new = replaced(new, ("sym", name), ("sym", name + "\0"))
         for name, to in zip(own, order, strict=True):
             new = replaced(new, ("sym", name + "\0"), ("sym", to))
-        found.append(new)
+        found.append((new, gold))
+    if len(golds) == 1 and len(gold_used) == 2 and gold[0] == "+":  # antiderivatives: up to a constant
+        (letter,) = gold_used - set(golds)
+        ends = [replaced(side, ("sym", letter), HALF) for side in (new, gold)]
+        found.append((("+", (new, negated(ends[0]))), ("+", (gold, negated(ends[1])))))
     return found
 
 

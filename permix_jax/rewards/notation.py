@@ -54,7 +54,7 @@ _REPLACED = {
     "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lt": "<", "gt": ">", "lbrack": "[",
     "rbrack": "]", "lparen": "(", "rparen": ")", "colon": ":", "ast": "\\cdot", "bullet": "\\cdot",
     "times": "\\cdot", "land": '"and', "wedge": '"and', "lor": '"or', "vee": '"or', "percent": "\\%",
-    "dollar": "\\$", "euro": "€", "pounds": "£", "prime": "'", "ell": "l", "imath": "i",
+    "dollar": "\\$", "euro": "€", "pounds": "£", "prime": "'", "ell": "l", "imath": "i", "jmath": "j",
 }  # fmt: skip
 _OPERATORS = {
     "**": "^", ">=": "\\ge", "=>": "\\ge", "<=": "\\le", "=<": "\\le", "!=": "\\ne", "==": "=",
@@ -75,7 +75,7 @@ _CODE = {
     "sqrt": "\\sqrt", "cbrt": "\\cbrt", "pi": "\\pi", "inf": "\\infty", "infinity": "\\infty",
     "infty": "\\infty", "oo": "\\infty", "exp": "\\exp", "abs": "\\abs", "floor": "\\floor",
     "ceil": "\\ceil", "ceiling": "\\ceil", "asin": "\\arcsin", "acos": "\\arccos",
-    "atan": "\\arctan", "binomial": "\\binom", "comb": "\\binom", "factorial": "\\factorial",
+    "atan": "\\arctan", "binomial": "\\binom", "comb": "\\binom", "factorial": "\\factorial", "cis": "\\cis",
     "choose": "\\choose", "leq": "\\le", "geq": "\\ge", "union": "\\cup", "cup": "\\cup",
     "log10": "\\lg10", "log2": "\\lg2", "emptyset": "\\varnothing", "ctg": "\\cot", "tg": "\\tan",
     **{n: f"\\{n}" for n in "sin cos tan cot sec csc log ln arcsin arccos arctan sinh cosh tanh gcd "

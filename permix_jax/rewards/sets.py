@@ -37,6 +37,8 @@ def whole_set(tree: Node) -> Node | None:
     """The integers in a bounded set of reals, as ("set", ...); lists and sets of numbers as such."""
     if tree[0] in ("list", "set") and all(part[0] == "num" for part in tree[1]):
         return ("set", tree[1])
+    if tree[0] == "builder" and tree[1][0] == "rel":
+        tree = ("builder", tree[1][2][0], tree[2])  # {n \in Z: ...}
     found: list[Node] = []
     for low, low_closed, high, high_closed in real_set(tree) or [
         (INFINITY, False, INFINITY, False)

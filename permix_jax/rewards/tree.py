@@ -38,8 +38,7 @@ _CLOSE = {")", "]", "\\}", "}", "\\rangle", "\\rfloor", "\\rceil"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\equiv", "\\approx", "\\sim"}
 _FLIPPED = {">": "<", "\\ge": "\\le"}
 _SETS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus"}
-_JOINERS = {'"or': "or", '"and': "and", '"oder': "or", '"und': "and", '"ou': "or", '"et': "and",
-            '"y': "and", ",": "", ";": "", '"или': "or", '"и': "and", '"或': "or", '"和': "and"}  # fmt: skip
+_JOINERS = {'"or': "or", '"and': "and", '"oder': "or", '"und': "and", '"ou': "or", '"et': "and",            ",": "", ";": "", '"или': "or", '"и': "and", '"或': "or", '"和': "and"}  # fmt: skip
 _BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
 _BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
 _ABOUT = {'"about', '"approximately', '"approx', '"roughly'}
@@ -335,6 +334,10 @@ def _modulo(tokens: Tokens, depth: int) -> Node | None:
 
 def _compound(tokens: Tokens) -> Node | None:
     """5 feet 3 inches as 63 inches."""
+    arcs = "\\circ" in tokens
+    minutes, seconds = ('"arcminute', '"arcsecond') if arcs else ('"foot', '"inch')
+    joined = " ".join(tokens).replace("' '", seconds).replace("'", minutes)
+    tokens = tuple(joined.split())
     starts = [
         i
         for i, token in enumerate(tokens)

@@ -21,7 +21,7 @@ _OWN = {
     name: names.split()[0]
     for names in (
         "percent percentage % pct", "degree degrees deg ° grad градусов 度 grados degrés", "unit units",
-        "dollar dollars usd USD $ bucks", "ampere amp amps", "cent cents ¢ pennies penny", "euro euros € EUR eur",
+        "dollar dollars usd USD $ bucks", "ampere amp amps", "revolution revolutions rev revs", "cent cents ¢ pennies penny", "euro euros € EUR eur",
         "pound_sterling £ GBP", "yen ¥ JPY", "rupee rupees Rs INR", "yuan 元 CNY RMB",
         "radian radians rad rads", "degC °C celsius Celsius", "degF °F fahrenheit Fahrenheit",
         "hour Stunden Stunde horas hora heures heure ч час часов 小时 hs", "second Sekunden segundos secondes с сек 秒",
@@ -122,7 +122,7 @@ def _start(tokens: Tokens) -> int:
     for place, token in enumerate(tokens):
         if place and (token in ("\\Omega", "\\mu") or is_word(token)):
             return place
-        if place and token == "\\frac" and is_word("".join(tokens[place + 2 : place + 3])):
+        if place and token == "\\frac" and is_word("".join(tokens[place + 2 : place + 3])) and tokens[place + 1] == "{":
             return place
         if place and tokens[place : place + 4] == ("^", "{", "\\circ", "}"):
             return place

@@ -9,10 +9,10 @@ _FILLERS = set(
     "a an the is it its of that real there are exist exists such for this be on in at".split()
 )
 _NOTHING = re.compile(
-    r"(?:no|none|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|roots?"
-    r"|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))*|(?:empty|null) set|"
+    r"none|(?:no|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|roots?"
+    r"|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))+|(?:empty|null) set|"
     r"\\varnothing|keine lösung(?:en)?|无解|solutions? do(?:es)? not|has no solutions?|нет решений|"
-    r"pas de solutions?|sin solución|(?:aucune?|ningun[ao])(?: soluci?[óo]n)?"
+    r"pas de solutions?|sin solución|(?:aucune?|ningun[ao])(?: soluti?on| solución)?"
 )
 _UNDEFINED = {"dne", "does not", "limit does not", "not exist", "undefined", "not defined"}
 _EVERYTHING = re.compile(
@@ -37,6 +37,7 @@ CHANGES = set(
     "hundred thousand million billion trillion dozen half halves thirds quarters less more not or and "
     "than least most between under over if times squared cubed percent negative minus plus am pm "
     "point except score tenths hundredths only base mod factorial from no never zero oclock infinitely "
+    "up none too many above below within "
     "is are was isn't incorrect wrong false but nor neither maybe either".split()
 )
 _CHANGING_SIGNS = re.compile(
@@ -47,6 +48,7 @@ _LEADS = set(
     "obtain solution es ist est равно minimum maximum point pair vertex points pairs".split()
 )
 _CONFIRMS = set("is the answer final correct right solution value result only".split())
+_ROUNDED = set("nearest approximately approximate estimate round rounded about".split())
 _REMARKS = set("approximately approx exactly about total answer exact rounded in".split())
 _ORDERED = set("of before after to than over in by from with".split())
 _HARMLESS = set(
@@ -136,10 +138,12 @@ def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
     while start < end and (is_word(tokens[start]) or (start and tokens[start] in (":", ",", "."))):
         start += 1
     before = [token[1:].casefold() for token in tokens[:start] if is_word(token)]
+    if before[-1:] in (["about"], ["approximately"]) and known & _ROUNDED:
+        before = []
     led = not before or before[-1] in _LEADS or tokens[start - 1] == ":"
     if not led and not (known and (len(before) > 1 or before[0] in known)):
         return tokens
-    if set(before) & (CHANGES - {"is", "are", "was", "zero", "only"}):
+    if set(before) & (CHANGES - {"is", "are", "was", "zero", "only", "point"}):
         return tokens
     while end > start and (is_word(tokens[end - 1]) or tokens[end - 1] in (".", "!", ")", "(")):
         end -= 1
@@ -195,8 +199,12 @@ def same(answer: str, gold: str, prompt: str) -> bool:
     one, two = (said(read(text) or ()).split() for text in (answer, gold))
     if one == two or not two:
         return bool(two)
+    if not all(map(is_word, read(gold) or "-")):
+        return False
+    if "".join(one).casefold() == "".join(two):  # JA
+        return True
     if two in (["yes"], ["no"], ["true"], ["false"]):
-        return one[:1] == two
+        return one[:1] == two and not {"and", "or", *(["no"] if two == ["yes"] else ["yes"])} & set(one)
     extra = [word for word in one if word not in two]
     if (
         len(two) > 3
