@@ -67,7 +67,7 @@ def same(tree: Node, gold: Node, decide: Decide) -> Same:
             case _, ("ratio", (top, bottom)) if one[0] in EXPRESSIONS:
                 return equal(one, times(top, inverse(bottom)))
             case ("tuple", *ends, parts), ("tuple", *gold_ends, golds):
-                return _in_order(parts, golds, equal) if ends == gold_ends else False
+                return (ends == gold_ends or len(parts) > 2) and _in_order(parts, golds, equal)
             case ("matrix", rows), ("matrix", golds):
                 return _in_order(rows, golds, lambda row, gold_row: _in_order(row, gold_row, equal))
             case ("qty", value, unit), ("qty", gold_value, gold_unit):

@@ -90,11 +90,6 @@ def replaced(tree: Node, old: Node, new: Node) -> Node:
     return tuple(replaced(part, old, new) for part in tree) if isinstance(tree, tuple) else tree
 
 
-def has_call(node: Node) -> bool:
-    """Whether an expression has a function in it."""
-    return node[0] == "f" or any(map(has_call, children(node)))
-
-
 def number(value: Fraction | int) -> Node:
     return ("num", Fraction(value))
 
@@ -356,7 +351,10 @@ class _Parser:
             if name not in _TRIGONOMETRIC:
                 raise _Unknown
             return ("f", "arc" + name, arguments)
-        if name in ("exp", "cis"):
+        if name == "arccot":
+            right = ("*", (HALF, ("sym", "\\pi")))
+            call = ("+", (right, negated(("f", "arctan", arguments))))
+        elif name in ("exp", "cis"):
             power = arguments[0] if name == "exp" else times(("sym", "i"), arguments[0])
             call = ("^", ("sym", "e"), power)
         else:

@@ -40,7 +40,9 @@ _ANGLE = re.compile(
     r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin|polar|θ|\\cos|\\sin|\\tan"
 )
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
-_FORMULA_OF_ATOMS = re.compile(r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?")
+_FORMULA_OF_ATOMS = re.compile(
+    r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?"
+)
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
 _ANYTHING = set(
     "people persons total ways times solutions values unit units possibilities items".split()
@@ -113,6 +115,10 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
 
 def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undecided:
     """The verdict of the first pair of readings that are equal."""
+    if tree[0] == "list" and tree[2] == "or" and gold[0] in EXPRESSIONS and len(tree[1]) == 2:
+        both = [_compared(part, gold, prompt, what) for part in tree[1]]  # 3/4 or 75 %
+        if all(isinstance(verdict, Verdict) and verdict.right for verdict in both):
+            return both[0]
     undecided, why = None, "unequal"
     pairs = (
         (one, two) for two in _readings(gold, gold, prompt) for one in _readings(tree, two, prompt)
@@ -190,11 +196,21 @@ def _kind(gold: Answer) -> str:
 
 def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
     """Compares choices, dates, times of day and numbers in another base; None for other answers."""
+    options = words.options(prompt)
+    if (stated := words.choice(answer.text)) in options and not words.choice(gold.text):
+        return (
+            words.same(options[stated], gold.text, "")
+            or squeezed(options[stated]) == squeezed(gold.text)
+            or None
+        )
     if letter := words.choice(gold.text):
-        options = words.options(prompt)
         if stated := words.stated_choice(answer.text):
             return stated == letter
-        said = {key for key, text in options.items() if words.same(answer.text, text, "")}
+        said = {
+            key
+            for key, text in options.items()
+            if words.same(answer.text, text, "") or squeezed(answer.text) == squeezed(text)
+        }
         if letter in options and len(said) == 1:
             return said == {letter}
     if gold_date := words.date(gold.text):
@@ -286,11 +302,14 @@ def _without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node
     wanted = gold_unit or units.asked(prompt)
     if not wanted or (units.is_noun(wanted) and not gold_unit):
         wanted = unit
+    if gold_unit and any(name == "unit" for name, _ in gold_unit):
+        return [tuple(_map_units(t, lambda value, unit: value) for t in (tree, gold))]
     if unit and unit != wanted and units.is_noun(unit) and (not gold_unit or _loose(unit, wanted)):
         tree = _map_units(tree, lambda value, unit: value)
     kelvins = re.search("change|difference|increase|rise", prompt)
     pair = tuple(
-        _map_units(t, lambda value, unit: _converted(value, unit, wanted, not kelvins)) for t in (tree, gold)
+        _map_units(t, lambda value, unit: _converted(value, unit, wanted, not kelvins))
+        for t in (tree, gold)
     )
     return [] if None in pair else [pair]
 

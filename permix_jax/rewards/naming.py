@@ -36,6 +36,9 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     """Both without "x =" where one of them has none; None: what is named is not what is asked."""
     if _contradicts_itself(tree):
         return None, gold
+    families = _family(tree), _family(gold)
+    if None not in families:
+        return families
     if (
         gold[0] in ("tuple", "list", "set", "num")
         and tree[0] == "rel"
@@ -70,6 +73,16 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
         )
         return (tree, gold[2][-1]) if left_out else (None, gold)
     return tree, gold
+
+
+def _family(tree: Node) -> Node | None:
+    r"""k \pi of {k \pi : k \in Z} and of "x = k \pi, k \in Z", with one name for k."""
+    match tree:
+        case ("builder", value, ("rel", ("\\in",), (name, ("sym", "\\Z")))):
+            return replaced(value, name, ("sym", "\\k"))
+        case ("list", (("rel", ("=",), (_, value)), ("rel", ("\\in",), (name, ("sym", "\\Z")))), _):
+            return replaced(value, name, ("sym", "\\k"))
+    return None
 
 
 def _subject(relation: Node) -> frozenset[str]:
@@ -164,8 +177,14 @@ def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
         return "(" in left[1] or not asked or left[1] in asked or gold[0] in ("matrix", "tuple")
     if left[0] == "text":  # pOH is not pH
         said = left[1].split()
-        return not prompt or len(said) != 1 or len(said[0]) > 4 or not said[0].isalpha() or said[0] in prompt.lower()
-    if left[0] not in EXPRESSIONS or _is_label(left) or not names(left):
+        return (
+            not prompt
+            or len(said) != 1
+            or len(said[0]) > 4
+            or not said[0].isalpha()
+            or said[0] in prompt.lower()
+        )
+    if not prompt or left[0] not in EXPRESSIONS or _is_label(left) or not names(left):
         return True
     return any(_written(left) in squeezed(part) for part in (prompt[-8000:],)) or left in _formulas(
         prompt
@@ -238,7 +257,9 @@ def renamed(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
         for name, to in zip(own, order, strict=True):
             new = replaced(new, ("sym", name + "\0"), ("sym", to))
         found.append((new, gold))
-    if len(golds) == 1 and len(gold_used) == 2 and gold[0] == "+":  # antiderivatives: up to a constant
+    if (
+        len(golds) == 1 and len(gold_used) == 2 and gold[0] == "+"
+    ):  # antiderivatives: up to a constant
         (letter,) = gold_used - set(golds)
         ends = [replaced(side, ("sym", letter), HALF) for side in (new, gold)]
         found.append((("+", (new, negated(ends[0]))), ("+", (gold, negated(ends[1])))))

@@ -78,7 +78,7 @@ _CODE = {
     "atan": "\\arctan", "binomial": "\\binom", "comb": "\\binom", "factorial": "\\factorial", "cis": "\\cis",
     "choose": "\\choose", "leq": "\\le", "geq": "\\ge", "union": "\\cup", "cup": "\\cup",
     "log10": "\\lg10", "log2": "\\lg2", "emptyset": "\\varnothing", "ctg": "\\cot", "tg": "\\tan",
-    **{n: f"\\{n}" for n in "sin cos tan cot sec csc log ln arcsin arccos arctan sinh cosh tanh gcd "
+    **{n: f"\\{n}" for n in "sin cos tan cot sec csc log ln arcsin arccos arctan arccot sinh cosh tanh gcd "
        "lcm min max alpha beta gamma delta theta lambda omega phi rho sigma mu frac binom cdot "
        "times".split()},
 }  # fmt: skip
@@ -89,7 +89,7 @@ _SHORT_WORDS = set(
 _MATRICES = {"matrix", "smallmatrix", "array"}
 _SI = re.compile(
     r"(?:da|[YZEPTGMkhdcmunpfaµ])?(?:mol|Hz|Pa|eV|rad|bar|cal|Wh|[mgsAKNJWVCFTLHl])|lbs?|oz|ft|hrs?|"
-    r"mins?|secs?|mph|kph|km/?h|psi|atm|amu|rpm|dB|[kKMGTmu]?[bB](?:ps|its?)?|in|yd|mi|torr|mmHg|kWh|u|rev"
+    r"mins?|secs?|mph|mps|deg|kph|km/?h|psi|atm|amu|rpm|dB|[kKMGTmu]?[bB](?:ps|its?)?|in|yd|mi|torr|mmHg|kWh|u|rev"
 )
 _ONE_LETTER_UNITS = set("mgshNJWVAKCFTHLl")
 _NOTHING = {"\\(", "\\)", "\\[", "\\]", '"', "\\/", "\\-", "\\"}
@@ -99,13 +99,14 @@ _LEX = re.compile(
     |\\math(?:bb|cal|scr)\s*\{?\s*(?P<set>[A-Z])\s*\}?
     |(?P<command>\\[A-Za-z]+)|(?P<space>(?:\\[,;:!>\ ]|~|\s)+)
     |(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?
-      |[0-9]*\.[0-9]*~[0-9]+|(?:[0-9]+(?:\.[0-9]*(?![0-9.]))?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9.]))?)
+      |[0-9]*\.[0-9]*~[0-9]+|(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9.]))?)
     |(?P<run>[^\W\d_]+\d*(?=\()|[^\W\d_]+)|(?P<other>\*\*|[<>!=]=|=[<>](?!=)|\\.|.)""",
     re.VERBOSE | re.DOTALL,
 )
 _REWRITTEN = [
     (re.compile(form), new)
     for form, new in (
+        (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[A-Za-z])", ""),
         (r"\\d?dots[a-z]?|\.\.\.", r"\\ldots "),
         # periods of decimals: 0.8~3 is 0.8333...
         (r"([0-9]*\.[0-9]*)\\(?:overline|bar)\s*\{?([0-9]{1,60})\}?", r"\1~\2"),
@@ -117,12 +118,16 @@ _REWRITTEN = [
         (r"\{([-+=<>:,.])\}", r"\1"),
         (r"\\(?:text|mathrm)\s*\{\s*[eE]\s*\}\s*\{?([-+]?[0-9]+)\}?", r"e\1"),
         (r"\\not\s*<", r"\\ge "), (r"\\not\s*>", r"\\le "), (r"\\not\s*(?:=|\\equiv)", r"\\ne "),
+        (r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)", r"\\cdot "), (r"US\s*\\?\$", r"\\$"),
+        (r"^(?:Matrix|array|set|list|tuple|frozenset)\((.*)\)$", r"\1"), (r"float\('inf'\)", "oo"),
+        (r"\b(?:Rational|Fraction)\(([^,()]+),([^,()]+)\)", r"((\1)/(\2))"),
+        (r"\bpow\(([^,()]+),([^,()]+)\)", r"((\1)^(\2))"), (r"\bcomplex\(([^,()]+),([^,()]+)\)", r"((\1)+(\2)i)"),
         (r"\+\s*/\s*-", r"\\pm "), (r"\\(?:degree|textdegree)(?![a-z])", r"^{\\circ}"),
         (r"(?<=[0-9])!=(?=[0-9])", "! ="), (r"(?<![A-Za-z\\])Sqrt\[([^\[\]]*)\]", r"sqrt(\1)"),
         (r"\{\}\s*_\s*\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
         (r"(?<![A-Za-z])C\s*_\s*\{?(\w+)\}?\s*\^\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
         (r"(?<=[0-9]),\s+(?=[0-9]{3}(?![0-9]))", ";"),  # 1, 234 is a list
-        (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[a-z])", ""), (r"\^\s*\{?\s*(?:\\top|\\intercal|T)\s*\}?", "^T"),
+        (r"\^\s*\{?\s*(?:\\top|\\intercal|T)\s*\}?", "^T"),
         (r"\\(?:ce|nicefrac|sfrac)(?![a-z])", lambda m: "" if m[0] == "\\ce" else r"\frac"),
     )
 ]  # fmt: skip
@@ -187,7 +192,7 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
     depth, brackets, wraps, spaced, in_unit = 0, 0, False, False, False
     runs = re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", text)
     prose = any(len(run) > 3 and run not in _CODE and not _CALL_RUN.fullmatch(run) for run in runs)
-    formula = bool(re.search(r"[\^+*/]|\\(?:frac|sqrt|cdot|l[no])", text))
+    formula = bool(re.search(r"[\^+*/]|\\(?:[dt]?frac|sqrt|cdot|l[no])", text))
     for match in _LEX.finditer(text):
         kind, token, wrapped = match.lastgroup, match[0], wraps
         if kind == "space" or token == "$":
@@ -196,7 +201,8 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
         wraps = False
         last = tokens[-1] if tokens else ""
         if kind in ("name", "edge"):
-            name = "matrix" if match["name"].endswith(("matrix", "array")) else match["name"]
+            name = match["name"]
+            name = "matrix" if name.endswith(("matrix", "array")) and name[0] not in "vV" else name
             tokens.append(f"\\{match['edge']}{{{name}}}")
         elif kind == "skip":
             wraps = wrapped
@@ -213,7 +219,11 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
         elif kind == "number":
             tokens.append(token.replace(",", ""))
         elif kind == "run":
-            unit = in_unit or (last[:1] in ".}])0123456789" and last != "") or last == "\\circ"
+            unit = (
+                in_unit
+                or (last[:1] in ".}])0123456789" and last != "")
+                or last in ("\\circ", "\\pi")
+            )
             in_unit = (
                 _is_unit(token, bool(upright) or wrapped, spaced or in_unit, letters)
                 if unit
@@ -222,7 +232,7 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
             if in_unit or upright or wrapped or not token.isascii() and token not in _CODE:
                 tokens.append(_CODE[token] if token in _CODE and not in_unit else f'"{token}')
             else:
-                tokens += _run(token, prose, formula)
+                tokens += _run(token, prose, formula and last not in ("\\angle", "\\triangle"))
                 in_unit = unit and is_word(tokens[-1]) and token.lower() not in _SHORT_WORDS
         elif token == "{":
             depth += 1
@@ -249,7 +259,7 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
 
 def _is_unit(run: str, upright: bool, spaced: bool, letters: frozenset[str]) -> bool:
     """Whether a run of letters behind a number may be a unit."""
-    if upright or run in _CODE or run in _SHORT_WORDS:
+    if upright or (run in _CODE and run != "min") or run in _SHORT_WORDS:
         return upright and run not in _SHORT_WORDS
     if set(run) <= letters:
         return False
@@ -262,8 +272,10 @@ def _run(run: str, prose: bool, formula: bool) -> list[str]:
         return [_CODE[run]]
     if match := _CALL_RUN.fullmatch(run):
         return [_CODE[match[1]], match[2]]
+    title = len(run) == 3 and run.istitle()
     if len(run) == 1 or (
         len(run) < 4
+        and not title
         and not prose
         and run.lower() not in _SHORT_WORDS
         and (formula or not run.isupper())

@@ -15,10 +15,10 @@ from functools import lru_cache
 
 from permix_jax.rewards import units, words
 from permix_jax.rewards.expression import (
+    FUNCTIONS,
     MINUS,
     Node,
     call_name,
-    has_call,
     negated,
     number,
     parse_expression,
@@ -48,7 +48,7 @@ _CLAUSES = {'"all', '"any', '"every', '"each', '"some'}
 @lru_cache(8192)
 def parse(tokens: Tokens) -> Node:
     """The tree of an answer; a ("text", ...) where it is no mathematics, or nests too deeply."""
-    return _parse(_straightened(tokens), 0)
+    return _parse(words.value(_straightened(tokens)), 0)
 
 
 def _straightened(tokens: Tokens) -> Tokens:
@@ -122,6 +122,8 @@ def _parse(tokens: Tokens, depth: int) -> Node:
 
 def _leaf(tokens: Tokens, depth: int) -> Node:
     """An expression, a quantity, a value among words, a multiple of a matrix, or a text."""
+    if tree := _compound(tokens):
+        return tree
     node, found = parse_expression(tokens), units.split(tokens)
     if node and (found is None or found[1] and units.is_noun(found[1])):
         return node
@@ -130,12 +132,12 @@ def _leaf(tokens: Tokens, depth: int) -> Node:
     if found:
         value, unit = found
         inner = parse_expression(value)
-        if node and inner and unit == units.DEGREE and has_call(inner):
+        if node and unit == units.DEGREE and any(token[1:] in FUNCTIONS for token in value):
             return node  # sin 30 degrees is not sin 30 with a unit
         if inner and inner != INFINITY:
             return ("qty", inner, unit) if unit else inner
-    if tree := node or _compound(tokens):
-        return tree
+    if node:
+        return node
     if '"except' in tokens:
         at = tokens.index('"except')
         but = _parse(tuple(t for t in tokens[at + 1 :] if not is_word(t)), depth + 1)

@@ -122,7 +122,12 @@ def _start(tokens: Tokens) -> int:
     for place, token in enumerate(tokens):
         if place and (token in ("\\Omega", "\\mu") or is_word(token)):
             return place
-        if place and token == "\\frac" and is_word("".join(tokens[place + 2 : place + 3])) and tokens[place + 1] == "{":
+        if (
+            place
+            and token == "\\frac"
+            and is_word("".join(tokens[place + 2 : place + 3]))
+            and tokens[place + 1] == "{"
+        ):
             return place
         if place and tokens[place : place + 4] == ("^", "{", "\\circ", "}"):
             return place
@@ -145,7 +150,7 @@ def parse(tokens: Tokens) -> Unit | None:
             sign = -1
         elif token == "1" and tokens[at : at + 1] == ("/",):
             continue
-        elif token == "^" or token in ("2", "3"):
+        elif token == "^" or (token in ("2", "3") and not is_word("".join(tokens[at : at + 1]))):
             at -= token != "^"
             if tokens[at : at + 1] == ("\\circ",):
                 letter = tokens[at + 1 : at + 2] in (('"C',), ("C",), ('"F',), ("F",))

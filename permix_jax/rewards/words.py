@@ -31,6 +31,7 @@ _PARTS = {
     w: n
     for n, w in enumerate("half third quarter fifth sixth seventh eighth ninth tenth".split(), 2)
 }
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
 _PARTS |= {"fourth": 4, "halve": 2}
 # What makes another number, or another statement, of the number that it stands beside.
 CHANGES = set(
@@ -80,14 +81,18 @@ _CLOCK = re.compile(
     r"(?:\s*in\s+the\s+(morning|afternoon|evening))?|(noon|midnight)",
     re.IGNORECASE,
 )
-_COMMANDS = re.compile(r"\\(?:text|mbox|textbf|mathrm|textrm|textit)\b|\\[,;:! ]|[{}$]")
+_COMMANDS = re.compile(
+    r"\\(?:text|mbox|textbf|mathrm|textrm|textit|displaystyle|fbox|boxed|mathbf)\b|\\[,;:! ]|[{}$]"
+)
 
 
 def said(tokens: Tokens) -> str:
     """What a text says, equal for texts that people read alike: no articles, no punctuation."""
-    words = [t[1:].casefold() if is_word(t) else t for t in tokens if t not in "{}.,'\";:!"]
-    if all(is_word(t) or t in "{}.,'\";:!-()" or t.isalnum() for t in tokens):
-        words = [_calendar(w) for w in words if w not in _FILLERS and w not in "-()"]
+    words = [t[1:].casefold() if is_word(t) else t for t in tokens]
+    if any(map(is_word, tokens)) and all(
+        is_word(t) or t in "{}.,'\";:!-()" or t.isalnum() for t in tokens
+    ):
+        words = [_calendar(w) for w in words if w not in _FILLERS and w not in ".,'\";:!-()"]
     text = " ".join(words)
     for form, canonical in (
         (_INFINITE, "\\infty"),
@@ -108,6 +113,8 @@ def _calendar(word: str) -> str:
 def numeral(text: str) -> Fraction | None:
     """The number that words are ("twelve", "forty eight", "three quarters")."""
     *first, last = text.split() or [""]
+    if first and last in _SCALES and (count := numeral(" ".join(first))):
+        return count * _SCALES[last]
     if (
         first
         and (part := _PARTS.get(last.removesuffix("s")))
@@ -140,6 +147,8 @@ def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
     before = [token[1:].casefold() for token in tokens[:start] if is_word(token)]
     if before[-1:] in (["about"], ["approximately"]) and known & _ROUNDED:
         before = []
+    if before and numeral(" ".join(before)) is not None and tokens[start:][:1] == ("(",):
+        return tokens[start:]  # five (5)
     led = not before or before[-1] in _LEADS or tokens[start - 1] == ":"
     if not led and not (known and (len(before) > 1 or before[0] in known)):
         return tokens
@@ -189,7 +198,11 @@ def options(prompt: str) -> dict[str, str]:
     """What the choices of a problem say: {"A": "1", "B": "3"} of "(A) 1 (B) 3" or of '"A" for 1'."""
     parts = re.split(r"(?:\\text(?:bf|rm|)\s*\{)?\(([A-Z])\)\s*\}?", prompt[-3000:])
     found = dict(
-        zip(parts[1::2], (re.split(r"[.,;\n]\s", part)[0] for part in parts[2::2]), strict=True)
+        zip(
+            parts[1::2],
+            (re.split(r"[.,;\n?]\s|\sor\s*$", part)[0].strip(" ?.,;") for part in parts[2::2]),
+            strict=True,
+        )
     )
     return found or dict(re.findall(r'"([A-Z])" for (\w+)', prompt))
 
@@ -201,10 +214,12 @@ def same(answer: str, gold: str, prompt: str) -> bool:
         return bool(two)
     if not all(map(is_word, read(gold) or "-")):
         return False
-    if "".join(one).casefold() == "".join(two):  # JA
+    if _calendar("".join(one).casefold()) == "".join(two):  # JA
         return True
     if two in (["yes"], ["no"], ["true"], ["false"]):
-        return one[:1] == two and not {"and", "or", *(["no"] if two == ["yes"] else ["yes"])} & set(one)
+        return one[:1] == two and not {"and", "or", *(["no"] if two == ["yes"] else ["yes"])} & set(
+            one
+        )
     extra = [word for word in one if word not in two]
     if (
         len(two) > 3
