@@ -17,6 +17,7 @@ from mpmath import MPContext
 from permix_jax.rewards.expression import Node, names, negated
 
 MAX_BITS = 20_000
+MAX_OWN_DIGITS = 100
 CONSTANTS = ("\\pi", "e", "i", "\\circ")
 
 
@@ -159,7 +160,9 @@ _CALLS |= {
     name: name
     for name in "sin cos tan cot sec csc sinh cosh tanh coth arg floor factorial binomial zeta gamma".split()
 }
-_POINTS = ("a", "b", "-a", "-b")  # letters are positive, or some negative
+_LARGEST = {"tanh": 50, "coth": 50, "zeta": 100, "gamma": 1e6, "factorial": 1e6, "binomial": 1e6}
+_LONG = (_context(170), _context(200))
+_POINTS = ("a", "b", "-a", "-b", "c")  # letters are positive, some negative, or large odd numbers
 
 
 def differ(node: Node, gold: Node) -> bool:
@@ -179,22 +182,20 @@ def differ(node: Node, gold: Node) -> bool:
 
 
 def agree(node: Node, gold: Node) -> bool:
-    """Whether two expressions have 150 equal digits wherever the gold one has a real value.
+    """Whether two expressions have 150 equal digits wherever the gold one is real.
 
-    That is more than small expressions can agree in by chance; with long numerals it tells nothing.
+    Where only the gold one is, roots and logarithms of the other one have arguments that are not
+    positive; that is let pass, but not where the gold one says |x|.
     """
-    if len("".join(c for c in repr((node, gold)) if c.isdigit())) > 400:
+    if sum(c.isdigit() for c in repr((node, gold))) > MAX_OWN_DIGITS:
         return False
-    contexts, met = (_context(170), _context(200)), 0
-    strict = "'abs'" in repr(gold)
+    met, strict = 0, "'abs'" in repr(gold)
     for point in _POINTS if names(node) | names(gold) else _POINTS[:1]:
-        two = digits(gold, point, contexts)
-        if isinstance(two, str):
+        one, two = digits(node, point, _LONG), digits(gold, point, _LONG)
+        passed = point == "c" or (point[0] == "-" and not strict)
+        if isinstance(two, str) or (one == "unclear" and passed):
             continue
-        one = digits(node, point, contexts)
-        if one == "unclear" and point[0] == "-" and not strict:
-            continue  # roots and logarithms have positive arguments
-        if isinstance(one, str) or abs(one[1] - two[1]) > contexts[1].mpf(10) ** -150 * (
+        if isinstance(one, str) or abs(one[1] - two[1]) > _LONG[1].mpf(10) ** -150 * (
             1 + abs(two[1])
         ):
             return False
@@ -233,10 +234,15 @@ def _digits(node: Node, point: str, context: MPContext):
             return context.pi / 180
         case ("sym", name):
             crc = zlib.crc32((name + point[-1]).encode())
-            value = context.mpf(crc % 9973 + 2000) / 4999
+            value = context.mpf(2 * (crc % 89) + 701 if point == "c" else crc % 9973 + 2000)
+            value = value if point == "c" else value / 4999
             return -value if point[0] == "-" and crc % 3 else value
         case ("+", terms):
-            return context.fsum(_digits(term, point, context) for term in terms)
+            values = [_digits(term, point, context) for term in terms]
+            largest = max(map(abs, values))
+            if any(value and abs(value) < largest * context.mpf(10) ** -60 for value in values):
+                raise ValueError("too small to be told from 0")
+            return context.fsum(values)
         case ("*", factors):
             return context.fprod(_digits(factor, point, context) for factor in factors)
         case ("^", base, exponent):
@@ -249,7 +255,7 @@ def _digits(node: Node, point: str, context: MPContext):
                 return context.log(values[0]) / context.log(values[1] if len(values) > 1 else 10)
             if name in ("min", "max"):
                 return (min if name == "min" else max)(values)
-            if any(abs(value) > 1e15 for value in values):
+            if any(abs(value) > _LARGEST.get(name, 1e15) for value in values):
                 raise (
                     OverflowError if name in ("factorial", "sinh", "cosh", "gamma") else ValueError
                 )
