@@ -1,9 +1,9 @@
 """Values: buys the cheap verdicts, right ones by exact arithmetic and wrong ones by 30 digits.
 
 `exact` evaluates a tree in rational numbers, with a large random number for each letter and for each
-part that is no rational number (sin x, the root of 2), chosen by that part's own value. Two trees that
-meet there are equal, but for a chance of about 2^-50. That they do not meet proves something only
-where no such part was met; else unlike digits do.
+part that is no rational number (sin x, the root of 2), chosen by that part's own value. Two trees
+that meet there are equal, but for a chance of about 2^-50. That they do not meet proves something
+only where no such part was met; else unlike digits do.
 """
 
 import hashlib
@@ -19,6 +19,19 @@ from permix_jax.rewards.expression import Node, names, negated
 MAX_BITS = 20_000
 MAX_OWN_DIGITS = 100
 CONSTANTS = ("\\pi", "e", "i", "\\circ")
+
+_CALLS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arsinh": "asinh", "ln": "log",
+          "arcosh": "acosh", "artanh": "atanh", "abs": "fabs", "Re": "re", "Im": "im"}  # fmt: skip
+_CALLS |= {
+    name: name
+    for name in "sin cos tan cot sec csc sinh cosh tanh coth arg floor ceil factorial binomial zeta "
+    "gamma".split()
+}
+_LARGEST = dict.fromkeys(("gamma", "factorial", "binomial"), 1e6) | dict.fromkeys(
+    ("tanh", "coth"), 50
+)
+_LARGEST["zeta"] = 100
+_POINTS = ("a", "b", "-a", "-b", "c")  # letters are positive, some negative, or large odd numbers
 
 
 class _TooHard(Exception):
@@ -42,27 +55,31 @@ def rational(node: Node) -> Fraction | None:
 
 
 def same_value(node: Node, gold: Node) -> bool | None:
-    """Whether two expressions are equal; None where that takes algebra."""
-    if node == gold:
-        return True
+    """Whether two expressions are equal; None where these two ways do not tell."""
     one, two = exact(node), exact(gold)
-    if one and two and (one[0] == two[0] or one[1] and two[1]):
-        return one[0] == two[0]
+    if node == gold or (one and two and (one[0] == two[0] or one[1] and two[1])):
+        return node == gold or one[0] == two[0]
     return False if differ(node, gold) else None
 
 
 def ratio(node: Node, gold: Node) -> Fraction | None:
-    """The rational c with node = c gold; 0 where there is none; None where that takes algebra."""
+    """The rational c with node = c gold; None where exact arithmetic shows none."""
     points = [(exact(node, seed), exact(gold, seed)) for seed in (0, 1)]
-    if all(one and two and two[0] for one, two in points):
-        quotients = {one[0] / two[0] for one, two in points}
-        if len(quotients) == 1:
-            return quotients.pop()
-    return None
+    if not all(one and two and two[0] for one, two in points):
+        return None
+    first, second = (one[0] / two[0] for one, two in points)
+    return first if first == second else None
+
+
+def difference(relation: Node) -> Node:
+    """left - right of a relation of two expressions."""
+    left, right = relation[2]
+    return ("+", (left, negated(right)))
 
 
 def _random(key: object) -> Fraction:
-    return Fraction(int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest()) | 1)
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=7).digest()
+    return Fraction(int.from_bytes(digest) | 1)
 
 
 def _exact(node: Node, seed: int, met: list) -> Fraction:
@@ -70,23 +87,21 @@ def _exact(node: Node, seed: int, met: list) -> Fraction:
         case ("num", value):
             return value
         case ("sym", name):
-            if name in CONSTANTS:
-                met.append(node)
-            return _random((name, seed if name not in CONSTANTS else 0))
-        case ("+", terms):
-            return _bounded(sum((_exact(term, seed, met) for term in terms), Fraction(0)))
-        case ("*", factors):
-            product = Fraction(1)
-            for factor in factors:
-                product = _bounded(product * _exact(factor, seed, met))
-            return product
+            met += [node] if name in CONSTANTS else []
+            return _random((name, 0 if name in CONSTANTS else seed))
+        case ("+" | "*" as sign, parts):
+            total = Fraction(sign == "*")
+            for part in parts:
+                value = _exact(part, seed, met)
+                total = total + value if sign == "+" else total * value
+                if max(total.numerator.bit_length(), total.denominator.bit_length()) > MAX_BITS:
+                    raise _TooHard
+            return total
         case ("^", base, exponent):
             return _power(_exact(base, seed, met), _exact(exponent, seed, met), node, met)
         case ("f", name, arguments):
             values = [_exact(argument, seed, met) for argument in arguments]
-            known = (
-                _known(name, values) if all(rational(a) is not None for a in arguments) else None
-            )
+            known = _known(name, values) if None not in map(rational, arguments) else None
             if known is None:
                 met.append(node)
                 return _random((name, [abs(v) if name == "abs" else v for v in values]))
@@ -95,54 +110,37 @@ def _exact(node: Node, seed: int, met: list) -> Fraction:
 
 
 def _power(base: Fraction, exponent: Fraction, node: Node, met: list) -> Fraction:
+    known = rational(node[1]) is not None
     if exponent.denominator == 1:
         bits = max(base.numerator.bit_length(), base.denominator.bit_length()) - 1
-        if abs(exponent.numerator) * bits > MAX_BITS:
-            if rational(node[1]) is None:
-                met.append(node)
-                return _random(("^", base, exponent))
+        if abs(exponent.numerator) * bits <= MAX_BITS:
+            return base**exponent.numerator
+        if known:
             raise _TooHard
-        return base**exponent.numerator
-    if exponent.denominator == 2 and base > 0 and rational(node[1]) is not None:
-        # a root of 8/9 is 2/9 times that of 18; the square part of a large number stays inside
+    elif exponent.denominator == 2 and base > 0 and known:
+        # the root of 8/9 is 2/9 times that of 18; of a large number only small squares are taken out
         inside, outside = base.numerator * base.denominator, Fraction(1, base.denominator)
-        for divisor in (
-            range(isqrt(min(inside, 10**6)), 1, -1) if isqrt(inside) ** 2 != inside else ()
-        ):
-            if inside % divisor**2 == 0:
+        for divisor in (isqrt(inside), *range(min(isqrt(inside), 1000), 1, -1)):
+            if divisor and inside % divisor**2 == 0:
                 inside, outside = inside // divisor**2, outside * divisor
                 break
-        if isqrt(inside) ** 2 == inside:
-            return (outside * isqrt(inside)) ** exponent.numerator
-        met.append(node)
-        root = exponent.numerator // 2
-        return (
-            (outside * _random(("root", inside))) * Fraction(base) ** root
-            if exponent.numerator % 2
-            else base**root
-        )
+        met += [node] if inside > 1 else []
+        root = outside * (_random(("root", inside)) if inside > 1 else 1)
+        return root * base ** (exponent.numerator // 2)
     met.append(node)
     return _random(("^", base, exponent))
 
 
 def _known(name: str, values: list[Fraction]) -> Fraction | None:
     """The value of a function of rational numbers, where it is rational and small."""
-    if name in ("min", "max") and values:
+    if name in ("min", "max"):
         return (min if name == "min" else max)(values)
-    if len(values) == 1 and name in ("abs", "floor", "ceil"):
-        return {"abs": abs, "floor": Fraction.__floor__, "ceil": Fraction.__ceil__}[name](
-            values[0]
-        ) + Fraction(0)
+    if name in ("abs", "floor", "ceil") and len(values) == 1:
+        return Fraction(getattr(values[0], f"__{name}__")())
     whole = all(value.denominator == 1 and 0 <= value <= 1000 for value in values)
     if whole and (name, len(values)) in (("factorial", 1), ("binomial", 2)):
         return Fraction((factorial if name == "factorial" else comb)(*map(int, values)))
     return None
-
-
-def _bounded(number: Fraction) -> Fraction:
-    if max(number.numerator.bit_length(), number.denominator.bit_length()) > MAX_BITS:
-        raise _TooHard
-    return number
 
 
 def _context(places: int) -> MPContext:
@@ -151,18 +149,8 @@ def _context(places: int) -> MPContext:
     return context
 
 
-# The same tree with 40 and with 80 digits: what the two agree in is its value.
-_CONTEXTS = (_context(40), _context(80))
-_CALLS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ceil": "ceil", "arsinh": "asinh",
-          "arcosh": "acosh", "artanh": "atanh", "arccot": "acot", "abs": "fabs", "ln": "log",
-          "Re": "re", "Im": "im", "arccsc": "acsc", "arcsec": "asec"}  # fmt: skip
-_CALLS |= {
-    name: name
-    for name in "sin cos tan cot sec csc sinh cosh tanh coth arg floor factorial binomial zeta gamma".split()
-}
-_LARGEST = {"tanh": 50, "coth": 50, "zeta": 100, "gamma": 1e6, "factorial": 1e6, "binomial": 1e6}
-_LONG = (_context(170), _context(200))
-_POINTS = ("a", "b", "-a", "-b", "c")  # letters are positive, some negative, or large odd numbers
+# The same tree in two precisions: what the two agree in is its value.
+_SHORT, _LONG = (_context(40), _context(80)), (_context(170), _context(200))
 
 
 def differ(node: Node, gold: Node) -> bool:
@@ -195,7 +183,7 @@ def agree(node: Node, gold: Node) -> bool:
         passed = point == "c" or (point[0] == "-" and not strict)
         if isinstance(two, str) or (one == "unclear" and passed):
             continue
-        if isinstance(one, str) or abs(one[1] - two[1]) > _LONG[1].mpf(10) ** -150 * (
+        if isinstance(one, str) or abs(one[1] - two[1]) > _LONG[1].mpf("1e-150") * (
             1 + abs(two[1])
         ):
             return False
@@ -204,7 +192,7 @@ def agree(node: Node, gold: Node) -> bool:
 
 
 @lru_cache(8192)
-def digits(node: Node, point: str, contexts: tuple = _CONTEXTS) -> tuple | str:
+def digits(node: Node, point: str, contexts: tuple = _SHORT) -> tuple | str:
     """The value at a point in each of two precisions; else "undefined", "huge" or "unclear"."""
     try:
         return tuple(context.mpc(_digits(node, point, context)) for context in contexts)
@@ -216,7 +204,7 @@ def digits(node: Node, point: str, contexts: tuple = _CONTEXTS) -> tuple | str:
         return "unclear"
 
 
-def place(node: Node) -> float | None:
+def place(node: Node):
     """Where a constant lies on the real line; None for what is none."""
     found = "" if names(node) else digits(node, "a")
     return None if isinstance(found, str) or abs(found[1].imag) > 1e-30 else found[1].real
@@ -226,21 +214,18 @@ def _digits(node: Node, point: str, context: MPContext):
     match node:
         case ("num", number):
             return context.mpf(number.numerator) / number.denominator
-        case ("sym", "\\pi" | "e" as name):
-            return +(context.e if name == "e" else context.pi)
-        case ("sym", "i"):
-            return context.mpc(0, 1)
-        case ("sym", "\\circ"):
-            return context.pi / 180
+        case ("sym", "\\pi" | "e" | "i" | "\\circ" as name):
+            known = {"\\pi": context.pi, "e": context.e, "i": context.j, "\\circ": context.pi / 180}
+            return known[name] + 0
         case ("sym", name):
             crc = zlib.crc32((name + point[-1]).encode())
-            value = context.mpf(2 * (crc % 89) + 701 if point == "c" else crc % 9973 + 2000)
-            value = value if point == "c" else value / 4999
-            return -value if point[0] == "-" and crc % 3 else value
+            if point == "c":
+                return context.mpf(2 * (crc % 89) + 701)
+            return context.mpf(crc % 9973 + 2000) / (-4999 if point[0] == "-" and crc % 3 else 4999)
         case ("+", terms):
             values = [_digits(term, point, context) for term in terms]
-            largest = max(map(abs, values))
-            if any(value and abs(value) < largest * context.mpf(10) ** -60 for value in values):
+            smallest = max(map(abs, values)) * context.mpf("1e-60")
+            if any(value and abs(value) < smallest for value in values):
                 raise ValueError("too small to be told from 0")
             return context.fsum(values)
         case ("*", factors):
@@ -252,7 +237,7 @@ def _digits(node: Node, point: str, context: MPContext):
             if name in ("log", "ln") and point[0] == "-" and context.re(values[0]) <= 0:
                 raise ValueError("not real")
             if name == "log":
-                return context.log(values[0]) / context.log(values[1] if len(values) > 1 else 10)
+                return context.log(values[0]) / context.log(values[1] if values[1:] else 10)
             if name in ("min", "max"):
                 return (min if name == "min" else max)(values)
             if any(abs(value) > _LARGEST.get(name, 1e15) for value in values):
@@ -278,12 +263,6 @@ def _raised(base: Node, exponent: Node, point: str, context: MPContext):
     if number is not None and number.denominator % 2 and not context.im(value):
         odd = number.numerator % 2 and context.re(value) < 0  # the real cube root of -8 is -2
         return (-1 if odd else 1) * context.power(abs(value), power)
-    if point[0] == "-" and not context.im(value) and value < 0 and names(base):
+    if point[0] == "-" and names(base) and not context.im(value) and context.re(value) < 0:
         raise ValueError("not real")
     return context.power(value, power)
-
-
-def difference(relation: Node) -> Node:
-    """left - right of a relation of two expressions."""
-    left, right = relation[2]
-    return ("+", (left, negated(right)))
