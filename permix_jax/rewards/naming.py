@@ -184,7 +184,12 @@ def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
             or not said[0].isalpha()
             or said[0] in prompt.lower()
         )
-    if not prompt or left[0] not in EXPRESSIONS or _is_label(left) or not names(left):
+    if (
+        (not prompt and "num" not in repr(left))
+        or left[0] not in EXPRESSIONS
+        or _is_label(left)
+        or not names(left)
+    ):
         return True
     return any(_written(left) in squeezed(part) for part in (prompt[-8000:],)) or left in _formulas(
         prompt

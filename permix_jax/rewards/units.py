@@ -110,7 +110,7 @@ def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
         if (
             len(said) > 5
             or not all(map(is_word, (t for t in rest if t not in "().!")))
-            or words.changes(said)
+            or words.changes([*said, "".join(said)])
         ):
             return None
         unit = ((" ".join(said), 1),)

@@ -63,12 +63,21 @@ def same_value(node: Node, gold: Node) -> bool | None:
 
 
 def ratio(node: Node, gold: Node) -> Fraction | None:
-    """The rational c with node = c gold; None where exact arithmetic shows none."""
+    """The rational c with node = c gold; 0 for unlike polynomials; None where that is not shown."""
     points = [(exact(node, seed), exact(gold, seed)) for seed in (0, 1)]
     if not all(one and two and two[0] for one, two in points):
         return None
     first, second = (one[0] / two[0] for one, two in points)
-    return first if first == second else None
+    plain = all(side[1] for pair in points for side in pair) and "Fraction(-" not in _powers(
+        (node, gold)
+    )
+    return first if first == second else Fraction(0) if plain else None
+
+
+def _powers(tree: tuple) -> str:
+    """The exponents of a tree, written out."""
+    inner = "".join(_powers(part) for part in tree if isinstance(part, tuple))
+    return inner + (repr(tree[2]) if tree[0] == "^" else "")
 
 
 def difference(relation: Node) -> Node:

@@ -93,7 +93,7 @@ def said(tokens: Tokens) -> str:
         is_word(t) or t in "{}.,'\";:!-()" or t.isalnum() for t in tokens
     ):
         words = [_calendar(w) for w in words if w not in _FILLERS and w not in ".,'\";:!-()"]
-    text = " ".join(words)
+    text = re.sub(r"\{ (\S+) \}", r"\1", " ".join(words))
     for form, canonical in (
         (_INFINITE, "\\infty"),
         (_EVERYTHING, "\\R"),
