@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from permix_jax.rewards.notation import Tokens, is_word
+from permix_jax.rewards.notation import Tokens, is_word, listed
 
 MAX_DEPTH = 24  # of nested groups
 MAX_DIGITS = 500
@@ -21,16 +21,7 @@ ONE, MINUS, HALF = (("num", Fraction(n, d)) for n, d in ((1, 1), (-1, 1), (1, 2)
 EXPRESSIONS = frozenset(("num", "sym", "inf", "+", "*", "^", "f"))
 
 _TRIGONOMETRIC = "sin cos tan cot sec csc".split()
-FUNCTIONS = {
-    *_TRIGONOMETRIC,
-    *"arcsin arccos arctan sinh cosh tanh ln log exp abs floor ceil gcd lcm min max factorial arsinh "
-    "arcosh artanh arccot arcsec arccsc coth Re Im arg det deg lg10 lg2 cis dim rank tr".split(),
-}
-_SYMBOLS = set(
-    "alpha beta gamma delta varepsilon theta lambda mu nu rho sigma tau varphi omega pi xi psi eta "
-    "zeta kappa iota upsilon chi vartheta Delta Omega Gamma Theta Lambda Xi Pi Sigma Phi Psi triangle "
-    "angle hbar nabla partial R Z N Q C".split()
-)
+FUNCTIONS, _SYMBOLS = listed("functions"), listed("letters")
 _PAIRS = {"(": ")", "[": "]", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "{": "}"}
 _CALLS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 _CLOSING = {*_PAIRS.values(), "\\choose", "\\over", ",", ";"} - {"|"}

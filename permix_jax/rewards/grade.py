@@ -21,7 +21,7 @@ from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.compare import Same, dump, kind, same
 from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, number, times
 from permix_jax.rewards.naming import all_names, renamed, unnamed
-from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
+from permix_jax.rewards.notation import MAX_CHARS, listed, plain, read, squeezed
 from permix_jax.rewards.sets import is_set, whole_set
 from permix_jax.rewards.tree import EMPTY, parse
 from permix_jax.rewards.values import place, same_value
@@ -44,9 +44,7 @@ _FORMULA_OF_ATOMS = re.compile(
     r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?"
 )
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
-_ANYTHING = set(
-    "people persons total ways times solutions values unit units possibilities items".split()
-)
+_ANYTHING = listed("anything")
 _MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
 
@@ -231,7 +229,10 @@ def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
         other = answer.text if gold.tree[0] == "based" else gold.text
         named = re.search(rf"(?i)base[ -]*\$?_?{base}\b|{_BASES.get(base, base + '-ary')}", prompt)
         named = named or (gold.tree[0] == "based" and "base" in prompt)
-        return bool(named) and re.sub(r"\W|text|mathrm", "", other).upper().lstrip("0") == digits_
+        return (
+            bool(named or base == "10")
+            and re.sub(r"\W|text|mathrm", "", other).upper().lstrip("0") == digits_
+        )
     return None
 
 

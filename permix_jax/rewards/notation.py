@@ -6,92 +6,45 @@ r"""One spelling: buys every verdict on LaTeX, Unicode and code-style text that 
 """
 
 import re
+import tomllib
 import unicodedata
 from functools import lru_cache
+from pathlib import Path
 
 MAX_CHARS = 500
 
 Tokens = tuple[str, ...]
 
-_GREEK = dict(
-    zip(
-        "αβγδεϵζηθικλμνξπρστυφϕχψωΓΔΘΛΞΠΣΦΨΩ",
-        r"\alpha \beta \gamma \delta \varepsilon \varepsilon \zeta \eta \theta \iota \kappa \lambda"
-        r" \mu \nu \xi \pi \rho \sigma \tau \upsilon \varphi \varphi \chi \psi \omega \Gamma \Delta"
-        r" \Theta \Lambda \Xi \Pi \Sigma \Phi \Psi \Omega".split(),
-        strict=True,
-    )
-)
-_SYMBOLS = str.maketrans({
-    **{char: f" {command} " for char, command in _GREEK.items()},
-    "−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ",
-    "∗": "*", "•": "\\cdot ", "÷": "\\div ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ",
-    "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne ", "≈": "\\approx ", "≃": "\\approx ", "∼": "\\sim ",
-    "√": "\\sqrt ", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]", "°": "^{\\circ}", "±": "\\pm ",
-    "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "Ø": "\\emptyset ",
-    "∖": "\\setminus ", "∠": "\\angle ", "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ",
-    "⌉": "\\rceil ", "≡": "\\equiv ", "→": "\\to ", "⇒": "\\implies ", "⇔": "\\iff ", "⟨": "\\langle ", "⟩": "\\rangle ", "∣": "|",
-    "’": "'", "′": "'", "“": '"', "”": '"', "，": ",", "。": ".", "、": ",", "∶": ":", "△": "\\triangle ",
-    "⁄": "/", "∆": "\\Delta ", "…": "\\ldots ", "∨": "\\text{ or }", "∧": "\\text{ and }",
-    "￥": "¥", "∏": "\\prod ", "∑": "\\sum ", "∫": "\\int ", "⊂": "\\subset ", "⊆": "\\subseteq ",
+VOCABULARY = tomllib.loads(Path(__file__).with_name("vocabulary.toml").read_text("utf-8"))
+
+
+def listed(name: str) -> frozenset[str]:
+    """A list of words in vocabulary.toml."""
+    return frozenset(VOCABULARY[name].split())
+
+
+def paired(name: str) -> dict[str, str]:
+    """A list of two columns in vocabulary.toml."""
+    words = VOCABULARY[name].split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+_SIGNS = str.maketrans({
+    sign: f" {new} " if new[0] == "\\" else new for sign, new in paired("signs").items()
 })  # fmt: skip
+_FIRST, _COMMANDS, _OPERATORS = paired("signs_first"), paired("commands"), paired("operators")
+_DROPPED, _UPRIGHT = listed("dropped_commands"), listed("upright_commands")
+_CODE, _SHORT_WORDS = paired("code"), listed("short_words")
 _SCRIPTS = (
     (re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ]+"), "^{%s}"),
     (re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ]+"), "_{%s}"),
 )
-_KEPT = {"ℝ": "\\R ", "ℤ": "\\Z ", "ℕ": "\\N ", "ℚ": "\\Q ", "ℂ": "\\C ", "º": "^{\\circ}"}
-_SPELLINGS = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "geq": "ge",
-    "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}", "tbinom": "binom", "dbinom": "binom",
-    "degree": "circ", "textdegree": "circ", "emptyset": "varnothing", "dots": "ldots",
-    "cdots": "ldots", "bar": "overline", "epsilon": "varepsilon", "phi": "varphi", "simeq": "approx",
-    "cong": "approx", "backslash": "setminus", "arcsinh": "arsinh", "tg": "tan", "ctg": "cot",
-    "cosec": "csc", "arctg": "arctan", "varnothing": "varnothing", "lg": "log", "rightarrow": "to",
-    "Rightarrow": "implies", "Longrightarrow": "implies", "iff": "implies",
-    "Leftrightarrow": "implies", "infin": "infty", "reals": "R", "complexes": "C",
-}  # fmt: skip
-_REPLACED = {
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lt": "<", "gt": ">", "lbrack": "[",
-    "rbrack": "]", "lparen": "(", "rparen": ")", "colon": ":", "ast": "\\cdot", "bullet": "\\cdot",
-    "times": "\\cdot", "land": '"and', "wedge": '"and', "lor": '"or', "vee": '"or', "percent": "\\%",
-    "dollar": "\\$", "euro": "€", "pounds": "£", "prime": "'", "ell": "l", "imath": "i", "jmath": "j",
-}  # fmt: skip
-_OPERATORS = {
-    "**": "^", ">=": "\\ge", "=>": "\\ge", "<=": "\\le", "=<": "\\le", "!=": "\\ne", "==": "=",
-    "*": "\\cdot", "\\{": "\\{", "\\}": "\\}", "\\%": "\\%", "%": "\\%", "\\$": "\\$", "\\|": "|",
-    "\\&": '"and', "\\#": "#", "\\_": "_", "&": "&", "\\\\": "\\\\",
-}  # fmt: skip
-_DROPPED = set(
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle "
-    "scriptstyle limits rm bf it sf tt middle mathstrut boxed fbox underline vec hat widehat tilde "
-    "cal quad qquad checkmark blacksquare square Box qed thinspace medspace enspace space hfill nonumber therefore mathring overrightarrow "
-    "underbrace ensuremath strut normalsize large Large small bold mathop".split()
-)
-_UPRIGHT = set(
-    "text mbox hbox textnormal textrm textbf textit textup textsf texttt mathrm mathbf mathit mathsf "
-    "mathtt operatorname boldsymbol bm emph textmd textsl pmb".split()
-)
-_CODE = {
-    "sqrt": "\\sqrt", "cbrt": "\\cbrt", "pi": "\\pi", "inf": "\\infty", "infinity": "\\infty",
-    "infty": "\\infty", "oo": "\\infty", "exp": "\\exp", "abs": "\\abs", "floor": "\\floor",
-    "ceil": "\\ceil", "ceiling": "\\ceil", "asin": "\\arcsin", "acos": "\\arccos",
-    "atan": "\\arctan", "binomial": "\\binom", "comb": "\\binom", "factorial": "\\factorial", "cis": "\\cis",
-    "choose": "\\choose", "leq": "\\le", "geq": "\\ge", "union": "\\cup", "cup": "\\cup",
-    "log10": "\\lg10", "log2": "\\lg2", "emptyset": "\\varnothing", "ctg": "\\cot", "tg": "\\tan",
-    **{n: f"\\{n}" for n in "sin cos tan cot sec csc log ln arcsin arccos arctan arccot sinh cosh tanh gcd "
-       "lcm min max alpha beta gamma delta theta lambda omega phi rho sigma mu frac binom cdot "
-       "times".split()},
-}  # fmt: skip
 _CALL_RUN = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|sec|csc|log|ln|pi)([xyznabt])")
-_SHORT_WORDS = set(
-    "or and to is are the was yes no odd not all if by of oder und et ou y si on".split()
-)
-_MATRICES = {"matrix", "smallmatrix", "array"}
 _SI = re.compile(
     r"(?:da|[YZEPTGMkhdcmunpfaµ])?(?:mol|Hz|Pa|eV|rad|bar|cal|Wh|[mgsAKNJWVCFTLHl])|lbs?|oz|ft|hrs?|"
-    r"mins?|secs?|mph|mps|deg|kph|km/?h|psi|atm|amu|rpm|dB|[kKMGTmu]?[bB](?:ps|its?)?|in|yd|mi|torr|mmHg|kWh|u|rev"
+    r"mins?|secs?|mph|mps|deg|sq|cu|kph|km/?h|psi|atm|amu|rpm|dB|[kKMGTmu]?[bB](?:ps|its?)?|in|yd|mi|torr|mmHg|kWh|u|rev"
 )
-_ONE_LETTER_UNITS = set("mgshNJWVAKCFTHLl")
+_ONE_LETTER_UNITS = set("mgshNJWVAKCFTHLlM")
 _NOTHING = {"\\(", "\\)", "\\[", "\\]", '"', "\\/", "\\-", "\\"}
 _LEX = re.compile(
     r"""\\(?P<edge>begin|end)\s*\{(?P<name>[a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?
@@ -118,6 +71,7 @@ _REWRITTEN = [
         (r"\{([-+=<>:,.])\}", r"\1"),
         (r"\\(?:text|mathrm)\s*\{\s*[eE]\s*\}\s*\{?([-+]?[0-9]+)\}?", r"e\1"),
         (r"\\not\s*<", r"\\ge "), (r"\\not\s*>", r"\\le "), (r"\\not\s*(?:=|\\equiv)", r"\\ne "),
+        (r"^([0-9]+)\s+(?:out\s+of|in)\s+([0-9]+)$", r"\1/\2"),
         (r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)", r"\\cdot "), (r"US\s*\\?\$", r"\\$"),
         (r"^(?:Matrix|array|set|list|tuple|frozenset)\((.*)\)$", r"\1"), (r"float\('inf'\)", "oo"),
         (r"\b(?:Rational|Fraction)\(([^,()]+),([^,()]+)\)", r"((\1)/(\2))"),
@@ -143,8 +97,8 @@ def plain(text: str) -> str:
             text = pattern.sub(
                 lambda m, form=form: form % unicodedata.normalize("NFKC", m[0]), text
             )
-        text = "".join(_KEPT.get(c) or _fraction(c) for c in text)
-        text = unicodedata.normalize("NFKC", text).translate(_SYMBOLS)
+        text = "".join(_FIRST.get(c) or _fraction(c) for c in text)
+        text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
     return text
 
 
@@ -169,8 +123,7 @@ def read(text: str, letters: frozenset[str] = frozenset()) -> Tokens | None:
         unicodedata.category(c) in ("Cc", "Co", "Cs", "Cn") and c not in "\t\n\r" for c in text
     ):
         return None
-    text = text.strip(" \t\r\n`")
-    text = re.sub(r"\*\*(?=\S)(.*?)(?<=\S)\*\*(?!\S)", r"\1", text) if text[:2] == "**" else text
+    text = re.sub(r"^([*_]{1,3})(?=\S)(.+?)(?<=\S)\1$", r"\2", text.strip(" \t\r\n`"))
     if match := _SPACED.fullmatch(text):
         text = re.sub(r"(?<=[0-9])[ \u202f~](?=[0-9])", "", match[1]) + match[2]
     for pattern, new in _REWRITTEN:
@@ -212,8 +165,7 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
             name = token[1:]
             wraps = name in _UPRIGHT
             if not wraps and name not in _DROPPED:
-                name = _SPELLINGS.get(name, name)
-                tokens.append(_REPLACED.get(name) or f"\\{name}")
+                tokens.append(_COMMANDS.get(name, token))
         elif kind == "number" and "," in token and brackets:
             tokens += re.split("(,)", token)
         elif kind == "number":

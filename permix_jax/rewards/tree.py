@@ -33,6 +33,11 @@ INFINITY = ("inf",)
 EVERYTHING = ("tuple", "(", ")", (negated(INFINITY), INFINITY))
 EMPTY = ("set", ())
 
+_WHOLE = ("sym", "\\Z")
+_ABOVE, _NOT_BELOW = (("tuple", opening, ")", (number(0), INFINITY)) for opening in "([")
+_HALVES = dict.fromkeys(("positive", "\\R^+", "\\R_+", "\\R_>0"), _ABOVE)
+_HALVES |= dict.fromkeys(("nonnegative", "non negative", "\\R_\\ge0"), _NOT_BELOW)
+
 _OPEN = {"(", "[", "\\{", "{", "\\langle", "\\lfloor", "\\lceil"}
 _CLOSE = {")", "]", "\\}", "}", "\\rangle", "\\rfloor", "\\rceil"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\equiv", "\\approx", "\\sim"}
@@ -148,6 +153,11 @@ def _leaf(tokens: Tokens, depth: int) -> Node:
                 but if but[0] == "set" else ("set", but[1] if but[0] == "list" else (but,)),
             ),
         )
+    spoken = [token for token in tokens if token != "-"]
+    for size in (2, 1) if words.numeral(words.said(tokens)) is None else ():  # two real roots
+        count = words.numeral(" ".join(t[1:].casefold() for t in spoken[:size] if is_word(t)))
+        if count is not None and len(spoken) > size:
+            return _parse((str(count), *spoken[size:]), depth + 1)
     inner = words.value(tokens)
     return _parse(inner, depth + 1) if inner != tokens else text(tokens)
 
@@ -157,9 +167,17 @@ def text(tokens: Tokens) -> Node:
     said = words.said(tokens)
     if (value := words.numeral(said)) is not None:
         return number(value)
-    return {"\\R": EVERYTHING, "\\varnothing": EMPTY, "\\infty": INFINITY}.get(said) or (
-        negated(INFINITY) if said == "negative \\infty" else ("text", said)
-    )
+    if half := _HALVES.get(
+        said.removeprefix("all ").removesuffix(" numbers").removesuffix(" reals")
+    ):
+        return half
+    return {
+        "integers": _WHOLE,
+        "all integers": _WHOLE,
+        "\\R": EVERYTHING,
+        "\\varnothing": EMPTY,
+        "\\infty": INFINITY,
+    }.get(said) or (negated(INFINITY) if said == "negative \\infty" else ("text", said))
 
 
 def split(tokens: Tokens, separators) -> tuple[list[Tokens], list[str]]:
@@ -234,6 +252,10 @@ def _relation(signs: list[str], parts: list[Tokens], depth: int) -> Node:
 
 def _enclosed(tokens: Tokens, depth: int) -> Node | None:
     """The tree of tokens that are all between one pair of brackets; None where they are not."""
+    if half := _HALVES.get(
+        "".join(t for t in tokens if t not in ("{", "}")) if tokens[0] == "\\R" else ""
+    ):
+        return half
     if tokens in (("\\R",), ("\\varnothing",)):
         return EVERYTHING if tokens[0] == "\\R" else EMPTY
     if tokens[-2:] == ("^", "T") and (tree := _enclosed(tokens[:-2], depth)):

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from permix_jax.rewards import words
-from permix_jax.rewards.notation import Tokens, is_word, read
+from permix_jax.rewards.notation import VOCABULARY, Tokens, is_word, listed, paired, read
 
 Unit = tuple[tuple[str, int], ...]
 
@@ -18,22 +18,9 @@ DEGREE: Unit = (("degree", 1),)
 RADIAN: Unit = (("radian", 1),)
 
 _OWN = {
-    name: names.split()[0]
-    for names in (
-        "percent percentage % pct", "degree degrees deg ° grad градусов 度 grados degrés", "unit units",
-        "dollar dollars usd USD $ bucks", "ampere amp amps", "revolution revolutions rev revs", "cent cents ¢ pennies penny", "euro euros € EUR eur",
-        "pound_sterling £ GBP", "yen ¥ JPY", "rupee rupees Rs INR", "yuan 元 CNY RMB",
-        "radian radians rad rads", "degC °C celsius Celsius", "degF °F fahrenheit Fahrenheit",
-        "hour Stunden Stunde horas hora heures heure ч час часов 小时 hs", "second Sekunden segundos secondes с сек 秒",
-        "minute Minuten minutos мин минут 分钟", "meter metros metro Meter mètres м метров метра 米",
-        "kilometer км 公里 千米 Kilometer", "centimeter см 厘米", "kilogram кг 千克 kilos kilo",
-        "gram grams gms gm г 克", "liter litros litres л 升", "day días Tage jours дней 天", "year años Jahre ans 年 лет",
-        "mile_per_hour mph", "kilometer_per_hour kph kmh kmph", "meter_per_second mps", "ohm Ω \\Omega",
-        "kilohm kΩ", "microgram mcg", "cubic_centimeter cc ccm", "unified_atomic_mass_unit amu u Da",
-        "kilocalorie Calories Cal", "light_year ly", "astronomical_unit AU au", "standard_atmosphere atm atmospheres",
-    )
-    for name in names.split()
-}  # fmt: skip
+    name: names.split()[0] for names in VOCABULARY["units"].split(",") for name in names.split()
+}
+_NO_UNITS, _SCALES = listed("no_units"), paired("scales")
 # factor, power of pi, dimension
 _SIZES = {
     "percent": (Fraction(1, 100), 0, ()), "degree": (Fraction(1, 180), 1, (("radian", 1),)),
@@ -45,16 +32,7 @@ _SIZES |= {
     "degF": (Fraction(5, 9), 0, (("kelvin", 1),)), "euro": (Fraction(1), 0, (("euro", 1),)),
     "revolutions_per_minute": (Fraction(1, 30), 1, (("radian", 1), ("second", -1))),
 }  # fmt: skip
-_NO_UNITS = set(
-    "point points bars count counts hand hands stone stones chain chains rod rods link links pole poles "
-    "cord cords shake nail nails line lines pica grade grades turn turns cycle cycles dot dots pixel "
-    "pixels particle sample parts part set sets ways way value values digit in. at as a an are am "
-    "on to us no he cans pins lots dogs cats cars pens tables tons_ counts_ sheets cards barn barns "
-    "shot shots slug slugs bag bags sticks perches scores score ell dram firkin mark marks".split()
-) - {"in"}
 _ONE_LETTER = set("mgshNJWVAKCFTHLlbBMdΩÅ")
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
-           "dozen": 12, "dozens": 12, "millions": 10**6, "bn": 10**9}  # fmt: skip
 _OFFSETS = {
     "degC": (Fraction(1), Fraction(27315, 100)),
     "degF": (Fraction(5, 9), Fraction(45967, 180)),
@@ -100,7 +78,7 @@ def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
     if rest[-1] == '"old' and len(rest) > 1:  # years old
         rest = rest[:-1]
     if is_word(rest[0]) and (scale := _SCALES.get(rest[0][1:].lower())):
-        value = (*value, "\\cdot", str(scale))
+        value = (*value, "\\cdot", scale)
         if not rest[1:]:
             return value, ()
         rest = rest[1:] if rest[1:2] != ('"of',) else rest[2:]
@@ -247,7 +225,7 @@ def _size(name: str) -> tuple[Fraction, int, tuple]:
 
 def conversion(unit: Unit, other: Unit) -> tuple[Fraction, int, Fraction] | None:
     """(factor, power of pi, offset) from numbers of `unit` to those of `other`; None: unlike ones."""
-    if unit == other:
+    if unit == other or {unit, other} == {(("pound", 1),), (("pound_sterling", 1),)}:
         return Fraction(1), 0, Fraction(0)
     if len(unit) == len(other) == 1 and unit[0][1] == other[0][1] == 1:
         (name, _), (wanted, _) = unit[0], other[0]

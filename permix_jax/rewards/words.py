@@ -3,10 +3,11 @@ r"""Words: buys the verdicts on text answers, choices, dates, times of day, and 
 import re
 from fractions import Fraction
 
-from permix_jax.rewards.notation import Tokens, is_word, read
+from permix_jax.rewards.notation import Tokens, is_word, listed, paired, read
 
-_FILLERS = set(
-    "a an the is it its of that real there are exist exists such for this be on in at".split()
+CHANGES = listed("changes")
+_FILLERS, _LEADS, _CONFIRMS, _REMARKS, _ROUNDED, _HARMLESS, _ORDERED, _CALENDAR = map(
+    listed, "fillers leads confirms remarks rounded harmless ordered calendar".split()
 )
 _NOTHING = re.compile(
     r"none|(?:no|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|roots?"
@@ -31,36 +32,12 @@ _PARTS = {
     w: n
     for n, w in enumerate("half third quarter fifth sixth seventh eighth ninth tenth".split(), 2)
 }
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
+_SCALES = {name: int(n) for name, n in paired("scales").items()}
 _PARTS |= {"fourth": 4, "halve": 2}
-# What makes another number, or another statement, of the number that it stands beside.
-CHANGES = set(
-    "hundred thousand million billion trillion dozen half halves thirds quarters less more not or and "
-    "than least most between under over if times squared cubed percent negative minus plus am pm "
-    "point except score tenths hundredths only base mod factorial from no never zero oclock infinitely "
-    "up none too many above below within "
-    "is are was isn't incorrect wrong false but nor neither maybe either".split()
-)
 _CHANGING_SIGNS = re.compile(
     "[万億亿千百十半]|тыс|милл|millón|millones|million|mille|mil$|dutzend|hundert|tausend"
 )
-_LEADS = set(
-    "is are be equals equal answer gives exactly value get have so thus hence therefore total result "
-    "obtain solution es ist est равно minimum maximum point pair vertex points pairs".split()
-)
-_CONFIRMS = set("is the answer final correct right solution value result only".split())
-_ROUNDED = set("nearest approximately approximate estimate round rounded about".split())
-_REMARKS = set("approximately approx exactly about total answer exact rounded in".split())
-_ORDERED = set("of before after to than over in by from with".split())
-_HARMLESS = set(
-    "function triangle quadrant wins win answer number is it series converges diverges punkt point line "
-    "only color team day month year shape kind type person".split()
-)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_CALENDAR = (
-    "january february march april may june july august september october november december monday "
-    "tuesday wednesday thursday friday saturday sunday"
-).split()
 _MONTH = (
     r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
     r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
