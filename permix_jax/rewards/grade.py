@@ -16,12 +16,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
-from permix_jax.rewards import units, words
+from permix_jax.rewards import words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.compare import Same, dump, kind, same
-from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, number, times
+from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, number
 from permix_jax.rewards.naming import all_names, renamed, unnamed
-from permix_jax.rewards.notation import MAX_CHARS, listed, plain, read, squeezed
+from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
+from permix_jax.rewards.quantity import unit_of, without_units
 from permix_jax.rewards.sets import is_set, whole_set
 from permix_jax.rewards.tree import EMPTY, parse
 from permix_jax.rewards.values import place, same_value
@@ -36,15 +37,11 @@ _ORDER = re.compile(r"(?i)(?:in|ing) (?:order|size)\b|smallest to|least to|large
 _SOLVING = re.compile(
     r"(?i)\bsolve|\bsolutions?\b|\ball (?:real|values|possible|\$|x|n)|\broots?\b|\bset\b"
 )
-_ANGLE = re.compile(
-    r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin|polar|θ|\\cos|\\sin|\\tan"
-)
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 _FORMULA_OF_ATOMS = re.compile(
     r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?"
 )
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
-_ANYTHING = listed("anything")
 _MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
 
@@ -74,7 +71,7 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
     """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
     letters = _letters(prompt)
     wanted = _read(gold, letters)
-    if wanted and not _unit(wanted.tree):
+    if wanted and not unit_of(wanted.tree):
         letters |= all_names(wanted.tree)
     if wanted is None:
         return Verdict(math.nan, "", "the gold answer states nothing")
@@ -128,7 +125,7 @@ def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undec
         if one is None:
             why = "what it names is not what is asked for"
             continue
-        bare = _without_units(one, two, prompt)
+        bare = without_units(one, two, prompt)
         why = why if bare else "its unit is not the one wanted"
         for pair in (new for a, b in bare for new in renamed(a, b, prompt)):
             verdict = same(*_in_kind(*pair, prompt), _decide)
@@ -280,117 +277,6 @@ def _close(one: Node, two: Node) -> bool:
         return _close(one[1], two[1])
     a, b = (place(node) if node[0] in EXPRESSIONS else None for node in (one, two))
     return a is not None and b is not None and abs(a - b) < 0.01 * abs(a)
-
-
-def _without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
-    """The pairs without units that an answer may be compared as; none if the units contradict.
-
-    A number without a unit has the unit that the problem asks for, or that of the gold answer.
-    """
-    unit, gold_unit = _unit(tree), _unit(gold)
-    if not unit and not gold_unit:
-        return [(tree, gold)]
-    if units.PERCENT in (unit, gold_unit):
-        return _percentages(tree, gold, prompt)
-    angle = not prompt or _ANGLE.search(prompt)
-    if gold_unit == units.DEGREE and not unit and "\\pi" in repr(tree) and angle:
-        if units.asked(prompt) != units.DEGREE:
-            tree, unit = _with_unit(tree, units.RADIAN), units.RADIAN
-    if unit == units.DEGREE and not gold_unit and "\\pi" in repr(gold):
-        if not angle:
-            return []
-        gold, gold_unit = _with_unit(gold, units.RADIAN), units.RADIAN
-    if len({part[2] for part in gold[1] if part[0] == "qty"} if gold[0] == "list" else ()) > 1:
-        return [(tree, gold)]  # 3 dogs and 2 cats
-    if unit and not gold_unit and not _counts(unit, prompt):
-        return []
-    wanted = gold_unit or units.asked(prompt)
-    if not wanted or (units.is_noun(wanted) and not gold_unit):
-        wanted = unit
-    if gold_unit and any(name == "unit" for name, _ in gold_unit):
-        return [tuple(_map_units(t, lambda value, unit: value) for t in (tree, gold))]
-    if unit and unit != wanted and units.is_noun(unit) and (not gold_unit or _loose(unit, wanted)):
-        tree = _map_units(tree, lambda value, unit: value)
-    kelvins = re.search("change|difference|increase|rise", prompt)
-    pair = tuple(
-        _map_units(t, lambda value, unit: _converted(value, unit, wanted, not kelvins))
-        for t in (tree, gold)
-    )
-    return [] if None in pair else [pair]
-
-
-def _counts(unit: units.Unit, prompt: str) -> bool:
-    """Whether a unit beside a number fits "how many apples"."""
-    if "how many" not in prompt.lower():
-        return True
-    said = set(re.findall(r"[^\W_]+", " ".join(name for name, _ in unit).casefold()))
-    if units.asked(prompt) or said & _ANYTHING or not all(map(str.isascii, said)):
-        return True
-    return any(word[: max(3, len(word) - 2)] in prompt.lower() for word in said)
-
-
-def _loose(unit: units.Unit, wanted: units.Unit) -> bool:
-    """Whether one noun is a part of the other ("candy bars", "bars"), or is "units"."""
-    one, two = (
-        set(re.findall(r"[^\W_]{3,}", " ".join(name for name, _ in u))) for u in (unit, wanted)
-    )
-    return "unit" in str(unit) or one <= two or two <= one
-
-
-def _percentages(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
-    """50 % is the number 0.5. If the problem speaks of percent, "50" may mean it too."""
-    unit, gold_unit, asks = _unit(tree), _unit(gold), units.asked(prompt) == units.PERCENT
-    if unit and gold_unit and unit != gold_unit:
-        return []
-    if unit and not gold_unit and units.asked(prompt) not in ((), units.PERCENT):
-        return []
-    asks = asks and not gold_unit  # 65 % is 13/20
-    bare = tuple(_map_units(t, lambda value, _: value) for t in (tree, gold))
-    if unit == gold_unit or (asks and unit):
-        return [bare]
-    share = tuple(
-        _map_units(t, lambda value, _: times(value, number(Fraction(1, 100)))) for t in (tree, gold)
-    )
-    speaks = not prompt or "percent" in prompt.lower() or "%" in prompt
-    return [bare] if asks else [bare, share] if speaks else [share]
-
-
-def _unit(tree: Node) -> units.Unit:
-    """The unit of the first quantity in an answer; () for none."""
-    if tree[0] == "qty":
-        return tree[2]
-    parts = (
-        tree[1]
-        if tree[0] in ("list", "set", "cup", "ratio")
-        else tree[-1]
-        if tree[0] in ("tuple", "rel")
-        else ()
-    )
-    return next((found for part in parts if (found := _unit(part))), ())
-
-
-def _with_unit(tree: Node, unit: units.Unit) -> Node:
-    return ("qty", tree, unit) if tree[0] not in ("list", "tuple", "set", "rel") else tree
-
-
-def _converted(value: Node, unit: units.Unit, wanted: units.Unit, shifts: bool) -> Node | None:
-    if (factors := units.conversion(unit, wanted)) is None:
-        return None
-    factor, pis, offset = factors
-    value = value if factor == 1 else times(number(factor), value)
-    value = times(value, ("^", ("sym", "\\pi"), number(pis))) if pis else value
-    return ("+", (value, number(offset))) if offset and shifts else value
-
-
-def _map_units(tree: Node, change) -> Node | None:
-    """A tree with `change` of each quantity in its place; None where that is None."""
-    if tree[0] == "qty":
-        return change(tree[1], tree[2])
-    if tree[0] not in ("list", "set", "cup", "ratio", "tuple", "rel"):
-        return tree
-    place = 1 if tree[0] in ("list", "set", "cup", "ratio") else len(tree) - 1
-    parts = tuple(_map_units(part, change) for part in tree[place])
-    return None if None in parts else (*tree[:place], parts, *tree[place + 1 :])
 
 
 def _restates(answer: Answer, gold: Answer, prompt: str) -> bool:

@@ -25,6 +25,7 @@ from permix_jax.rewards.expression import (
     times,
 )
 from permix_jax.rewards.notation import Tokens, is_word
+from permix_jax.rewards.quantity import compound, together
 
 MAX_DEPTH = 6
 MAX_PARTS = 60
@@ -127,7 +128,7 @@ def _parse(tokens: Tokens, depth: int) -> Node:
 
 def _leaf(tokens: Tokens, depth: int) -> Node:
     """An expression, a quantity, a value among words, a multiple of a matrix, or a text."""
-    if tree := _compound(tokens):
+    if tree := compound(tokens):
         return tree
     node, found = parse_expression(tokens), units.split(tokens)
     if node and (found is None or found[1] and units.is_noun(found[1])):
@@ -214,7 +215,7 @@ def _list(parts: list[Tokens], marks: set[str], depth: int) -> Node:
     if len(parts) < 2:
         return _parse(parts[0], depth + 1) if parts else text(())
     trees = tuple(tree for part in parts for tree in _both(part, depth + 1))
-    if whole := _together(list(trees)):
+    if whole := together(list(trees)):
         return whole
     return ("list", trees, "or" if "or" in marks else "and" if "and" in marks else "")
 
@@ -354,38 +355,3 @@ def _modulo(tokens: Tokens, depth: int) -> Node | None:
     value = value[:-1] if value[-1] == "(" else value
     found = parse_expression(value), parse_expression(modulus)
     return ("mod", *found) if all(found) else None
-
-
-def _compound(tokens: Tokens) -> Node | None:
-    """5 feet 3 inches as 63 inches."""
-    arcs = "\\circ" in tokens
-    minutes, seconds = ('"arcminute', '"arcsecond') if arcs else ('"foot', '"inch')
-    joined = " ".join(tokens).replace("' '", seconds).replace("'", minutes)
-    tokens = tuple(joined.split())
-    starts = [
-        i
-        for i, token in enumerate(tokens)
-        if token[0].isdigit() and tokens[i - 1] not in ("^", "-", "/", "{")
-    ]
-    if len(starts) < 2 or starts[0] != 0:
-        return None
-    edges = [*starts, len(tokens)]
-    found = [units.split(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-    parts = [("qty", parse_expression(part[0]), part[1]) if part else None for part in found]
-    if found[0] and found[1] and found[0][1] == (("hour", 1),) and found[1][1] == (("meter", 1),):
-        parts[1] = ("qty", parts[1][1], (("minute", 1),))  # 2h30m
-    return _together(parts)
-
-
-def _together(parts: list) -> Node | None:
-    """The sum of quantities in other units of one kind; None for other parts."""
-    if any(part is None or part[0] != "qty" or not part[1] or not part[2] for part in parts):
-        return None
-    last = parts[-1][2]
-    factors = [units.conversion(unit, last) for _, _, unit in parts]
-    if len({unit for _, _, unit in parts}) < len(parts) or None in factors:
-        return None
-    terms = tuple(
-        times(number(f[0]), value) for f, (_, value, _) in zip(factors, parts, strict=True)
-    )
-    return ("qty", ("+", terms), last)
