@@ -21,7 +21,7 @@ from permix_jax.rewards.expression import (
     replaced,
     times,
 )
-from permix_jax.rewards.sets import is_set, real_set
+from permix_jax.rewards.sets import is_set, same_sets
 from permix_jax.rewards.values import difference, ratio, rational
 
 Same = bool | None
@@ -53,9 +53,8 @@ def same(tree: Node, gold: Node, decide: Decide) -> Same:
         if (is_set(one) or is_set(two)) and not (
             one[0] == two[0] == "rel" and _subjects(one) != _subjects(two)
         ):
-            left, right = real_set(one), real_set(two)
-            if left is not None and right is not None:
-                return _any_order(left, right, lambda a, b: _interval(a, b, equal))
+            if (verdict := same_sets(one, two)) is not None:
+                return verdict
         one, two = _shaped(one, two), _shaped(two, one)
         match one, two:
             case ("rel", signs, _), ("rel", gold_signs, _):
@@ -133,10 +132,6 @@ def _coordinate(node: Node, axes: list[Node], axis: Node) -> Node:
 def _quotients(parts: tuple) -> list[Node]:
     """a : b : c has the quotients a/b and a/c."""
     return [times(parts[0], inverse(part)) for part in parts[1:]]
-
-
-def _interval(one: tuple, two: tuple, equal: Callable) -> Same:
-    return one[1::2] == two[1::2] and _all([equal(one[0], two[0]), equal(one[2], two[2])])
 
 
 def _relation(one: Node, two: Node, equal: Callable, decide: Decide) -> Same:

@@ -23,7 +23,7 @@ from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, number
 from permix_jax.rewards.naming import all_names, renamed, unnamed
 from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
 from permix_jax.rewards.quantity import unit_of, without_units
-from permix_jax.rewards.sets import is_set, whole_set
+from permix_jax.rewards.sets import is_set, same_sets
 from permix_jax.rewards.tree import EMPTY, parse
 from permix_jax.rewards.values import place, same_value
 
@@ -128,7 +128,7 @@ def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undec
         bare = without_units(one, two, prompt)
         why = why if bare else "its unit is not the one wanted"
         for pair in (new for a, b in bare for new in renamed(a, b, prompt)):
-            verdict = same(*_in_kind(*pair, prompt), _decide)
+            verdict = _same(*pair, prompt)
             if verdict:
                 return Verdict(1.0, what, "equal")
             if verdict is None and undecided is None:
@@ -136,14 +136,16 @@ def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undec
     return undecided or Verdict(0.0, what, why)
 
 
-def _in_kind(tree: Node, gold: Node, prompt: str) -> tuple[Node, Node]:
-    """Sets of integers as their elements, and lists in an order that is asked as tuples."""
-    if (is_set(tree) or is_set(gold)) and (_WHOLE.search(prompt) or "Z" in repr((tree, gold))):
-        found = whole_set(tree), whole_set(gold)
-        return found if None not in found else (tree, gold)
+def _same(tree: Node, gold: Node, prompt: str) -> Same:
+    """`same`, but for sets of integers, and for lists of which the problem asks the order."""
+    if (is_set(tree) or is_set(gold)) and (_WHOLE.search(prompt) or "\\Z" in repr((tree, gold))):
+        bounded = not any(part in repr((tree, gold)) for part in ("'inf'", "'abs'"))
+        pair = [("set", t[1]) if t[0] == "list" and not is_set(t) else t for t in (tree, gold)]
+        if bounded and (verdict := same_sets(*pair, whole=True)) is not None:
+            return verdict
     if tree[0] == gold[0] == "list" and _ORDER.search(prompt):
-        return ("tuple", "(", ")", tree[1]), ("tuple", "(", ")", gold[1])
-    return tree, gold
+        tree, gold = (("tuple", "(", ")", part[1]) for part in (tree, gold))
+    return same(tree, gold, _decide)
 
 
 def _bare(text: str) -> str:
