@@ -12,7 +12,6 @@ from permix_jax.rewards.expression import (
     is_name,
     names,
     negated,
-    parse_expression,
     replaced,
 )
 from permix_jax.rewards.notation import read, squeezed
@@ -191,9 +190,7 @@ def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
         or not names(left)
     ):
         return True
-    return any(_written(left) in squeezed(part) for part in (prompt[-8000:],)) or left in _formulas(
-        prompt
-    )
+    return _written(left) in squeezed(prompt[-8000:])
 
 
 def _written(node: Node) -> str:
@@ -210,13 +207,6 @@ def _written(node: Node) -> str:
     return "\0"
 
 
-@lru_cache(1024)
-def _formulas(prompt: str) -> frozenset[Node]:
-    found = re.findall(r"\$([^$]{1,200})\$", prompt[-8000:])
-    trees = (parse_expression(read(text.rstrip(".,?")) or ()) for text in found)
-    return frozenset(tree for tree in trees if tree)
-
-
 @lru_cache(4096)
 def _asked(prompt: str) -> frozenset[str]:
     """What the problem asks for by name: {"x"} of "Find $x$."."""
@@ -226,19 +216,8 @@ def _asked(prompt: str) -> frozenset[str]:
 
 def all_names(tree: Node) -> frozenset[str]:
     """The variables in a tree of any kind."""
-    if tree[0] in EXPRESSIONS:
-        return names(tree)
-    return frozenset().union(*(all_names(part) for part in _nodes(tree)))
-
-
-def _nodes(tree: Node):
-    for part in tree[1:]:
-        if isinstance(part, tuple) and part:
-            yield from (
-                [part]
-                if isinstance(part[0], str)
-                else (p for p in part if isinstance(p, tuple) and p)
-            )
+    inner = (all_names(part) for part in tree if isinstance(part, tuple) and part)
+    return frozenset([tree[1]] if is_name(tree) else []).union(*inner)
 
 
 def renamed(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:

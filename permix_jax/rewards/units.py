@@ -45,8 +45,18 @@ _MONEY = {
     "¥": "yen",
     "₹": "rupee",
 }
-_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2}
 _RAISED = {"squared": 2, "cubed": 3}
+_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2, **_RAISED}
+_FORMS = [
+    (re.compile(form), new)
+    for form, new in (
+        (r"\\frac \{ (.+?) \} \{ (.+?) \}$", r"\1 / \2"),
+        (r"(?:\{ \} )?\^ (?:\{ )?\\circ(?: \})?(?: ([CF])\b)?", lambda m: f"deg{m[1] or ''} "),
+        (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
+        (r"\\Omega", "ohm"), (r"\bold$|[{}().]|\\cdot", ""), (r"\^\s*(-?)\s*", r"^\1"),
+        (r"\b(light|foot|ft|astronomical|atomic|standard|nautical)[ -]+(?=[a-z])", r"\1_"), (r" - (?=[A-Za-z])", " "),
+    )
+]  # fmt: skip
 _ASKING = re.compile(
     r"\b(?:how\s+many|number\s+of|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|(?:what|which|as an?|the|which)"
     r"(?=\s+(?:percent|degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
@@ -56,133 +66,78 @@ _ASKING = re.compile(
 
 def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
     """(tokens of the value, unit) of a quantity; None for what is none."""
-    if not tokens:
-        return None
-    if tokens[0] in _MONEY or (tokens[0] == "-" and tokens[1:2] and tokens[1] in _MONEY):
-        sign = tokens[:1] if tokens[0] == "-" else ()
-        rest = split(tokens[len(sign) + 1 :] or ("",))
-        money = ((_MONEY[tokens[len(sign)]], 1),)
-        value, unit = rest or (tokens[len(sign) + 1 :], ())
-        return ((*sign, *value), unit if unit == money else tuple(sorted((*money, *unit))))
-    if is_word(tokens[0]) and _OWN.get(tokens[0][1:]) in _MONEY.values() and len(tokens) > 1:
-        return tokens[1:], ((_OWN[tokens[0][1:]], 1),)
-    if tokens[-1] == "\\%":
-        return tokens[:-1], PERCENT
-    if tokens[-1] in _MONEY:
-        return tokens[:-1], ((_MONEY[tokens[-1]], 1),)
+    sign = tokens[:1] if tokens[:1] == ("-",) else ()
+    first, last = tokens[len(sign) : len(sign) + 1], tokens[-1:]
+    if money := _MONEY.get("".join(first)) or _OWN.get("".join(first)[1:]):
+        if money in _MONEY.values() and len(tokens) > 1:
+            rest = tokens[len(sign) + 1 :]
+            value, unit = split(rest) or (rest, ())
+            return (*sign, *value), tuple(sorted({(money, 1), *unit}))
+    if last and (last[0] in _MONEY or last[0] == "\\%"):
+        return tokens[:-1], PERCENT if last[0] == "\\%" else ((_MONEY[last[0]], 1),)
     start = _start(tokens)
     if not start:
         return None
-    slash = tokens[start - 1] in ("/", '"per') and start > 1
-    value, rest = tokens[: start - slash], tokens[start - slash :]
-    if rest[-1] == '"old' and len(rest) > 1:  # years old
-        rest = rest[:-1]
-    if is_word(rest[0]) and (scale := _SCALES.get(rest[0][1:].lower())):
-        value = (*value, "\\cdot", scale)
-        if not rest[1:]:
+    start -= start > 1 and tokens[start - 1] in ("/", '"per')
+    value, rest = tokens[:start], tokens[start:]
+    if scale := _SCALES.get(rest[0][1:].lower()):
+        value, rest = (*value, "\\cdot", scale), rest[2:] if rest[1:2] == ('"of',) else rest[1:]
+        if not rest:
             return value, ()
-        rest = rest[1:] if rest[1:2] != ('"of',) else rest[2:]
-    unit = parse(rest)
-    if unit is None:
-        said = [token[1:].casefold() for token in rest if token not in ("(", ")", ".", "!")]
-        if (
-            len(said) > 5
-            or not all(map(is_word, (t for t in rest if t not in "().!")))
-            or words.changes([*said, "".join(said)])
-        ):
-            return None
-        unit = ((" ".join(said), 1),)
-    return value, unit
+    if (unit := parse(rest)) is not None:
+        return value, unit
+    said = [token for token in rest if token not in ("(", ")", ".", "!")]
+    noun = [token[1:].casefold() for token in said]
+    if len(said) > 5 or not all(map(is_word, said)) or words.changes([*noun, "".join(noun)]):
+        return None
+    return value, ((" ".join(noun), 1),)
 
 
 def _start(tokens: Tokens) -> int:
     """Where a unit may begin; 0 for nowhere."""
-    for place, token in enumerate(tokens):
-        if place and (token in ("\\Omega", "\\mu") or is_word(token)):
-            return place
+    for place, token in enumerate(tokens[1:], 1):
+        ahead = "".join(tokens[place + 1 : place + 3])
         if (
-            place
-            and token == "\\frac"
-            and is_word("".join(tokens[place + 2 : place + 3]))
-            and tokens[place + 1] == "{"
+            token in ("\\Omega", "\\mu")
+            or is_word(token)
+            or (token == "\\frac" and ahead[:2] == '{"')
         ):
             return place
-        if place and tokens[place : place + 4] == ("^", "{", "\\circ", "}"):
-            return place
-        if place and tokens[place : place + 2] == ("^", "\\circ"):
+        if token == "^" and (ahead == "{\\circ" or ahead[:5] == "\\circ"):
             return place
     return 0
 
 
+@lru_cache(4096)
 def parse(tokens: Tokens) -> Unit | None:
     """A unit of known names, or None."""
+    text = " ".join(token.strip('"') for token in tokens)
+    for form, new in _FORMS:
+        text = form.sub(new, text)
     powers: dict[str, int] = {}
-    sign, prefix, last, micro, at = 1, 1, "", "", 0
-    tokens = tuple(
-        token for token in _unfolded(tokens) if token not in ("{", "}", ".", "\\cdot", "(", ")")
-    )
-    while at < len(tokens):
-        token = tokens[at]
-        at += 1
-        if token in ("/", '"per', '"pro', '"por', '"в'):
+    sign, prefix, last = 1, 1, ""
+    for piece in text.split():
+        if piece in ("/", "per", "pro", "por", "в"):
             sign = -1
-        elif token == "1" and tokens[at : at + 1] == ("/",):
-            continue
-        elif token == "^" or (token in ("2", "3") and not is_word("".join(tokens[at : at + 1]))):
-            at -= token != "^"
-            if tokens[at : at + 1] == ("\\circ",):
-                letter = tokens[at + 1 : at + 2] in (('"C',), ("C",), ('"F',), ("F",))
-                last = "deg" + tokens[at + 1].strip('"') if letter else "degree"
-                powers[last] = powers.get(last, 0) + sign
-                at += 1 + letter
+        elif re.fullmatch(r"\^?-?[1-9]", piece):
+            if not last and piece == "1":
                 continue
-            minus = tokens[at : at + 1] == ("-",)
-            at += minus
-            if not last or at >= len(tokens) or not tokens[at].isdigit() or len(tokens[at]) > 1:
+            if not last or powers[last] not in (1, -1):
                 return None
-            powers[last] += (sign if powers[last] * sign > 0 else 1) * (
-                (-1 if minus else 1) * int(tokens[at]) - 1
+            powers[last] = (powers[last] if piece[-2:-1] != "-" else sign) * int(piece.strip("^"))
+        elif (square := _SQUARES.get(piece.lower())) and not last.startswith("deg"):
+            prefix, powers = (
+                (square, powers)
+                if piece.lower() not in _RAISED
+                else (1, {**powers, last: square * powers.get(last, 1)})
             )
-            at += 1
-        elif token == "\\mu":
-            micro = "µ"
-        elif token in ('"k', '"M', '"m') and tokens[at : at + 1] == ("\\Omega",):
-            micro = token[1]
-        elif token == "-":
-            continue
-        else:
-            name = micro + ("ohm" if token == "\\Omega" else token.strip('"'))
-            ahead = at + (tokens[at : at + 1] == ("-",))
-            pair = (
-                f"{name}_{tokens[ahead][1:]}" if is_word("".join(tokens[ahead : ahead + 1])) else ""
-            )
-            if pair and _name(pair):  # light-years, foot pounds
-                name, at = pair, ahead + 1
-            if name.lower() in _SQUARES:
-                prefix = _SQUARES[name.lower()]
-                continue
-            if last and name.lower() in _RAISED:
-                powers[last] *= _RAISED[name.lower()]
-                continue
-            known = _name(name) if is_word(token) or token == "\\Omega" or micro else None
-            if known is None:
-                return None
+        elif known := _name(piece):
             powers[known] = powers.get(known, 0) + sign * prefix
-            last, prefix, micro = known, 1, ""
-    if powers.get("degree") and {"degC", "degF"} & set(powers):
-        del powers["degree"]  # degrees Celsius
+            prefix, last = 1, known
+        else:
+            return None
     found = tuple(sorted((name, power) for name, power in powers.items() if power))
     return found if found and prefix == 1 else None
-
-
-def _unfolded(tokens: Tokens) -> list[str]:
-    r"""m / s of \frac{m}{s}."""
-    flat = list(tokens)
-    while "\\frac" in flat and "}" in flat:
-        at = flat.index("\\frac")
-        close = flat.index("}", at) if "}" in flat[at:] else len(flat) - 1
-        flat[at : close + 1] = [*flat[at + 2 : close], "/"]
-    return flat
 
 
 @lru_cache(4096)
