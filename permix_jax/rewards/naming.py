@@ -67,10 +67,10 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     if named and gold[0] != "rel":
         return (tree[2][-1] if _may_be_named(tree, prompt, gold) else None), gold
     if gold_named and tree[0] != "rel":
-        left_out = _is_label(gold[2][0]) and (
-            not _OBJECT.search(prompt) or gold[2][0][1] in _asked(prompt)
-        )
-        return (tree, gold[2][-1]) if left_out else (None, gold)
+        left = gold[2][0]
+        worked_out = left[0] in EXPRESSIONS and not names(left)  # 10^2 = 100
+        asked = not _OBJECT.search(prompt) or left[1] in _asked(prompt)
+        return (tree, gold[2][-1]) if worked_out or (_is_label(left) and asked) else (None, gold)
     return tree, gold
 
 

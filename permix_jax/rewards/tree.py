@@ -68,9 +68,8 @@ def _straightened(tokens: Tokens) -> Tokens:
         elif (
             token in _ABOUT
             and at
-            and not is_word(around[at])
-            or token in _ABOUT
-            and around[at] == '"or'
+            and around[at + 2] not in ("", ")")
+            and (around[at] == '"or' or not is_word(around[at]))
         ):
             turned[at] = "\\approx"
     if "\\implies" in turned:

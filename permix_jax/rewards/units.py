@@ -103,6 +103,8 @@ def _start(tokens: Tokens) -> int:
             or (token == "\\frac" and ahead[:2] == '{"')
         ):
             return place
+        if token in ("k", "M", "m") and ahead[:6] == "\\Omega":
+            return place
         if token == "^" and (ahead == "{\\circ" or ahead[:5] == "\\circ"):
             return place
     return 0

@@ -106,6 +106,8 @@ def _exact(node: Node, seed: int, met: list) -> Fraction:
                 if max(total.numerator.bit_length(), total.denominator.bit_length()) > MAX_BITS:
                     raise _TooHard
             return total
+        case ("^", ("^", base, inner), outer) if (rational(base) or 0) > 0 and rational(inner):
+            return _exact(("^", base, ("*", (inner, outer))), seed, met)  # 1 / sqrt 10
         case ("^", base, exponent):
             return _power(_exact(base, seed, met), _exact(exponent, seed, met), node, met)
         case ("f", name, arguments):
