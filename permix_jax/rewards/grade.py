@@ -100,7 +100,8 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
             return Verdict(1.0, what, "the same words")
         if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
             tree = parse(words.value(tokens, _words(prompt)))
-    if _FORMULA_OF_ATOMS.fullmatch(wanted.text) and _bare(given.text) == _bare(wanted.text):
+    atoms = wanted.tree[0] == "text" or _FORMULA_OF_ATOMS.fullmatch(wanted.text)
+    if atoms and _bare(given.text) == _bare(wanted.text):
         return Verdict(1.0, what, "the same formula")
     letters_asked = wanted.tree[0] == "list" and all(p[0] == "sym" for p in wanted.tree[1])
     if letters_asked and sorted(_bare(given.text)) == sorted(p[1] for p in wanted.tree[1]):
@@ -150,6 +151,7 @@ def _same(tree: Node, gold: Node, prompt: str) -> Same:
 
 def _bare(text: str) -> str:
     """Letters and digits alone: H2SO4 of \\mathrm{H_2SO_4}."""
+    text = re.sub(r"\\(?:long)?rightarrow(?![a-z])|->|→", r"\\to", text)
     return re.sub(r"\\(?:text|mathrm|ce|mathbf|textbf)|[\s{}_^$\\,]|and", "", text)
 
 
@@ -251,6 +253,8 @@ def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: s
 
 def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
     """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
+    if tree[0] == "rel" and tree[1] == ("\\equiv",) and gold[0] != "rel":
+        tree = tree[2][-1]
     if tree[0] == "mod" and gold[0] != "mod":
         tree = tree[1]
     if tree[0] == "set" and len(tree[1]) == 1 and gold[0] == "num" and _SOLVING.search(prompt):

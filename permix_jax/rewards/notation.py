@@ -72,7 +72,12 @@ _REWRITTEN = [
         (r"\\(?:text|mathrm)\s*\{\s*[eE]\s*\}\s*\{?([-+]?[0-9]+)\}?", r"e\1"),
         (r"\\not\s*<", r"\\ge "), (r"\\not\s*>", r"\\le "), (r"\\not\s*(?:=|\\equiv)", r"\\ne "),
         (r"^([0-9]+)\s+(?:out\s+of|in)\s+([0-9]+)$", r"\1/\2"),
-        (r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)", r"\\cdot "), (r"US\s*\\?\$", r"\\$"),
+        (r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)", r"\\cdot "), (
+            r"\\left\s*\\\{\s*\\begin\{\w+\}(?:\{[lcr| ]*\})?(.*?)\\end\{\w+\}\s*\\right\s*\.",
+            r"\\begin{cases}\1\\end{cases}",
+        ),
+        (r"\b(\w)\s*:\s*(\w)\s*\\mapsto", r"\1(\2)="),
+        (r"US\s*\\?\$", r"\\$"),
         (r"^(?:Matrix|array|set|list|tuple|frozenset)\((.*)\)$", r"\1"), (r"float\('inf'\)", "oo"),
         (r"\b(?:Rational|Fraction)\(([^,()]+),([^,()]+)\)", r"((\1)/(\2))"),
         (r"\bpow\(([^,()]+),([^,()]+)\)", r"((\1)^(\2))"), (r"\bcomplex\(([^,()]+),([^,()]+)\)", r"((\1)+(\2)i)"),

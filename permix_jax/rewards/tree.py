@@ -44,9 +44,11 @@ _CLOSE = {")", "]", "\\}", "}", "\\rangle", "\\rfloor", "\\rceil"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\equiv", "\\approx", "\\sim"}
 _FLIPPED = {">": "<", "\\ge": "\\le"}
 _SETS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus"}
-_JOINERS = {'"or': "or", '"and': "and", '"oder': "or", '"und': "and", '"ou': "or", '"et': "and",            ",": "", ";": "", '"или': "or", '"и': "and", '"或': "or", '"和': "and"}  # fmt: skip
+_JOINERS = {",": "", ";": "", "\\\\": "", '"or': "or", '"and': "and", '"oder': "or", '"und': "and",
+            '"ou': "or", '"et': "and", '"или': "or", '"и': "and", '"或': "or", '"和': "and"}  # fmt: skip
 _BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
 _BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
+_SYSTEMS = {"\\begin{cases}", "\\begin{dcases}", "\\begin{aligned}", "\\begin{align}"}
 _ABOUT = {'"about', '"approximately', '"approx', '"roughly'}
 _CLAUSES = {'"all', '"any', '"every', '"each', '"some'}
 
@@ -80,12 +82,9 @@ def _straightened(tokens: Tokens) -> Tokens:
         if token == "\\approx" and turned[at - 1] in ("(", '"or'):
             closed = turned[-1] == ")" and turned[at - 1] == "("
             return tuple(turned[: at - 1] + turned[at : len(turned) - closed])
-        if (
-            token == '"for'
-            and (turned[at + 1 : at + 2] or [""])[0] in _CLAUSES
-            or (token, len(turned)) == ('"only', at + 1)
-        ):
-            return tuple(turned[:at])
+        clause = token == '"for' and (turned[at + 1 : at + 2] or [""])[0] in _CLAUSES
+        if clause or token == "\\forall" or (token, len(turned)) == ('"only', at + 1):
+            return tuple(turned[: at - (turned[at - 1] == ",")])
     return tuple(turned)
 
 
@@ -265,7 +264,9 @@ def _enclosed(tokens: Tokens, depth: int) -> Node | None:
     first, last, inner = tokens[0], tokens[-1], tokens[1:-1]
     if first.startswith("\\begin{") and last == first.replace("begin", "end"):
         rows = [split(row, ("&",))[0] for row in split(inner, ("\\\\",))[0] if row]
-        return _matrix(rows, depth) if first == "\\begin{matrix}" else _cases(rows, depth)
+        if first == "\\begin{matrix}":
+            return _matrix(rows, depth)
+        return _cases(rows, depth) if first in _SYSTEMS else None
     if (
         len(tokens) > 3
         and first.strip('"').isupper()
@@ -278,8 +279,9 @@ def _enclosed(tokens: Tokens, depth: int) -> Node | None:
         return None
     if first == "\\{" and last == "\\}":
         parts, _ = split(inner, ("|", ":"))
-        if len(parts) == 2 and all(parts):
-            return ("builder", _parse(parts[0], depth + 1), _parse(parts[1], depth + 1))
+        condition = inner[len(parts[0]) + 1 :]
+        if parts[0] and condition:
+            return ("builder", _parse(parts[0], depth + 1), _parse(condition, depth + 1))
         return ("set", _elements(inner, depth) if inner else ())
     if first in ("(", "[") and inner[:1] == ("\\begin{matrix}",):
         return _parse(inner, depth + 1)

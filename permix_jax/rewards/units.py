@@ -52,7 +52,7 @@ _FORMS = [
     for form, new in (
         (r"\\frac \{ (.+?) \} \{ (.+?) \}$", r"\1 / \2"),
         (r"(?:\{ \} )?\^ (?:\{ )?\\circ(?: \})?(?: ([CF])\b)?", lambda m: f"deg{m[1] or ''} "),
-        (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
+        (r"平方(?=\w)", "square "), (r"立方(?=\w)", "cubic "), (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
         (r"\\Omega", "ohm"), (r"\bold$|[{}().]|\\cdot", ""), (r"\^\s*(-?)\s*", r"^\1"),
         (r"\b(light|foot|ft|astronomical|atomic|standard|nautical)[ -]+(?=[a-z])", r"\1_"), (r" - (?=[A-Za-z])", " "),
     )
