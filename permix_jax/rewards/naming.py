@@ -1,4 +1,4 @@
-r"""Names: buys the verdicts on "x =", "f(x) =" and "(p, q) =", held against the problem's wording."""
+r"""Names: buys the verdicts on "x =", "f(x) =" and "(p, q) =", in the light of the wording."""
 
 import re
 from functools import lru_cache
@@ -25,7 +25,8 @@ _OBJECT = re.compile(
     r"(?i)\b(?:line|graph|curve|asymptotes?|parabola|plane|circle|ellipse|hyperbola|locus|directrix|axis|tangent)\b"
 )
 _FREE = re.compile(
-    r"(?i)general solution|all functions|all polynomials|integral|antiderivative|\\int\b|integrate|parametri|primitive|d\w+/d\w"
+    r"(?i)general solution|all functions|all polynomials|integral|antiderivative|"
+    r"\\int\b|integrate|parametri|primitive|d\w+/d\w"
 )
 _CONSTANT = re.compile(r"(?:[CcKkAaBbDstr]|const)(?:_?[0-9])?")
 _CODE = {"E": "e", "I": "i", "j": "i"}

@@ -1,4 +1,4 @@
-"""Quantities: buys the verdicts on numbers with units, in the light of what the problem asks for."""
+"""Quantities: buys the verdicts on numbers with units, held against what the problem asks for."""
 
 import re
 from fractions import Fraction

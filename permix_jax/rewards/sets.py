@@ -1,8 +1,8 @@
 r"""Sets of reals: buys x > 2, (2, \infty), {x | x > 2}, |x| > 2 and x \ne 0 as one notion.
 
-A set is where its pieces may begin and end, and whether a number belongs to it. Two sets are equal if
-they hold the same of all these ends, and of numbers between, below and above them. Letters that are
-not the variable of a condition have one value each, as in `values.py`.
+A set is where its pieces may begin and end, and whether a number belongs to it. Two sets are equal
+if they hold the same of all these ends, and of numbers between, below and above them. Letters that
+are not the variable of a condition have one value each, as in `values.py`.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def is_set(tree: Node) -> bool:
 
 
 def same_sets(tree: Node, gold: Node, whole: bool = False) -> bool | None:
-    """Whether two sets are equal, or (`whole`) hold the same integers; None: one is no set of reals."""
+    """Whether two sets are equal, or (`whole`) hold the same integers; None: one is no set."""
     one, two = real_set(tree), real_set(gold)
     if one is None or two is None:
         return None

@@ -3,7 +3,7 @@ r"""Identities: buys the verdicts that no exact value shows, in worker processes
 \sin 2x and 2 \sin x \cos x are taken as equal if they have 150 equal digits at points of many sizes
 and signs. Small expressions do not agree in so many by chance; what has as many digits itself is
 refused. Letters are real numbers, roots and logarithms have positive arguments where that matters,
-and odd roots of negative numbers are real. This needs no algebra, takes milliseconds, and always ends.
+and odd roots of negative numbers are real. This needs no algebra, and always ends in milliseconds.
 """
 
 from permix_jax.rewards.compare import Same, load, same

@@ -44,8 +44,9 @@ _CLOSE = {")", "]", "\\}", "}", "\\rangle", "\\rfloor", "\\rceil"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\equiv", "\\approx", "\\sim"}
 _FLIPPED = {">": "<", "\\ge": "\\le"}
 _SETS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus"}
-_JOINERS = {",": "", ";": "", "\\\\": "", '"or': "or", '"and': "and", '"oder': "or", '"und': "and",
-            '"ou': "or", '"et': "and", '"или': "or", '"и': "and", '"或': "or", '"和': "and"}  # fmt: skip
+_JOINERS = dict.fromkeys((",", ";", "\\\\"), "")
+_JOINERS |= dict.fromkeys(('"or', '"oder', '"ou', '"или', '"或'), "or")
+_JOINERS |= dict.fromkeys(('"and', '"und', '"et', '"и', '"和'), "and")
 _BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
 _BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
 _SYSTEMS = {"\\begin{cases}", "\\begin{dcases}", "\\begin{aligned}", "\\begin{align}"}
@@ -60,7 +61,7 @@ def parse(tokens: Tokens) -> Node:
 
 
 def _straightened(tokens: Tokens) -> Tokens:
-    """One spelling of ]0, 1[, of "or about 0.58" and (≈ 0.58); without implications and "for all x"."""
+    """One spelling of ]0, 1[ and of "or about 0.58"; without implications and "for all x"."""
     around, turned = ("", *tokens, ""), list(tokens)
     for at, token in enumerate(tokens):
         if token == "]" and around[at] in _BEFORE:

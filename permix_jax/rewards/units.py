@@ -1,6 +1,6 @@
 """Units: buys the verdicts on quantities, by `pint` and a table of what it lacks.
 
-A unit is a sorted tuple of (name, exponent); a noun that is no unit ("apples") is one name and equal
+A unit is a sorted tuple of (name, exponent); a noun that is no unit ("apples") is one name, equal
 to itself only.
 """
 
@@ -25,10 +25,12 @@ _NO_UNITS, _SCALES = listed("no_units"), paired("scales")
 _SIZES = {
     "percent": (Fraction(1, 100), 0, ()), "degree": (Fraction(1, 180), 1, (("radian", 1),)),
     "radian": (Fraction(1), 0, (("radian", 1),)), "dollar": (Fraction(1), 0, (("dollar", 1),)),
-    "cent": (Fraction(1, 100), 0, (("dollar", 1),)), "revolution": (Fraction(2), 1, (("radian", 1),)),
+    "cent": (Fraction(1, 100), 0, (("dollar", 1),)), 
+    "revolution": (Fraction(2), 1, (("radian", 1),)),
 }  # fmt: skip
 _SIZES |= {
-    "arcminute": (Fraction(1, 10800), 1, (("radian", 1),)), "degC": (Fraction(1), 0, (("kelvin", 1),)),
+    "arcminute": (Fraction(1, 10800), 1, (("radian", 1),)), 
+    "degC": (Fraction(1), 0, (("kelvin", 1),)),
     "degF": (Fraction(5, 9), 0, (("kelvin", 1),)), "euro": (Fraction(1), 0, (("euro", 1),)),
     "revolutions_per_minute": (Fraction(1, 30), 1, (("radian", 1), ("second", -1))),
 }  # fmt: skip
@@ -52,14 +54,16 @@ _FORMS = [
     for form, new in (
         (r"\\frac \{ (.+?) \} \{ (.+?) \}$", r"\1 / \2"),
         (r"(?:\{ \} )?\^ (?:\{ )?\\circ(?: \})?(?: ([CF])\b)?", lambda m: f"deg{m[1] or ''} "),
-        (r"平方(?=\w)", "square "), (r"立方(?=\w)", "cubic "), (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
+        (r"平方(?=\w)", "square "), (r"立方(?=\w)", "cubic "),
+        (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
         (r"\\Omega", "ohm"), (r"\bold$|[{}().]|\\cdot", ""), (r"\^\s*(-?)\s*", r"^\1"),
-        (r"\b(light|foot|ft|astronomical|atomic|standard|nautical)[ -]+(?=[a-z])", r"\1_"), (r" - (?=[A-Za-z])", " "),
+        (r"\b(light|foot|ft|astronomical|atomic|standard|nautical)[ -]+(?=[a-z])", r"\1_"),
+        (r" - (?=[A-Za-z])", " "),
     )
 ]  # fmt: skip
 _ASKING = re.compile(
-    r"\b(?:how\s+many|number\s+of|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|(?:what|which|as an?|the|which)"
-    r"(?=\s+(?:percent|degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
+    r"\b(?:how\s+many|number\s+of|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|"
+    r"(?:what|which|as an?|the)(?=\s+(?:percent|degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
     re.IGNORECASE,
 )
 
@@ -181,7 +185,7 @@ def _size(name: str) -> tuple[Fraction, int, tuple]:
 
 
 def conversion(unit: Unit, other: Unit) -> tuple[Fraction, int, Fraction] | None:
-    """(factor, power of pi, offset) from numbers of `unit` to those of `other`; None: unlike ones."""
+    """(factor, power of pi, offset) from `unit` to `other`; None: they measure no one thing."""
     if unit == other or {unit, other} == {(("pound", 1),), (("pound_sterling", 1),)}:
         return Fraction(1), 0, Fraction(0)
     if len(unit) == len(other) == 1 and unit[0][1] == other[0][1] == 1:

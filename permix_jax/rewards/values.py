@@ -1,6 +1,6 @@
 """Values: buys the cheap verdicts, right ones by exact arithmetic and wrong ones by 30 digits.
 
-`exact` evaluates a tree in rational numbers, with a large random number for each letter and for each
+`exact` evaluates a tree in rational numbers, with a large random number for each letter and each
 part that is no rational number (sin x, the root of 2), chosen by that part's own value. Two trees
 that meet there are equal, but for a chance of about 2^-50. That they do not meet proves something
 only where no such part was met; else unlike digits do.
@@ -24,8 +24,8 @@ _CALLS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arsinh": "asinh
           "arcosh": "acosh", "artanh": "atanh", "abs": "fabs", "Re": "re", "Im": "im"}  # fmt: skip
 _CALLS |= {
     name: name
-    for name in "sin cos tan cot sec csc sinh cosh tanh coth arg floor ceil factorial binomial zeta "
-    "gamma".split()
+    for name in "sin cos tan cot sec csc sinh cosh tanh coth arg floor ceil factorial binomial "
+    "zeta gamma".split()
 }
 _LARGEST = dict.fromkeys(("gamma", "factorial", "binomial"), 1e6) | dict.fromkeys(
     ("tanh", "coth"), 50
@@ -129,7 +129,7 @@ def _power(base: Fraction, exponent: Fraction, node: Node, met: list) -> Fractio
         if known:
             raise _TooHard
     elif exponent.denominator == 2 and base > 0 and known:
-        # the root of 8/9 is 2/9 times that of 18; of a large number only small squares are taken out
+        # the root of 8/9 is 2/9 times that of 18; of large numbers only small squares go out
         inside, outside = base.numerator * base.denominator, Fraction(1, base.denominator)
         for divisor in (isqrt(inside), *range(min(isqrt(inside), 1000), 1, -1)):
             if divisor and inside % divisor**2 == 0:

@@ -1,17 +1,17 @@
-r"""Words: buys the verdicts on text answers, choices, dates, times of day, and values in a sentence."""
+r"""Words: buys the verdicts on texts, choices, dates, times of day, and values in a sentence."""
 
 import re
 from fractions import Fraction
 
-from permix_jax.rewards.notation import Tokens, is_word, listed, paired, read
+from permix_jax.rewards.notation import VOCABULARY, Tokens, is_word, listed, paired, read
 
 CHANGES = listed("changes")
 _FILLERS, _LEADS, _CONFIRMS, _REMARKS, _ROUNDED, _HARMLESS, _ORDERED, _CALENDAR = map(
     listed, "fillers leads confirms remarks rounded harmless ordered calendar".split()
 )
 _NOTHING = re.compile(
-    r"none|(?:no|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|roots?"
-    r"|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))+|(?:empty|null) set|"
+    r"none|(?:no|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|"
+    r"roots?|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))+|(?:empty|null) set|"
     r"\\varnothing|keine lösung(?:en)?|无解|solutions? do(?:es)? not|has no solutions?|нет решений|"
     r"pas de solutions?|sin solución|(?:aucune?|ningun[ao])(?: soluti?on| solución)?"
 )
@@ -22,8 +22,7 @@ _EVERYTHING = re.compile(
 _INFINITE = re.compile(
     r"(?:infinity|infinite|infinitely many|infinite number)(?: solutions?| values?| many)*"
 )
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_NUMBERS = {word: n for n, word in enumerate(_UNITS)}
+_NUMBERS = {word: n for n, word in enumerate(VOCABULARY["numbers"].split())}
 _NUMBERS |= {
     w: 10 * n
     for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
@@ -172,7 +171,7 @@ def stated_choice(text: str) -> str:
 
 
 def options(prompt: str) -> dict[str, str]:
-    """What the choices of a problem say: {"A": "1", "B": "3"} of "(A) 1 (B) 3" or of '"A" for 1'."""
+    """What the choices of a problem say: {"A": "1", "B": "3"} of "(A) 1 (B) 3", '"A" for 1'."""
     parts = re.split(r"(?:\\text(?:bf|rm|)\s*\{)?\(([A-Z])\)\s*\}?", prompt[-3000:])
     found = dict(
         zip(

@@ -15,7 +15,8 @@ def tree(text):
         (r"(-\infty,-2)\cup(2,\infty)", "|x|>2", "x<-2, x>2", r"x<-2 \text{ or } 2<x", "x^2>4",
          r"\mathbb{R}\setminus[-2,2]", r"]-\infty,-2[\cup]2,\infty["),
         (r"x \ne 0", r"\mathbb{R}\setminus\{0\}", r"(-\infty,0)\cup(0,\infty)", "x<0 or x>0"),
-        ("[0,2]", r"[0,1]\cup[1,2]", r"\{x \in \mathbb{R} : 0 \le x \le 2\}", "0<=x<=2", "|x-1|<=1"),
+        ("[0,2]", r"[0,1]\cup[1,2]", r"\{x \in \mathbb{R} : 0 \le x \le 2\}", "0<=x<=2",
+         "|x-1|<=1"),
         ("(1,3)", r"1<x \text{ and } x<3", r"(0,3)\cap(1,4)", r"\{t \mid 1<t<3\}"),
         (r"(\sqrt2,\infty)", r"x>\sqrt{2}", r"x \in (\sqrt2, \infty)"),
     ],
@@ -28,8 +29,10 @@ def test_writings_of_one_set(spellings):
 @pytest.mark.parametrize(
     ("one", "two"),
     [
-        ("(0,1)", "[0,1]"), ("(0,1)", "(0,1]"), ("x>2", r"x \ge 2"), ("x>2", "x<2"), (r"x\ne 1", "x<1"),
-        (r"(-\infty,1)\cup(3,\infty)", "(1,3)"), (r"[-2,0)\cup(0,2]", "[-2,2]"), ("|x|>2", "|x|>2.1"),
+        ("(0,1)", "[0,1]"), ("(0,1)", "(0,1]"), ("x>2", r"x \ge 2"), ("x>2", "x<2"),
+        (r"x\ne 1", "x<1"),
+        (r"(-\infty,1)\cup(3,\infty)", "(1,3)"), (r"[-2,0)\cup(0,2]", "[-2,2]"),
+        ("|x|>2", "|x|>2.1"),
         (r"x>\sqrt2", "x>1.41421356"), (r"\mathbb{R}", r"(0,\infty)"), ("1<x<2", r"\{1,2\}"),
     ],
 )  # fmt: skip

@@ -15,10 +15,12 @@ def tree(text):
     [
         (r"\sqrt{8}", r"2\sqrt2", True), (r"\frac{6}{\sqrt{10}}", r"\frac{3\sqrt{10}}{5}", True),
         (r"9-\frac{9\pi}{4}", r"\frac{36-9\pi}{4}", True), ("(x+1)^2", "x^2+2x+1", True),
-        (r"\frac{x^2-1}{x-1}", "x+1", True), ("|x-2|", "|2-x|", True), ("2^{2024}", "4^{1012}", True),
+        (r"\frac{x^2-1}{x-1}", "x+1", True), ("|x-2|", "|2-x|", True),
+        ("2^{2024}", "4^{1012}", True),
         ("x", "y", False), (r"\sqrt2", "1.41421356237309504880", False), ("|x|", "x", False),
         (r"\frac{5}{0}", "5", False), ("9^{9^{9}}", "9", False), (r"\log 2", "0.3010299", False),
-        (r"\sqrt[3]{-8}", "-2", None), (r"\sin 2x", r"2\sin x\cos x", None), (r"\ln 6", r"\ln 2+\ln 3", None),
+        (r"\sqrt[3]{-8}", "-2", None), (r"\sin 2x", r"2\sin x\cos x", None),
+        (r"\ln 6", r"\ln 2+\ln 3", None),
     ],
 )  # fmt: skip
 def test_same_value(one, two, same):
@@ -29,8 +31,10 @@ def test_same_value(one, two, same):
 @pytest.mark.parametrize(
     ("node", "gold"),
     [
-        ("|x|", "x"), ("10-x", "|x-10|"), ("x", r"\sqrt{x^2}"), (r"\ln x", r"\ln|x|"), ("5+e^{-1000}", "5"),
-        (r"\tanh 1000", "1"), (r"\lfloor x \rfloor", "x"), (r"e^{\pi\sqrt{163}}", "262537412640768744"),
+        ("|x|", "x"), ("10-x", "|x-10|"), ("x", r"\sqrt{x^2}"), (r"\ln x", r"\ln|x|"),
+        ("5+e^{-1000}", "5"),
+        (r"\tanh 1000", "1"), (r"\lfloor x \rfloor", "x"),
+        (r"e^{\pi\sqrt{163}}", "262537412640768744"),
         (r"\sqrt{2}", f"1.{'41421356' * 30}"), ("2^x", "x^2"),
     ],
 )  # fmt: skip

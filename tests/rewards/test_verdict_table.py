@@ -1,4 +1,4 @@
-"""The verdicts that a mathematician would give, on pairs written for this project and on others'."""
+"""Verdicts that a mathematician would give, on pairs written for this project and by others."""
 
 from collections import Counter
 from pathlib import Path

@@ -12,9 +12,12 @@ from permix_jax.rewards.notation import read
         ("Even", r"\text{even}", "", True), (r"\text{an ellipse}", r"\text{ellipse}", "", True),
         (r"\text{not even}", r"\text{even}", "", False), (r"\text{Lia}", r"\text{Ali}", "", False),
         (r"\text{an odd function}", r"\text{odd}", "Is the function odd or even?", True),
-        (r"\text{odd even}", r"\text{odd}", "Is it odd or even?", False), ("Wed", r"\text{Wednesday}", "", True),
-        (r"\text{No, it diverges}", r"\text{No}", "", True), (r"\text{yes and no}", r"\text{yes}", "", False),
-        (r"\text{does not exist}", r"\text{DNE}", "", True), ("5'", "5", "", False), ("Ja", r"\text{ja}", "", True),
+        (r"\text{odd even}", r"\text{odd}", "Is it odd or even?", False),
+        ("Wed", r"\text{Wednesday}", "", True),
+        (r"\text{No, it diverges}", r"\text{No}", "", True),
+        (r"\text{yes and no}", r"\text{yes}", "", False),
+        (r"\text{does not exist}", r"\text{DNE}", "", True), ("5'", "5", "", False),
+        ("Ja", r"\text{ja}", "", True),
     ],
 )  # fmt: skip
 def test_same(answer, gold, prompt, same):
@@ -24,8 +27,10 @@ def test_same(answer, gold, prompt, same):
 @pytest.mark.parametrize(
     ("text", "whole", "stated"),
     [
-        (r"\text{(C)}", "C", "C"), ("C", "C", "C"), (r"\textbf{(C) } 5", "", "C"), ("C. 5", "", "C"),
-        ("(c)", "C", "C"), (r"\text{(C) or (D)}", "", ""), ("A, B", "", ""), ("5", "", ""), ("x", "", ""),
+        (r"\text{(C)}", "C", "C"), ("C", "C", "C"), (r"\textbf{(C) } 5", "", "C"),
+        ("C. 5", "", "C"),
+        ("(c)", "C", "C"), (r"\text{(C) or (D)}", "", ""), ("A, B", "", ""), ("5", "", ""),
+        ("x", "", ""),
         ("Option C", "C", "C"), (r"\text{The answer is C}", "C", "C"),
     ],
 )  # fmt: skip
@@ -42,7 +47,8 @@ def test_options():
     ("text", "parts"),
     [
         ("March 5", (3, 5, 0)), (r"\text{March 5th, 1912}.", (3, 5, 1912)), ("5 Mar", (3, 5, 0)),
-        ("the 5th of March 1912", (3, 5, 1912)), ("1912-03-05", (3, 5, 1912)), ("March", None), ("5", None),
+        ("the 5th of March 1912", (3, 5, 1912)), ("1912-03-05", (3, 5, 1912)), ("March", None),
+        ("5", None),
     ],
 )  # fmt: skip
 def test_date(text, parts):
@@ -52,8 +58,10 @@ def test_date(text, parts):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("3:30", (Fraction(7, 2), "")), (r"3{:}30 \text{ p.m.}", (Fraction(7, 2), "p")), ("9 am", (9, "a")),
-        ("15:30", (Fraction(7, 2), "p")), ("noon", (12, "p")), ("9", None), ("3:75", None), ("25:10", None),
+        ("3:30", (Fraction(7, 2), "")), (r"3{:}30 \text{ p.m.}", (Fraction(7, 2), "p")),
+        ("9 am", (9, "a")),
+        ("15:30", (Fraction(7, 2), "p")), ("noon", (12, "p")), ("9", None), ("3:75", None),
+        ("25:10", None),
         (r"4\!:\!51\!:\!06", (4 + Fraction(51 * 60 + 6, 3600), "")), ("3:4", None), ("3.5", None),
     ],
 )  # fmt: skip
@@ -65,7 +73,8 @@ def test_clock(text, parts):
     ("text", "value"),
     [
         ("The answer is 5.", "5"), (r"\text{The answer is } x+1", "x+1"), ("5 is the answer", "5"),
-        ("five (5)", "(5)"), (r"\text{less than } 5", None), (r"\text{not } 5", None), ("March 5", None),
+        ("five (5)", "(5)"), (r"\text{less than } 5", None), (r"\text{not } 5", None),
+        ("March 5", None),
         ("about 12", None), ("5", "5"),
     ],
 )  # fmt: skip
