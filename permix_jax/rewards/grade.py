@@ -100,7 +100,8 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
             return Verdict(1.0, what, "the same words")
         if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
             tree = parse(words.value(tokens, _words(prompt)))
-    atoms = wanted.tree[0] == "text" or _FORMULA_OF_ATOMS.fullmatch(wanted.text)
+    reaction = wanted.tree[0] == "text" and "\\to" in _bare(wanted.text)
+    atoms = reaction or _FORMULA_OF_ATOMS.fullmatch(wanted.text)
     if atoms and _bare(given.text) == _bare(wanted.text):
         return Verdict(1.0, what, "the same formula")
     letters_asked = wanted.tree[0] == "list" and all(p[0] == "sym" for p in wanted.tree[1])

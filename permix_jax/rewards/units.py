@@ -63,7 +63,8 @@ _FORMS = [
 ]  # fmt: skip
 _ASKING = re.compile(
     r"\b(?:how\s+many|number\s+of|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|"
-    r"(?:what|which|as an?|the)(?=\s+(?:percent|degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
+    r"(?:what|which|as an?|the)(?=\s+(?:percent|"
+    r"degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
     re.IGNORECASE,
 )
 

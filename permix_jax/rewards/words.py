@@ -11,7 +11,8 @@ _FILLERS, _LEADS, _CONFIRMS, _REMARKS, _ROUNDED, _HARMLESS, _ORDERED, _CALENDAR 
 )
 _NOTHING = re.compile(
     r"none|(?:no|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|"
-    r"roots?|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))+|(?:empty|null) set|"
+    r"roots?|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))+|(?:empty|"
+    r"null) set|"
     r"\\varnothing|keine lösung(?:en)?|无解|solutions? do(?:es)? not|has no solutions?|нет решений|"
     r"pas de solutions?|sin solución|(?:aucune?|ningun[ao])(?: soluti?on| solución)?"
 )
