@@ -14,8 +14,11 @@ from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, neg
 from permix_jax.rewards.tree import INFINITY
 from permix_jax.rewards.values import digits
 
+MAX_CONDITIONS = 4
+MAX_ROOTS = 4  # of one condition
+
 _SIGNS = {"<", "\\le", "\\ne", "\\in"}
-_GRID = sorted(Fraction(sign * n * n * n, 190) for n in range(1, 40) for sign in (1, -1))
+_GRID = sorted(Fraction(sign * n * n * n, 190) for n in range(1, 29) for sign in (1, -1))
 _FAR = Fraction(10**9)
 _HALVINGS = 110
 
@@ -91,6 +94,8 @@ def real_set(tree: Node, name: Node | None = None) -> RealSet | None:
 def _listed(parts: tuple, mark: str, name: Node | None) -> RealSet | None:
     """ "x > 1, x < 3" is both; "x < 1, x > 3" is either."""
     first = parts[0]
+    if len(parts) > MAX_CONDITIONS:
+        return None
     if first[0] == "rel" and first[1] == ("\\ne",):  # "x \ne 0, 1"
         parts = tuple(("rel", ("\\ne",), (first[2][0], p)) if _scalar(p) else p for p in parts)
     found = [real_set(part, name) for part in parts]
@@ -121,30 +126,38 @@ def _condition(signs: tuple, parts: tuple, subject: Node) -> RealSet | None:
             return False
         return all(_holds(sign, *pair) for sign, pair in zip(signs, pairwise(sides), strict=True))
 
-    ends = {
-        v for part in parts if subject[1] not in names(part) and (v := _value(part)) is not None
-    }
-    if any(part != subject and subject[1] in names(part) for part in parts):
-        for place in range(len(signs)):
-            ends |= _roots(
-                lambda x, at=place: (
-                    lambda s: None if None in s[at : at + 2] else s[at] - s[at + 1]
-                )(values(x))
-            )
-    if any(_value(part) is None for part in parts if subject[1] not in names(part)):
+    bounds = [_value(part) for part in parts if subject[1] not in names(part)]
+    if None in bounds:
         return None
+    ends = set(bounds)
+    if any(part != subject and subject[1] in names(part) for part in parts):
+        for at in range(len(signs)):
+            roots = _roots(values, at)
+            if len(roots) > MAX_ROOTS:
+                return None
+            ends |= roots
     return RealSet(frozenset(end for end in ends if abs(end) < _FAR), has)
 
 
-def _roots(difference: Callable) -> set[Fraction]:
-    """Where a function changes its sign, or is 0."""
-    found = set()
-    for low, high in pairwise([*_GRID[:39], Fraction(0), *_GRID[39:]]):
+def _roots(values: Callable, at: int) -> set[Fraction]:
+    """Where two neighbours in a chain are equal; a few too many where there are many."""
+
+    def difference(x: Fraction) -> Fraction | None:
+        left, right = values(x)[at : at + 2]
+        return None if left is None or right is None else left - right
+
+    found: set[Fraction] = set()
+    for low, high in pairwise([*_GRID[:28], Fraction(0), *_GRID[28:]]):
         a, b = difference(low), difference(high)
+        if len(found) > MAX_ROOTS:
+            break
         if a is None or b is None or (a > 0) == (b > 0):
             continue
-        for _ in range(_HALVINGS):
+        for turn in range(_HALVINGS):
             middle = (low + high) / 2
+            if turn == 30:  # most roots are small fractions
+                near = middle.limit_denominator(10**4)
+                middle = near if low < near < high else middle
             value = difference(middle)
             if value is None or value == 0:
                 low = middle

@@ -93,7 +93,7 @@ def _parse(tokens: Tokens, depth: int) -> Node:
     if not tokens or depth > MAX_DEPTH or len(tokens) > MAX_TOKENS:
         return text(tokens)
     if tokens[0] == "{" and _closes_at_end(tokens):
-        inner = tokens[1:-1]
+        inner = tokens[1:-2] if tokens[-2] in (".", ",") else tokens[1:-1]
         listed = len(split(inner, (",", ";"))[0]) > 1
         return ("set", _elements(inner, depth)) if listed else _parse(inner, depth + 1)
     if all(map(is_word, tokens)) and (said := text(tokens))[0] != "text":
