@@ -59,19 +59,11 @@ def is_name(node: Node) -> bool:
     return node[0] == "sym" and node[1] not in ("\\pi", "e", "i", "\\circ")
 
 
-def children(node: Node) -> tuple[Node, ...]:
-    """The nodes right below one of an expression."""
-    if node[0] in ("+", "*"):
-        return node[1]
-    return node[1:] if node[0] == "^" else node[2] if node[0] == "f" else ()
-
-
 @lru_cache(8192)
-def names(node: Node) -> frozenset[str]:
-    """The variables in an expression."""
-    if node[0] == "sym":
-        return frozenset([node[1]] if is_name(node) else [])
-    return frozenset().union(*map(names, children(node)))
+def names(tree: Node) -> frozenset[str]:
+    """The variables in a tree of any kind."""
+    inner = (names(part) for part in tree if isinstance(part, tuple) and part)
+    return frozenset([tree[1]] if is_name(tree) else []).union(*inner)
 
 
 def replaced(tree: Node, old: Node, new: Node) -> Node:

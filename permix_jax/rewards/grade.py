@@ -19,8 +19,8 @@ from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
 from permix_jax.rewards import words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.compare import Same, dump, kind, same
-from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, number
-from permix_jax.rewards.naming import all_names, renamed, unnamed
+from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, number
+from permix_jax.rewards.naming import renamed, unnamed
 from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
 from permix_jax.rewards.quantity import unit_of, without_units
 from permix_jax.rewards.sets import is_set, same_sets
@@ -72,7 +72,7 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
     letters = _letters(prompt)
     wanted = _read(gold, letters)
     if wanted and not unit_of(wanted.tree):
-        letters |= all_names(wanted.tree)
+        letters |= names(wanted.tree)
     if wanted is None:
         return Verdict(math.nan, "", "the gold answer states nothing")
     what = _kind(wanted)

@@ -51,7 +51,7 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
         gold[0] in ("list", "tuple")
         and tree[0] == "rel"
         and set(tree[1]) == {"<"}
-        and not _subject(tree)
+        and not names(tree)
     ):
         tree = ("list", tree[2], "")  # 4 < 6 < 14 in increasing order
     tree, gold = _spread(tree), _spread(gold)
@@ -83,10 +83,6 @@ def _family(tree: Node) -> Node | None:
         case ("list", (("rel", ("=",), (_, value)), ("rel", ("\\in",), (name, ("sym", "\\Z")))), _):
             return replaced(value, name, ("sym", "\\k"))
     return None
-
-
-def _subject(relation: Node) -> frozenset[str]:
-    return frozenset().union(*(names(part) for part in relation[2] if part[0] in EXPRESSIONS))
 
 
 def _is_equation(tree: Node) -> bool:
@@ -215,16 +211,10 @@ def _asked(prompt: str) -> frozenset[str]:
     return frozenset("".join(t for t in tokens if t not in "{}") for tokens in asked if tokens)
 
 
-def all_names(tree: Node) -> frozenset[str]:
-    """The variables in a tree of any kind."""
-    inner = (all_names(part) for part in tree if isinstance(part, tuple) and part)
-    return frozenset([tree[1]] if is_name(tree) else []).union(*inner)
-
-
 def renamed(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
     """An answer with other names for what may be called anything: constants of integration, and the
     E and I of some programs."""
-    used, gold_used = all_names(tree), all_names(gold)
+    used, gold_used = names(tree), names(gold)
     for name, constant in _CODE.items():
         if name in used - gold_used and f"('sym', '{constant}')" in repr(gold):
             tree = replaced(tree, ("sym", name), ("sym", constant))
