@@ -166,9 +166,6 @@ class _Parser:
                 if self.peek() == "!":
                     raise _Unknown  # a double factorial
                 base = ("f", "factorial", (base,))
-            elif self.tokens[self.at : self.at + 3] == ["{", "\\circ", "}"]:
-                self.at += 3
-                base = times(base, ("sym", "\\circ"))
             elif self.took("\\circ"):
                 base = times(base, ("sym", "\\circ"))
             else:

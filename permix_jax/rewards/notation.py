@@ -61,6 +61,7 @@ _REWRITTEN = [
     for form, new in (
         (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[A-Za-z])", ""),
         (r"\\d?dots[a-z]?|\.\.\.", r"\\ldots "),
+        (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # periods of decimals: 0.8~3 is 0.8333...
         (r"([0-9]*\.[0-9]*)\\(?:overline|bar)\s*\{?([0-9]{1,60})\}?", r"\1~\2"),
         (r"([0-9]*\.[0-9]*)\\dot\s*\{?([0-9])\}?(?:([0-9]*)\\dot\s*\{?([0-9])\}?)?", r"\1~\2\3\4"),
@@ -82,7 +83,7 @@ _REWRITTEN = [
         (r"\b(?:Rational|Fraction)\(([^,()]+),([^,()]+)\)", r"((\1)/(\2))"),
         (r"\bpow\(([^,()]+),([^,()]+)\)", r"((\1)^(\2))"),
         (r"\bcomplex\(([^,()]+),([^,()]+)\)", r"((\1)+(\2)i)"),
-        (r"\+\s*/\s*-", r"\\pm "), (r"\\(?:degree|textdegree)(?![a-z])", r"^{\\circ}"),
+        (r"\+\s*/\s*-", r"\\pm "), (r"\\(?:degree|textdegree)(?![a-z])", r"^\\circ "),
         (r"(?<=[0-9])!=(?=[0-9])", "! ="), (r"(?<![A-Za-z\\])Sqrt\[([^\[\]]*)\]", r"sqrt(\1)"),
         (r"\{\}\s*_\s*\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
         (r"(?<![A-Za-z])C\s*_\s*\{?(\w+)\}?\s*\^\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
@@ -93,6 +94,11 @@ _REWRITTEN = [
 ]  # fmt: skip
 _IN_UNIT = re.compile(r'[/^{}()-]|[0-9]|\\cdot|".*')
 _SPACED = re.compile(r"(\D{0,3}[1-9][0-9]{0,2}(?:[ \u202f~][0-9]{3})+)(?! ?[0-9])([^0-9]*)")
+
+_BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
+_BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
+_ABOUT = {'"about', '"approximately', '"approx', '"roughly'}
+_CLAUSES = {'"all', '"any', '"every', '"each', '"some'}
 
 
 def plain(text: str) -> str:
@@ -135,6 +141,35 @@ def read(text: str, letters: frozenset[str] = frozenset()) -> Tokens | None:
     for pattern, new in _REWRITTEN:
         text = pattern.sub(new, text)
     return _lex(text, letters)
+
+
+def straightened(tokens: Tokens) -> Tokens:
+    """One spelling of ]0, 1[ and of "or about 0.58"; without implications and "for all x"."""
+    around, turned = ("", *tokens, ""), list(tokens)
+    for at, token in enumerate(tokens):
+        if token == "]" and around[at] in _BEFORE:
+            turned[at] = "("
+        elif token == "[" and around[at + 2] in _BEHIND:
+            turned[at] = ")"
+        elif (
+            token in _ABOUT
+            and at
+            and around[at + 2] not in ("", ")")
+            and (around[at] == '"or' or not is_word(around[at]))
+        ):
+            turned[at] = "\\approx"
+    if "\\implies" in turned:
+        turned = turned[len(turned) - turned[::-1].index("\\implies") :]
+    if turned[:1] == ["\\to"]:
+        turned = turned[1:]
+    for at, token in enumerate(turned[1:], 1):
+        if token == "\\approx" and turned[at - 1] in ("(", '"or'):
+            closed = turned[-1] == ")" and turned[at - 1] == "("
+            return tuple(turned[: at - 1] + turned[at : len(turned) - closed])
+        clause = token == '"for' and (turned[at + 1 : at + 2] or [""])[0] in _CLAUSES
+        if clause or token == "\\forall" or (token, len(turned)) == ('"only', at + 1):
+            return tuple(turned[: at - (turned[at - 1] == ",")])
+    return tuple(turned)
 
 
 def _fraction(char: str) -> str:

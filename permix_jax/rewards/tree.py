@@ -24,7 +24,7 @@ from permix_jax.rewards.expression import (
     parse_expression,
     times,
 )
-from permix_jax.rewards.notation import Tokens, is_word
+from permix_jax.rewards.notation import Tokens, is_word, straightened
 from permix_jax.rewards.quantity import compound, together
 
 MAX_DEPTH = 6
@@ -47,46 +47,13 @@ _SETS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus"}
 _JOINERS = dict.fromkeys((",", ";", "\\\\"), "")
 _JOINERS |= dict.fromkeys(('"or', '"oder', '"ou', '"или', '"或'), "or")
 _JOINERS |= dict.fromkeys(('"and', '"und', '"et', '"и', '"和'), "and")
-_BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
-_BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
 _SYSTEMS = {"\\begin{cases}", "\\begin{dcases}", "\\begin{aligned}", "\\begin{align}"}
-_ABOUT = {'"about', '"approximately', '"approx', '"roughly'}
-_CLAUSES = {'"all', '"any', '"every', '"each', '"some'}
 
 
 @lru_cache(8192)
 def parse(tokens: Tokens) -> Node:
     """The tree of an answer; a ("text", ...) where it is no mathematics, or nests too deeply."""
-    return _parse(words.value(_straightened(tokens)), 0)
-
-
-def _straightened(tokens: Tokens) -> Tokens:
-    """One spelling of ]0, 1[ and of "or about 0.58"; without implications and "for all x"."""
-    around, turned = ("", *tokens, ""), list(tokens)
-    for at, token in enumerate(tokens):
-        if token == "]" and around[at] in _BEFORE:
-            turned[at] = "("
-        elif token == "[" and around[at + 2] in _BEHIND:
-            turned[at] = ")"
-        elif (
-            token in _ABOUT
-            and at
-            and around[at + 2] not in ("", ")")
-            and (around[at] == '"or' or not is_word(around[at]))
-        ):
-            turned[at] = "\\approx"
-    if "\\implies" in turned:
-        turned = turned[len(turned) - turned[::-1].index("\\implies") :]
-    if turned[:1] == ["\\to"]:
-        turned = turned[1:]
-    for at, token in enumerate(turned[1:], 1):
-        if token == "\\approx" and turned[at - 1] in ("(", '"or'):
-            closed = turned[-1] == ")" and turned[at - 1] == "("
-            return tuple(turned[: at - 1] + turned[at : len(turned) - closed])
-        clause = token == '"for' and (turned[at + 1 : at + 2] or [""])[0] in _CLAUSES
-        if clause or token == "\\forall" or (token, len(turned)) == ('"only', at + 1):
-            return tuple(turned[: at - (turned[at - 1] == ",")])
-    return tuple(turned)
+    return _parse(words.value(straightened(tokens)), 0)
 
 
 def _parse(tokens: Tokens, depth: int) -> Node:
