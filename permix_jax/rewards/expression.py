@@ -3,8 +3,7 @@ r"""Expressions: buys the verdicts on everything that is computed, by reading it
     ("num", Fraction)   ("sym", name)   ("inf",)   ("+", terms)   ("*", factors)
     ("^", base, exponent)   ("f", name, arguments)
 
-A root is a power; \infty is no number. Nothing is evaluated here. What is no such expression gives
-None, never an error.
+A root is a power; \infty is no number. What is no such expression gives None, never an error.
 """
 
 import re
@@ -13,8 +12,7 @@ from functools import lru_cache
 
 from permix_jax.rewards.notation import Tokens, is_word, listed
 
-MAX_DEPTH = 24  # of nested groups
-MAX_DIGITS = 500
+MAX_DEPTH, MAX_DIGITS = 24, 500  # of nested groups, of a numeral
 
 Node = tuple
 ONE, MINUS, HALF = (("num", Fraction(n, d)) for n, d in ((1, 1), (-1, 1), (1, 2)))

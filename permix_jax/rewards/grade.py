@@ -41,6 +41,7 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 _FORMULA_OF_ATOMS = re.compile(
     r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?"
 )
+_MODULAR = re.compile(r"(?i)remainder|mod|divide|^$")
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
 _MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
@@ -100,7 +101,7 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
             return Verdict(1.0, what, "the same words")
         if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
             tree = parse(words.value(tokens, _words(prompt)))
-    reaction = wanted.tree[0] == "text" and "\\to" in _bare(wanted.text)
+    reaction = wanted.tree[0] == "text" and re.search(r"rightarrow|\\to|->|→", wanted.text)
     atoms = reaction or _FORMULA_OF_ATOMS.fullmatch(wanted.text)
     if atoms and _bare(given.text) == _bare(wanted.text):
         return Verdict(1.0, what, "the same formula")
@@ -256,7 +257,7 @@ def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
     """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
     if tree[0] == "rel" and tree[1] == ("\\equiv",) and gold[0] != "rel":
         tree = tree[2][-1]
-    if tree[0] == "mod" and gold[0] != "mod":
+    if tree[0] == "mod" and gold[0] != "mod" and _MODULAR.search(prompt):
         tree = tree[1]
     if tree[0] == "set" and len(tree[1]) == 1 and gold[0] == "num" and _SOLVING.search(prompt):
         tree = tree[1][0]

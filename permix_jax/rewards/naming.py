@@ -39,14 +39,7 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     families = _family(tree), _family(gold)
     if None not in families:
         return families
-    if (
-        gold[0] in ("tuple", "list", "set", "num")
-        and tree[0] == "rel"
-        and tree[1] == ("\\in",)
-        and _is_label(tree[2][0])
-    ):
-        tree = tree[2][1]  # x \in {2, 6}
-        tree = tree[1][0] if gold[0] == "num" and tree[0] == "set" and len(tree[1]) == 1 else tree
+    tree, gold = _element(tree, gold), _element(gold, tree)
     if (
         gold[0] in ("list", "tuple")
         and tree[0] == "rel"
@@ -69,7 +62,8 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
         return (tree[2][-1] if _may_be_named(tree, prompt, gold) else None), gold
     if gold_named and tree[0] != "rel":
         left = gold[2][0]
-        worked_out = left[0] in EXPRESSIONS and not names(left)  # 10^2 = 100
+        bare = "num" not in repr(left) and not prompt  # m + n = 204
+        worked_out = left[0] in EXPRESSIONS and (bare or not names(left))  # 10^2 = 100
         asked = not _OBJECT.search(prompt) or left[1] in _asked(prompt)
         return (tree, gold[2][-1]) if worked_out or (_is_label(left) and asked) else (None, gold)
     return tree, gold
@@ -83,6 +77,16 @@ def _family(tree: Node) -> Node | None:
         case ("list", (("rel", ("=",), (_, value)), ("rel", ("\\in",), (name, ("sym", "\\Z")))), _):
             return replaced(value, name, ("sym", "\\k"))
     return None
+
+
+def _element(tree: Node, other: Node) -> Node:
+    r"""{2, 6} of x \in {2, 6}, and 3 of x \in {3}, where the other one is no set of reals."""
+    if tree[0] == "rel" and tree[1] == ("\\in",) and _is_label(tree[2][0]):
+        whole = tree[2][1]
+        if other[0] == "num" and whole[0] == "set" and len(whole[1]) == 1:
+            return whole[1][0]
+        return whole if other[0] in ("tuple", "list", "set", "num") else tree
+    return tree
 
 
 def _is_equation(tree: Node) -> bool:

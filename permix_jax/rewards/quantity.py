@@ -117,7 +117,13 @@ def _percentages(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]
     share = tuple(
         _map_units(t, lambda value, _: times(value, number(Fraction(1, 100)))) for t in (tree, gold)
     )
-    speaks = not prompt or "percent" in prompt.lower() or "%" in prompt
+    large = gold[0] == "num" and abs(gold[1]) >= 1
+    speaks = (
+        (not prompt and large)
+        or bool(gold_unit and not prompt)
+        or "percent" in prompt.lower()
+        or "%" in prompt
+    )
     return [bare] if asks else [bare, share] if speaks else [share]
 
 

@@ -48,7 +48,7 @@ _MONEY = {
     "₹": "rupee",
 }
 _RAISED = {"squared": 2, "cubed": 3}
-_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2, **_RAISED}
+_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2}
 _FORMS = [
     (re.compile(form), new)
     for form, new in (
@@ -132,12 +132,12 @@ def parse(tokens: Tokens) -> Unit | None:
             if not last or powers[last] not in (1, -1):
                 return None
             powers[last] = (powers[last] if piece[-2:-1] != "-" else sign) * int(piece.strip("^"))
-        elif (square := _SQUARES.get(piece.lower())) and not last.startswith("deg"):
-            prefix, powers = (
-                (square, powers)
-                if piece.lower() not in _RAISED
-                else (1, {**powers, last: square * powers.get(last, 1)})
-            )
+        elif raised := _RAISED.get(piece.lower()):
+            if not last:
+                return None
+            powers[last] *= raised
+        elif square := _SQUARES.get(piece.lower()):
+            prefix = square
         elif known := _name(piece):
             powers[known] = powers.get(known, 0) + sign * prefix
             prefix, last = 1, known

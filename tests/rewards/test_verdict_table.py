@@ -17,9 +17,14 @@ HERE = Path(__file__).parent
 ROWS = [row for _, _, row in read_rows(HERE / "verdict_table.jsonl")]
 FOREIGN = [row for _, _, row in read_rows(HERE / "foreign_examples.jsonl")]
 GOLDS = sorted({row["gold"] for row in ROWS + FOREIGN})
-PAIRS = [(row["answer"], row["gold"]) for row in FOREIGN if row["right"] and not row["problem"]]
-# A decimal comma, a rounded help, or a unit left out may stand in an answer, not in a gold answer.
-ONE_WAY = {"3,5", "x\\approx 11", "1.47", "40"}
+# What a text says beside, a rounded help, or "or" may stand in an answer, not in a gold answer.
+WORDY = {"text", "choice"}
+ONE_WAY = {"3,5", "x\\approx 11", "1.47", "40", "3/4 \\text{ or } 75\\%"}
+PAIRS = [
+    (row["answer"], row["gold"])
+    for row in FOREIGN
+    if row["right"] and not row["problem"] and row["kind"] not in WORDY
+]
 
 
 def right(answer, gold, prompt=""):
