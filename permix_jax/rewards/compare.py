@@ -4,7 +4,7 @@ r"""Comparing: buys the verdicts on lists, sets, tuples, matrices, ratios and eq
     a tuple and an interval are ordered, and their brackets count: (1, 2) may be either, [1, 2) not;
     a list is no tuple, an element is no set, and an equation no value.
 
-Whether two expressions are equal is asked of a function, so that the verifier's thread and sympy
+Whether two expressions are equal is asked of a function, so that the thread and the processes
 share these rules.
 """
 
