@@ -109,7 +109,7 @@ def _shaped(tree: Node, other: Node) -> Node:
         size = len(other[1] if column else other[3])
         if tree[:2] == ("f", "binomial") and column:
             parts = tree[2]
-        elif names(tree) <= set(_AXES) and size in (2, 3) and "('sym', 'j')" in repr(tree):
+        elif size in (2, 3) and "('sym', 'j')" in repr(tree):
             axes = [("sym", axis) for axis in _AXES]
             parts = tuple(_coordinate(tree, axes, axis) for axis in axes[:size])
         else:

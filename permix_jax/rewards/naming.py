@@ -37,8 +37,9 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     if _contradicts_itself(tree):
         return None, gold
     families = _family(tree), _family(gold)
-    if None not in families:
-        return families
+    if families != (None, None):
+        families = families[0] or _loose_family(tree), families[1] or _loose_family(gold)
+        return families if None not in families else (tree, gold)
     tree, gold = _element(tree, gold), _element(gold, tree)
     if (
         gold[0] in ("list", "tuple")
@@ -77,6 +78,13 @@ def _family(tree: Node) -> Node | None:
         case ("list", (("rel", ("=",), (_, value)), ("rel", ("\\in",), (name, ("sym", "\\Z")))), _):
             return replaced(value, name, ("sym", "\\k"))
     return None
+
+
+def _loose_family(tree: Node) -> Node | None:
+    r"""k \pi of "x = k \pi", as an answer beside one that says what k is."""
+    value = tree[2][-1] if _is_equation(tree) else tree
+    letters = names(value) & {"k", "n", "m"}
+    return replaced(value, ("sym", *letters), ("sym", "\\k")) if len(letters) == 1 else None
 
 
 def _element(tree: Node, other: Node) -> Node:

@@ -56,7 +56,9 @@ _FORMS = [
         (r"(?:\{ \} )?\^ (?:\{ )?\\circ(?: \})?(?: ([CF])\b)?", lambda m: f"deg{m[1] or ''} "),
         (r"平方(?=\w)", "square "), (r"立方(?=\w)", "cubic "),
         (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
-        (r"\\Omega", "ohm"), (r"\bold$|[{}().]|\\cdot", ""), (r"\^\s*(-?)\s*", r"^\1"),
+        (r"\\Omega", "ohm"),
+        (r"\b([NJVA])([msh])\b", r"\1 \2"),
+        (r"\bold$|[{}().]|\\cdot", ""), (r"\^\s*(-?)\s*", r"^\1"),
         (r"\b(light|foot|ft|astronomical|atomic|standard|nautical)[ -]+(?=[a-z])", r"\1_"),
         (r" - (?=[A-Za-z])", " "),
     )
@@ -208,6 +210,8 @@ def _total(unit: Unit) -> tuple[Fraction, int, tuple]:
         factor, pis = factor * size**exponent, pis + pi * exponent
         for base, power in kind:
             kinds[base] = kinds.get(base, 0) + power * exponent
+    if len(kinds) > 1:  # rad/s is 1/s
+        kinds.pop("radian", None)
     return factor, pis, tuple(sorted((base, power) for base, power in kinds.items() if power))
 
 
