@@ -1,289 +1,350 @@
-r"""A parser of the expressions that answers are made of: tokens of `latex.py` to a small tree.
+r"""Expressions: buys the verdicts on everything that is computed, by reading it into a small tree.
 
-Nodes are tuples whose first item names them:
+    ("num", Fraction)   ("sym", name)   ("inf",)   ("+", terms)   ("*", factors)
+    ("^", base, exponent)   ("f", name, arguments)
 
-    ("number", Fraction)   ("symbol", name)   ("infinity",)
-    ("sum", terms)         ("product", factors)
-    ("power", base, exponent)   ("root", degree, radicand)   ("call", name, arguments)
-
-Nothing is evaluated here. What is no such expression gives None, never an error.
+A root is a power; \infty is no number. What is no such expression gives None, never an error.
 """
 
 import re
 from fractions import Fraction
 from functools import lru_cache
 
-from permix_jax.rewards.latex import Tokens
+from permix_jax.rewards.notation import Tokens, is_word, listed
 
-MAX_DEPTH = 24  # of nested groups
-
-FUNCTIONS = {
-    "\\sin", "\\cos", "\\tan", "\\cot", "\\sec", "\\csc", "\\arcsin", "\\arccos", "\\arctan",
-    "\\sinh", "\\cosh", "\\tanh", "\\ln", "\\log", "\\exp",
-}  # fmt: skip
-_GREEK = {
-    "\\alpha", "\\beta", "\\gamma", "\\delta", "\\epsilon", "\\varepsilon", "\\theta", "\\lambda",
-    "\\mu", "\\nu", "\\rho", "\\sigma", "\\tau", "\\phi", "\\varphi", "\\omega", "\\pi", "\\xi",
-    "\\psi", "\\eta", "\\zeta", "\\kappa", "\\Delta", "\\Omega", "\\Gamma", "\\ell", "\\triangle",
-    "\\angle", "\\varnothing",
-}  # fmt: skip
-_PAIRS = {"(": ")", "[": "]", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "{": "}"}
-_BRACKET_CALLS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
-_CLOSING = {")", "]", "\\rfloor", "\\rceil", "}"}
-_TIMES = {"\\cdot", "\\times"}
-_OVER = {"/", "\\div"}
-_NUMERAL = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]*)?|\.[0-9]+")
-_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
-_SCIENTIFIC = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{1,3}")
-_WITH_SLASH = re.compile(r" ([0-9]{1,9})/([0-9]{1,9})(?![0-9])")  # the rest of "1 1/2"
-_DIGITS = frozenset("0123456789")
-_NUMERIC = _DIGITS | {"."}
+MAX_DEPTH, MAX_DIGITS = 24, 500  # of nested groups, of a numeral
 
 Node = tuple
+ONE, MINUS, HALF = (("num", Fraction(n, d)) for n, d in ((1, 1), (-1, 1), (1, 2)))
+EXPRESSIONS = frozenset(("num", "sym", "inf", "+", "*", "^", "f"))
+
+_TRIGONOMETRIC = "sin cos tan cot sec csc".split()
+FUNCTIONS, _SYMBOLS = listed("functions"), listed("letters")
+_PAIRS = {"(": ")", "[": "]", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "{": "}"}
+_CALLS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
+_CLOSING = {*_PAIRS.values(), "\\choose", "\\over", ",", ";"} - {"|"}
+_NUMERAL = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+|~[0-9]+)?")
+_NAMED_CALL = re.compile(
+    r"[A-Za-z](?:'+|\^\{?(?:-1|\(?[0-9]\)?)\}?|_\{?\w+\}?)?\((?:\\?[A-Za-z0-9]+,?)*\)|\\frac\{?(?:\\partial|d).*"
+)
 
 
 class _Unknown(Exception):
     """The tokens are no expression of this grammar."""
 
 
-@lru_cache(8192)
-def parse(tokens: Tokens) -> Node | None:
+@lru_cache(16384)
+def parse_expression(tokens: Tokens) -> Node | None:
     """The tree of an expression; None where `tokens` are none, or nest too deeply."""
-    if match := _SCIENTIFIC.fullmatch("".join(tokens)):
-        return number(Fraction(match[0].replace(",", "")))
+    if not tokens or len(tokens) > 600:
+        return None
     try:
         parser = _Parser(tokens)
-        node = parser.sum()
-        return node if parser.at == len(tokens) else None
-    except (_Unknown, ZeroDivisionError):
+        node = parser.infix()
+        return node if parser.at == len(parser.tokens) else None
+    except (_Unknown, RecursionError):
         return None
+
+
+def call_name(tokens: Tokens) -> str:
+    """ "f(x)", "f^{-1}(x)", "P(A)" or "dy/dx" where the tokens name such a value, else ""."""
+    joined = "".join(token.strip('"') for token in tokens)
+    return joined if _NAMED_CALL.fullmatch(joined) else ""
+
+
+def is_name(node: Node) -> bool:
+    """Whether a node is a variable."""
+    return node[0] == "sym" and node[1] not in ("\\pi", "e", "i", "\\circ")
+
+
+@lru_cache(8192)
+def names(tree: Node) -> frozenset[str]:
+    """The variables in a tree of any kind."""
+    inner = (names(part) for part in tree if isinstance(part, tuple) and part)
+    return frozenset([tree[1]] if is_name(tree) else []).union(*inner)
+
+
+def replaced(tree: Node, old: Node, new: Node) -> Node:
+    """A tree of any kind with `new` wherever it has `old`."""
+    if tree == old:
+        return new
+    return tuple(replaced(part, old, new) for part in tree) if isinstance(tree, tuple) else tree
+
+
+def number(value: Fraction | int) -> Node:
+    return ("num", Fraction(value))
+
+
+def negated(node: Node) -> Node:
+    return number(-node[1]) if node[0] == "num" else ("*", (MINUS, node))
+
+
+def inverse(node: Node) -> Node:
+    return ("^", node, MINUS)
+
+
+def times(*factors: Node) -> Node:
+    return factors[0] if len(factors) == 1 else ("*", factors)
 
 
 class _Parser:
     """Recursive descent; `at` is the position of the next token."""
 
     def __init__(self, tokens: Tokens):
-        self.tokens, self.at, self.depth = tokens, 0, 0
+        self.tokens, self.at, self.depth = list(tokens), 0, 0
         self.bars = 0  # open ones of |x|: a further bar closes
 
     def peek(self, ahead: int = 0) -> str:
         place = self.at + ahead
         return self.tokens[place] if place < len(self.tokens) else ""
 
-    def take(self, token: str) -> None:
-        if self.peek() != token:
-            raise _Unknown
-        self.at += 1
+    def took(self, *options: str) -> bool:
+        found = self.peek() in options
+        self.at += found
+        return found
 
-    def sum(self) -> Node:
+    def take(self, token: str) -> None:
+        if not self.took(token):
+            raise _Unknown
+
+    def deeper(self) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _Unknown
-        terms = [self.signed()]
-        while self.peek() in ("+", "-"):
-            terms.append(self.signed())
-        self.depth -= 1
-        return terms[0] if len(terms) == 1 else ("sum", tuple(terms))
 
-    def signed(self) -> Node:
+    def infix(self) -> Node:
+        r"""A sum, or two around \choose or \over."""
+        left = self.sum()
+        if self.took("\\choose"):
+            return ("f", "binomial", (left, self.sum()))
+        return times(left, inverse(self.sum())) if self.took("\\over") else left
+
+    def sum(self) -> Node:
+        self.deeper()
+        terms = [self.signed(self.product)]
+        while self.peek() in ("+", "-"):
+            terms.append(self.signed(self.product))
+        self.depth -= 1
+        return terms[0] if len(terms) == 1 else ("+", tuple(terms))
+
+    def signed(self, part) -> Node:
         negative = False
         while self.peek() in ("+", "-"):
-            negative ^= self.peek() == "-"
-            self.at += 1
-        product = self.product()
-        return negated(product) if negative else product
+            negative ^= self.took("-") or not self.took("+")
+        node = part()
+        return negated(node) if negative else node
 
     def product(self) -> Node:
         factors = [self.factor()]
-        while True:
-            token = self.peek()
-            if token in _TIMES or token in _OVER:
-                self.at += 1
-                negative = self.peek() == "-"
-                self.at += negative
-                factor = self.factor()
-                factor = negated(factor) if negative else factor
-                factors.append(_inverse(factor) if token in _OVER else factor)
-            elif token and not self.closes(token) and token not in ("+", "-"):
-                if token == " " or (token in _NUMERIC and self.tokens[self.at - 1] in _NUMERIC):
-                    raise _Unknown  # two numbers side by side
-                factors.append(self.factor())
+        while (token := self.peek()) and token not in ("+", "-"):
+            if self.took("\\cdot"):
+                factors.append(self.signed(self.factor))
+            elif self.took("/", "\\div"):
+                factors.append(inverse(self.signed(self.factor)))
+            elif token in _CLOSING or (token == "|" and self.bars):
+                break
             else:
-                return factors[0] if len(factors) == 1 else ("product", tuple(factors))
+                self.not_two_numbers()
+                factors.append(self.factor())
+        return times(*factors)
 
-    def closes(self, token: str) -> bool:
-        return token in _CLOSING or (token == "|" and self.bars > 0)
+    def not_two_numbers(self) -> None:
+        if _NUMERAL.fullmatch(self.peek()) and _NUMERAL.fullmatch(self.peek(-1)):
+            raise _Unknown  # 1 2 is no product
 
     def factor(self) -> Node:
         base = self.atom()
-        while self.peek() in ("^", "!", "\\%", "%"):
-            token = self.peek()
-            if token == "!":
-                self.at += 1
+        while (token := self.peek()) in ("^", "!", "'"):
+            self.at += 1
+            if token == "'":
+                if base[0] != "sym":
+                    raise _Unknown
+                base = ("sym", base[1] + "'")
+            elif token == "!":
                 if self.peek() == "!":
                     raise _Unknown  # a double factorial
-                base = ("call", "factorial", (base,))
-            elif token == "^":
-                base = self.powered(base)
+                base = ("f", "factorial", (base,))
+            elif self.took("\\circ"):
+                base = times(base, ("sym", "\\circ"))
             else:
-                raise _Unknown
+                base = ("^", base, self.script())
         return base
 
-    def powered(self, base: Node) -> Node:
-        self.take("^")
-        if self.tokens[self.at : self.at + 3] == ("{", "\\circ", "}"):
-            self.at += 3
-            return ("product", (base, ("symbol", "\\pi"), number(Fraction(1, 180))))
-        return ("power", base, self.group("{"))
+    def script(self) -> Node:
+        """What stands behind ^: a group, or x^10, 10^-3 and 2^(1/3) as people write them."""
+        if self.peek() in ("-", "+"):
+            return self.signed(self.script)
+        if self.peek() in ("{", "("):
+            return self.group(self.peek())
+        base = self.atom()
+        return ("^", base, self.script()) if self.took("^") else base  # 2^2^3 is read from above
 
     def group(self, opening: str) -> Node:
         self.take(opening)
         outside, self.bars = self.bars, int(opening == "|")
-        inner = self.sum()
+        inner = self.infix()
         self.take(_PAIRS[opening])
         self.bars = outside
         return inner
 
+    def listed(self) -> tuple[Node, ...]:
+        """The arguments of binomial(10, 3)."""
+        self.take("(")
+        outside, self.bars, found = self.bars, 0, [self.sum()]
+        while self.took(",", ";"):
+            found.append(self.sum())
+        self.take(")")
+        self.bars = outside
+        return tuple(found)
+
+    def arguments_of(self, count: int) -> tuple[Node, ...]:
+        r"""What TeX takes behind \frac, or frac(1, 2) in code."""
+        found = (
+            self.listed() if self.peek() == "(" else tuple(self.argument() for _ in range(count))
+        )
+        if len(found) != count:
+            raise _Unknown
+        return found
+
+    def argument(self) -> Node:
+        """A group, or one digit or letter."""
+        token = self.peek()
+        if token[:1].isdigit() and len(token) > 1:
+            self.tokens[self.at : self.at + 1] = [token[0], token[1:]]
+            self.at += 1
+            return number(int(token[0]))
+        return self.group("{") if token == "{" else self.atom()
+
     def atom(self) -> Node:
         token = self.peek()
-        if token in _DIGITS or token == ".":
+        if _NUMERAL.fullmatch(token):
             return self.numeral()
-        if token in ("(", "["):
+        if token in ("(", "[", "{"):
             return self.group(token)
-        if token in _BRACKET_CALLS:
-            return ("call", _BRACKET_CALLS[token], (self.group(token),))
-        if token in FUNCTIONS:
-            return self.call()
+        if token in _CALLS:
+            return ("f", _CALLS[token], (self.group(token),))
         self.at += 1
+        name = token[1:] if token[:1] in ("\\", '"') else token
+        if token[:1] == "\\" and name in FUNCTIONS:
+            return self.call(name)
+        if token in ("\\zeta", "\\Gamma") and self.peek() == "(":
+            return ("f", name.lower().replace("\\", ""), self.listed())
         if token == "\\frac":
-            top, bottom = self.group("{"), self.group("{")
-            return ("product", (top, _inverse(bottom)))
-        if token == "\\sqrt":
-            degree = self.group("[") if self.peek() == "[" else number(2)
-            return ("root", degree, self.group("{"))
-        if token == "\\binom":
-            return ("call", "binomial", (self.group("{"), self.group("{")))
+            top, bottom = self.arguments_of(2)
+            return times(top, inverse(bottom))
+        if token in ("\\sqrt", "\\cbrt"):
+            degree = number(3 if token == "\\cbrt" else 2)
+            degree = self.group("[") if self.peek() == "[" else degree
+            radicand = self.group(self.peek()) if self.peek() in ("(", "{") else self.atom()
+            whole = degree[0] == "num" and degree[1]
+            return ("^", radicand, number(1 / degree[1]) if whole else inverse(degree))
+        if token == "\\binom" or (token in ("C", '"C') and self.is_pair()):
+            return ("f", "binomial", self.arguments_of(2))
+        if token == "\\overline":
+            return ("f", "bar", (self.argument(),))
         if token == "\\infty":
-            return ("infinity",)
-        if (len(token) == 1 and token.isascii() and token.isalpha()) or token in _GREEK:
-            return ("symbol", token + self.subscript())
+            return ("inf",)
+        if token[:1] == "\\" and (name in _SYMBOLS or name == "circ"):
+            return ("sym", token + self.subscript())
+        if name in ("const", "constant"):
+            return ("sym", "C")
+        # \mathrm{e} and \text{i} are the numbers; AB is a segment, and not A times B.
+        short = len(name) == 1 or (
+            is_word(token) and name.isupper() and len(name) < 4 and name not in ("YES", "NO", "DNE")
+        )
+        if short and name.isalpha() and name.isascii():
+            return ("sym", name + self.subscript())
         raise _Unknown
 
+    def is_pair(self) -> bool:
+        """Whether (a, b) is next, with simple a and b."""
+        return self.peek() == "(" and self.peek(2) == "," and self.peek(4) == ")"
+
     def subscript(self) -> str:
-        if self.peek() != "_":
+        if not self.took("_"):
             return ""
-        self.at += 1
         start = self.at
-        self.take("{")
-        while self.peek() and self.peek() not in ("{", "}"):
+        if self.took("{"):
+            while self.peek() not in ("}", ""):
+                self.at += 1
+            self.take("}")
+        else:
             self.at += 1
-        self.take("}")
-        return "_" + "".join(self.tokens[start : self.at])
+        return "_" + "".join(token.strip('"') for token in self.tokens[start : self.at]).strip("{}")
 
     def numeral(self) -> Node:
-        """A numeral, one in another base, a repeating decimal, or a mixed number."""
-        rest = "".join(t if len(t) == 1 else "\0" for t in self.tokens[self.at : self.at + 400])
-        grouped = _THOUSANDS.match(rest)
-        text = _NUMERAL.match(rest if grouped else rest.partition(",")[0])
-        if text is None or text[0] == ".":
-            raise _Unknown
-        self.at += len(text[0])
-        if self.peek() == "_":
-            return ("symbol", text[0].lstrip("0") + self.subscript())
-        if self.peek() == "\\overline" and "." in text[0]:
-            return number(_fraction(text[0]) + self.period(text[0]))
-        value = number(_fraction(text[0]))
-        slashed = _WITH_SLASH.match(rest, len(text[0]))
-        if slashed and text[0].isdigit() and int(slashed[1]) < int(slashed[2]):
-            self.at += len(slashed[0])
-            return number(value[1] + Fraction(int(slashed[1]), int(slashed[2])))
-        if text[0].isdigit() and self.peek() == "\\frac":
-            start = self.at
-            fraction = self.atom()
-            top, bottom = _digits(fraction)
-            if bottom and top < bottom and self.peek() != "^":
-                return ("sum", (value, fraction))
-            self.at = start
-        return value
-
-    def period(self, before: str) -> Fraction:
-        self.take("\\overline")
-        self.take("{")
-        digits = ""
-        while self.peek() in _DIGITS and self.peek():
-            digits += self.peek()
-            self.at += 1
-        self.take("}")
-        if not digits or len(digits) > 60:
-            raise _Unknown
-        places = len(before.partition(".")[2])
-        return Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
-
-    def call(self) -> Node:
-        r"""\sin x, \sin^{2} x, \sin(x), \log_{2} 8; an argument ends before a + or another call."""
-        name = self.peek()[1:]
+        """A numeral, a repeating decimal, or a mixed number."""
+        text = self.peek()
         self.at += 1
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Unknown
+        if len(text) > MAX_DIGITS or self.peek() == "_":
+            raise _Unknown  # too long, or in another base
+        text, _, period = text.partition("~")
+        value, decimals = Fraction(text.rstrip(".") or "0"), text.partition(".")[2]
+        if period:
+            nines = (10 ** len(period) - 1) * 10 ** len(decimals)
+            return number(value + Fraction(int(period), nines))
+        if (
+            text.isdigit()
+            and self.peek(1) == "/"
+            and self.peek().isdigit()
+            and self.peek(2).isdigit()
+        ):
+            top, bottom = int(self.peek()[:9]), int(self.peek(2)[:9])
+            if 0 < top < bottom:  # 1 1/2
+                self.at += 3
+                return number(value + Fraction(top, bottom))
+        if text.isdigit() and self.peek() == "\\frac":
+            start, tokens = self.at, self.tokens[:]
+            match self.atom():
+                case ("*", (("num", top), ("^", ("num", bottom), ("num", -1)))) if (
+                    self.peek() != "^"
+                ):
+                    if bottom and top < bottom:
+                        return number(value + top / bottom)
+                    raise _Unknown  # 1 9/8 is neither a mixed number nor a product
+            self.at, self.tokens = start, tokens
+        return number(value)
+
+    def call(self, name: str) -> Node:
+        r"""\sin x, \sin^{2} x, \sin(x), \log_{2} 8; an argument ends before a + or another call."""
+        self.deeper()
         exponent = base = None
-        if self.peek() == "_":
-            self.at += 1
-            base = self.group("{")
-        if self.peek() == "^":
-            self.at += 1
-            exponent = self.group("{")
-        if self.peek() in ("(", "["):
-            argument = self.group(self.peek())
+        if name in ("lg10", "lg2"):
+            name, base = "log", number(int(name[2:]))
+        for _ in range(2):
+            if base is None and self.took("_"):
+                base = self.argument()
+            elif exponent is None and self.took("^"):
+                exponent = self.script()
+        if self.peek() == "(":
+            arguments = self.listed()
+        elif self.peek() in ("[", "{"):
+            arguments = (self.group(self.peek()),)
         else:
-            negative = self.peek() == "-"
-            self.at += negative
-            factors = [self.factor()]
-            while (t := self.peek()) and (
-                t in ("\\frac", "\\sqrt", "(") or t in _GREEK or (len(t) == 1 and t.isalnum())
-            ):
-                factors.append(self.factor())
-            argument = factors[0] if len(factors) == 1 else ("product", tuple(factors))
-            argument = negated(argument) if negative else argument
+            arguments = (self.signed(self.bare_argument),)
         self.depth -= 1
-        if exponent == number(-1):
-            if name not in ("sin", "cos", "tan"):
+        if exponent == MINUS:
+            if name in ("sinh", "cosh", "tanh"):
+                return ("f", "ar" + name, arguments)
+            if name not in _TRIGONOMETRIC:
                 raise _Unknown
-            return ("call", "arc" + name, (argument,))
-        call = ("call", name, (argument,) if base is None else (argument, base))
-        return call if exponent is None else ("power", call, exponent)
+            return ("f", "arc" + name, arguments)
+        if name == "arccot":
+            right = ("*", (HALF, ("sym", "\\pi")))
+            call = ("+", (right, negated(("f", "arctan", arguments))))
+        elif name in ("exp", "cis"):
+            power = arguments[0] if name == "exp" else times(("sym", "i"), arguments[0])
+            call = ("^", ("sym", "e"), power)
+        else:
+            call = ("f", name, arguments if base is None else (arguments[0], base))
+        return call if exponent is None else ("^", call, exponent)
 
-
-def children(node: Node) -> tuple[Node, ...]:
-    """The nodes right below one."""
-    match node:
-        case ("sum" | "product", parts) | ("call", _, parts):
-            return parts
-        case ("power" | "root", one, two):
-            return (one, two)
-    return ()
-
-
-def number(value: Fraction | int) -> Node:
-    return ("number", Fraction(value))
-
-
-def negated(node: Node) -> Node:
-    return number(-node[1]) if node[0] == "number" else ("product", (number(-1), node))
-
-
-def _inverse(node: Node) -> Node:
-    return ("power", node, number(-1))
-
-
-def _digits(node: Node) -> tuple[int, int]:
-    """(1, 2) of the tree of \\frac{1}{2}; (0, 0) of every other one."""
-    match node:
-        case ("product", (("number", top), ("power", ("number", bottom), ("number", minus)))):
-            if minus == -1 and top.denominator == bottom.denominator == 1 and top >= 0:
-                return int(top), int(bottom)
-    return 0, 0
-
-
-def _fraction(numeral: str) -> Fraction:
-    return Fraction(numeral.replace(",", "").rstrip(".") or "0")
+    def bare_argument(self) -> Node:
+        factors = [self.factor()]
+        while token := self.peek():
+            plain = _NUMERAL.fullmatch(token) or (len(token) == 1 and token.isalpha())
+            if not plain and token not in ("\\frac", "\\sqrt") and token[1:] not in _SYMBOLS:
+                break
+            self.not_two_numbers()
+            factors.append(self.factor())
+        return times(*factors)

@@ -1,11 +1,8 @@
-r"""The rule of every real task: does a completion state the gold answer?
+r"""The rule of every real task: does a completion state the gold answer, and why?
 
-This is the exact path. It reads answers in one spelling, compares their parts by exact arithmetic,
-and checks units and names (the "x =" in front) against the problem's wording. It evaluates only
-numbers of bounded size, and reads only short answers.
-
-A float is final. Undecided leaves the equality of two values to `symbolic.py`; its texts have no
-units and no names.
+Both answers are read into trees (`tree.py`), their names and units are held against each other and
+against the problem's wording, and what is left is compared in the kind of the gold answer. A float
+is final. Undecided leaves the equality of two values to `symbolic.py`.
 
 Every gold answer that states anything can be graded. Text that this package cannot read as
 mathematics (words of any language, long texts, unknown commands) is compared as text: it is right
@@ -19,30 +16,41 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
-from permix_jax.rewards import exact, latex, words
+from permix_jax.rewards import words
 from permix_jax.rewards.answer import extract_answer
-from permix_jax.rewards.expression import parse as parse_expression
-from permix_jax.rewards.naming import squeezed, unnamed
-from permix_jax.rewards.structure import Leaf, Many, Pair, Relation, Same, Tree, parse, same
-from permix_jax.rewards.units import asked_unit, conversion, names_unit, split_unit
+from permix_jax.rewards.compare import Same, dump, kind, same
+from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, number
+from permix_jax.rewards.naming import renamed, unnamed
+from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
+from permix_jax.rewards.quantity import unit_of, without_units
+from permix_jax.rewards.sets import is_set, same_sets
+from permix_jax.rewards.tree import EMPTY, parse
+from permix_jax.rewards.values import place, same_value
 
-_BASED = re.compile(r"([0-9A-Z]+)_\{([0-9]{1,2})\}")
 _OPERATOR = re.compile(r"[-+^/!|]|\\(?:frac|sqrt|cdot|times|binom|div|sin|cos|tan|log|ln)")
 _FORMULA = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,400}?)\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)", re.DOTALL
 )
-_WRAPPING = re.compile(r"^\\displaystyle\s*")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", re.DOTALL)
-_EMPTY = Leaf(("\\varnothing",))
-_EVERYTHING = Pair("(", ")", (Leaf(("-", "\\infty")), Leaf(("\\infty",))))
+_SPACE = re.compile(r"(?<![0-9])\s+(?![A-Za-z])|(?<![A-Za-z0-9])\s+|(?<=[0-9])\s+(?![0-9])")
+_WHOLE = re.compile(r"(?i)\bintegers?\b|\bnatural\b|whole number")
+_ORDER = re.compile(r"(?i)(?:in|ing) (?:order|size)\b|smallest to|least to|largest to|greatest to")
+_SOLVING = re.compile(
+    r"(?i)\bsolve|\bsolutions?\b|\ball (?:real|values|possible|\$|x|n)|\broots?\b|\bset\b"
+)
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
+_FORMULA_OF_ATOMS = re.compile(
+    r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?"
+)
+_MODULAR = re.compile(r"(?i)remainder|mod|divide|^$")
+_BASES = {"2": "binary", "8": "octal", "16": "hex"}
+_MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
 
 class Answer(NamedTuple):
-    """The parts of an answer: `tree` is its value, `unit` "" for none, `text` as it was written."""
+    """The text of an answer, as it was written, and its tree."""
 
     text: str
-    tree: Tree
-    unit: str
+    tree: Node
 
 
 def grade_answer(completion: str, problem: Problem, last_number: bool = False) -> Grade:
@@ -51,29 +59,8 @@ def grade_answer(completion: str, problem: Problem, last_number: bool = False) -
     Undecided: only algebra decides whether they are equal. With `last_number`, the answer of a
     completion without a box or #### is the last number in it.
     """
-    if not readable(problem.answer):
-        return math.nan
-    answer = extract_answer(completion, last_number)
-    verdict = explain(answer, problem.answer, problem.prompt)
+    verdict = explain(extract_answer(completion, last_number), problem.answer, problem.prompt)
     return verdict if isinstance(verdict, Undecided) else verdict.right
-
-
-def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
-    """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
-    parts = _read(gold)
-    if parts is None:
-        return Verdict(math.nan, "", "the gold answer states nothing")
-    if answer is None:
-        return Verdict(0.0, "", "no answer is stated")
-    if len(answer) > max(latex.MAX_ANSWER_CHARS, 2 * len(gold)):
-        return Verdict(0.0, "", "the answer is too long")
-    read = _read(answer)
-    if read is None:
-        return Verdict(0.0, "", "the answer states nothing")
-    verdict = compare(read, parts, prompt)
-    if isinstance(verdict, Undecided):
-        return verdict
-    return Verdict(float(verdict), "", "equal" if verdict else "unequal")
 
 
 def readable(gold: str) -> bool:
@@ -81,88 +68,174 @@ def readable(gold: str) -> bool:
     return _read(gold) is not None
 
 
-@lru_cache(8192)
-def _read(text: str) -> Answer | None:
-    """The parts of an answer, or None if it states nothing.
-
-    Text that `latex.read` refuses is one word.
-    """
-    text = _WRAPPING.sub("", latex.plain(text).strip())
-    while len(text) <= latex.MAX_ANSWER_CHARS and (box := _BOX.fullmatch(text)):
-        text = box[1].strip()
-    whole = latex.read(text)
-    if whole is None:
-        return Answer(text, Leaf((latex.text_word(text),)), "")
-    if not whole:
-        return None
-    value, unit, of_numbers = split_unit(text)
-    tokens = latex.read(value) if unit else None
-    if not tokens or (of_numbers and exact.number(_value(tokens)) is None):
-        # "sin 30 degrees" is not sin 30 with a unit; "2 sqrt 3 feet" is 2 sqrt 3 with a unit.
-        tokens, unit = whole, ""
-    tokens = words.without_words_around(tokens)
-    tokens = tokens[1:] if tokens[:1] == ("\\approx",) else tokens
-    return Answer(text, _tree(tokens), unit)
-
-
-def _tree(tokens: latex.Tokens) -> Tree:
-    if words.everything(tokens):
-        return _EVERYTHING
-    tree = parse(tokens)
-    return _EMPTY if tree == Many("set", ()) else tree
-
-
-def compare(answer: Answer, gold: Answer, prompt: str) -> bool | Undecided:
-    """Whether `answer` and `gold` state the same, as answers to `prompt`."""
-    special = _special(answer, gold, prompt)
+def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
+    """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
+    letters = _letters(prompt)
+    wanted = _read(gold, letters)
+    if wanted and not unit_of(wanted.tree):
+        letters |= names(wanted.tree)
+    if wanted is None:
+        return Verdict(math.nan, "", "the gold answer states nothing")
+    what = _kind(wanted)
+    if answer is None:
+        return Verdict(0.0, what, "no answer is stated")
+    if len(answer) > max(MAX_CHARS, 2 * len(gold)):
+        return Verdict(0.0, what, "the answer is too long")
+    given = _read(answer, letters)
+    if given is None:
+        return Verdict(0.0, what, "the answer states nothing")
+    if wanted.tree[0] == "text" and len(gold) > MAX_CHARS:
+        return Verdict(float(given.tree == wanted.tree), what, "compared as long texts")
+    if _SPACE.sub("", given.text) == _SPACE.sub("", wanted.text):
+        return Verdict(1.0, what, "the same text")
+    if _decimal_comma(answer, gold):
+        return Verdict(1.0, what, "the same digits, with a decimal comma")
+    special = _special(given, wanted, prompt)
     if special is not None:
-        return special
-    tree, gold_tree = unnamed(answer.tree, gold.tree, prompt)
-    if tree is None:
-        return False
-    if _restates(answer, gold, prompt):
-        return False
-    undecided = None
-    for factor in _unit_factors(answer, gold, prompt):
-        scaled = tree if factor == 1 else _scaled(tree, factor)
-        verdict = same(scaled, gold_tree, exact.same_leaf, exact.same_relation)
-        if verdict or _same_listing(scaled, gold_tree):
-            return True
-        if verdict is None and undecided is None:
-            undecided = Undecided(_text(scaled), _text(gold_tree))
-    return undecided or False
+        return Verdict(float(special), what, f"{'equal' if special else 'unequal'} as {what}")
+    if _restates(given, wanted, prompt):
+        return Verdict(0.0, what, "it only repeats a formula of the problem")
+    tree = given.tree
+    if tree[0] == "text" or wanted.tree[0] == "text":
+        if words.same(given.text, wanted.text, prompt):
+            return Verdict(1.0, what, "the same words")
+        if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
+            tree = parse(words.value(tokens, _words(prompt)))
+    reaction = wanted.tree[0] == "text" and re.search(r"rightarrow|\\to|->|→", wanted.text)
+    atoms = reaction or _FORMULA_OF_ATOMS.fullmatch(wanted.text)
+    if atoms and _bare(given.text) == _bare(wanted.text):
+        return Verdict(1.0, what, "the same formula")
+    letters_asked = wanted.tree[0] == "list" and all(p[0] == "sym" for p in wanted.tree[1])
+    if letters_asked and sorted(_bare(given.text)) == sorted(p[1] for p in wanted.tree[1]):
+        return Verdict(1.0, what, "the same letters")
+    if wanted.tree[0] in ("list", "tuple") and _THOUSANDS.fullmatch(answer):
+        tree = parse(read(answer.replace(",", ";")) or ())  # 45,135 are two numbers here
+    return _compared(tree, wanted.tree, prompt, what)
 
 
-def _same_listing(tree: Tree, gold: Tree) -> bool:
-    """Whether they differ in that one is read as the number 81,256 and the other as 81 and 256."""
-    if isinstance(tree, Many) == isinstance(gold, Many):
-        return False
-    return _text(tree).replace(";", ",") == _text(gold).replace(";", ",")
+def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undecided:
+    """The verdict of the first pair of readings that are equal."""
+    if tree[0] == "list" and tree[2] == "or" and gold[0] in EXPRESSIONS and len(tree[1]) == 2:
+        both = [_compared(part, gold, prompt, what) for part in tree[1]]  # 3/4 or 75 %
+        if all(isinstance(verdict, Verdict) and verdict.right for verdict in both):
+            return both[0]
+    undecided, why = None, "unequal"
+    pairs = (
+        (one, two) for two in _readings(gold, gold, prompt) for one in _readings(tree, two, prompt)
+    )
+    for one, two in pairs:
+        one, two = unnamed(one, two, prompt)
+        if one is None:
+            why = "what it names is not what is asked for"
+            continue
+        bare = without_units(one, two, prompt)
+        why = why if bare else "its unit is not the one wanted"
+        for pair in (new for a, b in bare for new in renamed(a, b, prompt)):
+            verdict = _same(*pair, prompt)
+            if verdict:
+                return Verdict(1.0, what, "equal")
+            if verdict is None and undecided is None:
+                undecided = Undecided(dump(pair[0]), dump(pair[1]), what)
+    return undecided or Verdict(0.0, what, why)
+
+
+def _same(tree: Node, gold: Node, prompt: str) -> Same:
+    """`same`, but for sets of integers, and for lists of which the problem asks the order."""
+    if (is_set(tree) or is_set(gold)) and (_WHOLE.search(prompt) or "\\Z" in repr((tree, gold))):
+        bounded = not any(part in repr((tree, gold)) for part in ("'inf'", "'abs'"))
+        pair = [("set", t[1]) if t[0] == "list" and not is_set(t) else t for t in (tree, gold)]
+        if bounded and (verdict := same_sets(*pair, whole=True)) is not None:
+            return verdict
+    if tree[0] == gold[0] == "list" and _ORDER.search(prompt):
+        tree, gold = (("tuple", "(", ")", part[1]) for part in (tree, gold))
+    return same(tree, gold, _decide)
+
+
+def _bare(text: str) -> str:
+    """Letters and digits alone: H2SO4 of \\mathrm{H_2SO_4}."""
+    text = re.sub(r"\\(?:long)?rightarrow(?![a-z])|->|→", r"\\to", text)
+    return re.sub(r"\\(?:text|mathrm|ce|mathbf|textbf)|[\s{}_^$\\,]|and", "", text)
+
+
+def _decide(node: Node, gold: Node, zero: bool) -> Same:
+    return same_value(node, gold) if not zero else None
+
+
+@lru_cache(8192)
+def _read(text: str, letters: frozenset[str] = frozenset()) -> Answer | None:
+    """The parts of an answer, or None if it states nothing."""
+    text = plain(text).strip() if len(text) <= 20 * MAX_CHARS else text
+    tokens = read(text, letters)
+    if tokens is None:
+        return Answer(text, ("text", " ".join(text.casefold().split())))
+    return Answer(text, parse(tokens)) if any(t not in "{}$" for t in tokens) else None
+
+
+@lru_cache(4096)
+def _letters(prompt: str) -> frozenset[str]:
+    """The letters that a problem uses as variables."""
+    prompt = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", prompt[-8000:])
+    found = (match[1] or match[2] for match in _MATHS.finditer(prompt))
+    bare = re.findall(
+        r"(?<![\w$/.^-])(?<!\din )(?<!in )(?<!\d )[B-HJ-Zb-z](?![\w'$/^.-]\w|\w)", prompt
+    )
+    return frozenset(c for text in found for c in text if c.isalpha()) | frozenset(bare)
+
+
+@lru_cache(4096)
+def _words(prompt: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[^\W\d_]+", prompt.casefold()))
+
+
+def _kind(gold: Answer) -> str:
+    if len(gold.text) > MAX_CHARS:
+        return "text"
+    if words.choice(gold.text):
+        return "choice"
+    if words.date(gold.text):
+        return "date"
+    if words.clock(gold.text) and gold.tree[0] != "ratio":
+        return "time"
+    return kind(gold.tree)
 
 
 def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
     """Compares choices, dates, times of day and numbers in another base; None for other answers."""
-    gold_tokens, tokens = _leaf(gold), _leaf(answer)
-    if letter := words.choice(gold_tokens):
-        whole = latex.read(answer.text) or ()
-        stated = words.stated_choice(whole)
-        if stated:
+    options = words.options(prompt)
+    if (stated := words.choice(answer.text)) in options and not words.choice(gold.text):
+        return (
+            words.same(options[stated], gold.text, "")
+            or squeezed(options[stated]) == squeezed(gold.text)
+            or None
+        )
+    if letter := words.choice(gold.text):
+        if stated := words.stated_choice(answer.text):
             return stated == letter
+        said = {
+            key
+            for key, text in options.items()
+            if words.same(answer.text, text, "") or squeezed(answer.text) == squeezed(text)
+        }
+        if letter in options and len(said) == 1:
+            return said == {letter}
     if gold_date := words.date(gold.text):
         date = words.date(answer.text)
         years = {date[2], gold_date[2]} - {0} if date else set()
         return date is not None and date[:2] == gold_date[:2] and len(years) < 2
-    if gold_time := words.clock(gold.text):
-        time = words.clock(answer.text)
-        if time is None:
-            return False if gold_time[1] or _number(gold.tree) is None else None
-        return _same_time(time, gold_time, prompt)
-    based, number = _BASED.fullmatch("".join(gold_tokens)), "".join(tokens)
-    if based and number.isalnum():
-        return number.lstrip("0") == based[1] and "base" in prompt
-    based, number = _BASED.fullmatch(number), "".join(gold_tokens)
-    if based and number.isalnum():
-        return based[1] == number and "base" in prompt and based[2] in prompt
+    if (gold_time := words.clock(gold.text)) and "ratio" not in prompt:
+        if time := words.clock(answer.text):
+            return _same_time(time, gold_time, prompt)
+        return None if ":" in gold.text and not gold_time[1] else False
+    based = [tree for tree in (answer.tree, gold.tree) if tree[0] == "based"]
+    if len(based) == 1:
+        _, digits_, base = based[0]
+        other = answer.text if gold.tree[0] == "based" else gold.text
+        named = re.search(rf"(?i)base[ -]*\$?_?{base}\b|{_BASES.get(base, base + '-ary')}", prompt)
+        named = named or (gold.tree[0] == "based" and "base" in prompt)
+        return (
+            bool(named or base == "10")
+            and re.sub(r"\W|text|mathrm", "", other).upper().lstrip("0") == digits_
+        )
     return None
 
 
@@ -170,75 +243,48 @@ def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: s
     if time[1] and gold[1]:
         return time == gold
     if time[0] != gold[0]:
-        return None if not gold[1] else False
+        return False
     said = time[1] or gold[1]
     if not said:
         return True
     tells = (
-        r"\bmorning|\ba\.?\s?m\b" if said == "a" else r"\bafternoon|\bevening|\bnight|\bp\.?\s?m\b"
+        r"\bmorning|\ba\.?\s?m\b" if said == "a" else r"afternoon|\bevening|\bnight|\bp\.?\s?m\b"
     )
     return bool(time[1]) or re.search(tells, prompt, re.IGNORECASE) is not None
 
 
-def _unit_factors(answer: Answer, gold: Answer, prompt: str) -> tuple[Fraction, ...]:
-    """The factors by which the answer's number may be multiplied; () if the units contradict.
-
-    A number without a unit has the unit that the problem asks for, or that of the gold answer.
-    """
-    one = Fraction(1)
-    unit, gold_unit, asked = answer.unit, gold.unit, _asked(prompt)
-    if not unit:
-        if not _extra_words_fit(answer, prompt):
-            return ()
-        if gold_unit != "percent" or asked == "percent":
-            return (one,)
-    if unit == gold_unit:
-        return (one,)
-    if "percent" in (unit, gold_unit):
-        # 50 % is the number 0.5. If the problem speaks of percent, "50" may mean it too.
-        if (unit and gold_unit) or (unit and asked not in ("", "percent")):
-            return ()
-        hundred = Fraction(1, 100) if unit else Fraction(100)
-        speaks = not prompt or "percent" in prompt.lower() or "%" in prompt
-        return (one,) if asked == "percent" else (one, hundred) if speaks else (hundred,)
-    wanted = gold_unit or asked
-    if not wanted or unit == wanted or wanted in ("unit", "value", "way"):
-        return (one,)
-    if unit == "unit" or (unit == "square unit" and wanted.startswith("square")):
-        return (one,)
-    factor = conversion(unit, wanted)
-    return () if factor is None else (factor,)
+def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
+    """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
+    if tree[0] == "rel" and tree[1] == ("\\equiv",) and gold[0] != "rel":
+        tree = tree[2][-1]
+    if tree[0] == "mod" and gold[0] != "mod" and _MODULAR.search(prompt):
+        tree = tree[1]
+    if tree[0] == "set" and len(tree[1]) == 1 and gold[0] == "num" and _SOLVING.search(prompt):
+        tree = tree[1][0]
+    if tree == EMPTY and gold[0] == "num" or (tree[0] == "num" and gold == EMPTY):
+        tree = gold if "how many" in prompt.lower() and {tree, gold} == {EMPTY, number(0)} else tree
+    if tree[0] != "about":
+        return [tree]
+    first, *others = tree[1]
+    if is_name(first):
+        return [("rel", ("=",), (first, others[0]))]
+    value = first[2][-1] if first[0] == "rel" else first
+    return [first, *(other for other in others if _close(value, other))]
 
 
-def _scaled(tree: Tree, factor: Fraction) -> Tree:
-    if not isinstance(tree, Leaf):
-        return tree
-    top, bottom = str(factor.numerator), str(factor.denominator)
-    return Leaf(("\\frac", "{", *top, "}", "{", *bottom, "}", "(", *tree.tokens, ")"))
+def _decimal_comma(text: str, gold: str) -> bool:
+    """Whether 3,5 is the 3.5 of a gold answer, as many countries write it."""
+    text, gold = squeezed(text.replace("{,}", ",")), squeezed(gold.replace("{,}", "."))
+    return (
+        "." in gold and "," not in gold and text.count(",") == 1 and text.replace(",", ".") == gold
+    )
 
 
-def _extra_words_fit(answer: Answer, prompt: str) -> bool:
-    """Whether the words around a number, which are no known unit, agree with the asked unit."""
-    spoken = {t[6:-1] for t in latex.read(answer.text) or () if latex.is_word(t)}
-    return not (names_unit(spoken) and _asked(prompt)) or names_unit({_asked(prompt)} & spoken)
-
-
-@lru_cache(4096)
-def _asked(prompt: str) -> str:
-    return asked_unit(prompt[-4000:])
-
-
-def _number(tree: Tree) -> Fraction | None:
-    return exact.number(tree.tokens) if isinstance(tree, Leaf) else None
-
-
-def _value(tokens: latex.Tokens) -> latex.Tokens:
-    """The right side of "x = 50"."""
-    return tokens[len(tokens) - tokens[::-1].index("=") :] if "=" in tokens else tokens
-
-
-def _leaf(answer: Answer) -> latex.Tokens:
-    return answer.tree.tokens if isinstance(answer.tree, Leaf) else ()
+def _close(one: Node, two: Node) -> bool:
+    if one[0] == two[0] == "qty":
+        return _close(one[1], two[1])
+    a, b = (place(node) if node[0] in EXPRESSIONS else None for node in (one, two))
+    return a is not None and b is not None and abs(a - b) < 0.01 * abs(a)
 
 
 def _restates(answer: Answer, gold: Answer, prompt: str) -> bool:
@@ -247,13 +293,10 @@ def _restates(answer: Answer, gold: Answer, prompt: str) -> bool:
     Without this check, the box 2^{10} would solve "Evaluate $2^{10}$".
     """
     text = squeezed(answer.text)
-    if not _OPERATOR.search(text) or text not in _formulas(prompt):
+    if not prompt or not _OPERATOR.search(text) or text not in _formulas(prompt):
         return False
-    tokens, gold_tokens = latex.read(answer.text) or (), latex.read(gold.text) or ()
-    if sorted(tokens) == sorted(gold_tokens):
-        return False
-    node, gold_node = _node(answer.tree), _node(gold.tree)
-    return node is None or node != gold_node
+    tokens, gold_tokens = read(answer.text) or (), read(gold.text) or ()
+    return sorted(tokens) != sorted(gold_tokens) and answer.tree != gold.tree
 
 
 @lru_cache(4096)
@@ -261,31 +304,3 @@ def _formulas(prompt: str) -> frozenset[str]:
     """The formulas of a problem, without spacing."""
     found = (next(filter(None, match.groups())) for match in _FORMULA.finditer(prompt[-8000:]))
     return frozenset(squeezed(formula).rstrip(".,?=") for formula in found)
-
-
-def _node(tree: Tree) -> tuple | None:
-    return parse_expression(tree.tokens) if isinstance(tree, Leaf) else None
-
-
-def _text(tree: Tree) -> str:
-    """A tree in LaTeX that `structure.parse` reads as an equal tree."""
-    match tree:
-        case Leaf(tokens):
-            return latex.form(tokens)
-        case Relation(signs, parts):
-            texts = [_text(part) for part in parts]
-            joined = "".join(f"{t} {s} " for t, s in zip(texts, signs, strict=False))
-            return joined + texts[-1]
-        case Pair(opening, closing, parts):
-            if opening == ":":
-                return f"({','.join(map(_text, parts))})"
-            return f"{opening}{','.join(map(_text, parts))}{closing}"
-        case Many("matrix", rows):
-            lines = " \\\\ ".join(" & ".join(map(_text, row)) for row in rows)
-            return f"\\begin{{matrix}}{lines}\\end{{matrix}}"
-        case Many("set", parts):
-            return f"\\{{{','.join(map(_text, parts))}\\}}"
-        case Many(kind, parts, mark):
-            glue = " \\cup " if kind == "union" else " \\text{or} " if mark else ";"
-            return glue.join(map(_text, parts))
-    raise TypeError(f"not a tree: {tree!r}")

@@ -1,139 +1,259 @@
-r"""The "x =" in front of an answer, held against the problem's wording."""
+r"""Names: buys the verdicts on "x =", "f(x) =" and "(p, q) =", in the light of the wording."""
 
 import re
 from functools import lru_cache
+from itertools import permutations
 
-from permix_jax.rewards import exact, latex
-from permix_jax.rewards.expression import children
-from permix_jax.rewards.expression import parse as parse_expression
-from permix_jax.rewards.structure import Leaf, Many, Pair, Relation, Tree
+from permix_jax.rewards.expression import (
+    EXPRESSIONS,
+    HALF,
+    MINUS,
+    Node,
+    is_name,
+    names,
+    negated,
+    replaced,
+)
+from permix_jax.rewards.notation import read, squeezed
+from permix_jax.rewards.values import same_value
 
 _ASKS = (
     r"(?i:\b(?:find|values?\s+of|compute|determine|evaluate|what\s+is|solve\s+for|give|calculate))"
 )
 _ASKED = re.compile(_ASKS + r"\s+\$([^$]{1,60}?)[.?]?\$(?!\s*(?:and\b|,))")
 _OBJECT = re.compile(
-    r"(?i)\b(?:equation|line|graph|curve|asymptotes?|functions?|parabola|formula)\b"
+    r"(?i)\b(?:line|graph|curve|asymptotes?|parabola|plane|circle|ellipse|hyperbola|locus|directrix|axis|tangent)\b"
 )
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|[\s${}]")
-_CALL = re.compile(r"[A-Za-z](?:\^\{-1\})?\([A-Za-z0-9,]+\)")
+_FREE = re.compile(
+    r"(?i)general solution|all functions|all polynomials|integral|antiderivative|"
+    r"\\int\b|integrate|parametri|primitive|d\w+/d\w"
+)
+_CONSTANT = re.compile(r"(?:[CcKkAaBbDstr]|const)(?:_?[0-9])?")
+_CODE = {"E": "e", "I": "i", "j": "i"}
 
 
-def unnamed(tree: Tree, gold: Tree, prompt: str) -> tuple[Tree | None, Tree]:
-    """Both without "x =" where one of them has none; None: the name is not what is asked for."""
-    if isinstance(gold, Many) and isinstance(tree, Many):
-        names, gold_names = _names(tree), _names(gold)
-        if names and not any(isinstance(p, Relation) for p in gold.parts):
-            return _values(tree), gold
-        if gold_names and not any(isinstance(p, Relation) for p in tree.parts):
-            return tree, _values(gold)
-        return tree, gold
-    if isinstance(gold, Pair) and isinstance(tree, Many) and tree.kind == "list":
-        return _as_pair(tree, prompt) or tree, gold
-    is_equation, gold_is_equation = _is_equation(tree), _is_equation(gold)
-    if is_equation and not gold_is_equation:
-        if isinstance(gold, Relation):
-            return tree, gold
-        if not _may_be_named(tree, prompt):
-            return None, gold
-        return tree.parts[-1], gold
-    if gold_is_equation and not is_equation and not isinstance(tree, Relation):
-        if _may_leave_out(gold, prompt) and _may_be_named(gold, prompt):
-            return tree, gold.parts[-1]
+def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
+    """Both without "x =" where one of them has none; None: what is named is not what is asked."""
+    if _contradicts_itself(tree):
         return None, gold
-    if is_equation and gold_is_equation:
-        return _first_and_last(tree), _first_and_last(gold)
+    families = _family(tree), _family(gold)
+    if families != (None, None):
+        families = families[0] or _loose_family(tree), families[1] or _loose_family(gold)
+        return families if None not in families else (tree, gold)
+    tree, gold = _element(tree, gold), _element(gold, tree)
+    if (
+        gold[0] in ("list", "tuple")
+        and tree[0] == "rel"
+        and set(tree[1]) == {"<"}
+        and not names(tree)
+    ):
+        tree = ("list", tree[2], "")  # 4 < 6 < 14 in increasing order
+    tree, gold = _spread(tree), _spread(gold)
+    if {tree[0], gold[0]} == {"tuple", "list"}:
+        return _as_tuple(tree, prompt, gold), _as_tuple(gold, prompt, tree)
+    if tree[0] in ("list", "set") or gold[0] in ("list", "set"):
+        values, gold_values = _values(tree), _values(gold)
+        if (values is None) != (gold_values is None) or (values and gold_values):
+            return values or tree, gold_values or gold
+        return tree, gold
+    named, gold_named = _is_equation(tree), _is_equation(gold)
+    if named and gold_named:
+        return _both_named(tree, gold)
+    if named and gold[0] != "rel":
+        return (tree[2][-1] if _may_be_named(tree, prompt, gold) else None), gold
+    if gold_named and tree[0] != "rel":
+        left = gold[2][0]
+        bare = "num" not in repr(left) and not prompt  # m + n = 204
+        worked_out = left[0] in EXPRESSIONS and (bare or not names(left))  # 10^2 = 100
+        asked = not _OBJECT.search(prompt) or left[1] in _asked(prompt)
+        return (tree, gold[2][-1]) if worked_out or (_is_label(left) and asked) else (None, gold)
     return tree, gold
 
 
-def _is_equation(tree: Tree) -> bool:
-    return isinstance(tree, Relation) and set(tree.signs) == {"="}
+def _family(tree: Node) -> Node | None:
+    r"""k \pi of {k \pi : k \in Z} and of "x = k \pi, k \in Z", with one name for k."""
+    match tree:
+        case ("builder", value, ("rel", ("\\in",), (name, ("sym", "\\Z")))):
+            return replaced(value, name, ("sym", "\\k"))
+        case ("list", (("rel", ("=",), (_, value)), ("rel", ("\\in",), (name, ("sym", "\\Z")))), _):
+            return replaced(value, name, ("sym", "\\k"))
+    return None
 
 
-def _first_and_last(tree: Relation) -> Relation:
-    return Relation(("=",), (tree.parts[0], tree.parts[-1]))
+def _loose_family(tree: Node) -> Node | None:
+    r"""k \pi of "x = k \pi", as an answer beside one that says what k is."""
+    value = tree[2][-1] if _is_equation(tree) else tree
+    letters = names(value) & {"k", "n", "m"}
+    return replaced(value, ("sym", *letters), ("sym", "\\k")) if len(letters) == 1 else None
 
 
-def _names(tree: Many) -> set[str]:
-    """The one variable of "x = 2, x = 5" or "x = 2, 5"; empty where there are more or none."""
-    names = {"".join(p.parts[0].tokens) for p in tree.parts if _is_assignment(p)}
-    others = [p for p in tree.parts if isinstance(p, Relation) and not _is_assignment(p)]
-    return names if len(names) == 1 and not others else set()
+def _element(tree: Node, other: Node) -> Node:
+    r"""{2, 6} of x \in {2, 6}, and 3 of x \in {3}, where the other one is no set of reals."""
+    if tree[0] == "rel" and tree[1] == ("\\in",) and _is_label(tree[2][0]):
+        whole = tree[2][1]
+        if other[0] == "num" and whole[0] == "set" and len(whole[1]) == 1:
+            return whole[1][0]
+        return whole if other[0] in ("tuple", "list", "set", "num") else tree
+    return tree
 
 
-def _is_assignment(tree: Tree) -> bool:
-    if not _is_equation(tree) or not isinstance(tree.parts[0], Leaf):
+def _is_equation(tree: Node) -> bool:
+    return tree[0] == "rel" and set(tree[1]) == {"="}
+
+
+def _contradicts_itself(tree: Node) -> bool:
+    """Whether a chain as x = 5 + 6 = 7 holds two values that surely differ."""
+    if not _is_equation(tree):
         return False
-    return _is_variable(tree.parts[0].tokens)
+    parts = [part for part in tree[2] if part[0] in EXPRESSIONS and not names(part)]
+    return any(same_value(one, two) is False for one, two in zip(parts, parts[1:], strict=False))
 
 
-def _is_variable(tokens: latex.Tokens) -> bool:
-    node = parse_expression(tokens)
-    return node is not None and node[0] == "symbol"
+def _both_named(tree: Node, gold: Node) -> tuple[Node, Node]:
+    """f(x) = 2x and y = 2x by their values; other equations by their first and last sides."""
+    (name, *_, value), (gold_name, *_, gold_value) = tree[2], gold[2]
+    one, two = (n[1] if n[0] == "sym" else "" for n in (name, gold_name))
+    bound, gold_bound = (re.fullmatch(r"(\w)(?:\((\w)\)|_(\w))", n) for n in (one, two))
+    if bound and gold_bound and bound[1] == gold_bound[1]:  # f(t) = 2t is f(x) = 2x
+        old, new = bound[2] or bound[3], gold_bound[2] or gold_bound[3]
+        return replaced(value, ("sym", old), ("sym", new)), gold_value
+    if one and two and ("(" in one and two == "y" or "(" in two and one == "y"):
+        return value, gold_value
+    if one and one.partition("_")[0] == two.partition("_")[0] and is_name(name):
+        return value, gold_value
+    return ("rel", ("=",), (name, value)), ("rel", ("=",), (gold_name, gold_value))
 
 
-def _values(tree: Many) -> Many:
-    parts = tuple(p.parts[-1] if isinstance(p, Relation) else p for p in tree.parts)
-    return Many(tree.kind, parts)
+def _is_label(node: Node) -> bool:
+    r"""Whether a left side names a value: x, f(x), Area, |AB|, (p, q), V_1 : V_2, \det A, A^{-1}.
+
+    A sum, or what has a number in it, is a side of an equation.
+    """
+    if node[0] in ("tuple", "ratio"):
+        return all(map(_is_label, node[-1]))
+    if node[0] in ("*", "f"):
+        return all(map(_is_label, node[-1]))
+    if node[0] == "^":
+        return _is_label(node[1]) and node[2] == MINUS
+    return node[0] in ("text", "set") or (node[0] == "sym" and is_name(node))
 
 
-def _as_pair(tree: Many, prompt: str) -> Pair | None:
-    """(2, 3) of "x = 2, y = 3" where the problem asks for (x, y)."""
-    if not all(_is_assignment(part) and len(part.parts) == 2 for part in tree.parts):
+def _assigned(tree: Node) -> bool:
+    return _is_equation(tree) and _is_label(tree[2][0])
+
+
+def _values(tree: Node) -> Node | None:
+    """The values of "x = 2, x = 3", "x = 2, 3" or "x_1 = 2, x_2 = 3"; None for other lists."""
+    parts = tree[1] if tree[0] in ("list", "set") else (tree,)
+    labels = {repr(part[2][0]).partition("_")[0].rstrip("')") for part in parts if _assigned(part)}
+    if len(labels) != 1 or any(part[0] == "rel" and not _assigned(part) for part in parts):
         return None
-    names = ["".join(part.parts[0].tokens) for part in tree.parts]
-    if "(" + ",".join(names) + ")" not in _SPACING.sub("", prompt):
-        return None
-    return Pair("(", ")", tuple(part.parts[1] for part in tree.parts))
+    values = tuple(p[2][-1] if _assigned(p) else p for p in parts)
+    flat = tuple(v for value in values for v in (value[1] if value[0] == "list" else (value,)))
+    return (tree[0], flat, *tree[2:]) if tree[0] in ("list", "set") else values[0]
 
 
-def _may_be_named(tree: Relation, prompt: str) -> bool:
+def _spread(tree: Node) -> Node:
+    """(x, y) = (2, 3) as "x = 2, y = 3"."""
+    if _is_equation(tree) and len(tree[2]) == 2 and tree[2][0][0] == tree[2][1][0] == "tuple":
+        (*_, left), (*_, right) = tree[2]
+        if len(left) == len(right) and all(part[0] == "sym" for part in left):
+            pairs = zip(left, right, strict=True)
+            return ("list", tuple(("rel", ("=",), pair) for pair in pairs), "and")
+    return tree
+
+
+def _as_tuple(tree: Node, prompt: str, other: Node) -> Node:
+    """(2, 3) of "x = 2, y = 3", in the order in which the problem has (x, y), or the answer."""
+    if tree[0] != "list" or other[0] != "tuple" or not all(map(_assigned, tree[1])):
+        return tree
+    found = {part[2][0][1]: part[2][-1] for part in tree[1] if part[2][0][0] == "sym"}
+    if len(found) != len(tree[1]) or len(found) != len(other[-1]):
+        return tree
+    for match in re.finditer(r"\(([^()]{3,40})\)", squeezed(prompt)):
+        order = match[1].split(",")
+        if set(order) == set(found):
+            return ("tuple", "(", ")", tuple(found[name] for name in order))
+    return ("tuple", "(", ")", tuple(found.values()))
+
+
+def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
     """Whether the left of "x = 5" names what is asked for, or "2 + 3 = 5" is true."""
-    for side in tree.parts[:-1]:
-        if not isinstance(side, Leaf):
-            return isinstance(side, Pair)  # (x, y) = (1, 2)
-        node = parse_expression(side.tokens)
-        if node is None:
-            continue
-        if not _has_variable(node):
-            last = tree.parts[-1]
-            if not isinstance(last, Leaf) or exact.same_leaf(side.tokens, last.tokens) is False:
-                return False
-        elif node[0] == "symbol":
-            asked = _asked_names(prompt)
-            if asked and latex.form(side.tokens) not in asked:
-                return False
-        elif not _is_call(side.tokens):
-            if squeezed(latex.form(side.tokens)) not in squeezed(prompt[-8000:]):
-                return False
-    return True
+    left = tree[2][0]
+    if left[0] == "sym" and is_name(left):
+        asked = _asked(prompt)
+        return "(" in left[1] or not asked or left[1] in asked or gold[0] in ("matrix", "tuple")
+    if left[0] == "text":  # pOH is not pH
+        said = left[1].split()
+        return (
+            not prompt
+            or len(said) != 1
+            or len(said[0]) > 4
+            or not said[0].isalpha()
+            or said[0] in prompt.lower()
+        )
+    if (
+        (not prompt and "num" not in repr(left))
+        or left[0] not in EXPRESSIONS
+        or _is_label(left)
+        or not names(left)
+    ):
+        return True
+    return _written(left) in squeezed(prompt[-8000:])
 
 
-def _has_variable(node: tuple) -> bool:
-    if node[0] == "symbol":
-        return node[1] not in ("\\pi", "e", "i") and node[1][0] not in ".0123456789"
-    return any(map(_has_variable, children(node)))
-
-
-def _is_call(tokens: latex.Tokens) -> bool:
-    """Whether this is f(x), or a_n: a name of a value."""
-    return _CALL.fullmatch("".join(tokens)) is not None
-
-
-def _may_leave_out(gold: Relation, prompt: str) -> bool:
-    if not isinstance(gold.parts[0], Leaf):
-        return False
-    name = latex.form(gold.parts[0].tokens)
-    return name in _asked_names(prompt) or not _OBJECT.search(prompt)
+def _written(node: Node) -> str:
+    """A plain sum or product as people write it."""
+    match node:
+        case ("num", value) | ("sym", value):
+            return str(value)
+        case ("+", terms):
+            return "+".join(map(_written, terms)).replace("+-", "-")
+        case ("*", factors):
+            return "".join("-" if factor == MINUS else _written(factor) for factor in factors)
+        case ("^", base, exponent):
+            return f"{_written(base)}^{_written(exponent)}"
+    return "\0"
 
 
 @lru_cache(4096)
-def _asked_names(prompt: str) -> frozenset[str]:
+def _asked(prompt: str) -> frozenset[str]:
     """What the problem asks for by name: {"x"} of "Find $x$."."""
-    asked = (latex.read(match[1]) for match in _ASKED.finditer(prompt[:4000]))
-    return frozenset(latex.form(tokens) for tokens in asked if tokens)
+    asked = (read(match[1]) for match in _ASKED.finditer(prompt[:4000]))
+    return frozenset("".join(t for t in tokens if t not in "{}") for tokens in asked if tokens)
 
 
-def squeezed(text: str) -> str:
-    """LaTeX without spacing and braces, to be looked for in other such text."""
-    return _SPACING.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+def renamed(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
+    """An answer with other names for what may be called anything: constants of integration, and the
+    E and I of some programs."""
+    used, gold_used = names(tree), names(gold)
+    for name, constant in _CODE.items():
+        if name in used - gold_used and f"('sym', '{constant}')" in repr(gold):
+            tree = replaced(tree, ("sym", name), ("sym", constant))
+    if "('f', 'ln'" in repr(gold) and "('f', 'log'" not in repr(gold):  # log in code is ln
+        tree = _natural(tree)
+    free = _FREE.search(prompt) or "y'" in prompt
+    own, golds = (sorted(n for n in u if _CONSTANT.fullmatch(n)) for u in (used, gold_used))
+    if not free or len(own) != len(golds) or not 0 < len(own) < 4:
+        return [(tree, gold)]
+    found = []
+    for order in permutations(golds):
+        new = tree
+        for name in own:
+            new = replaced(new, ("sym", name), ("sym", name + "\0"))
+        for name, to in zip(own, order, strict=True):
+            new = replaced(new, ("sym", name + "\0"), ("sym", to))
+        found.append((new, gold))
+    if (
+        len(golds) == 1 and len(gold_used) == 2 and gold[0] == "+"
+    ):  # antiderivatives: up to a constant
+        (letter,) = gold_used - set(golds)
+        ends = [replaced(side, ("sym", letter), HALF) for side in (new, gold)]
+        found.append((("+", (new, negated(ends[0]))), ("+", (gold, negated(ends[1])))))
+    return found
+
+
+def _natural(tree: Node) -> Node:
+    if tree[:2] == ("f", "log") and len(tree[2]) == 1:
+        return ("f", "ln", tuple(map(_natural, tree[2])))
+    return tuple(_natural(part) if isinstance(part, tuple) else part for part in tree)

@@ -1,122 +1,234 @@
-"""Units of answers: which one an answer carries, and which one a problem asks for."""
+"""Units: buys the verdicts on quantities, by `pint` and a table of what it lacks.
+
+A unit is a sorted tuple of (name, exponent); a noun that is no unit ("apples") is one name, equal
+to itself only.
+"""
 
 import re
-from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 
-_NAMES = (
-    "degree degrees", "percent percentage", "dollar dollars usd", "cent cents", "euro euros",
-    "millimeter millimeters mm", "centimeter centimeters cm", "meter meters m",
-    "kilometer kilometers km", "inch inches in", "foot feet ft", "yard yards", "mile miles mi",
-    "unit units", "acre acres", "liter liters litre litres L", "milliliter milliliters ml",
-    "gallon gallons", "quart quarts", "pint pints", "cup cups", "gram grams g",
-    "kilogram kilograms kg", "ounce ounces oz", "pound pounds lb lbs", "ton tons",
-    "second seconds sec s", "minute minutes min", "hour hours hr", "day days", "week weeks",
-    "month months", "year years", "way ways", "value values", "radian radians rad",
-    "milligram milligrams mg",
-)  # fmt: skip
-_UNITS = {name: names.split()[0] for names in _NAMES for name in names.split()}
-_UNITS |= {"mph": "mile per hour", "kmh": "kilometer per hour", "kph": "kilometer per hour"}
-_UNITS |= {"h": "hour", "hrs": "hour", "secs": "second", "mins": "minute", "mL": "milliliter"}
+from permix_jax.rewards import words
+from permix_jax.rewards.notation import VOCABULARY, Tokens, is_word, listed, paired, read
+
+Unit = tuple[tuple[str, int], ...]
+
+PERCENT: Unit = (("percent", 1),)
+DEGREE: Unit = (("degree", 1),)
+RADIAN: Unit = (("radian", 1),)
+
+_OWN = {
+    name: names.split()[0] for names in VOCABULARY["units"].split(",") for name in names.split()
+}
+_NO_UNITS, _SCALES = listed("no_units"), paired("scales")
+# factor, power of pi, dimension
 _SIZES = {
-    "length": {
-        "millimeter": "0.001", "centimeter": "0.01", "meter": "1", "kilometer": "1000",
-        "inch": "0.0254", "foot": "0.3048", "yard": "0.9144", "mile": "1609.344",
-    },
-    "time": {
-        "second": "1", "minute": "60", "hour": "3600", "day": "86400", "week": "604800",
-    },
-    "money": {"cent": "0.01", "dollar": "1"},
-    "mass": {"milligram": "0.001", "gram": "1", "kilogram": "1000"},
-    "weight": {"ounce": "1", "pound": "16"},
-    "volume": {"milliliter": "0.001", "liter": "1"},
-    "capacity": {"cup": "1", "pint": "2", "quart": "4", "gallon": "16"},
+    "percent": (Fraction(1, 100), 0, ()), "degree": (Fraction(1, 180), 1, (("radian", 1),)),
+    "radian": (Fraction(1), 0, (("radian", 1),)), "dollar": (Fraction(1), 0, (("dollar", 1),)),
+    "cent": (Fraction(1, 100), 0, (("dollar", 1),)), 
+    "revolution": (Fraction(2), 1, (("radian", 1),)),
 }  # fmt: skip
-_POWERS = {"square": "square", "sq": "square", "cubic": "cubic", "cu": "cubic"}
-_RAISED = {"2": "square", "\u00b2": "square", "3": "cubic", "\u00b3": "cubic"}
-_OF_NUMBERS = {"degree", "percent", "dollar"}
-
-_SYMBOLS = (
-    (re.compile(r"(.+?)(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|°)", re.DOTALL), "degree"),
-    (re.compile(r"(.+?)\\?%", re.DOTALL), "percent"),
-    (re.compile(r"(-?\s*)\\?\$(?=[\s\d.-])(.+)", re.DOTALL), "dollar"),
-    (re.compile(r"(-?\s*)€(.+)", re.DOTALL), "euro"),
-)
-_DOLLARS = re.compile(r"-?\$[^$]*[^$\\]")  # "$5", while "$5$" is 5 in mathematical type
-_WORDS = re.compile(
-    r"(?P<value>.*?)(?:\\(?:text|mbox|textnormal|textrm|mathrm)\s*\{(?P<text>[^{}]*)\}"
-    # Without \text, "cm" may be c times m: only long names count.
-    r"|(?<![A-Za-z\\{])(?P<bare>[A-Za-z]{4,}(?:\s+[A-Za-z]{4,})*)"
-    r"|(?<=[0-9])\s*(?P<short>cm|mm|km|mph|kg|mg|mL|ml|lbs?|oz|ft|hrs?|mins?|secs?|(?<=\s)[mg]))"
-    r"\s*(?:\^\s*\{?(?P<power>[23])\}?|(?P<raised>[\u00b2\u00b3]))?",
-    re.DOTALL,
-)
+_SIZES |= {
+    "arcminute": (Fraction(1, 10800), 1, (("radian", 1),)), 
+    "degC": (Fraction(1), 0, (("kelvin", 1),)),
+    "degF": (Fraction(5, 9), 0, (("kelvin", 1),)), "euro": (Fraction(1), 0, (("euro", 1),)),
+    "revolutions_per_minute": (Fraction(1, 30), 1, (("radian", 1), ("second", -1))),
+}  # fmt: skip
+_ONE_LETTER = set("mgshNJWVAKCFTHLlbBMdΩÅ")
+_OFFSETS = {
+    "degC": (Fraction(1), Fraction(27315, 100)),
+    "degF": (Fraction(5, 9), Fraction(45967, 180)),
+}
+_MONEY = {
+    "\\$": "dollar",
+    "¢": "cent",
+    "€": "euro",
+    "£": "pound_sterling",
+    "¥": "yen",
+    "₹": "rupee",
+}
+_RAISED = {"squared": 2, "cubed": 3}
+_SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2}
+_FORMS = [
+    (re.compile(form), new)
+    for form, new in (
+        (r"\\frac \{ (.+?) \} \{ (.+?) \}$", r"\1 / \2"),
+        (r"(?:\{ \} )?\^ (?:\{ )?\\circ(?: \})?(?: ([CF])\b)?", lambda m: f"deg{m[1] or ''} "),
+        (r"平方(?=\w)", "square "), (r"立方(?=\w)", "cubic "),
+        (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
+        (r"\\Omega", "ohm"),
+        (r"\b([NJVA])([msh])\b", r"\1 \2"),
+        (r"\bold$|[{}().]|\\cdot", ""), (r"\^\s*(-?)\s*", r"^\1"),
+        (r"\b(light|foot|ft|astronomical|atomic|standard|nautical)[ -]+(?=[a-z])", r"\1_"),
+        (r" - (?=[A-Za-z])", " "),
+    )
+]  # fmt: skip
 _ASKING = re.compile(
-    r"\b(?:how\s+many|number\s+of|in|nearest|nearest\s+whole|(?:what|which|as an?|whole|the)"
-    r"(?=\s+(?:percent|degree measure)))\s+(?=(?P<words>[A-Za-z]+(?:[\s/]+[A-Za-z]+){0,3}))",
+    r"\b(?:how\s+many|number\s+of|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|"
+    r"(?:what|which|as an?|the)(?=\s+(?:percent|"
+    r"degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
     re.IGNORECASE,
 )
 
 
-def split_unit(text: str) -> tuple[str, str, bool]:
-    r"""(value, unit, whether only plain numbers carry such a unit); unit "" where there is none.
+def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
+    """(tokens of the value, unit) of a quantity; None for what is none."""
+    sign = tokens[:1] if tokens[:1] == ("-",) else ()
+    first, last = tokens[len(sign) : len(sign) + 1], tokens[-1:]
+    if money := _MONEY.get("".join(first)) or _OWN.get("".join(first)[1:]):
+        if money in _MONEY.values() and len(tokens) > 1:
+            rest = tokens[len(sign) + 1 :]
+            value, unit = split(rest) or (rest, ())
+            return (*sign, *value), tuple(sorted({(money, 1), *unit}))
+    if last and (last[0] in _MONEY or last[0] == "\\%"):
+        return tokens[:-1], PERCENT if last[0] == "\\%" else ((_MONEY[last[0]], 1),)
+    start = _start(tokens)
+    if not start:
+        return None
+    start -= start > 1 and tokens[start - 1] in ("/", '"per')
+    value, rest = tokens[:start], tokens[start:]
+    if scale := _SCALES.get(rest[0][1:].lower()):
+        value, rest = (*value, "\\cdot", scale), rest[2:] if rest[1:2] == ('"of',) else rest[1:]
+        if not rest:
+            return value, ()
+    if (unit := parse(rest)) is not None:
+        return value, unit
+    said = [token for token in rest if token not in ("(", ")", ".", "!")]
+    noun = [token[1:].casefold() for token in said]
+    if len(said) > 5 or not all(map(is_word, said)) or words.changes([*noun, "".join(noun)]):
+        return None
+    return value, ((" ".join(noun), 1),)
 
-    Reads ^\circ, \%, \$ and known names in \text{...} ("sq. units", "cm" squared, "miles per hour")
-    or, from four letters on, without it. The name of a unit is its singular: "square foot".
-    """
-    text = text.strip()
-    if not _DOLLARS.fullmatch(text):
-        text = text.lstrip(" \n\t$").rstrip(" \n\t$.")
-    for pattern, unit in _SYMBOLS:
-        if match := pattern.fullmatch(text):
-            return "".join(match.groups()), unit, True
-    if match := _WORDS.fullmatch(text):
-        words = match["text"] or match["bare"] or match["short"] or ""
-        unit = _unit(words.replace("/", " per "))
-        if unit and (power := match["power"] or match["raised"]):
-            unit = f"{_RAISED[power]} {unit}"
-        return match["value"], unit, unit in _OF_NUMBERS
-    return text, "", False
+
+def _start(tokens: Tokens) -> int:
+    """Where a unit may begin; 0 for nowhere."""
+    for place, token in enumerate(tokens[1:], 1):
+        ahead = "".join(tokens[place + 1 : place + 3])
+        if (
+            token in ("\\Omega", "\\mu")
+            or is_word(token)
+            or (token == "\\frac" and ahead[:2] == '{"')
+        ):
+            return place
+        if token in ("k", "M", "m") and ahead[:6] == "\\Omega":
+            return place
+        if token == "^" and (ahead == "{\\circ" or ahead[:5] == "\\circ"):
+            return place
+    return 0
 
 
-def conversion(unit: str, other: str) -> Fraction | None:
-    """How many of `other` one `unit` is ("foot", "inch": 12); None where they measure no one thing.
+@lru_cache(4096)
+def parse(tokens: Tokens) -> Unit | None:
+    """A unit of known names, or None."""
+    text = " ".join(token.strip('"') for token in tokens)
+    for form, new in _FORMS:
+        text = form.sub(new, text)
+    powers: dict[str, int] = {}
+    sign, prefix, last = 1, 1, ""
+    for piece in text.split():
+        if piece in ("/", "per", "pro", "por", "в"):
+            sign = -1
+        elif re.fullmatch(r"\^?-?[1-9]", piece):
+            if not last and piece == "1":
+                continue
+            if not last or powers[last] not in (1, -1):
+                return None
+            powers[last] = (powers[last] if piece[-2:-1] != "-" else sign) * int(piece.strip("^"))
+        elif raised := _RAISED.get(piece.lower()):
+            if not last:
+                return None
+            powers[last] *= raised
+        elif square := _SQUARES.get(piece.lower()):
+            prefix = square
+        elif known := _name(piece):
+            powers[known] = powers.get(known, 0) + sign * prefix
+            prefix, last = 1, known
+        else:
+            return None
+    found = tuple(sorted((name, power) for name, power in powers.items() if power))
+    return found if found and prefix == 1 else None
 
-    Reads squares and cubes of lengths too.
-    """
-    power = 1
-    for name, exponent in (("square ", 2), ("cubic ", 3)):
-        if unit.startswith(name) and other.startswith(name):
-            unit, other, power = unit.removeprefix(name), other.removeprefix(name), exponent
-    for sizes in _SIZES.values():
-        if unit in sizes and other in sizes:
-            return (Fraction(sizes[unit]) / Fraction(sizes[other])) ** power
+
+@lru_cache(4096)
+def _name(text: str) -> str | None:
+    """The one name of a unit ("metres" -> "meter"); None for what is none."""
+    for name in (text, text.lower()) if len(text) > 2 else (text,):
+        if name in _OWN:
+            return _OWN[name]
+        if (
+            name in _NO_UNITS
+            or (len(name) == 1 and name not in _ONE_LETTER)
+            or not name.isidentifier()
+        ):
+            continue
+        try:
+            return str(_registry().parse_units(name)) if name in _registry() else None
+        except Exception:  # pint raises what its parser does
+            continue
     return None
 
 
-def names_unit(words: Iterable[str]) -> bool:
-    """Whether a unit is among the words."""
-    return any(_UNITS.get(word) for word in words)
+@lru_cache(1)
+def _registry():
+    import pint  # late: it takes a second, and most answers have no unit
+
+    return pint.UnitRegistry(non_int_type=Fraction, on_redefinition="ignore")
 
 
-def asked_unit(prompt: str) -> str:
-    """The unit that the problem asks for last ("how many feet", "in square feet"), or ""."""
-    for match in reversed(list(_ASKING.finditer(prompt))):
-        words = match["words"].replace("/", " per ").split()
-        for count in range(len(words), 0, -1):
-            if unit := _unit(" ".join(words[:count])):
+@lru_cache(4096)
+def _size(name: str) -> tuple[Fraction, int, tuple]:
+    """(factor, power of pi, dimensions) of one unit."""
+    if name in _SIZES:
+        return _SIZES[name]
+    try:
+        quantity = _registry().Quantity(Fraction(1), name).to_base_units()
+        return Fraction(quantity.magnitude), 0, tuple(sorted(quantity.units._units.items()))
+    except Exception:  # a noun, a currency, a logarithmic unit
+        return Fraction(1), 0, ((name, 1),)
+
+
+def conversion(unit: Unit, other: Unit) -> tuple[Fraction, int, Fraction] | None:
+    """(factor, power of pi, offset) from `unit` to `other`; None: they measure no one thing."""
+    if unit == other or {unit, other} == {(("pound", 1),), (("pound_sterling", 1),)}:
+        return Fraction(1), 0, Fraction(0)
+    if len(unit) == len(other) == 1 and unit[0][1] == other[0][1] == 1:
+        (name, _), (wanted, _) = unit[0], other[0]
+        if name in _OFFSETS or wanted in _OFFSETS:
+            identity = (Fraction(1), Fraction(0))
+            (a, b), (c, d) = _OFFSETS.get(name, identity), _OFFSETS.get(wanted, identity)
+            kelvin = {name, wanted} <= {*_OFFSETS, "kelvin"}
+            return (a / c, 0, (b - d) / c) if kelvin else None
+    (factor, pis, kind), (other_factor, other_pis, other_kind) = _total(unit), _total(other)
+    return (factor / other_factor, pis - other_pis, Fraction(0)) if kind == other_kind else None
+
+
+@lru_cache(4096)
+def _total(unit: Unit) -> tuple[Fraction, int, tuple]:
+    factor, pis, kinds = Fraction(1), 0, {}
+    for name, exponent in unit:
+        size, pi, kind = _size(name)
+        factor, pis = factor * size**exponent, pis + pi * exponent
+        for base, power in kind:
+            kinds[base] = kinds.get(base, 0) + power * exponent
+    if len(kinds) > 1:  # rad/s is 1/s
+        kinds.pop("radian", None)
+    return factor, pis, tuple(sorted((base, power) for base, power in kinds.items() if power))
+
+
+def is_noun(unit: Unit) -> bool:
+    """Whether a unit is a noun that measures nothing ("apples", "units")."""
+    return len(unit) == 1 and (unit[0][0] == "unit" or _name(unit[0][0]) is None)
+
+
+@lru_cache(4096)
+def asked(prompt: str) -> Unit:
+    """The unit that the problem asks for last ("how many feet", "in m/s^2"), or ()."""
+    for match in reversed(list(_ASKING.finditer(prompt[-4000:]))):
+        tokens = read(rf"\text{{{match['unit'].replace('$', ' ')}}}") or ()
+        for count in range(min(8, len(tokens)), 0, -1):
+            unit = parse(tokens[:count]) if is_word(tokens[0]) else None
+            if unit and not (
+                count < len(tokens) and len(tokens[0]) == 2 and is_word(tokens[count])
+            ):
                 return unit
-    return ""
-
-
-def _unit(words: str) -> str:
-    """ "Sq. inches" -> "square inch"; "" for what is no unit."""
-    named = []
-    for word in words.replace(".", " ").split():
-        word = word.lower() if len(word) > 2 else word
-        known = _POWERS.get(word) or _UNITS.get(word) or (word == "per" and word)
-        if not known:
-            return ""
-        named.append(known)
-    ends_in_a_name = named and named[-1] not in {"per", *_POWERS.values()}
-    return " ".join(named) if ends_in_a_name and named[0] != "per" else ""
+    return ()

@@ -1,82 +1,230 @@
-r"""Answers in words: names, choices, dates, times of day; and words around a number."""
+r"""Words: buys the verdicts on texts, choices, dates, times of day, and values in a sentence."""
 
 import re
 from fractions import Fraction
 
-from permix_jax.rewards.latex import Tokens, is_word, word
+from permix_jax.rewards.notation import VOCABULARY, Tokens, is_word, listed, paired, read
 
-_FILLERS = {"a", "an", "the", "is", "it", "its", "of", "that", "real"}
-_NOTHING = {
-    "no solution", "no solutions", "none", "no real solutions", "no real solution", "empty set",
-    "there are no solutions", "\\varnothing", "\\{ \\}", "there is no solution",
-}  # fmt: skip
-_EVERYTHING = {"all numbers", "all reals", "all numbers x", "\\mathbb R", "all x", "\\R"}
-# A word behind a number that makes another number, or another statement, of it.
-CHANGES_A_NUMBER = {
-    "hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "halves", "thirds",
-    "quarters", "less", "more", "not", "or", "and", "than", "least", "most", "between", "about",
-    "approximately", "nearly", "almost", "over", "under", "if", "times", "squared", "cubed",
-    "percent", "negative", "minus", "plus", "per", "am", "pm", "point", "except", "score", "pair",
-    "pairs", "tenths", "hundredths", "only", "base", "mod", "factorial", "to", "from", "no",
-    "never", "zero", "oclock", "infinitely",
-}  # fmt: skip
-_LEADS_TO_A_VALUE = {"is", "are", "be", "equals", "answer", "gives", "exactly"}
+CHANGES = listed("changes")
+_FILLERS, _LEADS, _CONFIRMS, _REMARKS, _ROUNDED, _HARMLESS, _ORDERED, _CALENDAR = map(
+    listed, "fillers leads confirms remarks rounded harmless ordered calendar".split()
+)
+_NOTHING = re.compile(
+    r"none|(?:no|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|"
+    r"roots?|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))+|(?:empty|"
+    r"null) set|"
+    r"\\varnothing|keine lösung(?:en)?|无解|solutions? do(?:es)? not|has no solutions?|нет решений|"
+    r"pas de solutions?|sin solución|(?:aucune?|ningun[ao])(?: soluti?on| solución)?"
+)
+_UNDEFINED = {"dne", "does not", "limit does not", "not exist", "undefined", "not defined"}
+_EVERYTHING = re.compile(
+    r"(?:all|any|every) (?:numbers?|reals?|x|values? x|x \\in \\R|numbers? x)|x \\in \\R|\\R"
+)
+_INFINITE = re.compile(
+    r"(?:infinity|infinite|infinitely many|infinite number)(?: solutions?| values?| many)*"
+)
+_NUMBERS = {word: n for n, word in enumerate(VOCABULARY["numbers"].split())}
+_NUMBERS |= {
+    w: 10 * n
+    for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+}
+_PARTS = {
+    w: n
+    for n, w in enumerate("half third quarter fifth sixth seventh eighth ninth tenth".split(), 2)
+}
+_SCALES = {name: int(n) for name, n in paired("scales").items()}
+_PARTS |= {"fourth": 4, "halve": 2}
+_CHANGING_SIGNS = re.compile(
+    "[万億亿千百十半]|тыс|милл|millón|millones|million|mille|mil$|dutzend|hundert|tausend"
+)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_CHOICE = re.compile(r"\(?([A-Z])\)?")
 _MONTH = (
     r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
     r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
 )
-_DAY = r"(?P<day>[0-9]{1,2})(?:st|nd|rd|th)?"
+_DAY = r"(?P<day>[0-9]{1,2})(?:\^?\{?(?:st|nd|rd|th)\}?)?\.?"
 _YEAR = r"(?:,?\s*(?P<year>[0-9]{4}))?"
-_DATES = (
-    re.compile(rf"(?:the\s+)?{_MONTH}\s*(?:the\s+)?{_DAY}{_YEAR}", re.IGNORECASE),
-    re.compile(rf"(?:the\s+)?{_DAY}\s*(?:of\s+)?{_MONTH}{_YEAR}", re.IGNORECASE),
-    re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"),
-)
-_CLOCK = re.compile(
-    r"([0-9]{1,2})(?::([0-9]{2})(?::([0-9]{2}))?)?\s*(?:([ap])\.?\s?m)?", re.IGNORECASE
-)
-_COMMANDS = re.compile(r"\\(?:text|mbox|textbf|mathrm|textrm|textit)\b|\\[,;:! ]|[{}$]")
-
-
-def same_words(tokens: Tokens, gold: Tokens) -> bool:
-    """Whether two texts say the same, word by word, without articles and punctuation."""
-    one, two = _spoken(tokens), _spoken(gold)
-    return one == two or (one in _NOTHING and two in _NOTHING)
-
-
-def has_words(tokens: Tokens) -> bool:
-    return any(is_word(token) for token in tokens)
-
-
-def everything(tokens: Tokens) -> bool:
-    """Whether "all real numbers" are meant."""
-    return _spoken(tokens) in _EVERYTHING
-
-
-def choice(tokens: Tokens) -> str:
-    """The letter of a choice that is all of an answer: C, (C); or ""."""
-    match = _CHOICE.fullmatch("".join(tokens))
-    return match[1] if match else ""
-
-
-def stated_choice(tokens: Tokens) -> str:
-    """The letter that an answer to a multiple-choice question begins with: "(C) 5", "C. 5"."""
-    text = "".join(word(token) if is_word(token) else token for token in tokens)
-    if any(is_word(token) and word(token) in ("or", "and") for token in tokens):
-        return ""
-    match = re.match(r"\(([A-Za-z])\)|([A-Z])(?=[).:]|$)", text)
-    return (
-        (match[1] or match[2]).upper() if match and not re.search(r",\(?[A-Z]\)?,?$", text) else ""
+_WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+)?(?:the\s+)?"
+_DATES = [
+    re.compile(form, re.IGNORECASE)
+    for form in (
+        rf"{_WEEKDAY}{_MONTH}\s*(?:the\s+)?{_DAY}{_YEAR}",
+        rf"{_WEEKDAY}{_DAY}\s*(?:of\s+)?{_MONTH}{_YEAR}",
+        r"(?P<year>[0-9]{4})[-/](?P<month>[0-9]{1,2})[-/](?P<day>[0-9]{1,2})",
     )
+]
+_CLOCK = re.compile(
+    r"(?:at\s+)?([0-9]{1,2})(?:\s?[:h.]\s?([0-9]{2})(?::([0-9]{2}))?)?\s*(?:([ap])\.?\s?m\.?|(uhr|o'clock|h|hours))?"
+    r"(?:\s*in\s+the\s+(morning|afternoon|evening))?|(noon|midnight)",
+    re.IGNORECASE,
+)
+_COMMANDS = re.compile(
+    r"\\(?:text|mbox|textbf|mathrm|textrm|textit|displaystyle|fbox|boxed|mathbf)\b|\\[,;:! ]|[{}$]"
+)
+
+
+def said(tokens: Tokens) -> str:
+    """What a text says, equal for texts that people read alike: no articles, no punctuation."""
+    words = [t[1:].casefold() if is_word(t) else t for t in tokens]
+    if any(map(is_word, tokens)) and all(
+        is_word(t) or t in "{}.,'\";:!-()" or t.isalnum() for t in tokens
+    ):
+        words = [_calendar(w) for w in words if w not in _FILLERS and w not in ".,'\";:!-()"]
+    text = re.sub(r"\{ (\S+) \}", r"\1", " ".join(words))
+    for form, canonical in (
+        (_INFINITE, "\\infty"),
+        (_EVERYTHING, "\\R"),
+        (_NOTHING, "\\varnothing"),
+    ):
+        if form.fullmatch(text):
+            return canonical
+    return "undefined" if text in _UNDEFINED else text.replace("infinity", "\\infty")
+
+
+def _calendar(word: str) -> str:
+    """A month or a day by its first letters, a long word as it is."""
+    found = [name for name in _CALENDAR if name.startswith(word) and len(word) > 2]
+    return found[0] if len(found) == 1 else word
+
+
+def numeral(text: str) -> Fraction | None:
+    """The number that words are ("twelve", "forty eight", "three quarters")."""
+    *first, last = text.split() or [""]
+    if first and last in _SCALES and (count := numeral(" ".join(first))):
+        return count * _SCALES[last]
+    if (
+        first
+        and (part := _PARTS.get(last.removesuffix("s")))
+        and (count := numeral(" ".join(first)))
+    ):
+        return count / part
+    values = [_NUMBERS.get(word) for word in (*first, last)]
+    if (
+        None in values
+        or len(values) > 2
+        or (len(values) == 2 and (values[0] < 20 or values[1] > 9))
+    ):
+        return None
+    return Fraction(sum(values))
+
+
+def changes(words: list[str]) -> bool:
+    """Whether words beside a number make another number, or another statement, of it."""
+    return bool(set(words) & CHANGES) or any(map(_CHANGING_SIGNS.search, words))
+
+
+def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
+    """The value in "The answer is 5" or "5 (approximately)"; all tokens where there is no such.
+
+    `known`: words of the problem, any of which may stand before the value ("rank 2").
+    """
+    start, end = 0, len(tokens)
+    while start < end and (is_word(tokens[start]) or (start and tokens[start] in (":", ",", "."))):
+        start += 1
+    before = [token[1:].casefold() for token in tokens[:start] if is_word(token)]
+    if before[-1:] in (["about"], ["approximately"]) and known & _ROUNDED:
+        before = []
+    if before and numeral(" ".join(before)) is not None and tokens[start:][:1] == ("(",):
+        return tokens[start:]  # five (5)
+    led = not before or before[-1] in _LEADS or tokens[start - 1] == ":"
+    if not led and not (known and (len(before) > 1 or before[0] in known)):
+        return tokens
+    if set(before) & (CHANGES - {"is", "are", "was", "zero", "only", "point"}):
+        return tokens
+    while end > start and (is_word(tokens[end - 1]) or tokens[end - 1] in (".", "!", ")", "(")):
+        end -= 1
+    after = [token[1:].casefold() for token in tokens[end:] if is_word(token)]
+    remark = "(" in tokens[end:] and numeral(" ".join(after))
+    confirmed = after and set(after) <= _CONFIRMS and len(set(after) & _CONFIRMS) > 1
+    if (
+        not confirmed
+        and not remark
+        and not (after and set(after) <= _REMARKS and "(" in tokens[end:])
+    ):
+        end = len(tokens)
+    return tokens[start:end] or tokens
+
+
+def choice(text: str) -> str:
+    """The letter of a choice that is all of an answer: C, (C), Option C; or ""."""
+    match = re.fullmatch(
+        r"(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s+)?(?:is\s+)?[\[(]?\s*([A-Z])\s*[\])]?[.):]?",
+        _spoken(text),
+        re.IGNORECASE,
+    )
+    return (
+        match[1].upper()
+        if match and (match[1].isupper() or "(" in text or len(_spoken(text)) > 2)
+        else ""
+    )
+
+
+def stated_choice(text: str) -> str:
+    """The letter that an answer to a multiple-choice question begins with: "(C) 5", "C. 5"."""
+    text = _spoken(text)
+    match = re.match(
+        r"(?i:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s+(?:is\s+)?)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?=\s*[).:]|\s*$))",
+        text,
+    )
+    if match is None or re.search(r"\b(?:or|and)\b|,\s*\(?[A-Z]\)?,?$", text[match.end() :]):
+        return ""
+    return (match[1] or match[2]).upper()
+
+
+def options(prompt: str) -> dict[str, str]:
+    """What the choices of a problem say: {"A": "1", "B": "3"} of "(A) 1 (B) 3", '"A" for 1'."""
+    parts = re.split(r"(?:\\text(?:bf|rm|)\s*\{)?\(([A-Z])\)\s*\}?", prompt[-3000:])
+    found = dict(
+        zip(
+            parts[1::2],
+            (re.split(r"[.,;\n?]\s|\sor\s*$", part)[0].strip(" ?.,;") for part in parts[2::2]),
+            strict=True,
+        )
+    )
+    return found or dict(re.findall(r'"([A-Z])" for (\w+)', prompt))
+
+
+def same(answer: str, gold: str, prompt: str) -> bool:
+    """Whether a text says what another one says, with words beside it that change nothing."""
+    one, two = (said(read(text) or ()).split() for text in (answer, gold))
+    if one == two or not two:
+        return bool(two)
+    if not all(is_word(token) or token == "-" for token in read(gold) or "+"):
+        return False
+    plain = not "".join(read(gold) or ()).isupper()  # upwards, but not MATHS
+    if plain and [word.rstrip("s") for word in one] == [word.rstrip("s") for word in two]:
+        return True
+    if _calendar("".join(one).casefold()) == "".join(two):  # JA
+        return True
+    if two in (["yes"], ["no"], ["true"], ["false"]):
+        return one[:1] == two and not {"and", "or", *(["no"] if two == ["yes"] else ["yes"])} & set(
+            one
+        )
+    extra = [word for word in one if word not in two]
+    if (
+        len(two) > 3
+        or len(extra) > 3
+        or not set(two) <= set(one)
+        or set(extra) & (CHANGES | {"than", "un"})
+    ):
+        return False
+    if not extra:
+        return len(one) == len(two) < 4 and not set(one) & _ORDERED
+    if any(
+        re.search(
+            rf"(?i)\b{re.escape(w)}\w*\W*(?:,|or\b)|(?:,|or)\s+(?:an?\s+)?{re.escape(w)}\b", prompt
+        )
+        for w in extra
+    ):
+        return False  # it is another of the answers that the problem offers
+    known = prompt.casefold()
+    return all(word.isalpha() and (word in known or word in _HARMLESS) for word in extra)
 
 
 def date(text: str) -> tuple[int, int, int] | None:
     """(month, day, year or 0) of "March 5th, 1912", "5 March" and "1912-03-05"."""
-    text = " ".join(_COMMANDS.sub(" ", text).split()).strip(" .")
     for pattern in _DATES:
-        if match := pattern.fullmatch(text):
+        if match := pattern.fullmatch(_spoken(text)):
             month = match["month"]
             number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
             return number, int(match["day"]), int(match["year"] or 0)
@@ -85,33 +233,23 @@ def date(text: str) -> tuple[int, int, int] | None:
 
 def clock(text: str) -> tuple[Fraction, str] | None:
     """(hours, "a", "p" or "") of "3:30", "3:30 p.m." and "3 pm"; None for what is no time."""
-    text = re.sub(r"\s*:\s*", ":", " ".join(_COMMANDS.sub(" ", text).split())).strip(" .")
-    match = _CLOCK.fullmatch(text)
-    if match is None or not (match[2] or match[4]):
+    match = _CLOCK.fullmatch(re.sub(r"\s*:\s*", ":", _spoken(text)))
+    if match is None:
+        return None
+    if match[7]:
+        return Fraction(12), "p" if match[7].lower() == "noon" else "a"
+    half = (match[4] or (match[6] and ("a" if match[6][0] in "mM" else "p")) or "").lower()
+    if not (match[2] or half or (match[5] or "").lower() in ("uhr", "o'clock")) or (
+        "." in match[0][:3] and not half
+    ):
         return None
     hours, minutes, seconds = (int(match[group] or 0) for group in (1, 2, 3))
     if hours > 24 or minutes > 59 or seconds > 59:
         return None
-    return Fraction(3600 * hours + 60 * minutes + seconds, 3600), (match[4] or "").lower()
+    if half == "" and (hours > 12 or hours == 0 or match[1][0] == "0" and hours):
+        half, hours = ("p" if 12 <= hours < 24 else "a"), hours % 12 or 12
+    return Fraction(3600 * hours + 60 * minutes + seconds, 3600), half
 
 
-def without_words_around(tokens: Tokens) -> Tokens:
-    """The value in "The answer is 5" or "7 apples"; `tokens` themselves where there is no such."""
-    spoken = {word(token) for token in tokens if is_word(token)}
-    # What a word of another language makes of a number is not known here: 5 万 is 50,000.
-    if not spoken or spoken & CHANGES_A_NUMBER or not all(map(str.isascii, spoken)):
-        return tokens
-    start, end = 0, len(tokens)
-    while start < end and (is_word(tokens[start]) or (start and tokens[start] in (":", ","))):
-        start += 1
-    if start and (not spoken & _LEADS_TO_A_VALUE or tokens[start : start + 1] in (("_",), ("=",))):
-        return tokens  # "March 5" is not 5
-    while start < end and (is_word(tokens[end - 1]) or tokens[end - 1] in ("/", ".", "!")):
-        end -= 1
-    inner = tokens[start:end]
-    return inner if inner and not has_words(inner) else tokens
-
-
-def _spoken(tokens: Tokens) -> str:
-    words = (word(token) if is_word(token) else token for token in tokens)
-    return " ".join(w for w in words if w not in _FILLERS and w not in ".,-'\";:{}!()")
+def _spoken(text: str) -> str:
+    return " ".join(_COMMANDS.sub(" ", text).split()).strip(" .*")

@@ -2,81 +2,78 @@ from fractions import Fraction
 
 import pytest
 
-from permix_jax.rewards.units import asked_unit, conversion, names_unit, split_unit
+from permix_jax.rewards.notation import read
+from permix_jax.rewards.tree import parse
+from permix_jax.rewards.units import DEGREE, PERCENT, asked, conversion, is_noun, split
+
+
+def unit(text):
+    found = split(read(text))
+    return found and found[1]
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"),
+    "spellings",
     [
-        (r"30^\circ", ("30", "degree", True)),
-        (r"$22.5^{ \circ }.$", ("22.5", "degree", True)),
-        ("30°", ("30", "degree", True)),
-        (r"64 \%", ("64 ", "percent", True)),
-        ("64%", ("64", "percent", True)),
-        (r"-\$5", ("-5", "dollar", True)),
-        (r"\$ 251.60", (" 251.60", "dollar", True)),
-        (r"4 \text{ feet}", ("4 ", "foot", False)),
-        (r"18 \text{ degrees}", ("18 ", "degree", True)),
-        (r"34\text{ sq. units}", ("34", "square unit", False)),
-        (r"2400 \mbox{ cm}^2", ("2400 ", "square centimeter", False)),
-        (r"2400 \mbox{ cm}^{3}", ("2400 ", "cubic centimeter", False)),
-        (r"8.24 \text{ mph}", ("8.24 ", "mile per hour", False)),
-        (r"8.24 \text{ miles/hour}", ("8.24 ", "mile per hour", False)),
-        ("240 Ways.", ("240 ", "way", False)),
-        (r"12\sqrt{13} square feet", (r"12\sqrt{13} ", "square foot", False)),
-        (r"4\text{ million}", ("4", "", False)),
-        (r"4\text{ p.m.}", ("4", "", False)),
-        (r"4\text{ per hour}", ("4", "", False)),
-        ("4 cm", ("4", "centimeter", False)),
-        ("6 m²", ("6", "square meter", False)),
-        ("xcm", ("xcm", "", False)),
-        ("$5/hour", ("5/hour", "dollar", True)),
-        ("$5$", ("5", "", False)),
-        ("€3", ("3", "euro", True)),
-        ("", ("", "", False)),
+        (r"5\text{ m/s}^2", "5 m/s^2", r"5\,\mathrm{m\,s^{-2}}",
+         r"5 \text{ meters per second squared}",
+         r"5\,\frac{\mathrm{m}}{\mathrm{s}^2}", "5 m s^-2"),
+        (r"5\text{ cm}^2", r"5\,\mathrm{cm^2}", r"5\text{ square centimeters}", r"5\text{ sq. cm}"),
+        (r"5\,\mu\text{m}", "5 µm"), (r"5\,\mathrm{k\Omega}", "5 kΩ"), (r"5^\circ\text{C}", "5 °C"),
+        (r"\$5", r"5\text{ dollars}", r"\text{USD }5"), (r"5\%", r"5\text{ percent}"),
+        (r"5\text{ light-years}", r"5\text{ ly}"), (r"5\text{ часов}", r"5\text{ Stunden}", "5 h"),
     ],
-)
-def test_split_unit(text, parts):
-    assert split_unit(text) == parts
+)  # fmt: skip
+def test_writings_of_one_unit(spellings):
+    assert len({unit(text) for text in spellings}) == 1 and unit(spellings[0])
 
 
 @pytest.mark.parametrize(
-    ("prompt", "unit"),
+    ("text", "found"),
     [
-        ("How many feet tall is it?", "foot"),
-        ("How many miles per hour is that?", "mile per hour"),
-        ("The height is 3 feet. Find the area, in square\ninches.", "square inch"),
-        ("Express your answer in cm.", "centimeter"),
-        ("To the nearest degree, find it in simplest form.", "degree"),
-        ("What is the degree measure of $A$?", "degree"),
-        ("What percent of it is blue?", "percent"),
-        ("Express it as a percent to the nearest tenth.", "percent"),
-        ("Its height in feet is 3; what is it in inches?", "inch"),
-        ("There is a 75 percent chance of rain.", ""),
-        ("It is 3 miles long. How many are there?", ""),
+        ("5x", None), (r"2\sqrt 3", None), (r"12\text{ is incorrect}", None),
+        (r"5\text{ or more}", None),
+        (r"5\text{ apples}", (("apples", 1),)), (r"5\text{ points}", (("points", 1),)),
+        (r"1.5\text{ million}", ()), (r"5\text{ min}", (("minute", 1),)), ("5万", None),
     ],
-)
-def test_asked_unit(prompt, unit):
-    assert asked_unit(prompt) == unit
+)  # fmt: skip
+def test_what_stands_behind_a_number(text, found):
+    assert unit(text) == found
 
 
 @pytest.mark.parametrize(
-    ("unit", "other", "factor"),
+    ("one", "two", "factor"),
     [
-        ("foot", "inch", 12),
-        ("inch", "foot", Fraction(1, 12)),
-        ("square foot", "square inch", 144),
-        ("cubic meter", "cubic centimeter", 10**6),
-        ("hour", "minute", 60),
-        ("dollar", "cent", 100),
-        ("foot", "minute", None),
-        ("foot", "square foot", None),
-        ("apple", "apple", None),
+        ("5 km", "5 m", 1000), ("5 kHz", "5 Hz", 1000), ("5 N", "5 kg m/s^2", 1),
+        ("5 h", "5 min", 60),
+        ("5 inches", "5 cm", Fraction(127, 50)), (r"5\text{ cents}", r"\$5", Fraction(1, 100)),
+        ("5 Pa", "5 J", None), (r"5\text{ apples}", r"5\text{ pears}", None), ("€5", r"\$5", None),
     ],
-)
-def test_conversion(unit, other, factor):
-    assert conversion(unit, other) == factor
+)  # fmt: skip
+def test_conversion(one, two, factor):
+    found = conversion(unit(one), unit(two))
+    assert found == (None if factor is None else (factor, 0, 0))
 
 
-def test_names_unit():
-    assert names_unit(["about", "km"]) and not names_unit(["apples"])
+def test_degrees_and_temperatures():
+    assert conversion(DEGREE, unit(r"5\text{ rad}")) == (Fraction(1, 180), 1, 0)
+    assert conversion(unit(r"5^\circ\text{C}"), unit("5 K")) == (1, 0, Fraction(27315, 100))
+    assert parse(read(r"5\text{ ft }3\text{ in}"))[2] == (("inch", 1),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("How many feet is it?", (("foot", 1),)), ("Give it in m/s^2.", (("meter", 1),
+        ("second", -2))),
+        (r"in $\text{km/h}$?", (("hour", -1), ("kilometer", 1))), ("What percent is it?", PERCENT),
+        ("How many apples in a box?", ()), ("A point in a circle", ()),
+        ("in square feet", (("foot", 2),)),
+    ],
+)  # fmt: skip
+def test_asked(prompt, found):
+    assert asked(prompt) == found
+
+
+def test_nouns():
+    assert is_noun((("apples", 1),)) and is_noun((("unit", 2),)) and not is_noun((("meter", 1),))
