@@ -8,6 +8,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.core.fields import names_in
 from permix_jax.core.keys import key
 from permix_jax.core.problem import Task
 from permix_jax.core.stop import StopRequest
@@ -58,8 +59,13 @@ class Run:
 
     def loop(self, label: str, shown: dict[str, str]) -> Loop:
         """The loop that trains the policy; see `Loop`."""
-        t, label = self.config.train, f"{label} {self.workdir.name}"
-        return Loop(label, self.workdir, t.steps, t.checkpoint_every, t.keep_checkpoints, shown)
+        c, label = self.config, f"{label} {self.workdir.name}"
+        kept, steps = c.train.keep_checkpoints, [int(n) for n in names_in(c.train.keep_steps)]
+        every, judged = c.train.checkpoint_every, c.eval.every if c.train.keep_best else 0
+        return Loop(
+            label, self.workdir, c.train.steps, every, kept, shown,
+            keep_steps=steps, judged_every=judged,
+        )  # fmt: skip
 
     def start(
         self,
