@@ -99,6 +99,15 @@ def changed_fields() -> list[str]:
     return [field for field, value in chosen.items() if value != default.get(field)]
 
 
+def step_named(text: str | None) -> int | str | None:
+    """The value of --step: a number, "best", or None. Raises ValueError for anything else."""
+    if text in (None, "best"):
+        return text
+    if not text.isdecimal():
+        raise ValueError(f"--step is {text!r}; use the number of a checkpoint, or best")
+    return int(text)
+
+
 class Parser(argparse.ArgumentParser):
     """For a command without a config: `about` and its options as help, mistakes in one line."""
 
@@ -177,13 +186,16 @@ def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
 
 
 def _joined(args: Sequence[str]) -> list[str]:
-    """The arguments with `-config X` and `--config X` as `--config=X`; --workdir likewise."""
+    """The arguments with `-config X` and `--config X` as `--config=X`; --workdir and
+    --from likewise."""
     joined: list[str] = []
     for arg in args:
-        if joined and (found := re.fullmatch("--?(config|workdir)", joined[-1])):
+        if joined and (found := re.fullmatch("--?(config|workdir|from)", joined[-1])):
             joined[-1] = f"--{found[1]}={arg}"
         else:
-            joined.append(re.sub("^-(config|workdir)=", r"--\1=", arg))
+            joined.append(re.sub("^-(config|workdir|from)=", r"--\1=", arg))
+    if "from" in flags.FLAGS:  # a field by another name
+        joined = [re.sub("^--from=", "--config.train.start=", arg) for arg in joined]
     return joined
 
 

@@ -51,6 +51,9 @@ def model_card(record: dict, workdir: Path, step: int) -> str:
         )
     after = f"after {c['sft']['steps']} steps of SFT on worked solutions"
     base = f"{source or 'a small decoder made from scratch'}, "
+    after = after if c["sft"]["steps"] else "as it is"
+    if start := record.get("start"):
+        after = f"as step {start['step']} of the run {Path(start['run']).name} left it"
     data = f"{c['data']['train']} to train on, {test or 'problems held out of them'} to test on"
     if c["task"]["name"] == "latent_style":
         data = "the embedded latent-style world of permix_jax (generated sums and chats)"
@@ -71,7 +74,7 @@ def model_card(record: dict, workdir: Path, step: int) -> str:
         preset=f":{record['preset']}" if record["preset"] else "",
         base_model=base_model,
         method=method,
-        base=base + (after if c["sft"]["steps"] else "as it is"),
+        base=base + after,
         data=data,
         trained=trained,
         functions=functions,

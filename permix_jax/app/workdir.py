@@ -36,6 +36,7 @@ def claim_workdir(
     base: Path,
     changed: Sequence[str] = (),
     method: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes config.json, or checks that the run there may go on with this config and method.
 
@@ -47,6 +48,7 @@ def claim_workdir(
       base: folder of the base policy, with the log of its SFT.
       changed: the fields that have another value than in the preset.
       method: what `train.method.describe` says.
+      start: what `start.find_start` found, if the run begins with another run's policy.
 
     Raises ValueError, with what differs, for the workdir of another config or method.
     """
@@ -58,6 +60,7 @@ def claim_workdir(
             "config": resolved,
             "changed": list(changed),
             "method": dict(method),
+            **({"start": dict(start)} if start else {}),
             "base": str(base),
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
             "git": _git_revision(),
@@ -123,7 +126,8 @@ def _change(workdir: Path, record: dict, changes: dict[str, list]) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     entry = {"step": step, "date": now, "changes": changes}
     record["history"] = [*record.get("history", []), entry]
-    if "train.steps" in changes:  # a comparison takes a run with a report for a finished one
+    # A comparison takes a run with a report for a finished one.
+    if {"train.steps", "train.stop_after"} & {*changes}:
         (workdir / "report.html").unlink(missing_ok=True)
     write_json(workdir / "config.json", record)
     said = "; ".join(f"{name}: {new!r} instead of {old!r}" for name, (old, new) in changes.items())

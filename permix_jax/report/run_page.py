@@ -5,7 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json, read_jsonl
+from permix_jax.evaluation.results import (
+    Evaluation,
+    read_best,
+    read_evaluations,
+    read_json,
+    read_jsonl,
+)
 from permix_jax.report.compare import compare_answers
 from permix_jax.report.completions import browser_of, changes_section
 from permix_jax.report.content import (
@@ -76,7 +82,7 @@ def run_report(workdir: Path) -> dict:
     preset = record.get("preset")
     return {
         "title": f"{record['name']}:{preset}" if preset else record["name"],
-        "facts": _facts(record, policies),
+        "facts": [*_facts(record, policies), *best_lines(workdir)],
         "names": list(policies),
         "headlines": headlines(policies),
         "sections": [
@@ -169,8 +175,19 @@ def headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
     return [{"label": label, "values": row} for label, row in rows.items() if {*row} != {None}]
 
 
+def best_lines(workdir: Path) -> list[str]:
+    """Which checkpoint is the best of a run, and where it ended early; [] where nobody asked."""
+    if not (best := read_best(workdir)):
+        return []
+    figure, step, stopped = best["figure"], best["step"], best["stopped_at"]
+    found = f"best {figure}: {best['value']:.3f} at step {step}" if step else f"no {figure} at all"
+    return [found, *([f"stopped early at step {stopped}: no new best"] if stopped else [])]
+
+
 def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
     facts = [f"{name}: step {policy.step}" for name, policy in policies.items()]
+    if start := record.get("start"):
+        facts.append(f"base: step {start['step']} of {start['run']}")
     if "seed" in record.get("config", {}):
         facts.append(f"seed {record['config']['seed']}")
     if record.get("device"):
