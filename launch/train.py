@@ -11,7 +11,7 @@ ends with a table, a report, and what to do next.
 
 from absl import flags
 
-from permix_jax.app.cli import changed_fields, config_arguments, launch
+from permix_jax.app.cli import changed_fields, config_arguments, launch, set_field
 
 flags.DEFINE_string(
     "from", None, "RUN:STEP: run whose policy to begin with; STEP, or best, may be left out"
@@ -21,6 +21,8 @@ flags.DEFINE_string(
 def main(config, workdir, name, preset) -> None:
     from permix_jax.app.experiment import run
 
+    if flags.FLAGS["from"].value:
+        set_field("train.start", flags.FLAGS["from"].value)
     print(run(config, workdir, name, preset, changed_fields(), arguments=config_arguments()))
 
 

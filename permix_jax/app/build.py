@@ -55,7 +55,8 @@ def build_run(
     origin = None
     if start:
         base = cache / "bases" / start["sha256"][:16]
-        if not (base / "checkpoints/0").is_dir():
+        begun = (workdir / "config.json").exists()
+        if not (begun and (base / "checkpoints/0").is_dir()):
             origin = open_start(start, policy, base, mesh)
     base = base or base_folder(config, task, policy, cache)
     r = config.rewards

@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # transformers warns at import that PyTorch is missing; nothing here needs it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -90,6 +90,12 @@ def config_arguments() -> list[str]:
     changed = [f"--config.{name}={value}" for name, value in fields.items()]
     spec = _config_spec()
     return changed if spec.startswith(f"{_CONFIG_OF_RUN}:") else [f"--config={spec}", *changed]
+
+
+def set_field(field: str, value: Any) -> None:
+    """Sets a field as --config.FIELD=VALUE would have, for a flag that is another name of it."""
+    _CONFIG.value.update_from_flattened_dict({field: value})
+    flags.FLAGS["config"].override_values[field] = value
 
 
 def changed_fields() -> list[str]:
@@ -194,8 +200,6 @@ def _joined(args: Sequence[str]) -> list[str]:
             joined[-1] = f"--{found[1]}={arg}"
         else:
             joined.append(re.sub("^-(config|workdir|from)=", r"--\1=", arg))
-    if "from" in flags.FLAGS:  # a field by another name
-        joined = [re.sub("^--from=", "--config.train.start=", arg) for arg in joined]
     return joined
 
 
