@@ -154,6 +154,14 @@ def test_a_value_of_another_type_is_refused():
         ("train.micro_batch_tokens", 0, "use 1 or more"),
         ("train.checkpoint_every", 0, "use 1 or more"),
         ("train.keep_checkpoints", 0, "use 1 or more"),
+        ("train.keep_steps", "5,x", "use steps such as 50,100"),
+        ("train.keep_steps", "0", "use steps such as 50,100"),
+        (
+            "train.keep_best",
+            "accuracy",
+            "use one of pss, accuracy_worst,",
+        ),
+        ("train.stop_after", -1, "use 0 or more"),
         ("train.log_completions_every", 0, "use 1 or more"),
         ("rollout.group_size", 1, "a group of one has no baseline"),
         ("rollout.max_prompt_tokens", 0, "use 1 or more"),
@@ -255,6 +263,19 @@ def refusal(**fields):
             "uniform",
         ),
         (
+            {"train.keep_best": "pss"},
+            "train.keep_best is 'pss'; without evaluations on the way there is no best: set "
+            "eval.every, or leave it empty",
+        ),
+        (
+            {"train.stop_after": 2, "eval.every": 5},
+            "train.stop_after is 2; name the figure that has to rise in train.keep_best, or use 0",
+        ),
+        (
+            {"train.keep_steps": "150, 151"},
+            "train.keep_steps is '150, 151'; use steps up to train.steps = 150",
+        ),
+        (
             {"rewards.correctness": 0.0},
             "rewards.correctness is 0.0; every term has weight 0: give one a weight",
         ),
@@ -284,6 +305,7 @@ def test_values_that_are_impossible_together(fields, message):
         {"eval.temperature": 0.0, "eval.role_play_samples": 1},
         {"personas.level": "rollout"},
         {"sft.steps": 0},
+        {"train.keep_steps": "1,150", "train.keep_best": "pss", "eval.every": 150},
         {
             "personas.level": "rollout",
             "grpo.advantage_group": "problem_persona",
