@@ -11,6 +11,7 @@ import argparse
 import random
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from math_verify import parse, verify
@@ -46,7 +47,7 @@ def main() -> None:
         few = slice(0, args.direct)
         print(f"  math-verify, 1 process  {time_direct(texts[few], problems[few]):8.0f} /s")
     pairs = hard_pairs()
-    with Pool(2, item_seconds=10, tasks_per_worker=10_000) as pool:
+    with closing(Pool(2, item_seconds=10)) as pool:
         pool.grade(pairs[:4], batch_seconds=60)
         start = time.perf_counter()
         pool.grade(pairs, batch_seconds=600)

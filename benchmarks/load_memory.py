@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import numpy as np
 
 from permix_jax.core.sharding import make_mesh
 from permix_jax.formats.huggingface import config_from_hf, config_to_hf, weights
-from permix_jax.formats.weights import Checkpoint, load_weights, write_weights
+from permix_jax.formats.weights import load_weights, stored_tensors, write_weights
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.transformer import Decoder
 
@@ -76,18 +77,19 @@ def make_checkpoint(folder: Path, gigabytes: float) -> Path:
 
 def measure(folder: Path, param_dtype: str) -> dict[str, int]:
     """Loads the folder; bytes of what it takes, and of what was resident meanwhile."""
-    hf_config = json.loads((folder / "config.json").read_text())
-    model = Decoder(config_from_hf(hf_config, param_dtype))
-    mesh = make_mesh(1, 1, 1)
+
+    def model_of(folder: Path) -> Decoder:
+        config = config_from_hf(json.loads((folder / "config.json").read_text()))
+        return Decoder(replace(config, param_dtype=param_dtype))
+
+    model, mesh = model_of(folder), make_mesh(1, 1, 1)
     with tempfile.TemporaryDirectory() as small:  # so that all code is in memory before
         tiny = make_checkpoint(Path(small), 0.001)
-        hf_config = json.loads((tiny / "config.json").read_text())
-        load_weights(tiny, Decoder(config_from_hf(hf_config, param_dtype)), mesh)
-    checkpoint = Checkpoint(folder)
+        load_weights(tiny, model_of(tiny), mesh)
     itemsize = np.dtype(param_dtype).itemsize
     largest = max(
-        int(np.prod(checkpoint.shape(name))) * max(itemsize, int(checkpoint.dtype(name)[-2:]) // 8)
-        for name in checkpoint
+        int(np.prod(tensor.shape)) * max(itemsize, int(tensor.dtype[-2:]) // 8)
+        for tensor in stored_tensors(folder).values()
     )
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # memory that is free but resident would hide an excess

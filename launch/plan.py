@@ -24,8 +24,7 @@ _TOPOLOGY = flags.DEFINE_string(
 def main(config, workdir, name, preset) -> None:
     from permix_jax.app.next_steps import after_planning
     from permix_jax.app.workdir import cache_folder
-    from permix_jax.planning.plan import make_plan
-    from permix_jax.planning.plan_table import plan_report
+    from permix_jax.planning.plan import make_plan, plan_report
 
     require_read([config.to_dict()], changed_fields(), "plan")
     plan = make_plan(config, _TOPOLOGY.value, cache_folder())

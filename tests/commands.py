@@ -35,31 +35,24 @@ def parsed(command: str):
 
     Raises SystemExit with what the command says, if it refuses its arguments.
     """
-    script, *args = shlex.split(command)
-    before, path = set(flags.FLAGS), list(sys.path)
-    taken = mock.Mock(side_effect=_Taken)
     parse_args = argparse.ArgumentParser.parse_args
+
+    def taken(_main, flags_parser):
+        flags_parser(sys.argv)
+        raise _Taken
 
     def parse(parser, argv=None, namespace=None):
         parse_args(parser, argv, namespace)
         raise _Taken
 
     with (
-        mock.patch.dict(os.environ),
-        mock.patch.object(sys, "argv", [script, *args]),
-        mock.patch.object(
-            cli.app, "run", lambda _main, flags_parser: taken(flags_parser(sys.argv))
-        ),
+        _typed(command, taken) as script,
         mock.patch.object(argparse.ArgumentParser, "parse_args", parse),
-        contextlib.chdir(ROOT),
     ):
         try:
             runpy.run_path(script, run_name="__main__")
         except _Taken:
             return flags.FLAGS["config"].value
-        finally:
-            _forget_flags(before)
-            sys.path[:] = path
     raise AssertionError(f"{script} parses nothing")
 
 
@@ -68,22 +61,25 @@ def executed(command: str) -> str:
 
     Raises SystemExit, with what the command says, where it fails.
     """
-    script, *args = shlex.split(command)
-    before, path, out = set(flags.FLAGS), list(sys.path), io.StringIO()
+    out = io.StringIO()
     with (
-        mock.patch.dict(os.environ),
-        mock.patch.object(sys, "argv", [script, *args]),
+        _typed(command, lambda main, flags_parser: main(flags_parser(sys.argv))) as script,
         mock.patch.object(cli, "_quiet_logs"),
-        mock.patch.object(cli.app, "run", lambda main, flags_parser: main(flags_parser(sys.argv))),
-        contextlib.chdir(ROOT),
         contextlib.redirect_stdout(out),
     ):
-        try:
-            runpy.run_path(script, run_name="__main__")
-        finally:
-            _forget_flags(before)
-            sys.path[:] = path
+        runpy.run_path(script, run_name="__main__")
     return out.getvalue()
+
+
+def refused(command: str) -> str:
+    """The one line with which a command that is run ends, because it fails."""
+    try:
+        executed(command)
+    except SystemExit as ended:
+        said = str(ended.code)
+        assert said.startswith("error: ") and "\n" not in said
+        return said
+    raise AssertionError(f"{command} did not fail")
 
 
 def next_of(said: str) -> list[str]:
@@ -96,8 +92,22 @@ class _Taken(Exception):
     """The arguments are good; the job would begin."""
 
 
-def _forget_flags(before: set[str]) -> None:
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    flags.FLAGS["config"].unparse()
-    flags.FLAGS.unparse_flags()
+@contextlib.contextmanager
+def _typed(command: str, run):
+    """Within, `command` is what was typed in the repository's root; `run` stands for `app.run`."""
+    script, *args = shlex.split(command)
+    before, path = set(flags.FLAGS), list(sys.path)
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", [script, *args]),
+        mock.patch.object(cli.app, "run", run),
+        contextlib.chdir(ROOT),
+    ):
+        try:
+            yield script
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS["config"].unparse()
+            flags.FLAGS.unparse_flags()
+            sys.path[:] = path

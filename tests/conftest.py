@@ -13,6 +13,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -20,6 +21,10 @@ from permix_jax.core.sharding import make_mesh  # noqa: E402
 from permix_jax.models.config import ModelConfig  # noqa: E402
 from permix_jax.models.params import create_params  # noqa: E402
 from permix_jax.models.transformer import Decoder  # noqa: E402
+
+# A busy machine is slow; no test measures time.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 TINY = ModelConfig(
     vocab_size=48,

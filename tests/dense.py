@@ -26,6 +26,13 @@ def unpack(packing: Packing, packed, mask) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=0)
+def dense_logits(model, params, tokens, positions, valid):
+    """Logits f32 [B, T, V] of tokens [B, T]."""
+    hidden, _ = model.apply({"params": params}, tokens, positions, valid)
+    return model.apply({"params": params}, hidden, method="unembed")
+
+
+@partial(jax.jit, static_argnums=0)
 def dense_statistics(model, params, prompts, prompt_mask, completions, mask, temperature=1.0):
     """(log-probs, entropy) [N, T] of the completions; meaningless outside the mask."""
     (N, T), P = completions.shape, prompts.shape[1]
@@ -34,9 +41,8 @@ def dense_statistics(model, params, prompts, prompt_mask, completions, mask, tem
     valid = jnp.concatenate([repeat(prompt_mask), mask], axis=1)
     # Positions count the valid tokens, so that the gap behind a short prompt takes none.
     positions = jnp.cumsum(valid, axis=1) - 1
-    hidden, _ = model.apply({"params": params}, tokens, positions, valid)
-    logits = model.apply({"params": params}, hidden, method="unembed")
-    every = jax.nn.log_softmax(logits / temperature, axis=-1)
+    every = dense_logits(model, params, tokens, positions, valid) / temperature
+    every = jax.nn.log_softmax(every, axis=-1)
     last = repeat(prompt_mask.sum(axis=1))[:, None] - 1
     sources = jnp.concatenate([last, P + jnp.broadcast_to(jnp.arange(T - 1), (N, T - 1))], 1)
     every = jnp.take_along_axis(every, sources[..., None], axis=1)

@@ -10,11 +10,6 @@ def array_shapes(function, *args) -> set[tuple[int, ...]]:
     return set(_shapes(jax.make_jaxpr(function)(*args).jaxpr))
 
 
-def primitives(function, *args) -> set[str]:
-    """The names of all primitives in the jaxpr of function(*args), inner jaxprs included."""
-    return {eqn.primitive.name for eqn in _equations(jax.make_jaxpr(function)(*args).jaxpr)}
-
-
 def product_shapes(function, *args) -> set[tuple[int, ...]]:
     """The shapes of what all matmuls in the jaxpr of function(*args) give, as `array_shapes`."""
     equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from permix_jax.app.experiment import run
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.models.transformer import Decoder
@@ -33,6 +34,18 @@ def load_config(file: str, preset: str, **fields):
     for name, value in fields.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
     return config
+
+
+def run_tiny(workdir: Path, file: str = "permix.py", cache: Path | None = None, **fields) -> Path:
+    """Runs the tiny preset of `configs/<file>` with these fields to its end; the workdir.
+
+    `cache` is the cache folder; None: that of the environment, or else `cache` beside the workdir.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if cache or "PERMIX_CACHE" not in os.environ:
+            patch.setenv("PERMIX_CACHE", str(cache or workdir.parent / "cache"))
+        run(load_config(file, "tiny", **fields), workdir, Path(file).stem, "tiny")
+    return workdir
 
 
 def embedded_policy() -> Policy:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import answer, executed, parsed
+from commands import answer, parsed, refused
 from runs import ROOT, load_config, train
 
 from permix_jax.app.validation import require_valid
@@ -70,21 +70,14 @@ def test_help_and_mistakes_need_no_jax():
         ("--config=permix.py", f"there is no file permix.py; did you mean {PERMIX}?"),
         ("--config=README.md", "--config=README.md: "),
         (f"--config={PERMIX}:tinny", "no preset 'tinny'; use tiny, "),
-        (f"--config={PERMIX}:tinny", "; did you mean tiny?"),
         (f"--config {PERMIX}:tinny", "; did you mean tiny?"),
         ("--config=configs/rlvr.py:qwen3_8", "did you mean qwen3_8b"),
         (f"--confg={PERMIX}", "--confg: there is no such flag; did you mean --config?"),
         (f"--config={PERMIX} --wrkdir=x", "did you mean --workdir?"),
         (f"--config={PERMIX} --train.steps=3", "did you mean --config.train.steps?"),
-        (
-            f"--config={PERMIX} --config.trian.steps=3",
-            "--config.trian.steps: the config has no such field; did you mean train.steps",
-        ),
+        (f"--config={PERMIX} --config.trian.steps=3", "no such field; did you mean train.steps"),
         (f"--config={PERMIX} --config.group_sise=3", "did you mean rollout.group_size?"),
-        (
-            f"--config={PERMIX} --config.train.steps=abc",
-            "train.steps is 'abc'; use a value of type int, such as 150",
-        ),
+        (f"--config={PERMIX} --config.train.steps=abc", "'abc'; use a value of type int, such as"),
         (f"--config={PERMIX} --config.model.thinking=maybe", "of type bool, such as False"),
         (f"--config={PERMIX} --processes=many", "--processes=many"),
         (f"--config={PERMIX} --workdir", "Missing value for flag --workdir"),
@@ -145,10 +138,7 @@ def test_a_field_of_the_data_is_refused_before_anything_is_written(
     tmp_path, monkeypatch, args, message
 ):
     monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(SystemExit) as ended:
-        executed(f"{TRAIN} {args} --workdir={tmp_path}/run")
-    said = ended.value.code
-    assert said.startswith("error: ") and message in said and "\n" not in said
+    assert message in refused(f"{TRAIN} {args} --workdir={tmp_path}/run")
     assert not (tmp_path / "run").exists()
 
 

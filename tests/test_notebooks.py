@@ -7,25 +7,18 @@ from pathlib import Path
 import nbformat
 import pytest
 from execute import execute, parameters_at
-from random_model import write_model
+from own_problems import own_problems
 from runs import ROOT
-
-from permix_jax.core.files import write_rows
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def _tiny_model(folder: Path) -> dict:
-    """A random model, and sums in the place of GSM8K."""
-    write_model(folder / "model")
-    rows = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(40)]
-    write_rows(folder / "sums.jsonl", rows)
-    fields = {
-        "model.source": folder / "model",
-        "data.train": folder / "sums.jsonl",
-        "data.test": "",
+    """A random model, and sums in the place of GSM8K, under the personas of the bank."""
+    own = own_problems(folder, {}, sums=40)
+    names = ("model.source", "data.train", "data.test", "sft.steps")
+    fields = {name: own[name] for name in names} | {
         "task.num_test": 4,
-        "sft.steps": 0,
         "lora.rank": 2,
         "train.steps": 2,
         "train.problems_per_step": 2,
@@ -37,7 +30,6 @@ def _tiny_model(folder: Path) -> dict:
         "eval.judge_free_candidates": 2,
         "eval.judge_free_questions": 2,
     }
-    fields = {name: str(x) if isinstance(x, Path) else x for name, x in fields.items()}
     return {"PRESET": "smollm2_mawps", "FIELDS": fields, "ANSWER_TOKENS": 8}
 
 
@@ -116,11 +108,8 @@ def test_is_committed_with_outputs(path):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
-    assert {output.output_type for output in outputs} <= {
-        "stream",
-        "display_data",
-        "execute_result",
-    }
+    kinds = {"stream", "display_data", "execute_result"}
+    assert {output.output_type for output in outputs} <= kinds
     assert "stderr" not in [output.get("name") for output in outputs]
     texts = [output.get("text", "") for output in outputs]
     texts += [

@@ -177,8 +177,9 @@ def test_personagym_and_a_model_that_judges(world, seen, tmp_path):
 # ---- training -----------------------------------------------------------------------------------
 
 
-def only_looking(programs):
-    """The programs of a phase, which here change nothing and note what they are given."""
+@pytest.fixture
+def only_looking(monkeypatch):
+    """Makes the programs of a module change nothing; what their updates are given."""
     given = []
 
     def update(state, rows, tokens, *others):
@@ -187,31 +188,26 @@ def only_looking(programs):
         given.append((rows, *others))
         return state, dict(NOTHING)
 
-    def build(*args):
-        return programs(*args)._replace(update=update)
+    def look(module, name="make_programs"):
+        programs = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: programs(*args)._replace(update=update))
+        return given
 
-    return build, given
+    return look
 
 
 @pytest.fixture
 def start(world, tmp_path):
     """A run of a config, without SFT."""
     _, task, policy, params, mesh = world
+    fixed = {"mesh__data": mesh.size, "sft__steps": 0}
     with Verifier(task.grade, workers=0) as verifier:
-        yield lambda file, **fields: run_of(
-            odd(file, mesh__data=mesh.size, sft__steps=0, **fields),
-            task,
-            policy,
-            params,
-            mesh,
-            tmp_path,
-            verifier,
-        )
+        parts = task, policy, params, mesh, tmp_path, verifier
+        yield lambda file, **fields: run_of(odd(file, **fixed, **fields), *parts)
 
 
-def test_grpo_with_rehearsal(world, start, seen, monkeypatch):
-    build, given = only_looking(grpo.grpo_programs)
-    monkeypatch.setattr(grpo, "grpo_programs", build)
+def test_grpo_with_rehearsal(world, start, seen, only_looking):
+    given = only_looking(grpo, "grpo_programs")
     grpo.train_grpo(start("permix.py", rehearsal__weight=0.5), lambda *_: None)
     ((rows, _, rehearsed),) = given
     found = pairs_of(rows), pairs_of(rehearsed.rows)
@@ -219,18 +215,16 @@ def test_grpo_with_rehearsal(world, start, seen, monkeypatch):
     same_on_both(seen, "grpo", world[-1], found)
 
 
-def test_supervised_fine_tuning(world, start, seen, monkeypatch):
-    build, given = only_looking(supervised.make_programs)
-    monkeypatch.setattr(supervised, "make_programs", build)
+def test_supervised_fine_tuning(world, start, seen, only_looking):
+    given = only_looking(supervised)
     supervised.train_sft(start("sft.py", train__problems_per_step=3), lambda *_: None)
     pairs = pairs_of(given[0][0])
     assert len(pairs) == 3 * 3
     same_on_both(seen, "sft", world[-1], pairs)
 
 
-def test_distillation(world, start, seen, monkeypatch):
-    build, given = only_looking(supervised.make_programs)
-    monkeypatch.setattr(supervised, "make_programs", build)
+def test_distillation(world, start, seen, only_looking):
+    given = only_looking(supervised)
     run = start("distill.py")
     task = replace(run.task, grade=lambda text, problem: float(len(text) % 2))
     with Verifier(task.grade, workers=0) as verifier:
@@ -239,19 +233,10 @@ def test_distillation(world, start, seen, monkeypatch):
     same_on_both(seen, "distill", world[-1], pairs_of(given[0][0]))
 
 
-def test_the_base(world, seen, tmp_path, monkeypatch):
-    batches = []
-
-    def step(state, rows, tokens, frozen):
-        require_whole_rows(*(np.moveaxis(x, 1, 0) for x in jax.tree.leaves(tokens)))
-        batches.append(pairs_of(rows))
-        return state, dict(NOTHING)
-
-    programs = supervised.make_programs
-    monkeypatch.setattr(
-        supervised, "make_programs", lambda *args: programs(*args)._replace(update=step)
-    )
+def test_the_base(world, seen, tmp_path, only_looking):
+    given = only_looking(supervised)
     base.prepare_base(run_of(*world, tmp_path))
+    batches = [pairs_of(rows) for rows, *_ in given]
     assert [len(pairs) for pairs in batches] == [5, 5]
     same_on_both(seen, "base", world[-1], batches)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from commands import executed, next_of, parsed
-from random_model import write_model
+from own_problems import own_problems
 from runs import ROOT, load_config
 
 from permix_jax.app.experiment import run
@@ -68,26 +68,13 @@ def test_after_a_script_and_after_a_baseline_in_the_embedded_world(tmp_path, mon
 
 
 def test_after_adapters_on_problems_with_personas_of_ones_own(tmp_path):
-    write_model(tmp_path / "model")
-    sums = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(8)]
-    personas = [
-        {"id": word, "name": word, "system_prompt": f"You are a {word}.", "category": "x"}
-        | {"split": split}
-        for word, split in (("cook", "train"), ("diver", "train"), ("miller", "heldout"))
-    ]
-    for name, rows in (("sums", sums), ("personas", personas)):
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     fields = SMALL | {
-        "task.name": "problems",
-        "model.source": tmp_path / "model",
-        "data.train": tmp_path / "sums.jsonl",
-        "data.test": "",
+        **own_problems(tmp_path, {"cook": "train", "diver": "train", "miller": "heldout"}),
         "lora.rank": 2,
-        "personas.file": tmp_path / "personas.jsonl",
         "personas.placement": "user",
         "personas.weights": "category",
-        "rollout.max_prompt_tokens": 256,
     }
+    del fields["eval.role_play_samples"]  # which nothing reads here
     config = f"--config=configs/permix.py:tiny {arguments(fields)}"
     commands = next_of(executed(f"launch/train.py {config} --workdir={tmp_path}/permix"))
     assert scripts_of(commands) == ["train.py", "compare.py", "evaluate.py", "export.py"]

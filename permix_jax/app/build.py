@@ -44,8 +44,9 @@ def build_run(
 ) -> Run:
     """The run of a config. Reads no weights. Grading processes start here: enter the verifier.
 
-    `base` is the folder of the base policy (None: its place in the cache); `testing_only` as for
-    `build_task`; `start` as `find_start` found it.
+    `base` is the folder of the base policy (None: its place in the cache). With `testing_only`,
+    training problems are left out where they are other data than the test's. `start` is what
+    `find_start` found.
     """
     cache = cache_folder()
     task = build_task(config, cache, testing_only)
@@ -66,10 +67,7 @@ def build_run(
 
 
 def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> Task:
-    """The problems and personas that the config names.
-
-    With `testing_only`, training problems are left out where they are other data than the test's.
-    """
+    """The problems and personas that the config names; `testing_only` as for `build_run`."""
     t, file = config.task, config.personas.file
     if t.name == "latent_style":
         return call_with(latent_style_task, t, config)
@@ -80,10 +78,7 @@ def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> T
 
 
 def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
-    """The task without the prompts over rollout.max_prompt_tokens.
-
-    With rollout.on_overflow = "error" they raise ValueError.
-    """
+    """The task without prompts over the budget; ValueError with rollout.on_overflow = "error"."""
     r = config.rollout
     drawn = build_mixture(task.personas, config.personas).personas if task.train else ()
     if config.personas.paraphrase:
@@ -151,10 +146,8 @@ def eval_identity(config: ConfigDict) -> dict:
 
 
 def identity(config: ConfigDict, **parts: Container[str]) -> dict:
-    """The seed, the sections model and lora, and the named fields of the other sections.
-
-    Fields of CHANGEABLE are left out: they change a result by rounding at most.
-    """
+    """The seed, the sections model and lora, and the named fields of the other sections, without
+    fields of CHANGEABLE, which change a result by rounding at most."""
     whole = fixed_fields(config.to_dict())
     kept = {"seed": whole["seed"]}
     for part, names in {"model": whole["model"], "lora": whole["lora"], **parts}.items():

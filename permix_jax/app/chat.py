@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from markupsafe import Markup, escape
 from ml_collections import ConfigDict
 
 from permix_jax.app.best import chosen_step
 from permix_jax.app.compilation import use_compilation_cache
 from permix_jax.app.policies import policy_and_base
+from permix_jax.app.templates import render as render_template
 from permix_jax.core.json_lines import require_encodable
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
@@ -40,22 +40,14 @@ class Answers(NamedTuple):
     trained: Answer
 
     def _repr_html_(self) -> str:
-        head = Markup("<tr><th>base</th><th>trained</th></tr>")
-        cells = Markup()
-        for answer in self:
-            lines = Markup("<br>").join(map(escape, answer.text.strip().split("\n")))
-            cells += Markup("<td>{}{}</td>").format(lines, " [cut off]" if answer.truncated else "")
-        return Markup("<table>{}<tr>{}</tr></table>").format(head, cells)
+        return render_template("answers.html.jinja", answers=self).strip()
 
 
 @dataclass(frozen=True)
 class Chat:
-    """Both policies of a run, in memory.
+    """Both policies of a run, in memory."""
 
-    placement: where a persona given as text stands, as in `Persona`.
-    """
-
-    placement: str
+    placement: str  # where a persona given as text stands, as in `Persona`
     base: LoadedPolicy
     trained: LoadedPolicy
 
@@ -78,10 +70,9 @@ class Chat:
           temperature: 0 is greedy.
           seed: of the draws, the same for both.
 
-        Raises:
-          CannotAsk: an empty message or persona, words that the tokenizer lacks, or a prompt that
-            with `max_new_tokens` outgrows the model's context.
-          ValueError: a message or persona that UTF-8 cannot hold.
+        Raises CannotAsk for an empty message or persona, words that the tokenizer lacks, or a
+        prompt that with `max_new_tokens` outgrows the model's context; and ValueError for a text
+        that UTF-8 cannot hold.
         """
         if isinstance(persona, str):
             persona = Persona("chat", "chat", persona, "chat", "heldout", self.placement)
@@ -100,13 +91,9 @@ class Chat:
 def open_chat(workdir: Path | str, step: int | str | None = None, tensor: int = 1) -> Chat:
     """Loads both policies of a run. Under LoRA they share the weights of the base.
 
-    Args:
-      step: of the checkpoint; None: the newest; "best": that of `train.keep_best`.
-      tensor: number of devices that share heads and MLP, for a policy that outgrows one device.
-
-    Raises:
-      FileNotFoundError: no run in `workdir`, or no such checkpoint.
-      ValueError: fewer devices than `tensor`.
+    `step` is of the checkpoint (None: the newest), or "best" (`train.keep_best`). `tensor` devices
+    share heads and MLP, for a policy that outgrows one device. Raises FileNotFoundError without a
+    run in `workdir` or such a checkpoint, ValueError where there are fewer devices.
     """
     workdir = Path(workdir)
     record = read_json(workdir / "config.json")
@@ -129,17 +116,17 @@ def _prompt(
         if text is not None and not text.strip():
             raise CannotAsk(f"{name} is empty; write one" + " or None" * (name == "persona"))
         require_encodable(text, f"the {name}")
-    tokenizer = policy.tokenizer
+    tokenizer, unknown = policy.tokenizer, policy.tokenizer.unk_token_id
     tokens = render(tokenizer, persona, message)
-    if tokenizer.unk_token_id in tokens:
+    if unknown in tokens:
         persona = persona and replace(persona, system_prompt=_plain_words(persona.system_prompt))
         message = _plain_words(message)
         tokens = render(tokenizer, persona, message)
-    if tokenizer.unk_token_id in tokens:
+    if unknown in tokens:
         words = dict.fromkeys(render_text(tokenizer, persona, message).split())
-        unknown = [word for word in words if tokenizer.unk_token_id in tokenizer.encode(word)]
+        lacking = [word for word in words if unknown in tokenizer.encode(word)]
         raise CannotAsk(
-            f"the policy's tokenizer lacks {', '.join(map(repr, unknown))}; leave out. The policy "
+            f"the policy's tokenizer lacks {', '.join(map(repr, lacking))}; leave out. The policy "
             "of the embedded world knows what training asked: 'what is 12 plus 34 ?' or 'tell me "
             "about the sea .', as 'you are a pirate .'"
         )

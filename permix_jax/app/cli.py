@@ -43,10 +43,9 @@ def launch(
     Bad input ends the process with one line and status 1; a requested stop, with status 0.
     `--help` prints the docstring of the job's module and its flags.
 
-    Args:
-      several_processes: several processes can share the job; adds the flags that connect them.
-      of_a_run: the user may choose the workdir; adds the flag --workdir.
-      config_of_workdir: without --config, the config is that of the run in --workdir.
+    several_processes: several processes can share the job; adds the flags that connect them.
+    of_a_run: the user may choose the workdir; adds the flag --workdir.
+    config_of_workdir: without --config, the config is that of the run in --workdir.
     """
     if of_a_run:
         flags.DEFINE_string("workdir", None, "DIR: a run's folder; default: runs/<config>-<preset>")
@@ -66,14 +65,13 @@ def launch(
         name = Path(file).stem
         chosen = flags.FLAGS["workdir"].value if of_a_run else None
         workdir = Path(chosen or Path("runs", f"{name}-{preset}" if preset else name))
+        stopped = "stopped; what was done is saved, and the same command goes on from there"
         try:
             with _other_processes() if several_processes else nullcontext():
                 try:
                     job(_CONFIG.value, workdir, name, preset)
                 except Stopped:
-                    print(
-                        "stopped; what was done is saved, and the same command goes on from there"
-                    )
+                    print(stopped)
         except (ValueError, OSError, ImportError, NonFiniteError, JudgeError) as error:
             fail(str(error))
 
@@ -82,10 +80,8 @@ def launch(
 
 
 def config_arguments() -> list[str]:
-    """The arguments with which another command gets this config: --config and the changed fields.
-
-    --config is left out where it is the config of the workdir.
-    """
+    """The arguments with which another command gets this config: the changed fields, and --config
+    where that is not the config of the workdir."""
     fields = flags.FLAGS["config"].override_values
     changed = [f"--config.{name}={value}" for name, value in fields.items()]
     spec = _config_spec()
@@ -140,9 +136,9 @@ def _other_processes() -> Iterator[None]:
     from permix_jax.core.distributed import initialize, is_main, watched
     from permix_jax.core.sharding import ask_for_determinism
 
-    names = ("silent_seconds", "wait_seconds")
-    bounds = [valid_field(_CONFIG.value, f"distributed.{name}") for name in names]
-    if valid_field(_CONFIG.value, "mesh.deterministic"):  # before JAX counts the processes
+    fields = ("distributed.silent_seconds", "distributed.wait_seconds", "mesh.deterministic")
+    *bounds, deterministic = (valid_field(_CONFIG.value, field) for field in fields)
+    if deterministic:  # before JAX counts the processes
         ask_for_determinism()
     own = ("coordinator", "processes", "process", "distributed")
     initialize(*(flags.FLAGS[name].value for name in own), bounds[0])
@@ -164,9 +160,6 @@ def _quiet_logs() -> None:
     logger.addHandler(notes)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-# ---- parsing -------------------------------------------------------------------------------------
 
 
 def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
@@ -259,9 +252,6 @@ def _about_value(message: str, spec: str) -> str:
     return f"{field} is {value!r}; use a value of type {type(default).__name__}, such as {default}"
 
 
-# ---- help ----------------------------------------------------------------------------------------
-
-
 def _help(about: str) -> str:
     rows = [_help_row(flags.FLAGS[name]) for name in ("config", *_own_flags())]
     rows.insert(1, ("--config.SECTION.FIELD=VALUE", "sets a field; docs/config.md has them all"))
@@ -287,10 +277,9 @@ def _help_on_fields(asked: str) -> str:
         fail(f"--help={asked}: there is no such section or field{near}")
     lines = []
     for name in chosen:
-        field, values = FIELDS[name], FIELDS[name].rule.in_words()
-        meaning = field.meaning.removesuffix(":")
-        lines.append(f"  --config.{name}={field.default}")
-        lines.append(f"      {meaning} ({values})" if values else f"      {meaning}")
+        default, meaning, rule, *_ = FIELDS[name]
+        values = f" ({rule.in_words()})" if rule.in_words() else ""
+        lines += [f"  --config.{name}={default}", f"      {meaning.removesuffix(':')}{values}"]
     return "\n".join(lines)
 
 

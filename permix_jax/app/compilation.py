@@ -22,10 +22,8 @@ def use_compilation_cache() -> None:
 
 @contextmanager
 def compiled_programs() -> Iterator[Counter]:
-    """Uses the compilation cache; counts the programs that are compiled within, and logs the count.
-
-    Counts `programs`, how many of them were `found` in the cache, and the `seconds` for all.
-    """
+    """Uses the compilation cache; counts, and logs, the `programs` that are compiled within, how
+    many of them were `found` in the cache, and the `seconds` for all."""
     use_compilation_cache()
     count = Counter(programs=0, found=0, seconds=0.0)
 
@@ -45,5 +43,5 @@ def compiled_programs() -> Iterator[Counter]:
         jax.monitoring.unregister_event_duration_listener(on_duration)
         jax.monitoring.unregister_event_listener(on_event)
         if count["programs"]:
-            message = "%(programs)d programs compiled in %(seconds).0f s, %(found)d of them found"
-            _LOG.info(message + " in the cache", count)
+            said = "%(programs)d programs compiled in %(seconds).0f s, %(found)d of them found"
+            _LOG.info(f"{said} in the cache", count)

@@ -27,7 +27,7 @@ from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.judge_free import measure_without_judge
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.models.policy import StoredPolicy
-from permix_jax.report.evaluation_page import write_evaluation_report
+from permix_jax.report.run_page import write_evaluation_report
 from permix_jax.train.run import Run, base_is_stored
 
 
@@ -68,8 +68,7 @@ def make_reference(
 def open_reference(config: ConfigDict, mesh: Mesh) -> StoredPolicy | None:
     """The model that `eval.judge_free_reference` names, if any. Reads no weights.
 
-    Raises ValueError where it cannot be opened. Call it before anything is answered, so that a
-    mistake is found early.
+    Raises ValueError where it cannot be opened: call it before anything is answered.
     """
     if not (other := config.eval.judge_free_reference):
         return None
@@ -81,21 +80,18 @@ def open_reference(config: ConfigDict, mesh: Mesh) -> StoredPolicy | None:
 
 def reference_name(config: ConfigDict, base_folder: Path) -> str:
     """The reference by a name that is the same for all runs that start from the same base."""
-    if other := config.eval.judge_free_reference:
-        return other
-    if base_is_stored(config):
+    named = config.eval.judge_free_reference
+    if not named and base_is_stored(config):
         return f"base {base_folder.name}"
-    return config.model.source or f"seed {config.seed}"
+    return named or config.model.source or f"seed {config.seed}"
 
 
 def evaluate_subject(subject: Subject) -> str:
     """Evaluates the policy of a command into its folder, or goes on there; returns what to print.
 
     A model's reference for fidelity without a judge is `eval.judge_free_reference`, or itself.
-
-    Raises:
-      ValueError, FileNotFoundError, OSError: bad input or a full disk, in one line.
-      Stopped: Ctrl-C or SIGTERM; what is done is kept, and the same call goes on.
+    Raises ValueError or OSError, in one line, for bad input or a full disk; Stopped for Ctrl-C or
+    SIGTERM: what is done is kept, and the same call goes on.
     """
     config, folder = subject.config, subject.folder
     mesh = make_mesh(**config.mesh)

@@ -61,10 +61,8 @@ def run(
       method: your own mixing, reward terms or advantages; the workdir is refused to another one.
       arguments: of the command line that made the config; see `after_training`.
 
-    Raises:
-      ValueError, FileNotFoundError: bad input, in one line.
-      NonFiniteError: a step's loss or gradient was not finite.
-      Stopped: Ctrl-C or SIGTERM; everything done so far is saved.
+    Raises ValueError or FileNotFoundError, in one line, for bad input; NonFiniteError where a
+    step's loss or gradient is not finite; Stopped for Ctrl-C or SIGTERM, when all done is saved.
     """
     require_read([config.to_dict()], changed, "train")
     require_valid(config)
@@ -98,28 +96,26 @@ def run(
 
 def train_and_evaluate(run: Run) -> None:
     """The phases of a run. A phase whose result is there is skipped; an interrupted one goes on."""
-    # ---- base policy: SFT, once ----------------------------------------------------------------
-    prepare_base(run)
+    prepare_base(run)  # by SFT, once
+    _train(run)  # GRPO on persona-mixed rollouts, or a baseline in its place
 
-    # ---- GRPO on persona-mixed rollouts, or a baseline in its place ----------------------------
-    _train(run)
     last = on_main(partial(last_step, run.config, run.workdir))
     if last < (t := run.config.train).steps:
         said = "ends early, after step %d of %d: no higher %s in %d evaluations (train.stop_after)"
         _LOG.info(said, last, t.steps, t.keep_best, t.stop_after)
         correct(phases_of_run(run))
 
-    # ---- both policies under personas that RL never saw ----------------------------------------
+    # Both policies, under personas that RL never saw.
     trained = replace(run.at(last), name="the trained policy")
     before = _evaluate(run, 0, run.base)
     after = _evaluate(run, last, trained)
     if run.config.train.keep_best:
         on_main(partial(judge, run.config, run.workdir, last))
 
-    # ---- how much of the personas is in their responses, by the base's likelihoods -------------
+    # How much of the personas is in their responses, by the base's likelihoods.
     measure_likelihoods(run, [before, after])
 
-    # ---- how far the policy has moved from its base ----------------------------------------------
+    # How far the policy has moved from its base.
     kl_path = after / "kl.json"
     if run.config.eval.kl_responses and not on_main(kl_path.exists):
         settings = kl_settings(run.config, run.task)
@@ -155,10 +151,8 @@ def _evaluate(run: Run, step: int, policy: StoredPolicy) -> Path:
 
 
 def _require_later_parts(run: Run) -> None:
-    """Raises ValueError or FileNotFoundError, in one line, where a later phase would fail.
-
-    Tries demonstrations, the teacher, prompts of rehearsal and the reference of an evaluation, so
-    that a mistake is found before any training. Reads no weights.
+    """Raises ValueError or FileNotFoundError, in one line, where a later phase would fail: for
+    demonstrations, the teacher, prompts of rehearsal, an evaluation's reference. Reads no weights.
     """
     config, task = run.config, run.task
     if config.sft.steps or config.train.method == "sft":
@@ -171,11 +165,8 @@ def _require_later_parts(run: Run) -> None:
 
 
 def _open_teacher(run: Run) -> tuple[StoredPolicy, Task]:
-    """The policy of the run `distill.teacher`, or else the base; and the task for it.
-
-    The task has no problem whose prompt is over the budget in the teacher's tokens. Raises
-    ValueError where the teacher cannot be used.
-    """
+    """The policy of the run `distill.teacher`, or else the base; and the task without problems
+    that are over the budget in its tokens. Raises ValueError where the teacher cannot be used."""
     if not run.config.distill.teacher:
         return run.base, run.task
     workdir = Path(run.config.distill.teacher)

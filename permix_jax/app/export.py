@@ -9,18 +9,20 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from permix_jax.app.best import chosen_step
-from permix_jax.app.model_card import model_card
 from permix_jax.app.policies import policy_and_base
+from permix_jax.app.templates import render
 from permix_jax.app.workdir import cache_folder
+from permix_jax.core.fields import flat_fields
 from permix_jax.core.files import write_json, write_text
 from permix_jax.core.sharding import make_mesh
-from permix_jax.evaluation.results import read_json
+from permix_jax.evaluation.results import read_evaluations, read_json
 from permix_jax.formats.huggingface import config_to_hf, params_to_hf, weights
 from permix_jax.formats.pretrained import is_plain
 from permix_jax.formats.weights import write_weights
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import merge_adapters
 from permix_jax.models.policy import Policy
+from permix_jax.report.overview import summary_table
 from permix_jax.train.checkpoints import load_params
 from permix_jax.train.run import base_is_stored, checkpoint
 
@@ -111,3 +113,29 @@ def write_peft(config: ModelConfig, adapters: dict, base: str, folder: Path) -> 
             tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a.T)
             tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b.T)
     save_file(tensors, folder / "adapter_model.safetensors")
+
+
+def model_card(record: dict, workdir: Path, step: int) -> str:
+    """Markdown: what the policy is, how it was trained, and what its run's evaluations say.
+
+    `record` is the run's config.json; `step`, the checkpoint that is exported.
+    """
+    source = record["config"]["model"]["source"]
+    named = source.count("/") == 1 and not source.startswith((".", "/", "pypi:"))
+    own = flat_fields(record.get("method", {})).items()
+    try:
+        found = {e.step: e for e in read_evaluations(workdir)}
+    except FileNotFoundError:
+        found = {}
+    rows = {"base": found.get(0), f"step {step}": found.get(step)}
+    shown = {row: (e.stability, e.fidelity) for row, e in rows.items() if e}
+    return render(
+        "model_card.md.jinja",
+        record=record,
+        c=record["config"],
+        run=workdir.resolve().name,
+        step=step,
+        on_hub=named and not source.endswith(".gguf"),
+        functions="; ".join(f"{part}: `{function}`" for part, function in own),
+        table=summary_table(shown) if step in found else "",
+    )

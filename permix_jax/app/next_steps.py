@@ -28,8 +28,7 @@ def after_training(workdir: Path, config: Sequence[str] | None = None) -> str:
     config.json: the user's own script started the run.
     """
     record = read_json(workdir / "config.json")
-    if config is None:
-        config = _arguments_of(record)
+    config = _arguments_of(record) if config is None else config
     commands = _beside_counterpart(workdir, record, config)
     if more := _more_personas(record["config"]):
         out = f"--out={workdir / 'eval' / 'more'}"
@@ -115,11 +114,10 @@ def _beside_counterpart(
 
     A run with the user's own functions has no counterpart: a command line cannot name them.
     """
-    name = record["name"]
+    name, own = record["name"], workdir.name
     other = _COUNTERPARTS.get(name)
     if other is None or record.get("method") or not config:
         return []
-    own = workdir.name
     place = own.replace(name, other, 1) if name in own else f"{own}-{other}"
     theirs, commands = workdir.with_name(place), []
     if not (theirs / "report.html").exists():

@@ -23,10 +23,8 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 def found_device() -> str:
     """A line that says which accelerator JAX finds, such as "found 1 x TPU v5 lite (TPU)".
 
-    Another process asks JAX, because the process that asks holds the TPU until it ends. The runs
-    that the notebook starts need it.
-
-    Raises RuntimeError, with JAX's last line, where it finds none.
+    Another process asks JAX, because the process that asks holds the TPU, which the notebook's runs
+    need, until it ends. Raises RuntimeError, with JAX's last line, where it finds none.
     """
     asked = subprocess.run([sys.executable, "-c", _DEVICES], capture_output=True, text=True)
     if asked.returncode:
@@ -44,11 +42,9 @@ def train_live(folder: str | Path, runs: Mapping[str, Sequence[str]]) -> list[Pa
     A TPU belongs to one process at a time. A run that was begun goes on, and a finished one only
     reports. Interrupting the cell stops the run, which saves. Call it in the checkout's root.
 
-    Args:
-      folder: gets the workdirs and logs.
-      runs: name of the run and its workdir -> arguments.
-
-    Returns the workdirs. Raises RuntimeError, with the run's own line, where a run fails.
+    `folder` gets the workdirs and logs; `runs` has the name of each run, and of its workdir, and
+    its arguments. Returns the workdirs. Raises RuntimeError, with the run's own line, where one
+    fails.
     """
     status, curves, shown = DisplayHandle(), DisplayHandle(), 0
     workdirs = [Path(folder, name) for name in runs]

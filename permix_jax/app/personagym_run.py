@@ -21,27 +21,28 @@ from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.evaluation import judge_free
 from permix_jax.evaluation.results import read_json, read_jsonl
 from permix_jax.models.policy import LoadedPolicy, StoredPolicy
-from permix_jax.personagym.answering import FILE, AnswerSettings, answer, is_answered
-from permix_jax.personagym.benchmark import Question, load_benchmark
-from permix_jax.personagym.endpoint import Endpoint
+from permix_jax.personagym.answering import (
+    FILE,
+    AnswerSettings,
+    answer,
+    is_answered,
+    personagym_judge_free,
+)
+from permix_jax.personagym.asking import Endpoint
+from permix_jax.personagym.benchmark import Question, light, load_benchmark, subsample
 from permix_jax.personagym.judges import Judge, JudgeError, ModelJudge, read_judges
 from permix_jax.personagym.judging import judge
-from permix_jax.personagym.likelihoods import personagym_judge_free
 from permix_jax.personagym.model_judge import with_models
-from permix_jax.personagym.subsets import light, subsample
-from permix_jax.personagym.tables_of_scores import judge_free_text, scores_text
+from permix_jax.personagym.scores import judge_free_text, scores_text
 from permix_jax.rollout.sampling import Sampling
 
 
 def personagym(subject: Subject) -> str:
     """Answers and their likelihoods, unless they are there, then judges, if the config names any.
 
-    Returns what to print.
-
-    Raises:
-      ValueError, FileNotFoundError, OSError: bad input or a full disk, in one line.
-      JudgeError: a judge failed; answers and finished judgements are kept.
-      Stopped: Ctrl-C, or SIGTERM while answering; what is done is kept.
+    Returns what to print. Raises ValueError or OSError, in one line, for bad input or a full disk;
+    JudgeError where a judge failed; Stopped for Ctrl-C, or SIGTERM while answering. What is done is
+    kept.
     """
     config, p, out = subject.config, subject.config.personagym, subject.folder
     if not config.model.source:
@@ -59,10 +60,8 @@ def personagym(subject: Subject) -> str:
     rows = read_jsonl(out / FILE)
     cut = sum(row["truncated"] for row in rows)
     empty = sum(not row["response"].strip() for row in rows)
-    printed = [
-        f"{len(rows)} answers in {out / FILE}; {cut} cut off at personagym.max_new_tokens, "
-        f"{empty} empty"
-    ]
+    limits = f"{cut} cut off at personagym.max_new_tokens, {empty} empty"
+    printed = [f"{len(rows)} answers in {out / FILE}; {limits}"]
     if p.candidates:
         printed.append(judge_free_text(read_json(out / judge_free.FILE)))
     if judges:
@@ -80,10 +79,9 @@ def personagym(subject: Subject) -> str:
 def _questions(config: ConfigDict, questions: list[Question]) -> list[Question]:
     """The questions that the config asks; ValueError where it asks for more than there are."""
     p = config.personagym
-    if p.light:
-        questions = light(questions)
     try:
-        questions = subsample(questions, p.personas, p.per_task, config.seed)
+        asked = light(questions) if p.light else questions
+        questions = subsample(asked, p.personas, p.per_task, config.seed)
     except ValueError as error:
         raise ValueError(f"personagym.{error}") from None
     personas = len({question.persona for question in questions})
@@ -121,10 +119,9 @@ def _ask_and_measure(
 
 def _is_measured(subject: Subject) -> bool:
     """Whether the likelihoods are there, or not asked for."""
-    config = subject.config
-    return not config.personagym.candidates or judge_free.claim(
-        subject.folder, reference_name(config, subject.base), _judge_free_settings(config)
-    )
+    config, name = subject.config, reference_name(subject.config, subject.base)
+    settings = _judge_free_settings(config)
+    return not config.personagym.candidates or judge_free.claim(subject.folder, name, settings)
 
 
 def _judge_free_settings(config: ConfigDict) -> judge_free.JudgeFreeSettings:
@@ -133,10 +130,7 @@ def _judge_free_settings(config: ConfigDict) -> judge_free.JudgeFreeSettings:
 
 
 def _require_scorers(subject: Subject, judges: Sequence[Judge | ModelJudge], mesh: Mesh) -> None:
-    """Raises where the reference or a judge cannot be opened, or an endpoint's key is missing.
-
-    Reads no weights, and asks nothing.
-    """
+    """Raises where the reference or a judge cannot be opened, or an endpoint's key is missing."""
     config = subject.config
     if config.personagym.candidates and not (subject.folder / judge_free.FILE).exists():
         open_reference(config, mesh)

@@ -45,8 +45,9 @@ def phases_of_evaluations(
     personas = asked_personas(config, task)
     unfinished = [folder for folder in folders if not (folder / "stability.json").exists()]
     each = answers_asked(task, personas, eval_settings(config))
-    answers = each * len(unfinished)
-    answers -= sum(_lines(folder / "completions.jsonl") for folder in unfinished)
+    files = [folder / "completions.jsonl" for folder in unfinished]
+    done = sum(file.read_bytes().count(b"\n") for file in files if file.exists())
+    answers = each * len(unfinished) - done
     unmeasured = sum(not (folder / FILE).exists() for folder in measured)
     likelihoods = unmeasured * _likelihoods_asked(config, task, len(personas))
     return [
@@ -63,13 +64,7 @@ def _likelihoods_asked(config: ConfigDict, task: Task, personas: int) -> int:
     e = config.eval
     if not e.judge_free_candidates:
         return 0
-    kinds = [(len(task.test), e.samples)]
-    if task.in_style:
-        kinds.append((len(task.role_play), e.role_play_samples))
-    most = e.judge_free_questions or max(questions for questions, _ in kinds)
-    answers = sum(min(questions, most) * samples for questions, samples in kinds) * personas
-    return answers * (e.judge_free_candidates + 1)
-
-
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    played = len(task.role_play) if task.in_style else 0
+    most = e.judge_free_questions or max(len(task.test), played)
+    each = min(len(task.test), most) * e.samples + min(played, most) * e.role_play_samples
+    return each * personas * (e.judge_free_candidates + 1)

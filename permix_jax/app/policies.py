@@ -41,11 +41,9 @@ def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, S
     param_dtype = config.lora.base_dtype if lora else m.param_dtype
     if m.source:
         ignore = names_in(m.get("ignore_fields", ""))  # configs of older runs lack the field
-        pretrained = open_pretrained(
-            m.source, cache, param_dtype, m.dtype, m.remat, m.pad_token, m.thinking, ignore
-        )
-        shape, tokenizer = pretrained.config, pretrained.tokenizer
-        end_tokens = pretrained.end_tokens
+        pretrained = open_pretrained(m.source, cache, m.pad_token, m.thinking, ignore)
+        shape = replace(pretrained.config, param_dtype=param_dtype, dtype=m.dtype, remat=m.remat)
+        tokenizer, end_tokens = pretrained.tokenizer, pretrained.end_tokens
     else:
         tokenizer = build_tokenizer()
         end_tokens = (tokenizer.eos_token_id,)
@@ -54,21 +52,20 @@ def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, S
     policy = Policy(Decoder(replace(shape, lora=lora)), tokenizer, end_tokens)
     initial_dtype = m.param_dtype if config.sft.steps else param_dtype
     initial = Decoder(replace(shape, lora=None, param_dtype=initial_dtype))
-    name = m.source or "the untrained policy"
 
     def load() -> dict:
         if m.source:
             return load_pretrained(pretrained, initial, mesh)
         return create_params(initial, key(config.seed, "init"), mesh)
 
+    name = m.source or "the untrained policy"
     return policy, StoredPolicy(name, policy._replace(model=initial), mesh, load)
 
 
 def lora_config(config: ConfigDict) -> Lora | None:
     """The adapters that the config asks for."""
-    if config.lora.rank == 0:
-        return None
-    return Lora(config.lora.rank, config.lora.alpha, tuple(names_in(config.lora.targets)))
+    asked = config.lora
+    return Lora(asked.rank, asked.alpha, tuple(names_in(asked.targets))) if asked.rank else None
 
 
 def config_of_model(config: ConfigDict, source: str) -> ConfigDict:
@@ -86,9 +83,6 @@ def named_model(config: ConfigDict, source: str, mesh: Mesh) -> StoredPolicy:
     return model
 
 
-# ---- policies of a run --------------------------------------------------------------------------
-
-
 def policy_and_base(
     config: ConfigDict, base: str | Path, mesh: Mesh
 ) -> tuple[Policy, StoredPolicy]:
@@ -100,8 +94,7 @@ def policy_and_base(
 def policy_of_run(workdir: Path, mesh: Mesh) -> StoredPolicy:
     """The policy at the end of a finished run.
 
-    Raises:
-      FileNotFoundError: no run in `workdir`, or no checkpoint of its last step or its base.
+    Raises FileNotFoundError without a run in `workdir`, or a checkpoint of its last step or base.
     """
     record = files.read_json(workdir / "config.json", "name the workdir of a finished run")
     config = ConfigDict(record["config"])
@@ -118,8 +111,7 @@ def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
     The run is named by its path from `folder`, because both may be moved together, and by the
     config that it began with.
     """
-    record = read_json(workdir / "config.json")
-    config = json.dumps(config_at_start(record), sort_keys=True)
+    config = json.dumps(config_at_start(read_json(workdir / "config.json")), sort_keys=True)
     return {
         "run": os.path.relpath(workdir.resolve(), folder.resolve()),
         "run_config_sha256": hashlib.sha256(config.encode()).hexdigest(),
@@ -127,28 +119,17 @@ def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
     }
 
 
-# ---- the policy of a command --------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Subject:
-    """The policy that a command asks. It is not opened yet.
+    """The policy that a command asks. It is not opened yet."""
 
-    config: the command's, with what the base of the run comes from.
-    workdir, base: folders of the run, and of its base policy.
-    step: of the run's checkpoint; at 0 the base is asked.
-    folder: gets what the command writes.
-    of: says which policy it is; plain values.
-    name: what people call it.
-    """
-
-    config: ConfigDict
+    config: ConfigDict  # the command's, with what the run's base comes from
     workdir: Path
-    base: Path
-    step: int
-    folder: Path
-    of: dict[str, Any]
-    name: str
+    base: Path  # the folder of the base policy
+    step: int  # of the run's checkpoint; at 0 the base is asked
+    folder: Path  # gets what the command writes
+    of: dict[str, Any]  # which policy it is; plain values
+    name: str  # what people call it
 
     def open(self, mesh: Mesh) -> tuple[StoredPolicy, StoredPolicy]:
         """The policy, and the base of its run, which measures its fidelity."""
@@ -172,12 +153,9 @@ def subject_of_run(
 ) -> Subject:
     """A checkpoint by its step (None: the newest; 0: the base; "best": as `chosen_step`).
 
-    Args:
-      folder: of the results; None: `eval/<step>` of the workdir.
-      parts: "seed" or "task", in which the config must be the run's, as in model and LoRA.
-
-    Raises:
-      FileNotFoundError, ValueError: an impossible config, no run or checkpoint, another policy.
+    The results go to `folder`; None: `eval/<step>` of the workdir. In `parts` ("seed" or "task")
+    the config must be the run's, as in model and LoRA. Raises FileNotFoundError or ValueError for
+    an impossible config, no run or checkpoint, or another policy.
     """
     require_valid(config)
     record = read_json(workdir / "config.json")
@@ -195,10 +173,7 @@ def subject_of_run(
 def _require_same_policy(
     config: ConfigDict, record: dict, workdir: Path, parts: Sequence[str]
 ) -> None:
-    """Raises ValueError, with the differing fields, unless the config is of the run's policy.
-
-    A field that is newer than the run is not compared.
-    """
+    """Raises ValueError, with the differing fields, unless the config is of the run's policy."""
 
     def deciding(config: dict) -> dict:
         whole = fixed_fields(config)
@@ -210,7 +185,7 @@ def _require_same_policy(
         return kept
 
     mine = deciding(config.to_dict())
-    theirs = filled_up(deciding(record["config"]), mine)
+    theirs = filled_up(deciding(record["config"]), mine)  # newer fields are not compared
     if fields := differing_fields(mine, theirs):
         made = f"{record['name']}.py" + (f":{record['preset']}" if record.get("preset") else "")
         raise ValueError(

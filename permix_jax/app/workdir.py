@@ -44,13 +44,9 @@ def claim_workdir(
     the new values, and `history` one more entry: {"step": the newest checkpoint, "date": UTC,
     "changes": {field: [old, new]}}, with None for a field that was not there.
 
-    Args:
-      base: folder of the base policy, with the log of its SFT.
-      changed: the fields that have another value than in the preset.
-      method: what `train.method.describe` says.
-      start: what `start.find_start` found, if the run begins with another run's policy.
-
-    Raises ValueError, with what differs, for the workdir of another config or method.
+    `base` is the folder of the base policy; `changed`, the fields with another value than in the
+    preset; `method`, what `train.method.describe` says; `start`, what `find_start` found. Raises
+    ValueError, with what differs, for the workdir of another config or method.
     """
     path, resolved, method = workdir / "config.json", json.loads(config.to_json()), method or {}
     if not path.exists():
@@ -76,17 +72,25 @@ def claim_workdir(
             f"{workdir} belongs to a run with other functions ({named}); name another workdir, or "
             "pass the method that it had"
         )
-    if changes:
-        _change(workdir, record | {"config": resolved, "changed": list(changed)}, changes)
+    if not changes:
+        return
+    step, now = newest_saved_step(workdir), datetime.datetime.now(datetime.UTC)
+    entry = {"step": step, "date": now.isoformat(timespec="seconds"), "changes": changes}
+    history = [*record.get("history", []), entry]
+    # A comparison takes a run with a report for a finished one.
+    if {"train.steps", "train.stop_after"} & {*changes}:
+        (workdir / "report.html").unlink(missing_ok=True)
+    record |= {"config": resolved, "changed": list(changed), "history": history}
+    write_json(path, record)
+    said = "; ".join(f"{name}: {new!r} instead of {old!r}" for name, (old, new) in changes.items())
+    _LOG.info("%s goes on from step %d with %s (kept in config.json)", workdir, step, said)
 
 
 def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, list]:
     """The fields that change if the run in `workdir` goes on with `config`: {field: [old, new]}.
 
-    `option` of the command line names another place.
-
     Raises ValueError, with the differing fields, for a run of another config; and for a train.steps
-    that is no longer possible for the run.
+    that is no longer possible for the run. `option` of the command line names another place.
     """
     theirs = read_json(workdir / "config.json")["config"]
     fixed = fixed_fields(config)  # fields that are newer than the run are not compared
@@ -100,17 +104,15 @@ def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, l
     if "train.steps" in changes:
         before, steps = changes["train.steps"]
         decay, done = config["train"]["decay"], newest_saved_step(workdir)
+        remedy = ""
         if decay != "none":
-            raise ValueError(
-                f"train.steps is {steps}; the run in {workdir} has {before}, over which its "
-                f"learning rate decays (train.decay = {decay}): set it to {before}, or name "
-                f"another {option}"
-            )
-        if steps < done:
-            raise ValueError(
-                f"train.steps is {steps}; the run in {workdir} has done {done} steps: use {done} "
-                f"or more, or name another {option}"
-            )
+            remedy = f"has {before}, over which its learning rate decays (train.decay = {decay})"
+            remedy += f": set it to {before}"
+        elif steps < done:
+            remedy = f"has done {done} steps: use {done} or more"
+        if remedy:
+            run = f"train.steps is {steps}; the run in {workdir}"
+            raise ValueError(f"{run} {remedy}, or name another {option}")
     return changes
 
 
@@ -118,20 +120,6 @@ def newest_saved_step(workdir: Path) -> int:
     """The step of the newest checkpoint, by the names of their folders; 0 where there is none."""
     steps = (path.name for path in (workdir / "checkpoints").glob("*"))
     return max((int(step) for step in steps if step.isdecimal()), default=0)
-
-
-def _change(workdir: Path, record: dict, changes: dict[str, list]) -> None:
-    """Writes config.json with the changes in its history, and logs them."""
-    step = newest_saved_step(workdir)
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    entry = {"step": step, "date": now, "changes": changes}
-    record["history"] = [*record.get("history", []), entry]
-    # A comparison takes a run with a report for a finished one.
-    if {"train.steps", "train.stop_after"} & {*changes}:
-        (workdir / "report.html").unlink(missing_ok=True)
-    write_json(workdir / "config.json", record)
-    said = "; ".join(f"{name}: {new!r} instead of {old!r}" for name, (old, new) in changes.items())
-    _LOG.info("%s goes on from step %d with %s (kept in config.json)", workdir, step, said)
 
 
 def config_at_start(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,11 @@ from permix_jax.core.fields import names_in
 
 
 class Rule(NamedTuple):
-    """What a value of the field's type must satisfy, and what a user should do where it does not.
-
-    choices: all that a text, or a part of it between commas, may be.
-    """
+    """What a value of the field's type must satisfy, and what to do where it does not."""
 
     holds: Callable[[Any], bool]
     remedy: str
-    choices: Sequence[str] = ()
+    choices: Sequence[str] = ()  # all that a text, or a part of it between commas, may be
 
     def in_words(self) -> str:
         """The possible values, such as "1 or more"; "" for any."""
@@ -50,30 +47,22 @@ SHARE_BELOW_1 = Rule(lambda v: 0 <= v < 1, "use a share from 0, below 1")
 
 
 class OtherThan(NamedTuple):
-    """In a condition: any value but this one."""
-
     value: Any
 
 
-# {field: its value, or a tuple of values, or OtherThan}, all of which hold. The field "command" is
-# the command of launch/ that reads the config.
+# {field: its value, or a tuple of values, or any OtherThan one}, all of which hold. The field
+# "command" is the command of launch/ that reads the config.
 Condition = Mapping[str, Any]
 
 
 class Field(NamedTuple):
-    """The declaration of one field.
+    """The declaration of one field."""
 
-    default: its type is the field's type.
-    meaning: one line; the choices follow it on the pages where it ends in ":".
-    resume: why no result changes where a run goes on with another value; "": it must not.
-    reads: the condition, or the conditions, one of which must hold where something reads the field.
-    """
-
-    default: Any
-    meaning: str
+    default: Any  # its type is the field's type
+    meaning: str  # one line; the choices follow it on the pages where it ends in ":"
     rule: Rule = ANY
-    resume: str = ""
-    reads: Condition | Sequence[Condition] = ()
+    resume: str = ""  # why a run that goes on with another value has the same results; "": no
+    reads: Condition | Sequence[Condition] = ()  # one of them holds where something reads the field
 
 
 class Section(NamedTuple):

@@ -6,8 +6,10 @@ on what they cannot know alike, such as a signal or a verdict with a deadline. A
 the functions marked "Together", in the same order.
 """
 
+import fcntl
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from permix_jax.core.watch import Watch, before_abort, end_with, waiting
 
 T = TypeVar("T")
 _JOIN_SECONDS = 300
+_SECONDS_BETWEEN_TRIES = 0.2
 
 
 def initialize(
@@ -74,23 +77,13 @@ def _end_before_all_have_joined() -> None:
 def watched(silent_seconds: int, wait_seconds: int) -> Iterator[None]:
     """Within, this process ends with status 1 and one line if another process is gone or hangs.
 
-    The line names that process. An error within ends the other processes too.
-
-    Args:
-      silent_seconds: a process without a sign of life for so long is gone.
-      wait_seconds: how long a process may keep the others waiting.
+    The line names that process. An error within ends the other processes too. The seconds are those
+    of `Watch`.
     """
     if not jax.distributed.is_initialized() or global_state.num_processes == 1:
         yield
         return
-    watch = Watch(
-        global_state.client,
-        global_state.coordinator_address,
-        global_state.process_id,
-        global_state.num_processes,
-        silent_seconds,
-        wait_seconds,
-    )
+    watch = Watch(global_state, silent_seconds, wait_seconds)
     before_abort(watch.end_aborted)
     try:
         yield
@@ -144,13 +137,13 @@ def on_main(function: Callable[[], T]) -> T:
     """Calls `function` on the main process; all return its value or raise its error. Together."""
     if alone():
         return function()
-    outcome = None
+    value, error = None, None
     if is_main():
         try:
-            outcome = (function(), None)
-        except Exception as error:
-            outcome = (None, error)
-    value, error = gather(outcome)[0]
+            value = function()
+        except Exception as raised:
+            error = raised
+    value, error = gather((value, error))[0]
     if error is not None:
         raise error
     return value
@@ -182,3 +175,26 @@ def require_shared(folder: Path, name: str) -> None:
             f"{name} is {folder}, where some process does not find what another wrote; name a "
             "folder on a file system that all hosts share"
         )
+
+
+@contextmanager
+def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock file `path` while entered; the lock ends with the process in any case.
+
+    Processes of one program hold it together. `while_waiting` is called repeatedly while another
+    program has the lock; it may raise.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+
+        def is_mine() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        while not on_main(is_mine):
+            while_waiting()
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        yield

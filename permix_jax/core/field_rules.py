@@ -5,6 +5,7 @@ Imports no JAX, so that a command can ask before its job begins.
 """
 
 import inspect
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -16,8 +17,7 @@ from permix_jax.core.declare import Condition, OtherThan
 from permix_jax.core.fields import did_you_mean, flat_fields, names_in
 
 # Fields in which a run may go on with another value than it began with, and why its results stay
-# the same. `app/workdir.py` writes each change into the history of config.json. None of them is
-# part of what an evaluation or a cached base policy is known by.
+# the same. None of them is part of what an evaluation or a cached base policy is known by.
 CHANGEABLE: dict[str, str] = {name: field.resume for name, field in FIELDS.items() if field.resume}
 
 # Field, or section -> conditions; it is read where one of them holds. Where a field and its section
@@ -46,12 +46,11 @@ def valid_value(field: str, value: Any) -> Any:
 
 def valid_field(config: ConfigDict, field: str) -> Any:
     """The value of a dotted field, which may not be missing; raises as `valid_value`."""
-    value = config
-    for name in field.split("."):
-        if name not in value:
-            raise ValueError(f"{field} is missing from the config; see configs/permix.py")
-        value = value[name]
-    return valid_value(field, value)
+    *section, name = field.split(".")
+    values = config.get(section[0], {}) if section else config
+    if name not in values:
+        raise ValueError(f"{field} is missing from the config; see configs/permix.py")
+    return valid_value(field, values[name])
 
 
 def section_with(section: str, **changes: Any) -> ConfigDict:
@@ -60,22 +59,20 @@ def section_with(section: str, **changes: Any) -> ConfigDict:
     Raises ValueError, one line, for a field that is not there or a value that it may not have.
     """
     values = {name: field.default for name, field in SECTIONS[section].fields.items()}
-    if unknown := [name for name in changes if name not in values]:
-        near = did_you_mean(unknown[0], values)
-        raise ValueError(f"{section}.{unknown[0]}: there is no such field{near}")
-    values |= {name: valid_value(f"{section}.{name}", value) for name, value in changes.items()}
+    for name, value in changes.items():
+        if name not in values:
+            near = did_you_mean(name, values)
+            raise ValueError(f"{section}.{name}: there is no such field{near}")
+        values[name] = valid_value(f"{section}.{name}", value)
     return ConfigDict(values).lock()
 
 
 def call_with(function: Callable, *sections: Mapping[str, Any], **given: Any) -> Any:
-    """`function(**given)`, with the other arguments from the first section that has their name.
-
-    `function` may be a class. An argument that no section has keeps its default.
-    """
-    for name in inspect.signature(function).parameters.keys() - given.keys():
-        if found := [section for section in sections if name in section]:
-            given[name] = found[0][name]
-    return function(**given)
+    """`function(**given)`, a class, too, with the other arguments from the first section that has
+    their name. An argument that no section has keeps its default."""
+    found = ChainMap(*sections)
+    others = inspect.signature(function).parameters.keys() - given.keys()
+    return function(**given, **{name: found[name] for name in others if name in found})
 
 
 def fixed_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -90,12 +87,10 @@ def fixed_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def require_read(
     configs: Sequence[Mapping[str, Any]], changed: Sequence[str], command: str
 ) -> None:
-    """Raises ValueError, in one line, for the first field that was set and that nothing reads.
+    """Raises ValueError, in one line, for the first of the `changed` fields that nothing reads.
 
-    Args:
-      configs: those that are made of the user's, resolved; one of them has to read a field.
-      changed: the fields that the user gave another value than the preset has.
-      command: of launch/, without ".py".
+    One of the `configs`, which are made of the user's and resolved, has to read it. `command` is
+    that of launch/, without ".py".
     """
     resolved = [flat_fields(config) | {"command": command} for config in configs]
     for field in changed:
@@ -113,37 +108,28 @@ def what_reading_takes(field: str, fields: Mapping[str, Any]) -> str:
     for name in (field.partition(".")[0], field):
         conditions = READ_WHERE.get(name, ())
         if not any(field in each for each in conditions):
-            missing = [_missing(each, fields) for each in conditions]
+            missing = [in_words(each, fields) for each in conditions]
             if missing and all(missing):
                 lacking.append(", or ".join(missing))
     return " and ".join(lacking)
 
 
-def _missing(condition: Condition, fields: Mapping[str, Any]) -> str:
-    """The parts of a condition that do not hold, in words."""
+def in_words(condition: Condition, fields: Mapping[str, Any] | None = None) -> str:
+    """Such as "task.name = 'problems' and a sft.steps other than 0".
+
+    With the flat `fields` of a config, only the parts that do not hold there.
+    """
     parts = []
     for name, wanted in condition.items():
-        value = fields.get(name)
-        if isinstance(wanted, OtherThan):
-            parts += [_in_words(name, wanted)] if value == wanted.value else []
-        elif value not in _all(wanted):
-            instead = "" if name == "command" else f" instead of {value!r}"
-            parts.append(_in_words(name, wanted) + instead)
+        values = wanted if isinstance(wanted, tuple) else (wanted,)  # an OtherThan is a tuple, too
+        refused = isinstance(wanted, OtherThan)
+        if fields is not None and (fields.get(name) in values) != refused:
+            continue
+        if name == "command":
+            parts.append(f"launch/{wanted}.py")
+        elif refused:
+            parts.append(f"{'an' if name[0] in 'aeiou' else 'a'} {name} other than {values[0]!r}")
+        else:
+            instead = "" if fields is None else f" instead of {fields.get(name)!r}"
+            parts.append(f"{name} = {' or '.join(map(repr, values))}{instead}")
     return " and ".join(parts)
-
-
-def condition_in_words(condition: Condition) -> str:
-    """Such as "task.name = 'problems' and a sft.steps other than 0"."""
-    return " and ".join(_in_words(name, wanted) for name, wanted in condition.items())
-
-
-def _in_words(name: str, wanted: Any) -> str:
-    if name == "command":
-        return f"launch/{wanted}.py"
-    if isinstance(wanted, OtherThan):
-        return f"{'an' if name[0] in 'aeiou' else 'a'} {name} other than {wanted.value!r}"
-    return f"{name} = {' or '.join(map(repr, _all(wanted)))}"
-
-
-def _all(wanted: Any) -> tuple:
-    return wanted if isinstance(wanted, tuple) else (wanted,)

@@ -59,9 +59,8 @@ def require_file(path: Path, remedy: str) -> None:
 def refuse_lfs_pointer(content: bytes, name: str) -> None:
     """Raises ValueError if the content is a pointer to a file that Git LFS has not fetched."""
     if content.startswith(_LFS_POINTER):
-        raise ValueError(
-            f"{name}: a Git LFS pointer in place of the file; run 'git lfs pull' in its folder"
-        )
+        what = "a Git LFS pointer in place of the file"
+        raise ValueError(f"{name}: {what}; run 'git lfs pull' in its folder")
 
 
 def read_json(path: Path, remedy: str) -> Any:
@@ -83,9 +82,8 @@ def json_rows(text: str, path: Path) -> list[Any]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}:{number}: not JSON; mend or remove that line ({error.msg})"
-                ) from None
+                remedy = f"mend or remove that line ({error.msg})"
+                raise ValueError(f"{path}:{number}: not JSON; {remedy}") from None
     return rows
 
 

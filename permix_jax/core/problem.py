@@ -21,10 +21,23 @@ class Problem:
 
 
 class Undecided(NamedTuple):
-    """Texts of an answer and a gold answer; only algebra decides whether they are equal."""
+    """Texts of an answer and a gold answer; only algebra decides whether they are equal.
+
+    `kind` is the kind of the gold answer, as in `Verdict`.
+    """
 
     answer: str
     gold: str
+    kind: str = ""
+
+
+class Verdict(NamedTuple):
+    """`right`: 1.0, 0.0, or NaN where there is no gold answer. `kind`: what the gold answer is
+    ("number", "interval", ...). `why`: the rule that decided."""
+
+    right: float
+    kind: str
+    why: str
 
 
 # 1.0: right. 0.0: wrong. NaN: there is no gold answer. Undecided: algebra decides.

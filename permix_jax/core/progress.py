@@ -24,21 +24,16 @@ RESPONSES = "responses"  # the kind of the phases that generate responses
 class Phase:
     """A part of a job that takes time.
 
-    Attributes:
-      name: as in `Progress`.
-      left: units that are still to do.
-      what: what the units are, such as "steps of SFT".
-      kind: until a phase is measured, its units are expected to take as long as those of another
-        phase of its kind.
-      seconds, timed: the seconds that the units measured so far took, and the number of them.
+    Until it is measured, its units are expected to take as long as those of another phase of its
+    kind.
     """
 
-    name: str
-    left: int
-    what: str
+    name: str  # as in `Progress`
+    left: int  # units that are still to do
+    what: str  # what the units are, such as "steps of SFT"
     kind: str
-    seconds: float = 0.0
-    timed: int = 0
+    seconds: float = 0.0  # that the units measured so far took
+    timed: int = 0  # how many those are
 
 
 class Agenda:
@@ -146,10 +141,9 @@ class Progress:
 
     def __init__(self, label: str, total: int, initial: int = 0, phase: str = ""):
         self._label, self._total, self._count, self._first = label, total, initial, initial
-        self._bar, self._silent = None, not is_main()
-        if sys.stderr.isatty() and not self._silent:
-            self._bar = tqdm(desc=label, total=total, initial=initial, dynamic_ncols=True)
-        self._phase = phase or label
+        self._silent, self._phase = not is_main(), phase or label
+        shown = {"dynamic_ncols": True, "disable": self._silent or None}  # None: on terminals alone
+        self._bar = tqdm(desc=label, total=total, initial=initial, **shown)
         self._agenda = _AGENDA.get(_NOTHING)
         if not self._agenda.has(self._phase):
             self._agenda = Agenda([Phase(self._phase, total - initial, "", "")])
@@ -160,15 +154,14 @@ class Progress:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
     def advance(self, units: int = 1, **figures: float) -> None:
         """Counts `units` more and shows the current figures."""
         self._count += units
         self._agenda.count(self._phase, units)
         shown = {name: f"{value:.4g}" for name, value in figures.items()}
-        if self._bar is not None:
+        if not self._bar.disable:
             after, seconds = self._agenda.after(self._phase, self._total - self._count)
             then = after if seconds is None else duration(seconds)
             self._bar.set_postfix(shown | ({"then": then} if after else {}), refresh=False)

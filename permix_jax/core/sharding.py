@@ -34,7 +34,6 @@ LOGICAL_TO_MESH = {
     None: None,
 }
 
-
 # By default, a scatter on a GPU adds to one place in any order, and XLA picks the kernels that were
 # fastest when it compiled. The expander makes ordered scatters fast, but gives wrong values for
 # some (github.com/openxla/xla/issues/47330).
@@ -55,10 +54,9 @@ def ask_for_determinism() -> None:
     if not backends_are_initialized():
         os.environ["XLA_FLAGS"] = " ".join([*before, *_DETERMINISTIC])
     elif jax.default_backend() == "gpu":
-        flags = " ".join(_DETERMINISTIC)
         raise ValueError(
             "mesh.deterministic is True, but JAX has found its GPUs already; set it to False, or "
-            f"start Python with XLA_FLAGS='{flags}'"
+            f"start Python with XLA_FLAGS='{' '.join(_DETERMINISTIC)}'"
         )
 
 
@@ -125,35 +123,27 @@ def gather_as(x: jax.Array, dtype, *logical_axes: str | None) -> jax.Array:
     return constrain(x, *whole).astype(dtype)
 
 
-def row_shards(mesh: Mesh | None = None) -> int:
-    """The number of shards of rows on a mesh, by default the current one; 1 without a mesh."""
-    return shards("batch", mesh)
-
-
-def padded_rows(rows: int, mesh: Mesh) -> int:
-    """`rows`, rounded up to a number that the mesh shards equally."""
-    parts = row_shards(mesh)
-    return -(-rows // parts) * parts
-
-
 def shards(logical_axis: str, mesh: Mesh | None = None) -> int:
-    """The number of shards of an axis of this name on a mesh, as `row_shards`."""
+    """The number of shards of an axis on a mesh, by default the current one; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     axes = LOGICAL_TO_MESH[logical_axis] or ()
     axes = (axes,) if isinstance(axes, str) else axes
     return 1 if mesh.empty else prod(mesh.shape[axis] for axis in axes)
 
 
+def row_shards(mesh: Mesh | None = None) -> int:
+    return shards("batch", mesh)
+
+
+def padded_rows(rows: int, mesh: Mesh) -> int:
+    """`rows`, rounded up to a number that the mesh shards equally."""
+    return rows + -rows % row_shards(mesh)
+
+
 def shardings_of(abstract_tree, mesh: Mesh):
     """NamedShardings of a pytree; a leaf that is no `nn.Partitioned` box is replicated."""
-
-    def is_boxed(leaf) -> bool:
-        return isinstance(leaf, nn.Partitioned)
-
-    def sharding(leaf) -> NamedSharding:
-        return NamedSharding(mesh, spec(*leaf.names) if is_boxed(leaf) else PartitionSpec())
-
-    return jax.tree.map(sharding, abstract_tree, is_leaf=is_boxed)
+    names = nn.get_partition_spec(abstract_tree)
+    return jax.tree.map(lambda axes: NamedSharding(mesh, spec(*axes)), names)
 
 
 def shard_rows(tree, mesh: Mesh):
@@ -176,10 +166,7 @@ def replicate(tree, mesh: Mesh):
 
 
 def to_host(tree):
-    """Gathers arrays from the mesh as NumPy arrays.
-
-    If several processes hold shards, all must call it, in the same order.
-    """
+    """Gathers arrays from the mesh as NumPy arrays. Processes that hold shards call it together."""
 
     def gathered(x):
         if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:

@@ -35,23 +35,16 @@ _BROKEN_LINK = r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEED
 
 
 class Sign(NamedTuple):
-    """What a process says about itself.
-
-    host: its name. beat: the number of the sign. meetings: how often it began to wait for all
-    others. waits: whether it waits now, for the others or for its devices. at: file and line of
-    this package at which its main thread is.
-    """
+    """What a process says about itself."""
 
     host: str
-    beat: int
-    meetings: int
-    waits: bool
-    at: str
+    beat: int  # the number of the sign
+    meetings: int  # how often it began to wait for all others
+    waits: bool  # whether it waits now, for the others or for its devices
+    at: str  # file and line of this package at which its main thread is
 
 
-class _Here:
-    """What this process's next sign says."""
-
+class _Here:  # what this process's next sign says
     meetings = 0
     waits = False
 
@@ -78,26 +71,18 @@ class Watch:
     """The thread that writes the signs of this process and reads those of the others.
 
     Args:
-      client: the client of JAX's coordination service.
-      address: HOST:PORT of process 0.
+      service: JAX's state of several processes, with the client of its coordination service.
       silent_seconds: a process that gives no sign for so long is gone.
       wait_seconds: the longest time that this process may work or wait without a new meeting.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        address: str,
-        process: int,
-        processes: int,
-        silent_seconds: float,
-        wait_seconds: float,
-    ):
-        self._client, self._address, self._process = client, address, process
+    def __init__(self, service: Any, silent_seconds: float, wait_seconds: float):
+        self._client, self._process = service.client, service.process_id
+        self._address = service.coordinator_address  # HOST:PORT of process 0
         self._silent, self._wait = silent_seconds, wait_seconds
         self._beat, self._host = 0, socket.gethostname()
-        begin = time.monotonic()
-        self._heard = dict.fromkeys(range(processes), begin)  # when the last new sign of each came
+        begin, processes = time.monotonic(), range(service.num_processes)
+        self._heard = dict.fromkeys(processes, begin)  # when the last new sign of each came
         self._signs: dict[int, Sign] = {}
         self._looked = begin
         self._met = (0, False, begin)  # meetings, waits, and since when
@@ -130,9 +115,9 @@ class Watch:
         """Ends this process, which JAX is about to abort, and says why if that is known."""
         if self._failing.is_set():
             os._exit(1)
-        gone = self._process and not _answers(self._address)
-        aborted = f"JAX has aborted {self._name(self._process)}, as it says above"
-        end_with(f"{self._name(0)} is gone" if gone else aborted)
+        if self._process and not _answers(self._address):
+            end_with(f"{self._name(0)} is gone")
+        end_with(f"JAX has aborted {self._name(self._process)}, as it says above")
 
     # ---- the thread ------------------------------------------------------------------------------
 
@@ -150,10 +135,9 @@ class Watch:
         """Writes the first sign and reads those of the others, which name their hosts."""
         self._exchange()
         try:
-            for process in self._heard:
-                first = f"{_FOLDER}{process}"
-                text = self._client.blocking_key_value_get(first, 1000 * self._silent)
-                self._signs[process] = Sign(*json.loads(text))
+            for i in self._heard:
+                text = self._client.blocking_key_value_get(f"{_FOLDER}{i}", 1000 * self._silent)
+                self._signs[i] = Sign(*json.loads(text))
         except RuntimeError:
             pass  # a process ended at once; the thread will read why
 
@@ -185,8 +169,8 @@ class Watch:
     def _exchange(self) -> dict[str, str]:
         self._beat += 1
         sign = Sign(self._host, self._beat, _Here.meetings, _Here.waits, _code_place())
-        mine = f"{_FOLDER}{self._process}"
-        self._client.key_value_set(mine, json.dumps(sign), allow_overwrite=True)
+        text = json.dumps(sign)
+        self._client.key_value_set(f"{_FOLDER}{self._process}", text, allow_overwrite=True)
         return dict(self._client.key_value_dir_get(_FOLDER))
 
     def _too_long(self, now: float) -> str:
@@ -203,8 +187,8 @@ class Watch:
         return ""
 
     def _no_sign(self, processes: list[int]) -> str:
-        bound = f"{self._silent} s (distributed.silent_seconds)"
-        return f"no sign of life for {bound} from {self._names(processes)}"
+        names = self._names(processes)
+        return f"no sign of life for {self._silent} s (distributed.silent_seconds) from {names}"
 
     # ---- what both threads do --------------------------------------------------------------------
 
@@ -227,10 +211,9 @@ class Watch:
     def _name(self, process: int, where: bool = False) -> str:
         sign = self._signs.get(process)
         host = sign.host if sign else self._host if process == self._process else ""
-        details = [host] if host else []
-        if where and sign and sign.at:
-            details.append(f"at {sign.at}")
-        return f"process {process}" + (f" ({', '.join(details)})" if details else "")
+        place = f"at {sign.at}" if where and sign and sign.at else ""
+        details = ", ".join(filter(None, [host, place]))
+        return f"process {process}" + (f" ({details})" if details else "")
 
 
 def _code_place() -> str:
@@ -261,9 +244,6 @@ def _answers(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-# ---- aborts --------------------------------------------------------------------------------------
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

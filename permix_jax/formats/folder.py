@@ -3,6 +3,7 @@
 As in `transformers`, model.safetensors is read if it is there, else the files of an index.
 """
 
+import contextlib
 import json
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,21 +15,25 @@ INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
 
+# What is read of a repository on the hub.
+FETCHED = ["config.json", "generation_config.json", SINGLE, INDEX, "model-*-of-*.safetensors"]
+FETCHED += [ADAPTER_CONFIG, ADAPTER, "tokenizer*", "special_tokens_map.json", "chat_template*"]
+
 COPY_ALL = "copy the whole checkpoint folder"
 
 _CONVERT = (
     "convert the weights to safetensors (load the model with transformers and call save_pretrained)"
 )
 _AS_ADAPTER = f"copy the {ADAPTER_CONFIG} of this adapter, too"
-
+_ORIGINAL = "take the checkpoint in the format of transformers"
 # Files of weights that are not read: a pattern of their names, and what to do where a folder has no
 # others.
 _UNREAD = {
     "model-*-of-*.safetensors": f"copy {INDEX}, which says what is where, too",
     "adapter_model.safetensors": _AS_ADAPTER,
     "adapter_model.bin": f"{_AS_ADAPTER}, and save its weights as {ADAPTER}",
-    "consolidated*.safetensors": "take the checkpoint in the format of transformers",
-    "consolidated*.pth": "take the checkpoint in the format of transformers",
+    "consolidated*.safetensors": _ORIGINAL,
+    "consolidated*.pth": _ORIGINAL,
     "*.safetensors": f"if it is the whole model, rename it to {SINGLE}",
     "*.safetensors.index.json": f"if it is the model's, rename it to {INDEX}",
     "*.gguf": "name this file itself as the model",
@@ -47,21 +52,16 @@ def has_weights(folder: Path) -> bool:
 def weight_files(folder: Path) -> dict[Path, set[str]]:
     """The files of the model's weights, each with the tensors that the index says it holds.
 
-    The set is empty for model.safetensors, which needs no index.
-
-    Raises:
-      FileNotFoundError: there are none, or one that the index names is not there.
-      ValueError: the index is damaged; a file is a Git LFS pointer.
+    The set is empty for model.safetensors, which needs no index. Raises FileNotFoundError if there
+    are none, or not all that the index names; ValueError for a damaged index or a Git LFS pointer.
     """
     single, index = folder / SINGLE, folder / INDEX
-    if single.is_file():
-        files = {single: set()}
-    elif index.is_file():
+    files = {single: set()}
+    if not single.is_file() and index.is_file():
         files = _indexed(index)
-    else:
-        files = {single: set()}
-        for name, remedy in _unread(folder, {}):
-            raise FileNotFoundError(f"{single}: no such file, and {name} is not read; {remedy}")
+    elif not single.is_file() and (unread := _unread(folder)):
+        name, remedy = next(iter(unread.items()))
+        raise FileNotFoundError(f"{single}: no such file, and {name} is not read; {remedy}")
     for path in files:
         require_file(path, COPY_ALL)
     return files
@@ -74,26 +74,24 @@ def left_over(folder: Path) -> list[str]:
         used.add(ADAPTER)
     if not (folder / SINGLE).is_file():
         used.add(INDEX)
-    return [name for name, _ in _unread(folder, used)]
+    return [name for name in _unread(folder) if name not in used]
 
 
 def _indexed(index: Path) -> dict[Path, set[str]]:
     require_file(index, COPY_ALL)
     files: dict[Path, set[str]] = {}
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         for name, file in json.loads(index.read_text("utf-8"))["weight_map"].items():
             files.setdefault(index.parent / file, set()).add(name)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        files = {}
-    if not files:
-        raise ValueError(f"{index}: damaged (no weight_map); fetch it again")
-    return files
+        if files:
+            return files
+    raise ValueError(f"{index}: damaged (no weight_map); fetch it again")
 
 
-def _unread(folder: Path, used: set[str]) -> list[tuple[str, str]]:
-    """(name, remedy) of the files of weights outside `used`, in the order of `_UNREAD`."""
-    names = sorted(path.name for path in folder.glob("*") if path.name not in used)
+def _unread(folder: Path) -> dict[str, str]:
+    """Remedies by the names of files of weights, in the order of `_UNREAD`."""
+    names = sorted(path.name for path in folder.glob("*"))
     found = {}
     for pattern, remedy in _UNREAD.items():
         found |= {n: remedy for n in names if n not in found and fnmatch(n, pattern)}
-    return list(found.items())
+    return found

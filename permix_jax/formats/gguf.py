@@ -25,22 +25,21 @@ except ModuleNotFoundError:
 
 _SHARD_BYTES = 2**28  # size of the written files, each of which is in memory at once
 
-# Known hyperparameters. A file with any other is refused: it may compute another function.
-_HYPERPARAMETERS = {
-    "llama.block_count",
-    "llama.context_length",
-    "llama.embedding_length",
-    "llama.feed_forward_length",
-    "llama.attention.head_count",
-    "llama.attention.head_count_kv",
-    "llama.attention.key_length",
-    "llama.attention.value_length",
-    "llama.attention.layer_norm_rms_epsilon",
-    "llama.rope.dimension_count",
-    "llama.rope.freq_base",
-    "llama.vocab_size",
+# The hyperparameters that config.json has, too, by their names there.
+_FIELDS = {
+    "hidden_size": "llama.embedding_length",
+    "intermediate_size": "llama.feed_forward_length",
+    "num_hidden_layers": "llama.block_count",
+    "num_attention_heads": "llama.attention.head_count",
+    "num_key_value_heads": "llama.attention.head_count_kv",
+    "head_dim": "llama.attention.key_length",
+    "max_position_embeddings": "llama.context_length",
+    "rope_theta": "llama.rope.freq_base",
+    "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
 }
-
+# A file with any other is refused: it may compute another function.
+_KNOWN = {*_FIELDS.values(), "llama.vocab_size"}
+_KNOWN |= {"llama.attention.value_length", "llama.rope.dimension_count"}
 # Values that model and tokenizer need to have.
 _REQUIRED = {
     "general.architecture": "llama",
@@ -49,6 +48,7 @@ _REQUIRED = {
     "tokenizer.ggml.add_bos_token": False,
     "tokenizer.ggml.add_eos_token": False,
 }
+_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # of tokens
 
 
 class _Metadata(dict):
@@ -65,13 +65,9 @@ def require_gguf():
 def convert_gguf(path: Path, folder: Path):
     """Writes config, weights (f32), tokenizer and generation config of a GGUF file to `folder`.
 
-    Shows a progress bar.
-
-    Raises:
-      ImportError: the `gguf` package is not installed.
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, one part of several, or holds something other than a Llama
-        model with a byte-level tokenizer in types of numbers that the package reads.
+    Shows a progress bar. Raises ImportError without the `gguf` package, FileNotFoundError, and
+    ValueError if the file is damaged, one part of several, or holds something other than a Llama
+    model with a byte-level tokenizer in types of numbers that the package reads.
     """
     require_gguf()
     require_file(path, "name a GGUF file")
@@ -120,45 +116,30 @@ def _check(metadata: _Metadata):
             f"GGUF: split.count = {parts}: the file is one part of the model; join the parts "
             "(llama-gguf-split --merge)"
         )
+
+    def refuse(key: str, what: str):
+        raise ValueError(f"GGUF: {key} = {metadata.get(key)!r} is not supported; use a file {what}")
+
     for key, value in _REQUIRED.items():
         if metadata.get(key, False) != value:
-            raise ValueError(
-                f"GGUF: {key} = {metadata.get(key)!r} is not supported; use a file where it is "
-                f"{value!r}, or the model's Hugging Face folder"
-            )
+            refuse(key, f"where it is {value!r}, or the model's Hugging Face folder")
     for key in metadata:
-        if key.startswith("llama.") and key not in _HYPERPARAMETERS:
-            raise ValueError(
-                f"GGUF: {key} = {metadata[key]!r} is not supported; use a file without it"
-            )
-    rotated = metadata.get("llama.rope.dimension_count", _head_dim(metadata))
-    if rotated != _head_dim(metadata):
-        raise ValueError(
-            f"GGUF: llama.rope.dimension_count = {rotated} is not supported; "
-            f"use a file where it is the head size, {_head_dim(metadata)}"
-        )
-
-
-def _head_dim(metadata: _Metadata) -> int:
-    default = metadata["llama.embedding_length"] // metadata["llama.attention.head_count"]
-    return metadata.get("llama.attention.key_length", default)
+        if key.startswith("llama.") and key not in _KNOWN:
+            refuse(key, "without it")
+    head_dim = metadata["llama.embedding_length"] // metadata["llama.attention.head_count"]
+    head_dim = metadata.setdefault("llama.attention.key_length", head_dim)
+    if metadata.get("llama.rope.dimension_count", head_dim) != head_dim:
+        refuse("llama.rope.dimension_count", f"where it is the head size, {head_dim}")
+    metadata.setdefault("llama.attention.head_count_kv", metadata["llama.attention.head_count"])
+    metadata.setdefault("llama.rope.freq_base", 10_000.0)
 
 
 def _hf_config(metadata: _Metadata, tied: bool) -> dict[str, Any]:
-    heads = metadata["llama.attention.head_count"]
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
-        "hidden_size": metadata["llama.embedding_length"],
-        "intermediate_size": metadata["llama.feed_forward_length"],
-        "num_hidden_layers": metadata["llama.block_count"],
-        "num_attention_heads": heads,
-        "num_key_value_heads": metadata.get("llama.attention.head_count_kv", heads),
-        "head_dim": _head_dim(metadata),
-        "max_position_embeddings": metadata["llama.context_length"],
-        "rope_theta": metadata.get("llama.rope.freq_base", 10_000.0),
-        "rms_norm_eps": metadata["llama.attention.layer_norm_rms_epsilon"],
+        **{field: metadata[key] for field, key in _FIELDS.items()},
         "tie_word_embeddings": tied,
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
@@ -167,37 +148,32 @@ def _hf_config(metadata: _Metadata, tied: bool) -> dict[str, Any]:
 
 
 def _tensors(reader, config: ModelConfig, progress: Progress) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (Hugging Face name, tensor f32), de-quantised."""
+    """Yields (Hugging Face name, tensor f32), de-quantised.
+
+    In each head of query and key, adjacent rows are a pair for RoPE; here, rows i and i + D/2 are.
+    (llama.cpp's convert_hf_to_gguf.py permutes them.)
+    """
     name_map = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_layers)
     hf_names = {name_map.get_name(w.name, (".weight",)): w.name for w in weights(config)}
+    rotated = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
     for tensor in reader.tensors:
         if tensor.name not in hf_names:
             raise ValueError(f"GGUF: surplus tensor {tensor.name}; use a file of a plain Llama")
+        name = hf_names.pop(tensor.name)
         array = gguf.dequantize(tensor.data, tensor.tensor_type)
-        if tensor.name.endswith("attn_q.weight"):
-            array = _rope_halves(array, config.num_heads)
-        elif tensor.name.endswith("attn_k.weight"):
-            array = _rope_halves(array, config.num_kv_heads)
-        yield hf_names.pop(tensor.name), np.ascontiguousarray(array, np.float32)
+        if heads := rotated.get(name.split(".")[-2]):
+            pairs = array.reshape(heads, -1, 2, array.shape[-1])
+            array = pairs.swapaxes(1, 2).reshape(array.shape)
+        yield name, np.ascontiguousarray(array, np.float32)
         progress.advance()
     if hf_names:
         raise ValueError(f"GGUF: missing tensor {min(hf_names)}; fetch the file again")
 
 
-def _rope_halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Reorders each head's rows [heads * D, E] from adjacent RoPE pairs to (i, i + D/2).
-
-    The inverse of `permute` in llama.cpp's convert_hf_to_gguf.py.
-    """
-    pairs = rows.reshape(heads, -1, 2, rows.shape[-1])
-    return pairs.swapaxes(1, 2).reshape(rows.shape)
-
-
 def _tokenizer(metadata: _Metadata) -> PreTrainedTokenizerFast:
     tokens = metadata["tokenizer.ggml.tokens"]
-    vocab = {token: i for i, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
-    backend = Tokenizer(models.BPE(vocab, merges))
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
     # llama.cpp's "smollm" splits digits one by one, then by GPT-2's regular expression on bytes.
     digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -211,12 +187,10 @@ def _tokenizer(metadata: _Metadata) -> PreTrainedTokenizerFast:
             if kind in special
         ]
     )
-
-    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     named = {
-        f"{ours}_token": tokens[metadata[f"tokenizer.ggml.{theirs}_token_id"]]
-        for ours, theirs in roles.items()
-        if f"tokenizer.ggml.{theirs}_token_id" in metadata
+        f"{ours}_token": tokens[metadata[key]]
+        for ours, theirs in _ROLES.items()
+        if (key := f"tokenizer.ggml.{theirs}_token_id") in metadata
     }
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

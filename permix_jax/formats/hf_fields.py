@@ -20,39 +20,32 @@ _ORIGINAL = "take the file from the original checkpoint"
 
 
 class _Family(NamedTuple):
-    """The fields of one architecture.
+    """The fields of one architecture."""
 
-    model_type: names transformers' config class. Absent fields have its defaults.
-    needed: fields that must be there, because no default would be right.
-    read: fields that are translated.
-    required: fields with the values that the Decoder computes; messages recommend the last value.
-    """
-
-    model_type: str
-    needed: tuple[str, ...]
-    read: frozenset[str]
-    required: dict[str, tuple]
+    model_type: str  # names transformers' config class. Absent fields have its defaults.
+    needed: tuple[str, ...]  # fields that must be there, because no default would be right
+    read: frozenset[str]  # fields that are translated
+    required: dict[str, tuple]  # with the values that the Decoder computes; the last is recommended
 
 
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers")
-_HEADS = ("vocab_size", "num_attention_heads")
+_SIZES_AND_HEADS = (*_SIZES, "vocab_size", "num_attention_heads")
 _COUNTS = frozenset(
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
     "num_key_value_heads head_dim max_position_embeddings".split()
 )
-_READ = _COUNTS | set(
-    "rms_norm_eps tie_word_embeddings rope_theta rope_scaling rope_parameters".split()
-)
+_ROPES = {"rope_theta", "rope_scaling", "rope_parameters"}
+_READ = _COUNTS | _ROPES | {"rms_norm_eps", "tie_word_embeddings"}
+_PLAIN_WEIGHTS = {"quantization_config": (None,), "transformers_weights": (None,)}
 _REQUIRED = {
     "attention_bias": (None, False),
     "partial_rotary_factor": (None, 1.0),
-    "quantization_config": (None,),
-    "transformers_weights": (None,),
+    **_PLAIN_WEIGHTS,
 }
 FAMILIES = {
     LLAMA: _Family(
         "llama",
-        _SIZES + _HEADS,
+        _SIZES_AND_HEADS,
         _READ,
         {
             **_REQUIRED,
@@ -65,7 +58,7 @@ FAMILIES = {
     ),
     QWEN: _Family(
         "qwen3",
-        (*_SIZES, *_HEADS, "num_key_value_heads"),
+        (*_SIZES_AND_HEADS, "num_key_value_heads"),
         _READ | {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"},
         {**_REQUIRED, "hidden_act": (None, "silu")},
     ),
@@ -90,34 +83,26 @@ FAMILIES = {
             "text_config vision_config tie_word_embeddings mm_tokens_per_image boi_token_index "
             "eoi_token_index image_token_index boi_token_id eoi_token_id image_token_id".split()
         ),
-        {"quantization_config": (None,), "transformers_weights": (None,)},
+        _PLAIN_WEIGHTS,
     ),
 }
 # Fields that do not change what any of them computes.
 _NEUTRAL = frozenset(
-    # what the model is called, and what wrote or trained it
+    # what the model is called, what wrote or trained it, how transformers computes the same, what
+    # it returns, tokenizers and prompts
     "architectures model_type name_or_path _name_or_path _model_name_or_path model_name "
     "_commit_hash finetuning_task torch_dtype dtype use_bfloat16 xla_device torchscript "
     "transformers_version transformers.js_config is_llama_config is_decoder tf_legacy_loss "
     "unsloth_fixed unsloth_version initializer_range attention_dropout gradient_checkpointing "
-    "neftune_noise_alpha "
-    # how transformers computes the same, and what it returns
-    "attn_implementation _attn_implementation _attn_implementation_internal "
-    "_attn_implementation_autoset _experts_implementation _flash_attn_2_enabled "
-    "return_dict output_hidden_states output_attentions chunk_size_feed_forward id2label label2id "
-    "num_labels problem_type "
-    # tokenizers and prompts
-    "tokenizer_class prefix task_specific_params unk_token_id sep_token_id cls_token_id "
-    "mask_token_id".split()
+    "neftune_noise_alpha attn_implementation _attn_implementation _attn_implementation_internal "
+    "_attn_implementation_autoset _experts_implementation _flash_attn_2_enabled return_dict "
+    "output_hidden_states output_attentions chunk_size_feed_forward id2label label2id num_labels "
+    "problem_type tokenizer_class prefix task_specific_params unk_token_id sep_token_id "
+    "cls_token_id mask_token_id".split()
 ) | frozenset(vars(GenerationConfig()))  # transformers does not read these from config.json
 # The types of RoPE, each with what its parameters hold beside the type and theta.
-_ROPE_TYPES = {
-    "default": frozenset(),
-    "linear": frozenset({"factor"}),
-    "llama3": frozenset(
-        "factor low_freq_factor high_freq_factor original_max_position_embeddings".split()
-    ),
-}
+_LLAMA3 = "factor low_freq_factor high_freq_factor original_max_position_embeddings".split()
+_ROPE_TYPES = {"default": set(), "linear": {"factor"}, "llama3": set(_LLAMA3)}
 
 
 def read_fields(
@@ -125,17 +110,13 @@ def read_fields(
 ) -> tuple[str, PreTrainedConfig]:
     """The architecture of a config.json's text model, and its fields as transformers 5 names them.
 
-    Args:
-      ignore: names of unknown fields that change nothing; they are passed over.
-
-    Raises:
-      ValueError: one line that names a field that is missing, not known, or not supported; or one
-        of `ignore` that decides what is computed.
+    `ignore` names unknown fields that change nothing; they are passed over. Raises ValueError with
+    one line that names a field that is missing, not known, or not supported; or one of `ignore`
+    that decides what is computed.
     """
     architecture, fields = _text_model(hf, frozenset(ignore))
-    given = copy.deepcopy(
-        {name: fields[name] for name in FAMILIES[architecture].read if name in fields}
-    )
+    family = FAMILIES[architecture]
+    given = copy.deepcopy({name: fields[name] for name in family.read if name in fields})
     if (pattern := given.pop("_sliding_window_pattern", None)) is not None:
         given.setdefault("sliding_window_pattern", pattern)
     for name in _COUNTS | {"rope_theta", "rope_local_base_freq", "query_pre_attn_scalar"}:
@@ -143,13 +124,12 @@ def read_fields(
             _check_over(0, name, given[name])
     _check_ropes(given, by_layer_type=architecture == GEMMA)
     try:
-        config = CONFIG_MAPPING[FAMILIES[architecture].model_type](**given)
+        config = CONFIG_MAPPING[family.model_type](**given)
     except (StrictDataclassError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"config.json: {reason}; {_ORIGINAL}") from None
     _check_over(0, "rms_norm_eps", config.rms_norm_eps)
-    if "rope_theta" in given:
-        _check_over(0, "rope_theta", given["rope_theta"])
+    _check_over(0, "rope_theta", given.get("rope_theta", 1))  # null is refused, too
     layer_types = set(getattr(config, "layer_types", ()))
     if odd := layer_types - set(LAYER_TYPES):
         refuse("layer_types", min(odd), f"where they are {' and '.join(LAYER_TYPES)}")
@@ -196,12 +176,12 @@ def _check_fields(architecture: str, fields: Mapping[str, Any], ignore: frozense
     for field, supported in required.items():
         if fields.get(field) not in supported:
             refuse(field, fields[field], f"where it is {json.dumps(supported[-1])}")
+    remedy = "without it, or if it changes nothing that is computed, name it in model.ignore_fields"
     known = family.read | required.keys() | _NEUTRAL | ignore
     for field, value in fields.items():
         # An unknown field that is off changes nothing.
         if field not in known and value is not None and value is not False:
-            kind = "without it, or if it changes nothing that is computed, name it in "
-            refuse(field, value, kind + "model.ignore_fields")
+            refuse(field, value, remedy)
 
 
 def _check_ropes(fields: dict[str, Any], by_layer_type: bool):
@@ -212,27 +192,25 @@ def _check_ropes(fields: dict[str, Any], by_layer_type: bool):
             if name not in LAYER_TYPES:
                 refuse(f"rope_parameters.{name}", rope, "without it")
             ropes[f"rope_parameters.{name}"] = rope
-    for name, rope in ropes.items():
-        if rope:
-            _check_rope(name, rope)
-
-
-def _check_rope(field: str, rope: dict[str, Any]):
-    if not isinstance(rope, Mapping):
-        refuse(field, rope, "where it holds fields")
-    # Older files call it "type", which transformers does not read everywhere.
-    kind = rope.setdefault("rope_type", rope.pop("type", "default"))
-    if kind not in _ROPE_TYPES:
-        refuse(field, rope, f"where rope_type is one of {', '.join(_ROPE_TYPES)}")
-    given = rope.keys() - {"rope_type", "type", "rope_theta"}
-    if odd := given - _ROPE_TYPES[kind]:
-        refuse(f"{field}.{min(odd)}", rope[min(odd)], "without it")
-    if odd := _ROPE_TYPES[kind] - given:
-        raise ValueError(f"config.json: {field}.{min(odd)} is missing; {_ORIGINAL}")
-    for name in rope.keys() - {"rope_type", "type"}:
-        _check_over(0, f"{field}.{name}", rope[name])
-    if kind == "llama3":
-        _check_over(rope["low_freq_factor"], f"{field}.high_freq_factor", rope["high_freq_factor"])
+    for field, rope in ropes.items():
+        if not rope:
+            continue
+        if not isinstance(rope, Mapping):
+            refuse(field, rope, "where it holds fields")
+        # Older files call it "type", which transformers does not read everywhere.
+        kind = rope.setdefault("rope_type", rope.pop("type", "default"))
+        if kind not in _ROPE_TYPES:
+            refuse(field, rope, f"where rope_type is one of {', '.join(_ROPE_TYPES)}")
+        given = rope.keys() - {"rope_type", "type"}
+        if odd := given - _ROPE_TYPES[kind] - {"rope_theta"}:
+            refuse(f"{field}.{min(odd)}", rope[min(odd)], "without it")
+        if odd := _ROPE_TYPES[kind] - given:
+            raise ValueError(f"config.json: {field}.{min(odd)} is missing; {_ORIGINAL}")
+        for name in given:
+            _check_over(0, f"{field}.{name}", rope[name])
+        if kind == "llama3":
+            low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+            _check_over(low, f"{field}.high_freq_factor", high)
 
 
 def _check_over(bound: float, field: str, value: Any):

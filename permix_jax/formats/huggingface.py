@@ -1,8 +1,4 @@
-"""Hugging Face checkpoints of Llama 3, Qwen 3 and Gemma 3: their config.json and their tensors.
-
-Reading and writing share two tables: `_SAME` pairs the fields of the configs, and `weights` pairs
-parameters with tensors.
-"""
+"""Hugging Face checkpoints of Llama 3, Qwen 3 and Gemma 3: their config.json and their tensors."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -38,24 +34,12 @@ _SCALING = {
 }
 
 
-def config_from_hf(
-    hf: Mapping[str, Any],
-    param_dtype: str = "float32",
-    dtype: str = "float32",
-    remat: str = "none",
-    ignore: Collection[str] = (),
-) -> ModelConfig:
+def config_from_hf(hf: Mapping[str, Any], ignore: Collection[str] = ()) -> ModelConfig:
     """The ModelConfig of a config.json. Of a model that reads images it is the text part's.
 
     Absent fields have the defaults of transformers' config classes. Fields of RoPE and of local
-    layers are found where transformers 4 writes them, and where version 5 does.
-
-    Args:
-      ignore: as in `read_fields`.
-
-    Raises:
-      ValueError: the architecture is not supported; or a field is missing, not known, or asks for
-        something that the Decoder does not compute.
+    layers are found where transformers 4 writes them, and where version 5 does. Dtypes and remat
+    are the defaults of ModelConfig. `ignore` and what raises are as in `read_fields`.
     """
     architecture, c = read_fields(hf, ignore)
     layer_types = getattr(c, "layer_types", ())
@@ -70,9 +54,6 @@ def config_from_hf(
         local_layers=local,
         window=c.sliding_window if local else 0,
         local_rope=_rope(ropes["sliding_attention"]) if local else Rope(),
-        dtype=dtype,
-        param_dtype=param_dtype,
-        remat=remat,
     )
     if architecture != GEMMA:
         return config
@@ -86,6 +67,11 @@ def config_from_hf(
     )
 
 
+def _rope(parameters: Mapping[str, Any]) -> Rope:
+    scaling = {ours: parameters[name] for name, ours in _SCALING.items() if name in parameters}
+    return Rope(theta=float(parameters["rope_theta"]), **scaling)
+
+
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """The config.json of the architecture that computes what `config` says.
 
@@ -97,19 +83,41 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
       ValueError: no supported architecture computes it.
     """
     c = config
+    layer_types = [LAYER_TYPES[i in c.local_layers] for i in range(c.num_layers)]
     if c.post_norms:
-        architecture, special = GEMMA, _gemma_fields(c)
+        architecture = GEMMA
+        special = {
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": round(_query_scale(c) ** -2),
+            "rope_local_base_freq": c.local_rope.theta,
+            "sliding_window": c.window or None,
+            "layer_types": layer_types,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        }
     elif c.qk_norm:
-        architecture, special = QWEN, _qwen_fields(c)
+        architecture = QWEN
+        special = {
+            "hidden_act": "silu",
+            "use_sliding_window": bool(c.local_layers),
+            "sliding_window": c.window or None,
+            "max_window_layers": min(c.local_layers, default=c.num_layers),
+        }
+        if c.local_layers:  # older readers know max_window_layers alone, layer_types can say more
+            special["layer_types"] = layer_types
     else:
         architecture, special = LLAMA, {"hidden_act": "silu", "mlp_bias": False}
+    scaling = None if c.rope.factor == 1 else {"rope_type": "linear", "factor": c.rope.factor}
+    if c.rope.original_context:
+        parameters = {name: getattr(c.rope, ours) for name, ours in _SCALING.items()}
+        scaling = {"rope_type": "llama3", **parameters}
     hf = {
         "architectures": [architecture],
         "model_type": FAMILIES[architecture].model_type,
         **{theirs: getattr(c, ours) for theirs, ours in _SAME.items()},
         "attention_bias": False,
         "rope_theta": c.rope.theta,
-        "rope_scaling": _rope_scaling(c.rope),
+        "rope_scaling": scaling,
         **special,
     }
     if c.max_context is None:
@@ -124,73 +132,27 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     return hf
 
 
-def _rope(parameters: Mapping[str, Any]) -> Rope:
-    scaling = {ours: parameters[name] for name, ours in _SCALING.items() if name in parameters}
-    return Rope(theta=float(parameters["rope_theta"]), **scaling)
-
-
-def _rope_scaling(rope: Rope) -> dict[str, Any] | None:
-    if rope.original_context:
-        return {
-            "rope_type": "llama3",
-            **{name: getattr(rope, ours) for name, ours in _SCALING.items()},
-        }
-    return None if rope.factor == 1 else {"rope_type": "linear", "factor": rope.factor}
-
-
-def _qwen_fields(c: ModelConfig) -> dict[str, Any]:
-    fields = {
-        "hidden_act": "silu",
-        "use_sliding_window": bool(c.local_layers),
-        "sliding_window": c.window or None,
-        "max_window_layers": min(c.local_layers, default=c.num_layers),
-    }
-    # Both are written: layer_types can say more, and older readers know max_window_layers alone.
-    return {**fields, "layer_types": _layer_types(c)} if c.local_layers else fields
-
-
-def _gemma_fields(c: ModelConfig) -> dict[str, Any]:
-    query_scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
-    return {
-        "hidden_activation": "gelu_pytorch_tanh",
-        "query_pre_attn_scalar": round(query_scale**-2),
-        "rope_local_base_freq": c.local_rope.theta,
-        "sliding_window": c.window or None,
-        "layer_types": _layer_types(c),
-        "attn_logit_softcapping": None,
-        "final_logit_softcapping": None,
-    }
-
-
-def _layer_types(c: ModelConfig) -> list[str]:
-    return [LAYER_TYPES[i in c.local_layers] for i in range(c.num_layers)]
+def _query_scale(c: ModelConfig) -> float:
+    return c.head_dim**-0.5 if c.query_scale is None else c.query_scale
 
 
 def _function(c: ModelConfig) -> dict[str, Any]:
     """The fields that decide what is computed; configs that compute the same have the same ones."""
-    fields = asdict(c)
+    fields = asdict(c) | {"query_scale": _query_scale(c)}
     for field in ("max_context", "lora", "dtype", "param_dtype", "remat"):
         del fields[field]
-    if c.query_scale is None:
-        fields["query_scale"] = c.head_dim**-0.5
     if not c.local_layers:
         del fields["window"], fields["local_rope"]
     return fields
 
 
 class Weight(NamedTuple):
-    """A parameter of the Decoder, and the tensor of a checkpoint that holds it.
+    """A parameter of the Decoder, and the tensor of a checkpoint that holds it."""
 
-    path: of the parameter, its parts joined by "/".
-    shape: of the parameter.
-    name: of the tensor.
-    inputs: how many leading axes of `shape` a linear layer sums over; 0 for all other weights.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    name: str
-    inputs: int = 0
+    path: str  # of the parameter, its parts joined by "/"
+    shape: tuple[int, ...]  # of the parameter
+    name: str  # of the tensor
+    inputs: int = 0  # leading axes that a linear layer sums over; 0 for all other weights
 
     @property
     def hf_shape(self) -> tuple[int, ...]:
@@ -201,17 +163,8 @@ class Weight(NamedTuple):
 
 def weights(c: ModelConfig) -> Iterator[Weight]:
     """All weights of a model without adapters: embedding first, layer by layer, head last."""
-    V, E = c.vocab_size, c.embed_dim
-    yield Weight("embedding", (V, E), "model.embed_tokens.weight")
-    for i in range(c.num_layers):
-        yield from _layer_weights(c, f"layers_{i}", f"model.layers.{i}")
-    yield Weight("final_norm/scale", (E,), "model.norm.weight")
-    if not c.tie_embeddings:
-        yield Weight("head", (V, E), "lm_head.weight")
-
-
-def _layer_weights(c: ModelConfig, ours: str, theirs: str) -> Iterator[Weight]:
-    E, F, H, K, D = c.embed_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim
+    V, E, F, D = c.vocab_size, c.embed_dim, c.mlp_dim, c.head_dim
+    H, K = c.num_heads, c.num_kv_heads
     norms = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
     if c.post_norms:
         norms = {
@@ -220,19 +173,28 @@ def _layer_weights(c: ModelConfig, ours: str, theirs: str) -> Iterator[Weight]:
             "mlp_norm": "pre_feedforward_layernorm",
             "mlp_post_norm": "post_feedforward_layernorm",
         }
-    for norm, name in norms.items():
-        yield Weight(f"{ours}/{norm}/scale", (E,), f"{theirs}.{name}.weight")
-    yield Weight(f"{ours}/attention/query", (E, H, D), f"{theirs}.self_attn.q_proj.weight", 1)
-    yield Weight(f"{ours}/attention/key", (E, K, D), f"{theirs}.self_attn.k_proj.weight", 1)
-    yield Weight(f"{ours}/attention/value", (E, K, D), f"{theirs}.self_attn.v_proj.weight", 1)
-    yield Weight(f"{ours}/attention/out", (H, D, E), f"{theirs}.self_attn.o_proj.weight", 2)
+    layer = [(f"{norm}/scale", (E,), name) for norm, name in norms.items()]
+    layer += [
+        ("attention/query", (E, H, D), "self_attn.q_proj", 1),
+        ("attention/key", (E, K, D), "self_attn.k_proj", 1),
+        ("attention/value", (E, K, D), "self_attn.v_proj", 1),
+        ("attention/out", (H, D, E), "self_attn.o_proj", 2),
+    ]
     if c.qk_norm:
-        for norm, name in {"query_norm": "q_norm", "key_norm": "k_norm"}.items():
-            path = f"{ours}/attention/{norm}/scale"
-            yield Weight(path, (D,), f"{theirs}.self_attn.{name}.weight")
-    yield Weight(f"{ours}/mlp/gate", (E, F), f"{theirs}.mlp.gate_proj.weight", 1)
-    yield Weight(f"{ours}/mlp/up", (E, F), f"{theirs}.mlp.up_proj.weight", 1)
-    yield Weight(f"{ours}/mlp/down", (F, E), f"{theirs}.mlp.down_proj.weight", 1)
+        layer.append(("attention/query_norm/scale", (D,), "self_attn.q_norm"))
+        layer.append(("attention/key_norm/scale", (D,), "self_attn.k_norm"))
+    layer += [
+        ("mlp/gate", (E, F), "mlp.gate_proj", 1),
+        ("mlp/up", (E, F), "mlp.up_proj", 1),
+        ("mlp/down", (F, E), "mlp.down_proj", 1),
+    ]
+    yield Weight("embedding", (V, E), "model.embed_tokens.weight")
+    for i in range(c.num_layers):
+        for path, shape, name, *inputs in layer:
+            yield Weight(f"layers_{i}/{path}", shape, f"model.layers.{i}.{name}.weight", *inputs)
+    yield Weight("final_norm/scale", (E,), "model.norm.weight")
+    if not c.tie_embeddings:
+        yield Weight("head", (V, E), "lm_head.weight")
 
 
 def text_name(name: str) -> str | None:

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from permix_jax.core.files import read_object
+from permix_jax.core.files import read_object, require_file
 from permix_jax.formats.folder import ADAPTER, ADAPTER_CONFIG, COPY_ALL
-from permix_jax.formats.huggingface import Weight, text_name, weights
+from permix_jax.formats.huggingface import text_name, weights
 from permix_jax.formats.weights import DTYPES, open_safetensors
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import add_low_rank
@@ -37,36 +37,37 @@ _NEUTRAL = frozenset(
 
 
 class Adapter(NamedTuple):
-    """Low-rank adapters of a model: W x becomes W x + scale B A x (arXiv 2106.09685).
-
-    base: the source of the model, as in `model.source`; None where the config names none.
-    """
+    """Low-rank adapters of a model: W x becomes W x + scale B A x (arXiv 2106.09685)."""
 
     folder: Path
-    base: str | None
+    base: str | None  # the source of the model, as in `model.source`, if the config names it
     scale: float
 
 
 def read_adapter(folder: Path) -> Adapter | None:
     """The adapter of a PEFT folder; None where the folder has none.
 
-    Raises ValueError, which names file and field, for an adapter that is no plain LoRA.
+    Raises FileNotFoundError without its weights; ValueError, which names file and field, if it is
+    no plain LoRA.
     """
     path = folder / ADAPTER_CONFIG
     if not path.exists():
         return None
     fields = read_object(path, COPY_ALL)
-    for name, supported in _REQUIRED.items():
-        if fields.get(name) not in supported:
-            _refuse(path, name, fields.get(name))
-    for name, value in fields.items():
+    for name, value in (dict.fromkeys(_REQUIRED) | fields).items():
         # An unknown field that is off or empty changes nothing.
-        if name not in {*_REQUIRED, *_READ, *_NEUTRAL} and value not in (None, False, {}, []):
-            _refuse(path, name, value)
+        supported = _REQUIRED.get(name, (None, False, {}, []))
+        if name not in _READ | _NEUTRAL and value not in supported:
+            raise ValueError(
+                f"{path}: {name} = {json.dumps(value)} is not supported; merge the adapter into "
+                "its base with peft (merge_and_unload), and name the merged folder"
+            )
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
     for name, value in ("r", rank), ("lora_alpha", alpha):
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise ValueError(f"{path}: {name} is {value!r}; it must be a number above 0")
+    remedy = f"save the adapter with peft as {ADAPTER}; files in other formats are not read"
+    require_file(folder / ADAPTER, remedy)
     scale = alpha / (math.sqrt(rank) if fields.get("use_rslora") else rank)
     return Adapter(folder, fields.get("base_model_name_or_path"), scale)
 
@@ -74,19 +75,25 @@ def read_adapter(folder: Path) -> Adapter | None:
 def merge_peft(adapter: Adapter, config: ModelConfig, params: dict) -> dict:
     """Adds the adapter to the parameters of its base; dtypes and shardings are the base's.
 
-    Raises:
-      FileNotFoundError: there is no adapter_model.safetensors.
-      ValueError: it is damaged, or an adapter is not of one of the model's linear layers.
+    Raises ValueError if its file is damaged, or an adapter is not of one of the model's linear
+    layers.
     """
     path, flat = adapter.folder / ADAPTER, flatten_dict(params, sep="/")
     tensors = _tensors(path)
     for weight in (weight for weight in weights(config) if weight.inputs):
-        name = weight.name.removesuffix(".weight")
+        name, base, cut = weight.name.removesuffix(".weight"), flat[weight.path], weight.inputs
         a, b = (tensors.pop(f"{name}.lora_{half}.weight", None) for half in "AB")
         if a is None and b is None:
             continue
-        _check(path, weight, a, b)
-        base, cut = flat[weight.path], weight.inputs
+        found = [None if x is None else x.shape for x in (a, b)]
+        outputs, inputs = weight.hf_shape
+        rank = len(a) if a is not None and a.ndim else 0
+        if found != [(rank, inputs), (outputs, rank)]:
+            raise ValueError(
+                f"{path}: lora_A and lora_B of {weight.name} have shapes {found[0]} and "
+                f"{found[1]}, expected (rank, {inputs}) and ({outputs}, rank); take adapter and "
+                "base that belong together"
+            )
         a = a.T.reshape(*weight.shape[:cut], -1)  # now in the shapes of our own adapters
         b = b.T.reshape(-1, *weight.shape[cut:])
         merged = add_low_rank(base, a, b, adapter.scale)
@@ -114,22 +121,3 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
     if not tensors:
         raise ValueError(f"{path}: holds no adapter; fetch it again")
     return tensors
-
-
-def _check(path: Path, weight: Weight, a: np.ndarray | None, b: np.ndarray | None) -> None:
-    shapes = [None if x is None else x.shape for x in (a, b)]
-    outputs, inputs = weight.hf_shape
-    rank = len(a) if a is not None and a.ndim else 0
-    if shapes != [(rank, inputs), (outputs, rank)]:
-        raise ValueError(
-            f"{path}: lora_A and lora_B of {weight.name} have shapes {shapes[0]} and {shapes[1]}, "
-            f"expected (rank, {inputs}) and ({outputs}, rank); take adapter and base that belong "
-            "together"
-        )
-
-
-def _refuse(path: Path, name: str, value) -> None:
-    raise ValueError(
-        f"{path}: {name} = {json.dumps(value)} is not supported; merge the adapter into its base "
-        "with peft (merge_and_unload), and name the merged folder"
-    )

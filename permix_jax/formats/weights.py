@@ -1,12 +1,13 @@
 """Weights from safetensors files straight into sharded arrays, and into safetensors files.
 
-Each device's part of a parameter is read from the same part of the tensor, in small blocks. On a
-CPU the memory that it is read into becomes the array; elsewhere it is copied to the device and
-freed. So host memory holds the arrays of CPU devices, and beside them less than the largest tensor.
+Each device's part of a parameter is read in small blocks. On a CPU the memory that it is read into
+becomes the array; elsewhere it is copied to the device and freed. So host memory holds the arrays
+of CPU devices, and beside them less than the largest tensor.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -32,69 +33,46 @@ _BLOCK = 2**19  # elements: small enough for caches to hold while a block is tra
 _BLOCKS_PER_MAPPING = 8
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
+    """A tensor in a safetensors file; `dtype` as safetensors spells it: BF16, F32, ..."""
+
     path: Path
+    name: str
     shape: tuple[int, ...]
-    dtype: str  # as safetensors spells it
+    dtype: str
 
-
-class Checkpoint(Mapping[str, np.ndarray]):
-    """The tensors of a folder's safetensors files, each read when it is looked up.
-
-    Raises FileNotFoundError or ValueError for files that are missing or damaged.
-    """
-
-    def __init__(self, folder: Path):
-        self._stored = {}
-        files = weight_files(folder)
-        placed = {name: path for path, promised in files.items() for name in promised}
-        for path, promised in files.items():
-            with open_safetensors(path) as file:
-                names = set(file.keys())
-                if lacking := promised - names:
-                    raise ValueError(
-                        f"{path}: lacks tensor {min(lacking)}, which {INDEX} names; "
-                        "fetch both files again"
-                    )
-                for name in names:
-                    if placed.get(name, path) != path:
-                        continue  # an old copy: by the index the tensor is in another file
-                    tensor = file.get_slice(name)
-                    shape = tuple(tensor.get_shape())
-                    self._stored[name] = _Stored(path, shape, tensor.get_dtype())
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        with open_safetensors(self._stored[name].path) as file:
-            return file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._stored[name].shape
-
-    def dtype(self, name: str) -> str:
-        """BF16, F32, ...: as safetensors spells it."""
-        return self._stored[name].dtype
-
-    def blocks(self, name: str, *index: slice) -> Iterator[tuple[slice, np.ndarray]]:
+    def blocks(self, *index: slice) -> Iterator[tuple[slice, np.ndarray]]:
         """Yields (rows, block): tensor[index] in blocks, and the slice of rows that each one is."""
-        path, shape, _ = self._stored[name]
-        start, stop, _ = index[0].indices(shape[0])
-        step = max(1, _BLOCK // prod(shape[1:]))
+        start, stop, _ = index[0].indices(self.shape[0])
+        step = max(1, _BLOCK // prod(self.shape[1:]))
         for mapped in range(start, stop, step * _BLOCKS_PER_MAPPING):
             # The file is opened again for each: pages that were read stay resident until it closes.
-            with open_safetensors(path) as file:
-                tensor = file.get_slice(name)
-                end = min(stop, mapped + step * _BLOCKS_PER_MAPPING)
-                for row in range(mapped, end, step):
-                    rows = slice(row, min(end, row + step))
-                    place = slice(rows.start - start, rows.stop - start)
-                    yield place, tensor[(rows, *index[1:])]
+            with open_safetensors(self.path) as file:
+                tensor = file.get_slice(self.name)
+                for row in range(mapped, min(stop, mapped + step * _BLOCKS_PER_MAPPING), step):
+                    end = min(stop, row + step)
+                    yield slice(row - start, end - start), tensor[(slice(row, end), *index[1:])]
                 del tensor
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """The tensors of a folder's safetensors files, by name. Raises as `load_weights` for files."""
+    stored, files = {}, weight_files(folder)
+    placed = {name: path for path, promised in files.items() for name in promised}
+    for path, promised in files.items():
+        with open_safetensors(path) as file:
+            names = set(file.keys())
+            if lacking := promised - names:
+                raise ValueError(
+                    f"{path}: lacks tensor {min(lacking)}, which {INDEX} names; "
+                    "fetch both files again"
+                )
+            for name in names:
+                if placed.get(name, path) == path:  # else an old copy, which the index passes over
+                    tensor = file.get_slice(name)
+                    shape = tuple(tensor.get_shape())
+                    stored[name] = Stored(path, name, shape, tensor.get_dtype())
+    return stored
 
 
 def open_safetensors(path: Path):
@@ -107,110 +85,90 @@ def open_safetensors(path: Path):
 
 
 def load_weights(folder: Path, model: Decoder, mesh: Mesh) -> dict:
-    """Loads the parameters of a Hugging Face folder, without adapters, onto the mesh.
+    """Loads the Decoder's parameters, sharded arrays of `config.param_dtype`, without adapters.
 
-    Shows a progress bar.
-
-    Returns:
-      The Decoder's parameters: sharded arrays of `config.param_dtype`.
-
-    Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: a file is damaged; a tensor is missing, surplus, misshapen or of a dtype that is
-        not read; a tied head has weights of its own.
+    Shows a progress bar. Raises FileNotFoundError if a file is missing; ValueError if a file is
+    damaged, a tensor is missing, surplus, misshapen or of a dtype that is not read, or a tied head
+    has weights of its own.
     """
-    checkpoint = Checkpoint(folder)
     table = list(weights(model.config))
+    stored = stored_tensors(folder)
     try:
-        stored_names = _match(checkpoint, table, model.config.tie_embeddings)
+        tensors = _match(stored, table, model.config.tie_embeddings)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     dtype = np.dtype(model.config.param_dtype)
     shardings = flatten_dict(param_shardings(without_lora(model), mesh), sep="/")
     params = {}
     with Progress("loading weights", len(table)) as progress:
-        for weight, name in zip(table, stored_names, strict=True):
-            params[weight.path] = _load(checkpoint, name, weight, dtype, shardings[weight.path])
+        for weight in table:
+            sharding = shardings[weight.path]
+            params[weight.path] = _load(tensors[weight.name], weight, dtype, sharding)
             progress.advance()
     return unflatten_dict(params, sep="/")
 
 
-def _match(checkpoint: Checkpoint, table: list[Weight], tied: bool) -> list[str]:
-    """The name in the files of each weight's tensor."""
+def _match(stored: dict[str, Stored], table: list[Weight], tied: bool) -> dict[str, Stored]:
+    """The tensors of the table, by their names in a text-only checkpoint."""
     # Old checkpoints hold the RoPE frequencies, too; config.json determines them.
-    names = (name for name in checkpoint if not name.endswith(".rotary_emb.inv_freq"))
-    stored = {text: name for name in names if (text := text_name(name)) is not None}
-    copy = stored.pop(_HEAD, None) if tied else None
+    kept = [
+        tensor for tensor in stored.values() if not tensor.name.endswith(".rotary_emb.inv_freq")
+    ]
+    found = {text: tensor for tensor in kept if (text := text_name(tensor.name)) is not None}
+    copy = found.pop(_HEAD, None) if tied else None
     expected = {weight.name for weight in table}
-    for kind, odd in (("missing", expected - stored.keys()), ("surplus", stored.keys() - expected)):
+    for kind, odd in (("missing", expected - found.keys()), ("surplus", found.keys() - expected)):
         if odd:
             raise ValueError(
                 f"{kind} tensor {min(odd)} ({len(odd)} in all): "
                 "take the weights and config.json from the same checkpoint"
             )
     for weight in table:
-        _check(weight, checkpoint.shape(stored[weight.name]), checkpoint.dtype(stored[weight.name]))
-    if copy is not None and not _equal(checkpoint, copy, stored[_EMBEDDING]):
+        _, _, shape, dtype = found[weight.name]
+        if shape != weight.hf_shape:
+            raise ValueError(
+                f"tensor {weight.name} has shape {shape}, expected {weight.hf_shape}: "
+                "take the weights and config.json from the same checkpoint"
+            )
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"tensor {weight.name} has dtype {dtype}, expected one of {', '.join(DTYPES)}: "
+                "use a checkpoint that is not quantised"
+            )
+    if copy is not None and not _equal(copy, found[_EMBEDDING]):
         raise ValueError(
             f"{_HEAD} differs from {_EMBEDDING}: set tie_word_embeddings to false in config.json"
         )
-    return [stored[weight.name] for weight in table]
+    return found
 
 
-def _check(weight: Weight, shape: tuple[int, ...], dtype: str) -> None:
-    if shape != weight.hf_shape:
-        raise ValueError(
-            f"tensor {weight.name} has shape {shape}, expected {weight.hf_shape}: "
-            "take the weights and config.json from the same checkpoint"
-        )
-    if dtype not in DTYPES:
-        raise ValueError(
-            f"tensor {weight.name} has dtype {dtype}, expected one of {', '.join(DTYPES)}: "
-            "use a checkpoint that is not quantised"
-        )
-
-
-def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
-    if checkpoint.shape(first) != checkpoint.shape(second):
+def _equal(first: Stored, second: Stored) -> bool:
+    if first.shape != second.shape:
         return False
-    whole = slice(None)
-    pairs = zip(checkpoint.blocks(first, whole), checkpoint.blocks(second, whole), strict=True)
+    pairs = zip(first.blocks(slice(None)), second.blocks(slice(None)), strict=True)
     return all(np.array_equal(a, b) for (_, a), (_, b) in pairs)
 
 
-def _load(
-    checkpoint: Checkpoint, name: str, weight: Weight, dtype: np.dtype, sharding: Sharding
-) -> jax.Array:
-    parts = {}  # a part that several devices hold is read once
+def _load(tensor: Stored, weight: Weight, dtype: np.dtype, sharding: Sharding) -> jax.Array:
+    @cache  # a part that several devices hold is read once
+    def read(*bounds: tuple[int, int]) -> np.ndarray:
+        """The part of the parameter within (start, stop) of each axis."""
+        part = _aligned(tuple(stop - start for start, stop in bounds), dtype)
+        index, target = [slice(*bound) for bound in bounds], part
+        if cut := weight.inputs:  # [*inputs, *outputs] here, [outputs, inputs] there
+            inputs = _flattened(bounds[:cut], weight.shape[:cut])
+            outputs = _flattened(bounds[cut:], weight.shape[cut:])
+            index = [outputs, inputs]
+            target = part.reshape(inputs.stop - inputs.start, outputs.stop - outputs.start).T
+        for rows, block in tensor.blocks(*index):
+            target[rows] = block.astype(dtype, copy=False)
+        return part
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
-        bounds = tuple(s.indices(n)[:2] for s, n in zip(index, weight.shape, strict=True))
-        if bounds not in parts:
-            parts[bounds] = _read(checkpoint, name, weight, dtype, bounds)
-        return parts[bounds]
+        return read(*(s.indices(n)[:2] for s, n in zip(index, weight.shape, strict=True)))
 
     array = jax.make_array_from_callback(weight.shape, sharding, part, dtype=dtype)
     return array.block_until_ready()  # before the next tensor takes host memory
-
-
-def _read(
-    checkpoint: Checkpoint,
-    name: str,
-    weight: Weight,
-    dtype: np.dtype,
-    bounds: tuple[tuple[int, int], ...],
-) -> np.ndarray:
-    """Reads the part of a parameter within `bounds`, (start, stop) of each axis."""
-    part = _aligned(tuple(stop - start for start, stop in bounds), dtype)
-    index, target = [slice(*bound) for bound in bounds], part
-    if cut := weight.inputs:  # [*inputs, *outputs] here, [outputs, inputs] there
-        inputs = _flattened(bounds[:cut], weight.shape[:cut])
-        outputs = _flattened(bounds[cut:], weight.shape[cut:])
-        index = [outputs, inputs]
-        target = part.reshape(inputs.stop - inputs.start, outputs.stop - outputs.start).T
-    for rows, block in checkpoint.blocks(name, *index):
-        target[rows] = block.astype(dtype, copy=False)
-    return part
 
 
 def _flattened(bounds: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> slice:
@@ -234,10 +192,7 @@ def write_weights(
     """Writes tensors as model.safetensors, or as shards of up to `shard_bytes` with an index.
 
     One shard is in memory at a time. The files get their names when all are complete, the index
-    last.
-
-    Raises:
-      ValueError: the folder holds weights already.
+    last. Raises ValueError if the folder holds weights already.
     """
     for name in (SINGLE, INDEX):
         if (folder / name).exists():
@@ -247,7 +202,10 @@ def write_weights(
         shards, total = [], 0
         for shard in _shards(tensors, shard_bytes):
             path = Path(temporary, f"{len(shards)}.safetensors")
-            _save(path, shard)
+            path.touch()
+            usual = path.stat().st_mode
+            save_file(shard, path, metadata={"format": "pt"})
+            path.chmod(usual)  # save_file makes files that only their owner can read
             shards.append((path, list(shard)))
             total += sum(tensor.nbytes for tensor in shard.values())
             del shard  # before the next one is filled
@@ -256,9 +214,8 @@ def write_weights(
             return
         weight_map = {}
         for i, (path, names) in enumerate(shards, 1):
-            file = f"model-{i:05}-of-{len(shards):05}.safetensors"
-            path.rename(folder / file)
-            weight_map.update(dict.fromkeys(names, file))
+            moved = path.rename(folder / f"model-{i:05}-of-{len(shards):05}.safetensors")
+            weight_map.update(dict.fromkeys(names, moved.name))
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
@@ -274,10 +231,3 @@ def _shards(
         shard[name] = np.ascontiguousarray(tensor)
         size += tensor.nbytes
     yield shard
-
-
-def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    path.touch()
-    usual = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(usual)  # save_file makes files that only their owner can read

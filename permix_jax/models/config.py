@@ -12,8 +12,6 @@ LORA_TARGETS = {
     "up_proj": "up",
     "down_proj": "down",
 }
-
-
 # What the backward pass of a layer computes again instead of keeping it: nothing, all but the
 # outputs of linear layers, or all.
 REMAT = ("none", "dots", "full")
@@ -37,10 +35,7 @@ class Rope:
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters (arXiv 2106.09685): W x becomes W x + (alpha / rank) B A x.
-
-    targets: names from LORA_TARGETS.
-    """
+    """Low-rank adapters (arXiv 2106.09685): W x becomes W x + (alpha / rank) B A x."""
 
     rank: int
     alpha: float
@@ -100,10 +95,10 @@ class ModelConfig:
     remat: str = "none"
 
     def __post_init__(self):
-        if self.num_heads % self.num_kv_heads:
+        heads, kv_heads = self.num_heads, self.num_kv_heads
+        if heads % kv_heads:
             raise ValueError(
-                f"model: num_heads = {self.num_heads} is not a multiple of "
-                f"num_kv_heads = {self.num_kv_heads}"
+                f"model: num_heads = {heads} is not a multiple of num_kv_heads = {kv_heads}"
             )
         if self.head_dim % 2:
             raise ValueError(f"model: head_dim = {self.head_dim} must be even for RoPE")

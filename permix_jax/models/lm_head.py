@@ -26,26 +26,19 @@ class TokenStatistics(NamedTuple):
 
 
 class Scoring(NamedTuple):
-    """How log-probs are computed.
+    """How log-probs are computed."""
 
-    temperature: divides the logits, as it did in sampling.
-    logits_chunk: about how many tokens' logits exist at once.
-    """
-
-    temperature: float = 1.0
-    logits_chunk: int = 1024
+    temperature: float = 1.0  # divides the logits, as it did in sampling
+    logits_chunk: int = 1024  # about how many tokens' logits exist at once
 
 
 class TokenLoss(NamedTuple):
-    """A loss that is summed over tokens, and how the log-probs that it is of are computed.
+    """A loss that is summed over tokens, and how the log-probs that it is of are computed."""
 
-    of: (log-probs f32 [...], tokens) -> losses f32 [...], token by token.
-    entropy: tokens -> f32 [...], what the entropy of the distribution that each token is from is
-      multiplied with in the loss. None: the loss does not know the entropy.
-    """
-
-    of: Callable
+    of: Callable  # (log-probs f32 [...], tokens) -> losses f32 [...], token by token
     scoring: Scoring
+    # tokens -> f32 [...], what the entropy of the distribution that each token is from is multiplied
+    # with in the loss; None: the loss does not know the entropy.
     entropy: Callable | None = None
 
 
@@ -72,7 +65,7 @@ def head_logprobs(
       mask: bool [B, T]. A chunk of tokens that are all False is skipped. Chunks are cut along T, so
         that the rows stay where the mesh has them.
     """
-    head = _gathered(weight, hidden.dtype)
+    head = gather_as(weight, hidden.dtype, "vocab", "embed")  # once, not once a chunk
 
     def compute(states, targets, _):
         scaled = _scaled_logits(states, head, scoring.temperature)
@@ -101,12 +94,9 @@ def head_loss(
 ) -> tuple[jax.Array, TokenStatistics]:
     """The sum of a loss over the tokens of the mask, and their statistics.
 
-    The loss can be differentiated by `hidden` and `weight`. The statistics are metrics and have no
-    gradient. The gradient of the weight is computed only where the weight is differentiated.
-
-    Args:
-      tokens: a pytree of arrays [B, T], what the loss has to know of each token.
-      The other arguments are those of `head_logprobs`.
+    The loss can be differentiated by `hidden` and `weight`; that of the weight is computed only
+    where it is asked for. The statistics are metrics and have no gradient. `tokens` is a pytree of
+    arrays [B, T], what the loss has to know of each token; the rest is as in `head_logprobs`.
     """
     return _run(loss, hidden, weight, targets, mask, tokens)[0]
 
@@ -114,7 +104,7 @@ def head_loss(
 def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
     """((loss, statistics), (gradient of hidden, gradient of the weight or None))."""
     token_loss, (temperature, logits_chunk), of_entropy = loss
-    head = _gathered(weight, hidden.dtype)
+    head = gather_as(weight, hidden.dtype, "vocab", "embed")  # once, not once a chunk
 
     def compute(sums, chunk):
         states, targets, mask, tokens = chunk
@@ -172,15 +162,13 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
 
 def _forward(loss, *arguments):
     arrays = jax.tree.map(lambda x: x.value, arguments)
-    trained = arguments[1].perturbed
-    return _run(loss, *arrays, trained=trained)
+    return _run(loss, *arrays, trained=arguments[1].perturbed)
 
 
 def _backward(loss, gradients, cotangents):
-    of_loss = cotangents[0]
-    if isinstance(of_loss, SymbolicZero):
+    if isinstance(cotangents[0], SymbolicZero):
         return (None,) * 5
-    gradients = jax.tree.map(lambda x: (x * of_loss).astype(x.dtype), gradients)
+    gradients = jax.tree.map(lambda x: (x * cotangents[0]).astype(x.dtype), gradients)
     return *gradients, None, None, None
 
 
@@ -202,11 +190,6 @@ def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Arr
 def _entropy(scaled: jax.Array, probabilities: jax.Array, log_sum_exp: jax.Array) -> jax.Array:
     """Of the distributions [B, T, V], in nats: f32 [B, T]."""
     return -(probabilities * (scaled - log_sum_exp[..., None])).sum(axis=-1)
-
-
-def _gathered(weight: jax.Array, dtype) -> jax.Array:
-    """The head as the chunks read it: gathered over `fsdp` once, not once a chunk."""
-    return gather_as(weight, dtype, "vocab", "embed")
 
 
 def _scaled_logits(states: jax.Array, head: jax.Array, temperature: float) -> jax.Array:

@@ -1,8 +1,4 @@
-"""Log-probs of completions in packed rows, and the prefill of prompts; no [B, T, V] array.
-
-A prompt goes through the decoder once for all the completions that share it. The LM head goes over
-the completions in chunks (`lm_head.py`).
-"""
+"""Log-probs of completions in packed rows, and the prefill of prompts; no [B, T, V] array."""
 
 from functools import partial
 
@@ -64,12 +60,9 @@ def head_weight(model: Decoder, params) -> jax.Array:
 def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.Array):
     """Runs right-padded prompts [U, P] through the decoder.
 
-    Returns:
-      the hidden state of each prompt's last token [U, E], the prompts' segment, and their
-      lengths int32 [U].
+    Returns the hidden states of their last tokens [U, E], their segment, and lengths int32 [U].
     """
     positions = jnp.broadcast_to(jnp.arange(prompt_tokens.shape[1]), prompt_tokens.shape)
     hidden, segment = model.apply({"params": params}, prompt_tokens, positions, prompt_mask)
     lengths = prompt_mask.sum(axis=1)
-    last = states_at(hidden, lengths[:, None] - 1)[:, 0]
-    return last, segment, lengths
+    return states_at(hidden, lengths[:, None] - 1)[:, 0], segment, lengths

@@ -1,9 +1,9 @@
 """Three formulas of a layer, written so that XLA compiles them to fast code for a CPU.
 
 XLA for a CPU computes cheap values again in every loop that reads them, and it drops
-`optimization_barrier` before it orders a program. Programs for other platforms have the plain
-formulas of `operations.py` and `transformer.py`; docs/update.md has figures for a TPU. Up to
-rounding, each function here has the values and gradients of the plain formula of the same name.
+`optimization_barrier` before it orders a program. Up to rounding, each function has the values and
+gradients of the plain formula of the same name in `operations.py` or `transformer.py`, which
+programs for other platforms have (docs/update.md).
 """
 
 from collections.abc import Callable
@@ -93,5 +93,4 @@ def cos_sin(angles: jax.Array) -> tuple[jax.Array, jax.Array]:
     def either(is_sin):
         return jnp.where(is_sin, jnp.sin(angles), jnp.cos(angles))
 
-    cos, sin = jax.lax.map(either, jnp.array([False, True]))
-    return cos, sin
+    return tuple(jax.lax.map(either, jnp.array([False, True])))

@@ -92,10 +92,7 @@ def dense(x: jax.Array, weight: jax.Array, sum_over: int) -> jax.Array:
 
     The gradient of the weight is summed in f32 and has the weight's dtype. JAX's own would have the
     dtype of x, to which the weight is converted, and devices would add it up in that dtype.
-
-    Args:
-      weight: in the dtype that it is kept in.
-      sum_over: how many axes `inputs` are.
+    `sum_over`: how many axes `inputs` are.
     """
     return _dense(x, weight, jax.lax.stop_gradient(weight).astype(x.dtype), sum_over)
 

@@ -1,11 +1,10 @@
 """Packs prompts and their completions into rows of a token budget, with next to no padding.
 
 A row holds prompts, each followed by some of its completions. So a prompt is computed once in a row
-for all of them. The host decides what a row holds, and sends the numbers themselves. The update,
-the scores and the likelihoods all read these rows.
+for all of them. The update, the scores and the likelihoods all read these rows.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import flax.struct
 import jax
 import numpy as np
 
-from permix_jax.models.packed_attention import PackedLayout
+from permix_jax.models.attention import PackedLayout
 
 _SHORTEST, _LONGEST = 8, 128  # tokens of a block
 # Each width is a program to compile. In the steps of tests/models/test_packing.py these three, in
@@ -50,52 +49,33 @@ class PackedRows:
     """Prompts and completions as the decoder computes them: M micro-batches of R rows of L tokens.
 
     Devices share the rows of a micro-batch. M is enough for sequences of full length, so that one
-    compiled program serves every step.
-
-    Attributes:
-      count: int32 [], how many micro-batches hold anything; they are the first ones.
-      tokens: int32 [M, R, L]; 0 where there is padding.
-      layout: positions, sequence, prompt [M, R, L]; blocks [M, R, n, J].
-      targets: int32 [M, R, L], the completion tokens of the row from its first place on; then 0.
-      states: int32 [M, R, L], the place in the row whose hidden state predicts each target.
-      scored: bool [M, R, L], whether there is a target.
+    compiled program serves every step. The layout is of [M, R, L]; its blocks are [M, R, n, J].
     """
 
-    count: jax.Array
-    tokens: jax.Array
+    count: jax.Array  # int32 [], how many micro-batches hold anything; they are the first ones
+    tokens: jax.Array  # int32 [M, R, L]; 0 where there is padding
     layout: PackedLayout
-    targets: jax.Array
-    states: jax.Array
-    scored: jax.Array
+    targets: jax.Array  # int32 [M, R, L], the row's completion tokens, at its front; then 0
+    states: jax.Array  # int32 [M, R, L], the place in the row whose state predicts each target
+    scored: jax.Array  # bool [M, R, L], whether there is a target
 
 
 class RowShape(NamedTuple):
-    """The shape of packed rows.
+    """The shape of packed rows."""
 
-    Attributes:
-      parts: micro-batches. rows: rows in each. width: tokens in a row.
-      block: tokens of a block of attention. reads: how many blocks one reads at most.
-    """
-
-    parts: int
-    rows: int
-    width: int
-    block: int
-    reads: int
+    parts: int  # micro-batches
+    rows: int  # in each
+    width: int  # tokens in a row
+    block: int  # tokens of a block of attention
+    reads: int  # how many blocks one reads at most
 
 
 class Packing(NamedTuple):
-    """What the host knows of packed rows.
+    """What the host knows of packed rows."""
 
-    Attributes:
-      rows: the arrays, still on the host.
-      source: int32 [M, R, L], the number of each target among the flat completion tokens, or -1.
-      padding: the share of computed tokens that are padding, or a prompt that is computed again.
-    """
-
-    rows: PackedRows
-    source: np.ndarray
-    padding: float
+    rows: PackedRows  # still on the host
+    source: np.ndarray  # int32 [M, R, L], a target's number among all completion tokens, or -1
+    padding: float  # the share of computed tokens that are padding, or a prompt computed again
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """[total] -> [M, R, L]: puts each completion token's value at its target; 0 elsewhere."""
@@ -139,8 +119,7 @@ def row_shapes(
         return -(-tokens // block)
 
     per_prompt = -(-N // U)
-    most = blocks(-(-U // rows) * (P + per_prompt * T))
-    budget = min(tokens, most * block)
+    budget = min(tokens, blocks(-(-U // rows) * (P + per_prompt * T)) * block)
     widths = {max(blocks(P + T), blocks(share * budget // 16)) for share in _WIDTHS}
     reads = blocks(P) + blocks(T) + 2
     owners = np.repeat(np.arange(U), per_prompt)
@@ -159,18 +138,17 @@ def pack(
     Among the shapes that compute at most a twentieth more, it takes the widest: a run should not
     change its program with every small change of lengths.
 
+    Raises ValueError if a prompt and its completion are longer than the widest row.
+
     Args:
       owners: int [N], the prompt that each completion answers.
       shapes: of `row_shapes`, for limits that the sequences keep.
-
-    Raises:
-      ValueError: a prompt and its completion are longer than the widest row.
     """
-    lengths = prompts.lengths, completions.lengths, np.asarray(owners, int)
-    longest = int((prompts.lengths[lengths[2]] + completions.lengths).max(initial=0))
+    owners = np.asarray(owners, int)
+    longest = int((prompts.lengths[owners] + completions.lengths).max(initial=0))
     if longest > shapes[0].width:
         raise ValueError(f"a prompt and its completion have {longest} tokens, over the limits")
-    filled = [_fill(*lengths, shape.width) for shape in shapes]
+    filled = [_fill(prompts.lengths, completions.lengths, owners, s.width) for s in shapes]
     computed = [
         -(-len(rows) // shape.rows) * shape.rows * shape.width
         for rows, shape in zip(filled, shapes, strict=True)
@@ -207,17 +185,15 @@ def _fill(
             taken, tokens = waiting[u], size - prompts[u]
         else:
             parts = [
-                (i, *_fitting(waiting[u], lengths, width - end - prompts[u]))
-                for i, (_, u) in enumerate(sizes[-_TRIED:], max(0, len(sizes) - _TRIED))
+                (size, u, *_fitting(waiting[u], lengths, width - end - prompts[u]))
+                for size, u in sizes[-_TRIED:]
             ]
-            chosen, taken, tokens = max(
-                parts, key=lambda part: part[2] - prompts[sizes[part[0]][1]]
-            )
-            if tokens <= prompts[sizes[chosen][1]] and end:
+            size, u, taken, tokens = max(parts, key=lambda part: part[3] - prompts[part[1]])
+            if tokens <= prompts[u] and end:
                 rows.append([])
                 end = 0
                 continue
-            size, u = sizes.pop(chosen)
+            del sizes[bisect_left(sizes, (size, u))]
             kept = set(taken)
             waiting[u] = [n for n in waiting[u] if n not in kept]
             insort(sizes, (size - tokens, u))
@@ -242,8 +218,8 @@ def _lay_out(
     """The arrays of rows that hold these pieces, and `Packing.source`."""
     count = -(-len(filled) // shape.rows)
     # Shorter sequences can, in theory, be harder to pack than full ones.
-    size = max(count, shape.parts), shape.rows, shape.width
-    tokens, positions, states = np.zeros((3, size[0] * shape.rows, shape.width), np.int32)
+    size = max(count, shape.parts), shape.rows
+    tokens, positions, states = np.zeros((3, size[0] * size[1], shape.width), np.int32)
     sequence, prompt, source = np.full((3, *tokens.shape), -1, np.int32)
     blocks = np.full((len(tokens), shape.width // shape.block, shape.reads), -1, np.int32)
     places = np.arange(shape.width, dtype=np.int32)
@@ -278,26 +254,23 @@ def _lay_out(
     scored = source >= 0
     targets = np.zeros_like(tokens)
     targets[scored] = completions.values[source[scored]]
-    arrays = tokens, positions, sequence, prompt, targets, states, scored, source
-    tokens, positions, sequence, prompt, targets, states, scored, source = (
-        array.reshape(size) for array in arrays
+    layout = PackedLayout(positions, sequence, prompt, blocks)
+    flat = tokens, layout, targets, states, scored, source
+    tokens, layout, targets, states, scored, source = jax.tree.map(
+        lambda x: x.reshape(*size, *x.shape[1:]), flat
     )
-    layout = PackedLayout(positions, sequence, prompt, blocks.reshape(*size[:2], *blocks.shape[1:]))
     return PackedRows(np.int32(count), tokens, layout, targets, states, scored), source
 
 
 def _list_blocks(
     blocks: np.ndarray, block: int, sequence: tuple[int, int], prompt: tuple[int, int]
 ) -> None:
-    """Writes which blocks are read by the blocks of queries that begin in a sequence.
+    """Writes to blocks int32 [n, J] of a row what the blocks of queries in a sequence read.
 
     A block of queries reads the prompt of the sequence in which it begins, and everything from the
     start of that sequence to itself. Where another sequence starts later in the block, that one's
     tokens before the queries are in the same block, and its prompt is there too or is read anyway.
-
-    Args:
-      blocks: int32 [n, J] of one row.
-      sequence, prompt: start and end in the row, of the sequence and of its prompt.
+    `sequence` and `prompt` are (start, end) in the row.
     """
     first = sequence[0] // block
     of_prompt = range(prompt[0] // block, min((prompt[1] - 1) // block + 1, first))

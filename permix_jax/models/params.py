@@ -1,5 +1,6 @@
 """The parameters of a decoder: creation, shardings, adapters, trained and frozen parts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -68,11 +69,7 @@ def initial_trained(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> d
     """
     if model.config.lora is None:
         return base
-    init = jax.jit(
-        lambda key: split_trained(model, nn.unbox(init_params(model, key)))[0],
-        out_shardings=split_trained(model, param_shardings(model, mesh))[0],
-    )
-    return init(key)
+    return create_params(model, key, mesh, lambda params: split_trained(model, params)[0])
 
 
 @jax.jit
@@ -93,8 +90,7 @@ def unchanged(trained: dict, base: dict | None) -> jax.Array:
 def gathered(model: Decoder, params: dict) -> dict:
     """A copy of the parameters for decoding: matrices in the matmuls' dtype, all whole over `fsdp`.
 
-    So they are gathered and converted once, not at every token. The copy is cut over `tensor` alone
-    and lives as long as the program runs.
+    So they are gathered and converted once, not at every token.
     """
 
     def one(x: jax.Array, boxed: nn.Partitioned) -> jax.Array:
@@ -105,31 +101,29 @@ def gathered(model: Decoder, params: dict) -> dict:
 
 def abstract_like(tree):
     """ShapeDtypeStructs with the shardings of arrays."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+    return with_shardings(tree, jax.tree.map(lambda x: x.sharding, tree))
 
 
 def with_shardings(shapes, shardings):
     """Attaches shardings to a pytree of ShapeDtypeStructs."""
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
+
+    def one(x, sharding):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(one, shapes, shardings)
 
 
-def create_params(model: Decoder, key: jax.Array, mesh: Mesh):
-    """Fresh parameters, which each device makes its part of."""
-    init = jax.jit(
-        lambda key: nn.unbox(init_params(model, key)), out_shardings=param_shardings(model, mesh)
-    )
-    return init(key)
+def create_params(model: Decoder, key: jax.Array, mesh: Mesh, part: Callable = lambda tree: tree):
+    """Fresh parameters, or a part of their tree, which each device makes its part of."""
+
+    def init(key):
+        return part(nn.unbox(init_params(model, key)))
+
+    return jax.jit(init, out_shardings=part(param_shardings(model, mesh)))(key)
 
 
 def merge_adapters(model: Decoder, params: dict, dtype: str | None = None) -> dict:
-    """The base with its adapters added to its weights.
-
-    `dtype`: of the weights that have an adapter; None: their own.
-    """
+    """The base with its adapters added to its weights, in `dtype` (None: their own)."""
     lora = model.config.lora
     if lora is None:
         return params
@@ -142,9 +136,9 @@ def merge_adapters(model: Decoder, params: dict, dtype: str | None = None) -> di
 
 @partial(jax.jit, static_argnames="dtype")
 def add_low_rank(weight, a, b, scale: float, dtype: str | None = None) -> jax.Array:
-    """weight [*inputs, *outputs] + scale * a [*inputs, rank] @ b [rank, *outputs], in f32.
+    """weight [*inputs, *outputs] + scale * a [*inputs, rank] @ b [rank, *outputs].
 
-    `dtype`: what the sum is converted to; None: the weight's dtype.
+    Computed in f32 and converted to `dtype`; None: the weight's dtype.
     """
     change = jnp.tensordot(a, b, 1, precision=precision(a, b), preferred_element_type=jnp.float32)
     return (weight + change * scale).astype(dtype or weight.dtype)

@@ -36,16 +36,12 @@ class LoadedPolicy(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredPolicy:
-    """A policy, and what loads its parameters. Nothing is read before they are asked for.
+    """A policy, and what loads its parameters. Nothing is read before they are asked for."""
 
-    name: what people call it, such as "step 50".
-    load_params: reads the parameters, or makes them, and puts them onto `mesh`.
-    """
-
-    name: str
+    name: str  # what people call it, such as "step 50"
     policy: Policy
     mesh: Mesh
-    load_params: Callable[[], dict]
+    load_params: Callable[[], dict]  # reads or makes the parameters, and puts them onto `mesh`
 
     def load(self) -> LoadedPolicy:
         return LoadedPolicy(self.policy, self.load_params(), self.mesh)

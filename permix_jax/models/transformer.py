@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from permix_jax.core.sharding import constrain
 from permix_jax.models import on_cpu
-from permix_jax.models.attention import attend
+from permix_jax.models.attention import PackedLayout, attend, attend_packed
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
 from permix_jax.models.on_cpu import faster_on_cpu
@@ -30,13 +30,10 @@ from permix_jax.models.operations import (
     gated_activation,
     rms_norm,
 )
-from permix_jax.models.packed_attention import PackedLayout, attend_packed
 
 # What the forward pass of a layer keeps for the backward pass, by `ModelConfig.remat`.
-_REMAT_POLICIES = {
-    "full": None,
-    "dots": jax.checkpoint_policies.save_only_these_names("linear"),
-}
+_DOTS = jax.checkpoint_policies.save_only_these_names("linear")
+_REMAT_POLICIES = {"full": None, "dots": _DOTS}
 
 
 class Segment(NamedTuple):
@@ -69,12 +66,12 @@ class Segment(NamedTuple):
 
 def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     """A cache of `length` unwritten slots for each of `rows` rows."""
-    K, D = config.num_kv_heads, config.head_dim
 
     def zeros(*shape):
-        x = jnp.zeros((rows, K, *shape), config.dtype)
+        x = jnp.zeros((rows, config.num_kv_heads, *shape), config.dtype)
         return constrain(x, "batch", "kv_heads", None, None)
 
+    D = config.head_dim
     layers = tuple((zeros(D, length), zeros(length, D)) for _ in range(config.num_layers))
     return Segment(layers, jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, length), bool))
 
@@ -86,13 +83,13 @@ class Decoder(nn.Module):
 
     def setup(self):
         c = self.config
-        vocabulary = (c.vocab_size, c.embed_dim), ("vocab", "embed"), c.embed_dim
-        self.embedding = _weight(self, "embedding", *vocabulary)
+        vocabulary = {"vocab": c.vocab_size, "embed": c.embed_dim}
+        self.embedding = _weight(self, "embedding", vocabulary, c.embed_dim)
         layer = nn.remat(Layer, policy=_REMAT_POLICIES[c.remat]) if c.remat != "none" else Layer
         self.layers = [layer(c) for _ in range(c.num_layers)]
         self.final_norm = RMSNorm(c)
         if not c.tie_embeddings:
-            self.head = _weight(self, "head", *vocabulary)
+            self.head = _weight(self, "head", vocabulary, c.embed_dim)
 
     def __call__(
         self,
@@ -149,13 +146,8 @@ class Decoder(nn.Module):
 
         own_layers = []
         for i, layer in enumerate(self.layers):
-            x, keys_values = layer(
-                x,
-                views[i in c.local_layers],
-                index,
-                cache=cache and cache.layers[i],
-                prefix=prefix and prefix.layers[i],
-            )
+            before = {"cache": cache and cache.layers[i], "prefix": prefix and prefix.layers[i]}
+            x, keys_values = layer(x, views[i in c.local_layers], index, **before)
             own_layers.append(keys_values)
         return self.final_norm(x), own._replace(layers=tuple(own_layers))
 
@@ -166,18 +158,14 @@ class Decoder(nn.Module):
 
 
 class View(NamedTuple):
-    """How T new tokens are rotated, and what they see.
-
-    The masks say what they see. With a layout there are none: it says so, and of what it says only
-    the last `window` positions are seen (0: all).
-    """
+    """How T new tokens are rotated, and what they see: as the masks say, or else the layout."""
 
     cos: jax.Array  # f32 [B, T, D/2], as `sin`
     sin: jax.Array
     prefix_mask: jax.Array | None  # bool [B, T, C]
     own_mask: jax.Array | None
     layout: PackedLayout | None
-    window: int
+    window: int  # how many positions of the layout are seen; 0: all
 
 
 class Layer(nn.Module):
@@ -192,9 +180,8 @@ class Layer(nn.Module):
         def post_norm(name, x):
             return RMSNorm(c, name=name)(x) if c.post_norms else x
 
-        attended, keys_values = Attention(c, name="attention")(
-            RMSNorm(c, name="attention_norm")(x), view, index, cache, prefix
-        )
+        normed = RMSNorm(c, name="attention_norm")(x)
+        attended, keys_values = Attention(c, name="attention")(normed, view, index, cache, prefix)
         x = x + post_norm("attention_post_norm", attended)
         mlp = MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x))
         x = x + post_norm("mlp_post_norm", mlp)
@@ -224,14 +211,11 @@ class Attention(nn.Module):
 
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
         if view.layout is not None:
-            out = attend_packed(
-                query, jnp.swapaxes(key, 2, 3), value, view.layout, view.window, scale
-            )
+            keys = jnp.swapaxes(key, 2, 3)
+            out = attend_packed(query, keys, value, view.layout, view.window, scale)
         else:
-            segments = [(key, value, view.own_mask)]
-            if prefix is not None:
-                segments.insert(0, (*prefix, view.prefix_mask))
-            out = attend(query, segments, scale)
+            before = [] if prefix is None else [(*prefix, view.prefix_mask)]
+            out = attend(query, [*before, (key, value, view.own_mask)], scale)
         return _linear(self, "out", out, heads, embed), (key, value)
 
 
@@ -306,27 +290,22 @@ def _linear(
       inputs, outputs: the axes as {logical name: size}.
     """
     c, sum_over, fan_in = module.config, len(inputs), prod(inputs.values())
-    weight = _weight(
-        module, name, (*inputs.values(), *outputs.values()), (*inputs, *outputs), fan_in
-    )
-    y = checkpoint_name(dense(x, weight, sum_over), "linear")
+    y = dense(x, _weight(module, name, inputs | outputs, fan_in), sum_over)
+    y = checkpoint_name(y, "linear")
     if c.lora and name in map(LORA_TARGETS.get, c.lora.targets):
         # Initialised as PEFT does. Adapters are f32: they are small, and so are their steps.
-        shape, axes = (*inputs.values(), c.lora.rank), (*inputs, None)
-        a = _adapter(module, f"{name}_lora_a", shape, axes, fan_in**-0.5)
-        shape, axes = (c.lora.rank, *outputs.values()), (None, *outputs)
-        b = _adapter(module, f"{name}_lora_b", shape, axes, 0.0)
+        def adapter(half: str, axes: dict, bound: float) -> jax.Array:
+            uniform = partial(jax.random.uniform, minval=-bound, maxval=bound)
+            init = nn.with_logical_partitioning(uniform, tuple(axes))
+            return module.param(f"{name}_lora_{half}", init, tuple(axes.values()), jnp.float32)
+
+        rank = {None: c.lora.rank}
+        a, b = adapter("a", inputs | rank, fan_in**-0.5), adapter("b", rank | outputs, 0.0)
         y += dense(dense(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
     return y
 
 
-def _weight(module: nn.Module, name: str, shape, logical_axes, fan_in: int) -> jax.Array:
-    """A parameter by its name, shape and logical axes, drawn from N(0, 1/fan_in)."""
-    init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), logical_axes)
-    return module.param(name, init, shape, module.config.param_dtype)
-
-
-def _adapter(module: nn.Module, name: str, shape, logical_axes, bound: float) -> jax.Array:
-    uniform = partial(jax.random.uniform, minval=-bound, maxval=bound)
-    init = nn.with_logical_partitioning(uniform, logical_axes)
-    return module.param(name, init, shape, jnp.float32)
+def _weight(module: nn.Module, name: str, axes: dict, fan_in: int) -> jax.Array:
+    """A parameter with axes {logical name: size}, drawn from N(0, 1/fan_in)."""
+    init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), tuple(axes))
+    return module.param(name, init, tuple(axes.values()), module.config.param_dtype)

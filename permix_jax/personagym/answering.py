@@ -1,4 +1,4 @@
-"""Asks a policy PersonaGym's questions and writes its answers to answers.jsonl."""
+"""A policy's answers to PersonaGym's questions, and their fidelity without a judge."""
 
 import hashlib
 import json
@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
 from permix_jax.core.progress import Progress
+from permix_jax.evaluation import judge_free
 from permix_jax.evaluation.graded_rows import GradedRows, claim_folder
-from permix_jax.models.policy import Policy, StoredPolicy
-from permix_jax.personagym.answers import Answer
-from permix_jax.personagym.benchmark import Question
+from permix_jax.evaluation.likelihood import Reference, Response
+from permix_jax.evaluation.results import read_jsonl
+from permix_jax.models.policy import StoredPolicy
+from permix_jax.personagym.benchmark import Answer, Question
 from permix_jax.personas.prompts import render_all
 from permix_jax.rollout.generate import answers_of, generate, prompts_per_batch
 from permix_jax.rollout.sampling import Sampling
@@ -36,12 +39,6 @@ class AnswerSettings(NamedTuple):
     sampling: Sampling
 
 
-def whole_identity(identity: Mapping[str, Any], questions: Sequence[Question]) -> dict[str, Any]:
-    """`identity` with a hash of the prompts' texts."""
-    asked = json.dumps([SYSTEM_PROMPT, *questions]).encode()
-    return {**identity, "questions_sha256": hashlib.sha256(asked).hexdigest()}
-
-
 def is_answered(questions: Sequence[Question], identity: Mapping[str, Any], folder: Path) -> bool:
     """Whether the folder has all answers, so that no policy is needed.
 
@@ -49,7 +46,7 @@ def is_answered(questions: Sequence[Question], identity: Mapping[str, Any], fold
     """
     if not (folder / "evaluation.json").exists() or not (folder / FILE).exists():
         return False
-    claim_folder(folder, whole_identity(identity, questions), FILE)
+    _claim(folder, identity, questions)
     return (folder / FILE).read_bytes().count(b"\n") == len(questions)
 
 
@@ -65,21 +62,21 @@ def answer(
 
     After an interruption it goes on behind the last batch on disk and writes the same file.
 
-    Args:
-      asked: loaded if a question is left; the progress bar shows its name.
-      identity: which policy answers, and how; plain values.
-      check_stop: called between batches; may raise, and what is generated is kept.
+    The policy is loaded if a question is left. `identity` says in plain values which policy
+    answers, and how. `check_stop` is called between batches, and may raise.
 
-    Raises:
-      ValueError: a tokenizer that lacks the words, prompts that with `max_new_tokens` outgrow the
-        model's context, or a folder that belongs to other answers.
-      OSError: the disk is full; what was written stays.
+    Raises ValueError for a tokenizer that lacks the words, prompts that with `max_new_tokens`
+    outgrow the model's context, or a folder that belongs to other answers; OSError for a full disk.
     """
-    policy = asked.policy
+    policy, most = asked.policy, settings.sampling.max_new_tokens
     prompts = _prompts(policy.tokenizer, questions)
-    longest = max(map(len, prompts))
-    _require_context(policy, longest, settings.sampling.max_new_tokens)
-    claim_folder(folder, whole_identity(identity, questions), FILE)
+    longest, context = max(map(len, prompts)), policy.model.config.max_context
+    if context and longest + most > context:
+        raise ValueError(
+            f"personagym.max_new_tokens is {most}; with prompts of up to {longest} tokens that is "
+            f"over the model's context of {context}; lower it"
+        )
+    _claim(folder, identity, questions)
 
     batch, total = prompts_per_batch(settings.batch_size, 1, asked.mesh), len(questions)
     batches = [questions[start : start + batch] for start in range(0, total, batch)]
@@ -89,23 +86,56 @@ def answer(
     ):
         loaded = asked.load() if len(log.rows) < total else None
         drawn = key(settings.seed, "personagym")
-        for done in generate(
-            loaded, prompts, settings.sampling, drawn, batch, longest, first=len(log.rows)
-        ):
+        first = len(log.rows)
+        for done in generate(loaded, prompts, settings.sampling, drawn, batch, longest, 1, first):
             these = questions[len(log.rows) : len(log.rows) + done.number]
-            rows = []
-            for question, (said,) in zip(these, answers_of(policy, done), strict=True):
-                row = Answer(*question, response=said.text)._asdict()
-                rows.append(row | {"truncated": said.truncated})
+            said = zip(these, answers_of(policy, done), strict=True)
+            rows = [
+                {**Answer(*question, reply.text)._asdict(), "truncated": reply.truncated}
+                for question, (reply,) in said
+            ]
             log.append(rows)
             progress.advance(done.number)
             check_stop()
+
+
+def personagym_judge_free(
+    reference: Reference, settings: judge_free.JudgeFreeSettings, folder: Path, label: str
+) -> dict:
+    """The content of judge_free.json: persona fidelity of the folder's answers.jsonl.
+
+    It has what `recognition` gives, for all answers and `by_task`. The persona is the cluster,
+    because each persona has questions of its own and stands for others. All personas that were
+    asked are candidates. There is no style distance, which needs personas with common questions.
+    """
+    rows = read_jsonl(folder / FILE)
+    names = list(dict.fromkeys(row["persona"] for row in rows))
+    own = np.array([names.index(row["persona"]) for row in rows])
+    task = np.array([row["task"] for row in rows])
+    responses = [Response(row["question"], row["response"], not row["truncated"]) for row in rows]
+    personas = [as_persona(name) for name in names]
+    path, label = folder / judge_free.FOLDER / FILE, f"likelihoods of {label}"
+    scored = judge_free.score_responses(reference, responses, own, personas, settings, path, label)
+    parts = {name: scored.among(task == name) for name in dict.fromkeys(task.tolist())}
+    return {
+        "reference": reference.stored.name,
+        "candidates": settings.candidates,
+        "personas": len(names),
+        **judge_free.recognition(scored, scored.own),
+        "by_task": {name: judge_free.recognition(part, part.own) for name, part in parts.items()},
+    }
 
 
 def as_persona(name: str) -> Persona:
     """A persona of the benchmark, whose name is its description."""
     text = SYSTEM_PROMPT.replace("{persona}", name)
     return Persona(name, name, text, "personagym", "heldout")
+
+
+def _claim(folder: Path, identity: Mapping[str, Any], questions: Sequence[Question]) -> None:
+    """Claims the folder for answers that are known by a hash of the prompts' texts, too."""
+    texts = hashlib.sha256(json.dumps([SYSTEM_PROMPT, *questions]).encode()).hexdigest()
+    claim_folder(folder, {**identity, "questions_sha256": texts}, FILE)
 
 
 def _prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> list[list[int]]:
@@ -119,12 +149,3 @@ def _prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) 
             "prompts; use a policy that comes from a language model"
         )
     return prompts
-
-
-def _require_context(policy: Policy, longest: int, max_new_tokens: int) -> None:
-    context = policy.model.config.max_context
-    if context and longest + max_new_tokens > context:
-        raise ValueError(
-            f"personagym.max_new_tokens is {max_new_tokens}; with prompts of up to {longest} "
-            f"tokens that is over the model's context of {context}; lower it"
-        )

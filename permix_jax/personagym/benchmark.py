@@ -1,6 +1,8 @@
-"""The questions, rubrics and prompts of PersonaGym, from a local folder or its public home."""
+"""PersonaGym's questions, all or fewer, its prompts for judges, and the file of answers."""
 
-from collections.abc import Mapping
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,29 +25,32 @@ class Question(NamedTuple):
     question: str
 
 
-class Benchmark(NamedTuple):
-    """Questions in the order of the file, and the prompts for judges.
+class Answer(NamedTuple):
+    """A question and a policy's response; a row of answers.jsonl. `id` differs between the rows."""
 
-    rubrics: task -> template with RUBRIC_SLOTS. system_prompt: the judge's.
-    example_prompt: template with EXAMPLE_SLOTS that asks for a response of each score.
-    """
+    id: str
+    persona: str
+    task: str
+    question: str
+    response: str
+
+
+class Benchmark(NamedTuple):
+    """Questions in the order of the file, and the prompts for judges."""
 
     questions: list[Question]
-    rubrics: Mapping[str, str]
-    system_prompt: str
-    example_prompt: str
+    rubrics: Mapping[str, str]  # task -> template with RUBRIC_SLOTS
+    system_prompt: str  # the judge's
+    example_prompt: str  # template with EXAMPLE_SLOTS that asks for a response of each score
 
 
 def load_benchmark(folder: str, cache: Path) -> Benchmark:
-    """Reads benchmark_v1.jsonl (or .jsonl.gz), rubrics.jsonl and prompts.jsonl.
+    """Reads benchmark_v1.jsonl (or .jsonl.gz), rubrics.jsonl and prompts.jsonl in `folder`.
 
-    Args:
-      folder: where the files are; "" downloads them once into `cache`.
+    "" downloads them once into `cache`.
 
-    Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: one is empty or malformed (with file:line), or a download has another checksum.
-      ConnectionError: the public home cannot be reached.
+    Raises FileNotFoundError; ConnectionError; or ValueError for a file that is empty or malformed
+    (with file:line), and for a download with another checksum.
     """
     at = Path(folder)
     if not folder:
@@ -57,14 +62,69 @@ def load_benchmark(folder: str, cache: Path) -> Benchmark:
     return Benchmark(_read_questions(path, rubrics), rubrics, *prompts)
 
 
+def read_answers(path: str | Path, tasks: Collection[str]) -> list[Answer]:
+    """The answers in JSON Lines at `path`; other fields of a row are ignored.
+
+    Raises FileNotFoundError. Raises ValueError, with file:line, for an empty file, a bad row, an id
+    that occurs twice, or a task that is not in `tasks`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; write the policy's answers first")
+    answers, seen = [], {}
+    for line, where, row in read_rows(path):
+        texts = [text_field(row, name, where) for name in Answer._fields[:-1]]
+        response = row.get("response")  # may be empty: judges grade that, too
+        if not isinstance(response, str):
+            raise ValueError(f"{where}: field 'response' is {response!r}; it must be text")
+        answer = Answer(*texts, response)
+        if answer.task not in tasks:
+            raise ValueError(f"{where}: task {answer.task!r} has no rubric; use {sorted(tasks)}")
+        if answer.id in seen:
+            raise ValueError(f"{where}: id {answer.id!r} is that of line {seen[answer.id]} too")
+        seen[answer.id] = line
+        answers.append(answer)
+    return answers
+
+
+def light(questions: Sequence[Question]) -> list[Question]:
+    """The first question of each task of each persona: 1,000 of the published 10,000."""
+    first = {}
+    for question in questions:
+        first.setdefault((question.persona, question.task), question)
+    return list(first.values())
+
+
+def subsample(
+    questions: Sequence[Question], personas: int = 0, per_task: int = 0, seed: int = 0
+) -> list[Question]:
+    """Draws `personas` personas and `per_task` questions of each task; 0 takes all.
+
+    The draw depends on the seed and the texts, not on their order. A smaller draw is a subset of a
+    larger one, in the order of `questions`. Raises ValueError for a number that cannot be had.
+    """
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for question in questions:
+        groups[question.persona][question.task].append(question.id)
+    kept = set()
+    for persona in _draw("personas", list(groups), personas, seed):
+        for task, ids in groups[persona].items():
+            kept.update(_draw(f"per_task for {persona!r}, {task}", ids, per_task, seed))
+    return [question for question in questions if question.id in kept]
+
+
+def _draw(field: str, names: Sequence[str], count: int, seed: int) -> list[str]:
+    if not 0 <= count <= len(names):
+        raise ValueError(f"{field} is {count}: give 0 (all) to {len(names)}")
+    hashes = {name: hashlib.sha256(f"{seed}\n{name}".encode()).digest() for name in names}
+    return sorted(names, key=hashes.__getitem__)[: count or None]
+
+
 def _existing(folder: Path, *names: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(
-        f"{folder / names[0]}: no such file; name a folder with PersonaGym's files, "
-        'or "" to download them'
-    )
+    remedy = 'name a folder with PersonaGym\'s files, or "" to download them'
+    raise FileNotFoundError(f"{folder / names[0]}: no such file; {remedy}")
 
 
 def _read_rubrics(path: Path) -> dict[str, str]:
@@ -93,8 +153,7 @@ def _read_prompts(path: Path) -> tuple[str, str]:
 
 def _check_slots(template: str, slots: tuple[str, ...], where: str) -> None:
     for slot in slots:
-        times = template.count(f"{{{slot}}}")
-        if times != 1:
+        if (times := template.count(f"{{{slot}}}")) != 1:
             raise ValueError(f"{where} has {times} times {{{slot}}}; it must be there once")
 
 
@@ -105,23 +164,17 @@ def _read_questions(path: Path, rubrics: Mapping[str, str]) -> list[Question]:
         if persona in personas:
             raise ValueError(f"{where}: persona {persona!r} is there already; keep one row of it")
         personas.add(persona)
-        tasks = [name for name in row if name != "persona"]
+        tasks = {name: texts for name, texts in row.items() if name != "persona"}
         if set(tasks) != set(rubrics):
-            raise ValueError(
-                f"{where}: the tasks are {sorted(tasks)}; "
-                f"give those of rubrics.jsonl, {sorted(rubrics)}"
-            )
-        for task in tasks:
-            questions += _task_questions(row[task], persona, task, where)
-    return questions
-
-
-def _task_questions(texts, persona: str, task: str, where: str) -> list[Question]:
-    if not isinstance(texts, list) or not texts:
-        raise ValueError(f"{where}: field {task!r} is {texts!r}; it must be a list of questions")
-    questions = []
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where}: question {number} of {task!r} is {text!r}; it must be text")
-        questions.append(Question(f"{persona}/{task}/{number}", persona, task, text))
+            remedy = f"give those of rubrics.jsonl, {sorted(rubrics)}"
+            raise ValueError(f"{where}: the tasks are {sorted(tasks)}; {remedy}")
+        for task, texts in tasks.items():
+            if not isinstance(texts, list) or not texts:
+                said = f"field {task!r} is {texts!r}; it must be a list of questions"
+                raise ValueError(f"{where}: {said}")
+            for number, text in enumerate(texts, start=1):
+                if not isinstance(text, str) or not text.strip():
+                    said = f"question {number} of {task!r} is {text!r}; it must be text"
+                    raise ValueError(f"{where}: {said}")
+                questions.append(Question(f"{persona}/{task}/{number}", persona, task, text))
     return questions

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,100 +17,60 @@ class JudgeError(RuntimeError):
 
 
 class Judge(NamedTuple):
-    """A model behind an OpenAI-compatible chat endpoint.
+    """A model behind an OpenAI-compatible chat endpoint."""
 
-    name: what results call it; unique.
-    base_url: such as "https://api.openai.com/v1" or "http://127.0.0.1:8000/v1".
-    model: as the endpoint calls it.
-    key_variable: environment variable with the key; "" where none is asked for.
-    temperature: None leaves it to the endpoint (some models take no other).
-    max_tokens: of a reply, thinking included.
-    concurrency: requests at once.
-    timeout: seconds for one request.
-    max_retries: how often the `openai` client sends a request again that failed.
-    """
-
-    name: str
-    base_url: str
-    model: str
-    key_variable: str = ""
-    temperature: float | None = 0.0
-    max_tokens: int = 2048
-    concurrency: int = 8
-    timeout: float = 120.0
-    max_retries: int = 8
+    name: str  # what results call it; unique
+    base_url: str  # such as "https://api.openai.com/v1" or "http://127.0.0.1:8000/v1"
+    model: str  # as the endpoint calls it
+    key_variable: str = ""  # environment variable with the key; "" where none is asked for
+    temperature: float | None = 0.0  # None leaves it to the endpoint (some models take no other)
+    max_tokens: int = 2048  # of a reply, thinking included
+    concurrency: int = 8  # requests at once
+    timeout: float = 120.0  # seconds for one request
+    max_retries: int = 8  # how often the `openai` client sends a request again that failed
 
 
 class ModelJudge(NamedTuple):
-    """A pretrained model that answers greedily through this project's own rollout.
+    """A pretrained model that answers greedily through this project's own rollout."""
 
-    name: what results call it; unique.
-    source: a Hugging Face folder or hub id, or any other model.source of a config.
-    max_tokens: of a reply, thinking included.
-    batch_size: replies generated at once.
-    dtype: of weights and matmuls, "float32" or "bfloat16".
-    pad_token: "": the tokenizer's own.
-    """
-
-    name: str
-    source: str
-    max_tokens: int = 512
-    batch_size: int = 8
-    dtype: str = "float32"
-    pad_token: str = ""
+    name: str  # what results call it; unique
+    source: str  # a Hugging Face folder or hub id, or any other model.source of a config
+    max_tokens: int = 512  # of a reply, thinking included
+    batch_size: int = 8  # replies generated at once
+    dtype: str = "float32"  # of weights and matmuls, one of DTYPES
+    pad_token: str = ""  # "": the tokenizer's own
 
 
 class Reply(NamedTuple):
-    """What a judge said.
+    """What a judge said."""
 
-    text: None if the prompt got no reply, for the reason `refusal`.
-    truncated: whether max_tokens cut the text off.
-    """
-
-    text: str | None
-    truncated: bool = False
-    refusal: str = ""
+    text: str | None  # None if the prompt got no reply
+    truncated: bool = False  # whether max_tokens cut the text off
+    refusal: str = ""  # why there is no reply
 
 
 class LocalJudge(NamedTuple):
-    """A function as a judge, such as a ModelJudge becomes.
+    """A function as a judge, such as a ModelJudge becomes."""
 
-    name: what results call it; unique.
-    model: names all that changes the replies (weights, step, sampling); part of the cache's key.
-    reply: from prompts to as many replies.
-    batch_size: prompts in one call. The replies of a call are kept before the next.
-    """
-
-    name: str
-    model: str
-    reply: Callable[[list[Prompt]], list[Reply]]
-    batch_size: int = 64
-
-
-def identity(judge: Judge | LocalJudge) -> list:
-    """What a cached reply depends on beside the prompt. The address is not part of it."""
-    if isinstance(judge, LocalJudge):
-        return [judge.name, judge.model]
-    return [judge.name, judge.model, judge.temperature, judge.max_tokens]
+    name: str  # what results call it; unique
+    model: str  # names all that changes the replies (weights, step, sampling), for the cache
+    reply: Callable[[list[Prompt]], list[Reply]]  # from prompts to as many replies
+    batch_size: int = 64  # prompts in one call; its replies are kept before the next
 
 
 def read_judges(path: str | Path) -> list[Judge | ModelJudge]:
     """Reads one judge a line: a ModelJudge if it has a `source`, else a Judge.
 
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: an empty file or a bad field, with file:line.
+    Raises FileNotFoundError; ValueError, with file:line, for an empty file or a bad field.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; write one judge a line, as JSON")
     judges = []
     for _, where, row in read_rows(path):
         kind = ModelJudge if "source" in row else Judge
-        unknown = sorted(set(row) - set(kind._fields))
-        if unknown:
-            raise ValueError(
-                f"{where}: unknown field {unknown[0]!r}; use {', '.join(kind._fields)}"
-            )
+        if unknown := sorted(set(row) - set(kind._fields)):
+            known = ", ".join(kind._fields)
+            raise ValueError(f"{where}: unknown field {unknown[0]!r}; use {known}")
         for name in kind._fields[: -len(kind._field_defaults)]:
             text_field(row, name, where)
         judges.append(kind(**row))
@@ -130,27 +91,22 @@ def check_judges(judges: Sequence[Judge | ModelJudge | LocalJudge]) -> None:
             _check_fields(judge, f"judge {judge.name!r}")
 
 
-def _number(value, kinds: type | tuple = (int, float)) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool) and value >= 0
-
-
-def _count(value) -> bool:
-    return _number(value, int) and value > 0
+def _number(value, kinds: type | tuple = (int, float), least: float = 0) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool) and value >= least
 
 
 def _text(value) -> bool:
     return isinstance(value, str)
 
 
+_COUNT = (partial(_number, kinds=int, least=1), "a whole number from 1")
 _RULES = {  # field -> what its value must satisfy, in code and in words; others are text
     "base_url": (lambda x: x.startswith(("http://", "https://")), "an http(s) address"),
     "key_variable": (_text, 'a variable\'s name or ""'),
     "temperature": (lambda x: x is None or _number(x), "0 or more"),
-    "max_tokens": (_count, "a whole number from 1"),
-    "concurrency": (_count, "a whole number from 1"),
+    **dict.fromkeys(("max_tokens", "concurrency", "batch_size"), _COUNT),
     "timeout": (lambda x: _number(x) and x > 0, "seconds above 0"),
-    "max_retries": (lambda x: _number(x, int), "a whole number from 0"),
-    "batch_size": (_count, "a whole number from 1"),
+    "max_retries": (partial(_number, kinds=int), "a whole number from 0"),
     "dtype": (lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
     "pad_token": (_text, 'a token or ""'),
 }

@@ -20,12 +20,8 @@ from permix_jax.rollout.sampling import Sampling
 def with_models(
     judges: Sequence[Judge | ModelJudge], open_model: Callable[[ModelJudge], LoadedPolicy]
 ) -> list[Judge | LocalJudge]:
-    """The judges, each ModelJudge as a LocalJudge that opens its model when first asked.
-
-    One model is in memory at a time. A model that cannot be opened raises JudgeError.
-
-    Args:
-      open_model: gives a judge's policy.
+    """The judges, each ModelJudge as a LocalJudge that opens its model when first asked, one at a
+    time. One that cannot be opened raises JudgeError.
     """
     held: dict[ModelJudge, LoadedPolicy] = {}
 
@@ -47,21 +43,14 @@ def with_models(
 
 def _replies(judge: ModelJudge, loaded: LoadedPolicy, prompts: list[Prompt]) -> list[Reply]:
     """Greedy replies. A prompt that does not fit the context with `max_tokens` is refused."""
-    policy = loaded.policy
+    policy, most = loaded.policy, judge.max_tokens
     ids = render_all(policy.tokenizer, [(_system(prompt), prompt.user) for prompt in prompts])
     context = policy.model.config.max_context or math.inf
-    replies = [
-        Reply(
-            None,
-            refusal=f"the prompt takes {len(row)} tokens, with max_tokens of {judge.max_tokens} "
-            f"over the model's context of {context}",
-        )
-        for row in ids
-    ]
-    asked = [i for i, row in enumerate(ids) if len(row) + judge.max_tokens <= context]
+    why = f"with max_tokens of {most} over the model's context of {context}"
+    replies = [Reply(None, refusal=f"the prompt takes {len(row)} tokens, {why}") for row in ids]
+    asked = {i: row for i, row in enumerate(ids) if len(row) + most <= context}
     if asked:
-        rows = [ids[i] for i in asked]
-        sampling = Sampling(judge.max_tokens, temperature=0.0)
+        rows, sampling = list(asked.values()), Sampling(most, temperature=0.0)
         longest = power_of_two(max(map(len, rows)))
         with jax.set_mesh(loaded.mesh):
             batches = generate(loaded, rows, sampling, key(0, "judge"), judge.batch_size, longest)

@@ -1,7 +1,6 @@
 """Adaptive mixing draws a persona more often if the policy is more often wrong under it.
 
-The state is two arrays, which are saved with the policy. `update` is a pure function, so a resumed
-run has the weights of the uninterrupted one.
+The state, two arrays, is saved with the policy; so a resumed run has the same weights.
 """
 
 from collections.abc import Iterable, Sequence

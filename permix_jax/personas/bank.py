@@ -1,9 +1,7 @@
 """Reads personas from JSON Lines: the bank of the package, or a user's file."""
 
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from permix_jax.core.json_lines import parse_rows, text_field
 from permix_jax.core.persona import FIELDS, SPLITS, Persona
@@ -30,26 +28,20 @@ def default_bank() -> list[Persona]:
 
 
 def _parse(content: bytes, name: str) -> list[Persona]:
-    personas: dict[str, Persona] = {}
+    personas, fields = {}, f"fields are {', '.join(FIELDS)}"
     for _, where, row in parse_rows(content, name):
-        persona = _persona(row, where)
+        if missing := [field for field in FIELDS if field not in row]:
+            raise ValueError(f"{where}: missing {', '.join(missing)}; {fields}")
+        if unknown := [field for field in row if field not in FIELDS]:
+            raise ValueError(f"{where}: unknown {', '.join(map(repr, unknown))}; {fields}")
+        persona = Persona(**{field: text_field(row, field, where) for field in row})
+        if persona.split not in SPLITS:
+            raise ValueError(f"{where}: split is {persona.split!r}; use one of {', '.join(SPLITS)}")
+        if persona.id == "none":
+            raise ValueError(
+                f"{where}: id 'none' stands for plain prompts in metrics; choose another"
+            )
         if persona.id in personas:
             raise ValueError(f"{where}: id {persona.id!r} occurs twice; give each persona its own")
         personas[persona.id] = persona
     return list(personas.values())
-
-
-def _persona(row: Mapping[str, Any], where: str) -> Persona:
-    if missing := [name for name in FIELDS if name not in row]:
-        raise ValueError(f"{where}: missing {', '.join(missing)}; fields are {', '.join(FIELDS)}")
-    if unknown := [name for name in row if name not in FIELDS]:
-        raise ValueError(
-            f"{where}: unknown {', '.join(map(repr, unknown))}; fields are {', '.join(FIELDS)}"
-        )
-    for name in row:
-        text_field(row, name, where)
-    if row["split"] not in SPLITS:
-        raise ValueError(f"{where}: split is {row['split']!r}; use one of {', '.join(SPLITS)}")
-    if row["id"] == "none":
-        raise ValueError(f"{where}: id 'none' stands for plain prompts in metrics; choose another")
-    return Persona(**row)

@@ -96,10 +96,9 @@ def adaptive_weights(mixture: Mixture, state: AdaptiveState) -> np.ndarray:
 
     Harmful personas are meant to be wrong: next to them no other persona would look bad.
     """
-    cut, floor = len(mixture.train), mixture.adaptive_floor
-    train = {name: values[:cut] for name, values in state.items()}
-    harmful = {name: values[cut:] for name, values in state.items()}
-    return np.concatenate([adaptive.weights(train, floor), adaptive.weights(harmful, floor)])
+    cut = len(mixture.train)
+    parts = ({n: x[part] for n, x in state.items()} for part in (slice(cut), slice(cut, None)))
+    return np.concatenate([adaptive.weights(part, mixture.adaptive_floor) for part in parts])
 
 
 def assign(
@@ -110,18 +109,10 @@ def assign(
     group_size: int,
     state: AdaptiveState | None = None,
 ) -> list[list[Persona | None]]:
-    """Draws the personas of a step's rollouts.
+    """Draws the personas of a step's rollouts, [num_problems][group_size]; None is a plain prompt.
 
-    Args:
-      seed, step: decide the draws, together with the index of the problem in the step.
-      num_problems, group_size: the shape of the result.
-      state: running accuracies of `mixture.personas`, for weights "adaptive".
-
-    Returns:
-      [num_problems][group_size]; None is a plain prompt.
-
-    Raises:
-      ValueError: weights are "adaptive" and there is no state.
+    Seed, step and the index of the problem in the step decide a draw. Weights "adaptive" need the
+    `state`, the running accuracies of `mixture.personas`: ValueError without it.
     """
     share, harmful_share = shares_at(mixture, step)
     weights, cumulative = _draw_weights(mixture, state), [None, None]

@@ -25,14 +25,13 @@ def chat_messages(persona: Persona | None, prompt: str) -> list[dict[str, str]]:
     Raises ValueError for a text that UTF-8 cannot hold: no tokenizer takes it.
     """
     require_encodable(prompt, "the prompt")
-    user = {"role": "user", "content": prompt}
     if persona is None:
-        return [user]
+        return [{"role": "user", "content": prompt}]
     text = persona.system_prompt
     require_encodable(text, f"the text of persona {persona.id!r}")
     if persona.placement == "user":
         return [{"role": "user", "content": f"{text}\n\n{prompt}"}]
-    return [{"role": "system", "content": text}, user]
+    return [{"role": "system", "content": text}, {"role": "user", "content": prompt}]
 
 
 def render_text(tokenizer: PreTrainedTokenizerBase, persona: Persona | None, prompt: str) -> str:
@@ -73,8 +72,7 @@ def fit_budget(
     candidates = [None, *personas]
     probes = render_all(tokenizer, [(persona, problems[0].prompt) for persona in candidates])
     longest = max(zip(candidates, probes, strict=True), key=lambda pair: len(pair[1]))[0]
-    rendered = render_all(tokenizer, [(longest, problem.prompt) for problem in problems])
-    lengths = [len(ids) for ids in rendered]
+    lengths = [*map(len, render_all(tokenizer, [(longest, p.prompt) for p in problems]))]
 
     fitting = []
     for problem, length in zip(problems, lengths, strict=True):
@@ -91,12 +89,8 @@ def fit_budget(
             f"{min(lengths)}; raise rollout.max_prompt_tokens"
         )
     if dropped := len(problems) - len(fitting):
-        logger.warning(
-            "dropped %d of %d problems: prompt over %d tokens (rollout.max_prompt_tokens)",
-            dropped,
-            len(problems),
-            budget,
-        )
+        said = "dropped %d of %d problems: prompt over %d tokens (rollout.max_prompt_tokens)"
+        logger.warning(said, dropped, len(problems), budget)
     return fitting
 
 

@@ -16,15 +16,13 @@ GIB = 2**30
 class Chip(NamedTuple):
     """One TPU chip.
 
-    hbm: bytes of HBM that XLA (libtpu) leaves to programs. flops: peak bf16 FLOP/s.
-    hbm_bandwidth, ici_bandwidth: bytes/s of the memory, and of all links to neighbours together.
     Source: https://cloud.google.com/tpu/docs (system architecture, one page for each version).
     """
 
-    hbm: float
-    flops: float
-    hbm_bandwidth: float
-    ici_bandwidth: float
+    hbm: float  # bytes of HBM that XLA (libtpu) leaves to programs
+    flops: float  # peak bf16 FLOP/s
+    hbm_bandwidth: float  # bytes/s
+    ici_bandwidth: float  # bytes/s, of all links to neighbours together
 
 
 CHIPS = {
@@ -51,9 +49,7 @@ def chip_of(topology: str) -> Chip:
 def topology_devices(topology: str) -> Sequence:
     """The devices of a topology, to compile for.
 
-    Raises:
-      ValueError: there is no such topology.
-      ImportError: without the `libtpu` package.
+    Raises ValueError where there is no such topology, ImportError without the `libtpu` package.
     """
     chip_of(topology)
     if importlib.util.find_spec("libtpu") is None:

@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from permix_jax.core.sharding import spec
+from permix_jax.models.attention import PackedLayout
 from permix_jax.models.logprobs import score
-from permix_jax.models.packed_attention import PackedLayout
 from permix_jax.models.packing import PackedRows, RowShape
 from permix_jax.models.params import abstract_params, split_trained, without_lora
 from permix_jax.models.transformer import Decoder
@@ -43,39 +43,29 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class Arguments(NamedTuple):
     """All that a GRPO step works on, as ShapeDtypeStructs with shardings.
 
-    params: the policy's, adapters included. base: the reference's, without adapters.
-    frozen: the parameters that are not trained.
-    prompts (tokens [U, P], mask [U, P]), keys [N]: of one of the `rollout.micro_batches` parts.
-    rows, tokens: the batch if every prompt and completion has full length, in the widest rows.
-    rehearsal: what the update takes beside them, if anything.
+    `prompts` and `keys` are of one of the `rollout.micro_batches` parts. The batch is that of
+    prompts and completions of full length, in the widest rows.
     """
 
-    params: dict
-    base: dict
-    frozen: dict
+    params: dict  # the policy's, adapters included
+    base: dict  # the reference's, without adapters
+    frozen: dict  # the parameters that are not trained
     state: TrainState
-    prompts: tuple
-    keys: jax.ShapeDtypeStruct
+    prompts: tuple  # tokens [U, P], mask [U, P]
+    keys: jax.ShapeDtypeStruct  # [N]
     rows: PackedRows
     tokens: LossTokens
-    rehearsal: tuple[SftBatch, ...]
+    rehearsal: tuple[SftBatch, ...]  # what the update takes beside them, if anything
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of a program.
+    """What the compiler says of a program; of one that does not fit, only `flops` and `needs`."""
 
-    flops: of all matmuls on all chips together, every iteration of a loop counted.
-    needs: bytes a chip: arguments, outputs and temporaries.
-    temporaries: those bytes without the arguments; None if the program does not fit.
-    once_flops, once_bytes: of one chip, the body of each loop counted once, as the compiler does;
-      None if the program does not fit.
-    """
-
-    flops: int
-    needs: int
-    temporaries: int | None
-    once_flops: float | None
-    once_bytes: float | None
+    flops: int  # of all matmuls on all chips together, every iteration of a loop counted
+    needs: int  # bytes a chip: arguments, outputs and temporaries
+    temporaries: int | None = None  # those bytes without the arguments
+    once_flops: float | None = None  # of one chip, the body of each loop counted once
+    once_bytes: float | None = None
 
 
 def abstract_arguments(
@@ -92,12 +82,13 @@ def abstract_arguments(
     params = abstract_params(model, mesh)
     _, frozen = split_trained(model, params)
     rows = _abstract_rows(step_shapes(config)[-1], mesh)
-    number = _per_target(rows)
+    number = rows.targets.update(dtype=jnp.float32)
     rehearsal = ()
     if config.rehearsal.weight:
         shapes = batch_shapes(config, config.rehearsal.rows, r.max_new_tokens)
         answers = _abstract_rows(shapes[-1], mesh)
-        rehearsal = (SftBatch(answers, SftTokens(_per_target(answers))),)
+        weights = answers.targets.update(dtype=jnp.float32)
+        rehearsal = (SftBatch(answers, SftTokens(weights)),)
     return Arguments(
         params=params,
         base=frozen or params,
@@ -128,11 +119,6 @@ def _abstract_rows(shape: RowShape, mesh: Mesh) -> PackedRows:
     layout = PackedLayout(tokens, tokens, tokens, array(L // shape.block, shape.reads))
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
     return PackedRows(count, tokens, layout, tokens, tokens, array(L, dtype=bool))
-
-
-def _per_target(rows: PackedRows) -> jax.ShapeDtypeStruct:
-    """One f32 for each target."""
-    return rows.targets.update(dtype=jnp.float32)
 
 
 def distinct_prompts(config: ConfigDict) -> int:
@@ -176,15 +162,16 @@ def step_programs(
 
 def compile_program(name: str, program: Program) -> Compiled:
     """What the compiler says of the program. One that does not fit is no error."""
+    # JAX caches a program for devices that are not there, and then fails to read it back.
+    jax.config.update("jax_enable_compilation_cache", False)
     begin, traced = time.monotonic(), program.trace()
     flops = matmul_flops(traced.jaxpr, program.trips)
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        needs = needed_bytes(str(error))
-        if needs is None:
+        if (needs := needed_bytes(str(error))) is None:
             raise
-        result = Compiled(flops, needs, None, None, None)
+        result = Compiled(flops, needs)
     else:
         memory, once = compiled.memory_analysis(), compiled.cost_analysis()
         beside = memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -39,8 +39,7 @@ def _is_jaxpr(x) -> bool:
 def step_tokens(config: ConfigDict, prompts: int) -> int:
     """Tokens of a step's rollouts at full length; `prompts` is the number of distinct prompts."""
     r = config.rollout
-    rollouts = rollouts_per_step(config)
-    return prompts * r.max_prompt_tokens + rollouts * r.max_new_tokens
+    return prompts * r.max_prompt_tokens + rollouts_per_step(config) * r.max_new_tokens
 
 
 def cache_bytes(model: ModelConfig, config: ConfigDict, prompts: int) -> float:
@@ -71,16 +70,11 @@ def link_bytes(
 ) -> float:
     """Bytes that a chip receives from its neighbours in a program.
 
-    A pass over the weights brings the parts that lie on other chips of its `fsdp` group. A pass
-    over the tokens sums two outputs a layer over the `tensor` group, which takes twice the array
+    All `params` weights are gathered `weight_passes` times, in the dtype of the matmuls: each pass
+    brings the parts that lie on other chips of its `fsdp` group. Sums of gradients count by their
+    bytes. The `tokens` of all chips go through the layers `passes` times, forward or backward: each
+    pass sums two outputs a layer over the `tensor` group, which takes twice the array
     (reduce-scatter and all-gather).
-
-    Args:
-      params: number of the model's parameters.
-      tokens: of all chips together.
-      weight_passes: how often all weights are gathered, in the dtype of the matmuls; sums of
-        gradients count by their bytes.
-      passes: how often the tokens go through the layers, forward or backward.
     """
     m, each = config.mesh, width(model)
     gathered = params / m.tensor * each * (m.fsdp - 1) / m.fsdp

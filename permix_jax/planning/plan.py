@@ -1,5 +1,6 @@
-"""Whether a GRPO run fits a TPU topology, and how fast it could be there at best."""
+"""Whether a GRPO run fits a TPU topology, how fast it could be there at best, and both as text."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,35 +15,37 @@ from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.formats.published import CONFIGS
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.transformer import Decoder
-from permix_jax.planning.chips import Chip, chip_of, topology_mesh
+from permix_jax.planning.chips import GIB, Chip, chip_of, topology_mesh
 from permix_jax.planning.compiled import (
     Arguments,
     Compiled,
+    Program,
     bytes_per_chip,
     compile_program,
     distinct_prompts,
     step_programs,
 )
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, step_tokens, width
+from permix_jax.report.tables import text_table
+
+_NOTES = """\
+Peak: what lies on the chip all the time, and what the program adds. KV cache: without padding.
+At least: the slowest of matmuls at the chip's peak, HBM and link traffic at its bandwidth. Matmuls
+are counted from the traced program. HBM traffic of score and update: the compiler's count, times
+the matmuls' share that it counted (it counts a loop once); of rollout: its count, and the weights
+and the whole KV cache again for each further token. Link traffic: weights gathered over mesh.fsdp,
+activations summed over mesh.tensor. Every completion is taken to be of full length."""
 
 
 class Use(NamedTuple):
-    """What one program costs a chip.
+    """What one program costs a chip."""
 
-    resident: name -> bytes of what stays on the chip while the program runs.
-    cache: bytes of keys and values.
-    temporaries: bytes of all else that it makes; if it does not fit, what is missing at least.
-    compiled: whether the compiler found room for the program alone.
-    flops, hbm_bytes, ici_bytes: its work in one step; hbm_bytes is None for a program that was
-      traced and not compiled.
-    """
-
-    resident: dict[str, int]
-    cache: float
-    temporaries: float
-    compiled: bool
-    flops: float
-    hbm_bytes: float | None
+    resident: dict[str, int]  # bytes of what stays on the chip while the program runs
+    cache: float  # bytes of keys and values
+    temporaries: float  # bytes of all else that it makes; if it does not fit, of what is missing
+    compiled: bool  # whether the compiler found room for the program alone
+    flops: float  # its work in one step, as the two below
+    hbm_bytes: float | None  # None for a program that was traced and not compiled
     ici_bytes: float
 
     def peak(self) -> float:
@@ -77,25 +80,12 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
-    """Compiles the run's rollout, scoring and update for a topology. Takes minutes.
+    """Compiles the run's rollout, scoring and update for a topology ("v5e:4x4"). Takes minutes.
 
-    Args:
-      topology: TPU chips, such as "v5e:4x4".
-      cache: folder of converted models.
-
-    Raises:
-      ValueError, FileNotFoundError: bad input, in one line.
-      ImportError: without the `libtpu` package.
+    `cache` is the folder of converted models. Raises ValueError or FileNotFoundError, in one line,
+    for bad input; ImportError without the `libtpu` package.
     """
-    model, mesh = _model_on(config, topology, cache)
-    # JAX caches a program for devices that are not there, and then fails to read it back.
-    jax.config.update("jax_enable_compilation_cache", False)
-    with jax.set_mesh(mesh):
-        arguments, programs = step_programs(config, model, mesh)
-        uses = {
-            name: use_of(name, compile_program(name, program), arguments, model.config, config)
-            for name, program in programs.items()
-        }
+    mesh, uses = _uses(config, topology, cache, compile_program)
     return Plan(topology, chip_of(topology), mesh.size, uses)
 
 
@@ -105,15 +95,21 @@ def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, f
     Unlike `Plan.seconds` it leaves out the HBM traffic of score and update, which only compiled
     programs tell. Takes seconds, and says nothing about memory. Raises as `make_plan`.
     """
+    _, uses = _uses(config, topology, cache, lambda name, program: Compiled(program.flops(), 0, 0))
+    return {name: max(use.seconds(chip_of(topology)).values()) for name, use in uses.items()}
+
+
+def _uses(
+    config: ConfigDict, topology: str, cache: Path, compiled: Callable[[str, Program], Compiled]
+) -> tuple[Mesh, dict[str, Use]]:
+    """The mesh of the topology, and the use of each program that is compiled for it."""
     model, mesh = _model_on(config, topology, cache)
-    bounds = {}
     with jax.set_mesh(mesh):
         arguments, programs = step_programs(config, model, mesh)
-        for name, program in programs.items():
-            traced = Compiled(program.flops(), 0, 0, None, None)
-            use = use_of(name, traced, arguments, model.config, config)
-            bounds[name] = max(use.seconds(chip_of(topology)).values())
-    return bounds
+        return mesh, {
+            name: use_of(name, compiled(name, program), arguments, model.config, config)
+            for name, program in programs.items()
+        }
 
 
 def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
@@ -126,8 +122,8 @@ def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, 
     mesh = topology_mesh(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     if m.source in CONFIGS:
         param_dtype = config.lora.base_dtype if lora else m.param_dtype
-        shape = config_from_hf(CONFIGS[m.source], param_dtype, m.dtype, m.remat)
-        model = Decoder(replace(shape, lora=lora))
+        fields = {"param_dtype": param_dtype, "dtype": m.dtype, "remat": m.remat, "lora": lora}
+        model = Decoder(replace(config_from_hf(CONFIGS[m.source]), **fields))
     else:
         model = build_policy(config, cache, mesh)[0].model
     require_model_fits(model.config, config)
@@ -191,3 +187,66 @@ def resident_bytes(arguments: Arguments, config: ConfigDict) -> dict[str, int]:
 
 def _count(params) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
+
+
+def plan_report(plan: Plan, config: ConfigDict) -> str:
+    """The table, the verdict, which fields to change if it does not fit, and notes."""
+    verdict = [
+        f"{plan.topology}: {plan.chips} chip(s) of {plan.chip.hbm / GIB:.2f} GiB usable HBM; "
+        f"one step takes at least {plan.seconds():.3g} s"
+    ]
+    for name, use in plan.programs.items():
+        if not use.fits(plan.chip):
+            over = (use.peak() - plan.chip.hbm) / GIB
+            verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {advice(use, config)}")
+    return "\n".join([plan_table(plan), "", *verdict, "", _NOTES])
+
+
+def plan_table(plan: Plan) -> str:
+    """Memory, work and time of each program on one chip."""
+    uses = plan.programs.values()
+    kinds = next(iter(uses)).resident
+    seconds = [use.seconds(plan.chip) for use in uses]
+    cells = {
+        **{f"{kind}, GiB": [_gib(use.resident[kind]) for use in uses] for kind in kinds},
+        "KV cache, GiB": [_gib(use.cache) for use in uses],
+        "temporaries, GiB": [_gib(use.temporaries) for use in uses],
+        "peak, GiB": [_gib(use.peak()) for use in uses],
+        "fits": ["yes" if use.fits(plan.chip) else "no" for use in uses],
+        "matmuls, TFLOP": [_number(use.flops, 1e12) for use in uses],
+        "HBM traffic, GB": [_number(use.hbm_bytes, 1e9) for use in uses],
+        "link traffic, GB": [_number(use.ici_bytes, 1e9) for use in uses],
+        "at least, s": [_number(max(each.values())) for each in seconds],
+        "bound by": [max(each, key=each.get) for each in seconds],
+    }
+    return text_table(["per chip", *plan.programs], [[label, *row] for label, row in cells.items()])
+
+
+def advice(use: Use, config: ConfigDict) -> str:
+    """Which fields make the largest part of a program smaller."""
+    resident = sum(use.resident.values())
+    if resident >= max(use.cache, use.temporaries):
+        remedy = "take more chips and raise mesh.fsdp or mesh.tensor"
+        adapters = "" if config.lora.rank else ", or train adapters alone (lora.rank = 16)"
+        return f"most of it is parameters and optimiser; {remedy}{adapters}"
+    if use.cache >= use.temporaries:
+        return (
+            "most of it is the KV cache; raise rollout.micro_batches or mesh.data, or lower "
+            "rollout.group_size, train.problems_per_step or rollout.max_new_tokens"
+        )
+    least = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens
+    if config.model.remat != "full":
+        remedy = "set model.remat to full"
+    elif config.train.micro_batch_tokens > least:
+        remedy = f"lower train.micro_batch_tokens (to at least {least}), or model.head_chunk"
+    else:
+        remedy = "raise mesh.tensor, or lower model.head_chunk or rollout.max_new_tokens"
+    return f"most of it is temporaries; {remedy}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.2f}"
+
+
+def _number(value: float | None, unit: float = 1) -> str:
+    return "-" if value is None else f"{value / unit:.3g}"

@@ -19,7 +19,6 @@ from permix_jax.report.tables import number_of
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#111111", "#e69f00", "#56b4e9", "#999999")
 _MARKERS = "osD^vPX*"
 _INK, _RULE = "#333333", "#cccccc"
-_LABEL = 30  # characters in a line of a label
 _PAGE = {colour: f"var(--s{i})" for i, colour in enumerate(COLOURS)}
 _PAGE |= {_INK: "currentColor", _RULE: "var(--rule)"}
 
@@ -28,6 +27,7 @@ def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
     """Charts (see `content`) side by side; `names` in the order of their colours."""
     draw = {"lines": _lines, "points": _points, "ranking": _ranking}
     widths, heights = zip(*map(_inches, charts), strict=True)
+    legend = {}
     # A dollar sign in a name must not start a formula.
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(sum(widths), max(heights)), layout="constrained")
@@ -35,7 +35,13 @@ def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
         for axes, chart in zip(subplots, charts, strict=True):
             _tidy(axes)
             draw[chart["type"]](axes, chart, names)
-        _add_legend(figure)
+            axes.set_xlabel(chart["axis" if chart["type"] == "ranking" else "x"])
+            axes.set_ylabel(textwrap.fill(chart.get("y", ""), 30))
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                legend.setdefault(label, handle)
+        if len(legend) > 1:
+            place = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+            figure.legend(legend.values(), legend, **place, fontsize=9, labelcolor=_INK)
     return figure
 
 
@@ -45,17 +51,6 @@ def _inches(chart: Mapping) -> tuple[float, float]:
     if chart["type"] == "points":
         return 5.0, 3.6
     return (5.0, 3.0) if chart["y"] else (3.6, 1.9)
-
-
-def _add_legend(figure: Figure) -> None:
-    """Under the axes; none for a single name."""
-    entries = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    if len(entries) > 1:
-        place = {"loc": "outside lower center", "ncols": 4, "frameon": False}
-        figure.legend(entries.values(), entries, **place, fontsize=9, labelcolor=_INK)
 
 
 def svg_of(chart: Mapping, names: Sequence[str]) -> Markup:
@@ -101,27 +96,21 @@ def _style(name: str, names: Sequence[str]) -> dict:
 def _lines(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
     for series in chart["series"]:
         x, y = np.array(series["x"], float), np.array(series["y"], float)
-        style = _style(series["name"], names)
+        name, style = series["name"], _style(series["name"], names)
         if series.get("smooth"):
-            _draw_smooth(axes, x, y, style["color"], series["name"])
+            window = max(1, len(y) // 20)
+            if window > 1:
+                axes.plot(x, y, color=style["color"], alpha=0.3, linewidth=0.8)
+            # The running mean over a twentieth of the values; at the ends, over fewer.
+            box, style["marker"] = np.ones(window), "o" if len(y) < 20 else None
+            mean = np.convolve(y, box, "same") / np.convolve(np.ones_like(y), box, "same")
+            axes.plot(x, mean, linewidth=1.6, label=name, markersize=3, **style)
             continue
-        axes.plot(x, y, label=series["name"], markersize=4, **style)
+        axes.plot(x, y, label=name, markersize=4, **style)
         low, high = (np.array(series[side], float) for side in ("low", "high"))
         axes.fill_between(x, low, high, alpha=0.15, color=style["color"], lw=0)
     if chart["zero"] and all(value >= 0 for series in chart["series"] for value in series["y"]):
         axes.set_ylim(bottom=0)
-    axes.set_xlabel(chart["x"])
-    axes.set_ylabel(textwrap.fill(chart["y"], _LABEL))
-
-
-def _draw_smooth(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, name: str) -> None:
-    """Faint values, and over them their running mean over a twentieth of them."""
-    window = max(1, len(y) // 20)
-    if window > 1:
-        axes.plot(x, y, color=colour, alpha=0.3, linewidth=0.8)
-    marker = "o" if len(y) < 20 else None
-    mean, style = _running_mean(y, window), {"marker": marker, "markersize": 3}
-    axes.plot(x, mean, color=colour, linewidth=1.6, label=name, **style)
 
 
 def _points(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
@@ -131,8 +120,6 @@ def _points(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
         if series["each"]:
             axes.scatter(*zip(*series["each"], strict=True), s=12, alpha=0.4, color=style["color"])
         axes.errorbar(x, y, dy, dx, label=series["name"], capsize=3, linestyle="", **style)
-    axes.set_xlabel(chart["x"])
-    axes.set_ylabel(textwrap.fill(chart["y"], _LABEL))
 
 
 def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
@@ -152,22 +139,24 @@ def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
             y = max(known)
             ends = [known[y]["value"], *limits(known[y])]
             left = known[y]["value"] > (low + high) / 2  # the side with more room
-            point = (min(ends) if left else max(ends), y)
-            _label(axes, labels.get(name, name), point, left, style["color"])
+            axes.annotate(
+                labels.get(name, name),
+                (min(ends) if left else max(ends), y),
+                xytext=(-5 if left else 5, 0),
+                textcoords="offset points",
+                horizontalalignment="right" if left else "left",
+                verticalalignment="center",
+                fontsize=9,
+                fontweight="bold",
+                color=style["color"],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
     axes.set_yticks(range(len(rows)), [number_of(row[0])[:40] for row in rows])
-    axes.set_xlabel(chart["axis"])
     axes.grid(axis="y", visible=False)
     for line in range(len(rows) - 1):
         axes.axhline(line + 0.5, color=_RULE, linewidth=0.5)
     if chart.get("zero"):
         axes.axvline(0, color=_INK, linewidth=0.8)
-
-
-def _label(axes: Axes, text: str, point: tuple[float, float], left: bool, colour: str) -> None:
-    place = {"xytext": (-5 if left else 5, 0), "textcoords": "offset points"}
-    place |= {"ha": "right" if left else "left", "va": "center"}
-    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    axes.annotate(text, point, fontsize=9, fontweight="bold", color=colour, bbox=paper, **place)
 
 
 def _with_arms(cell: Mapping) -> tuple[float, np.ndarray | None]:
@@ -183,12 +172,6 @@ def limits(cell: Mapping) -> list[float]:
     """The interval of an estimate; empty if it has none or a limit is missing."""
     interval = cell["ci95"]
     return [] if interval is None or None in interval else interval
-
-
-def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred; at the ends, over fewer values."""
-    box = np.ones(window)
-    return np.convolve(values, box, "same") / np.convolve(np.ones_like(values), box, "same")
 
 
 def _tidy(axes: Axes) -> None:

@@ -1,4 +1,9 @@
-"""Finished runs side by side: methods over seeds, PerMix-RLVR against plain RLVR, two runs."""
+"""Finished runs side by side: methods over seeds, PerMix-RLVR against plain RLVR, two runs.
+
+Also which personas lose fidelity: its change under each, by the base's accuracy under it. Rewards
+tilt a policy towards the styles in which it is right (docs/method.md). So the personas with the
+lowest accuracy of the base should lose most fidelity.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -7,28 +12,23 @@ import numpy as np
 
 from permix_jax.core.fields import flat_fields
 from permix_jax.core.randomness import generator
-from permix_jax.report.run_figures import MEASURES, STABILITY, PolicyMeasures, Run, read_answers
+from permix_jax.report.content import text
+from permix_jax.report.run_figures import MEASURES, STABILITY, Policy, Run, read_answers
 from permix_jax.report.tables import text_table
 from permix_jax.stats.paired import compare_policies, over_seeds
 from permix_jax.stats.stability import pss_formula
-from permix_jax.stats.statistics import percentile_interval
+from permix_jax.stats.statistics import percentile_interval, t_interval
 
 # PerMix-RLVR against RLVR, arXiv 2604.08986, abstract: PSS on MATH500, fidelity on PersonaGym.
 PAPER = {"PSS": 0.212, "role-play": 0.114}
 _RESAMPLES = 1000
-_LEGEND = (
-    "mean ± half-width of the 95 % interval over seeds, and over problems where seeds share them;",
-    "differences are paired by seed; KL: KL(policy || base), nats a response, by sampling (k3);",
-    "the paper: PSS on MATH500, fidelity on PersonaGym",
-)
 
 
 def compare_runs(runs: Sequence[Run]) -> dict:
     """Methods over seeds, as plain dicts.
 
-    `methods`: the base policy (step 0) and each method, with `seeds` and, for each of MEASURES,
-    `mean`, `half_width` (None for one seed) and `per_seed`. Several runs of one seed that started
-    from one base count it once. Runs of another preset are methods of their own.
+    `methods`: those of `by_method` with `seeds` and, for each of MEASURES, `mean`, `half_width`
+    (None for one seed) and `per_seed`.
 
     `pairs`: for each "permix..." and "rlvr..." of the same rest of the name that share seeds, the
     `difference` and the `relative` difference (permix / rlvr - 1) of each measure, paired by seed.
@@ -36,36 +36,47 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     Raises:
       ValueError: two runs of one method with the same seed.
     """
-    methods, pairs, notes = {}, [], []
-    for preset in dict.fromkeys(run.preset for run in runs):
-        suffix = f":{preset}" if preset else ""
-        of_preset, groups = [run for run in runs if run.preset == preset], defaultdict(list)
-        for run in of_preset:
-            groups[run.name].append(run)
-        by_seed = {name: _by_seed(group) for name, group in groups.items()}
-        # Runs of one seed have evaluated their base alike; the first counts.
-        bases = {run.seed: run.base for run in reversed(of_preset) if run.base is not None}
-        for name, of in (({"base": bases} if bases else {}) | by_seed).items():
-            seeds = sorted(of)
-            measures = _each_measure([of[seed] for seed in seeds])
-            methods[f"{name}{suffix}"] = {"seeds": seeds, "measures": measures}
-        for name, ours in by_seed.items():
-            other = name.replace("permix", "rlvr", 1)
-            theirs = by_seed.get(other, {})
-            seeds = [seed for seed in ours if seed in theirs]
-            if name.startswith("permix") and seeds:
-                sides = [[side[seed] for seed in seeds] for side in (ours, theirs)]
-                pairs.append(
-                    {
-                        "ours": f"{name}{suffix}",
-                        "theirs": f"{other}{suffix}",
-                        "seeds": seeds,
-                        "difference": _each_measure(*sides, np.subtract),
-                        "relative": _each_measure(*sides, lambda x, y: x / y - 1),
-                    }
-                )
-        notes += [note for name, group in groups.items() if (note := _mixed(name, group))]
+    methods, pairs = {}, []
+    policies = by_method(runs)
+    for name, ours in policies.items():
+        seeds = sorted(ours)
+        methods[name] = {"seeds": seeds, "measures": _each_measure([ours[seed] for seed in seeds])}
+        other = name.replace("permix", "rlvr", 1)
+        theirs = policies.get(other, {})
+        seeds = [seed for seed in ours if seed in theirs]
+        if name.startswith("permix") and seeds:
+            sides = [[side[seed] for seed in seeds] for side in (ours, theirs)]
+            pair = {"ours": name, "theirs": other, "seeds": seeds}
+            pair["difference"] = _each_measure(*sides, compare=np.subtract)
+            pair["relative"] = _each_measure(*sides, compare=lambda x, y: x / y - 1)
+            pairs.append(pair)
+    notes = [note for name in policies if (note := _mixed(name, runs))]
     return {"methods": methods, "pairs": pairs, "paper": PAPER, "notes": notes}
+
+
+def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Policy]]:
+    """Method -> seed -> policy. Runs of another preset are methods of their own, and the base
+    policy (step 0) comes first. Runs of one seed have evaluated their base alike; the first counts.
+
+    Raises:
+      ValueError: two runs of one method with the same seed.
+    """
+    methods: dict[str, dict[int, Policy]] = {}
+    for preset in dict.fromkeys(run.preset for run in runs):
+        of_preset = [run for run in runs if run.preset == preset]
+        for run in of_preset:
+            if run.base:
+                methods.setdefault(run.method("base"), {}).setdefault(run.seed, run.base)
+        for run in of_preset:
+            by_seed = methods.setdefault(run.method(), {})
+            if run.seed in by_seed:
+                other = by_seed[run.seed].evaluation.folder.parents[1]
+                raise ValueError(
+                    f"{other} and {run.workdir}: both are {run.name} with seed {run.seed}; leave "
+                    "one out"
+                )
+            by_seed[run.seed] = run.trained
+    return methods
 
 
 def comparison_table(comparison: Mapping) -> str:
@@ -76,16 +87,16 @@ def comparison_table(comparison: Mapping) -> str:
         rows.append([name, str(len(entry["seeds"])), *cells])
     for pair in comparison["pairs"]:
         seeds = str(len(pair["seeds"]))
-        difference = [_cell(pair["difference"][measure], "+") for measure in MEASURES]
+        difference = [_cell(pair["difference"][measure], "+.3f") for measure in MEASURES]
+        relative = [_cell(pair["relative"][measure], "+.1f", 100, " %") for measure in MEASURES]
         rows.append([f"{pair['ours']} - {pair['theirs'].partition(':')[0]}", seeds, *difference])
-        relative = [_percent(pair["relative"][measure]) for measure in MEASURES]
         rows.append(["  relative", seeds, *relative])
     if comparison["pairs"]:
         paper = comparison["paper"]
         published = [f"{100 * paper[m]:+.1f} %" if m in paper else "" for m in MEASURES]
         rows.append(["  the paper", "", *published])
     header = ("method", "seeds", *MEASURES)
-    return "\n".join([text_table(header, rows), *_LEGEND, *comparison["notes"]])
+    return "\n".join([text_table(header, rows), text("comparison_legend"), *comparison["notes"]])
 
 
 def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
@@ -104,14 +115,12 @@ def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
             "personas; compare them over seeds with launch/compare.py"
         )
     result = {measure: apart[key] for measure, key in STABILITY.items()}
-    a, b = ours.trained, theirs.trained
     for measure in [name for name in MEASURES if name not in (*STABILITY, "KL")]:
-        resampled = a.resampled[measure] - b.resampled[measure]
-        if a.items[measure] == b.items[measure] and np.isfinite(resampled).any():
-            result[measure] = {
-                "difference": a.values[measure] - b.values[measure],
-                "difference_ci95": percentile_interval(resampled),
-            }
+        a, b = (run.trained.measures[measure] for run in (ours, theirs))
+        resampled = a.resampled - b.resampled
+        if a.items == b.items and np.isfinite(resampled).any():
+            interval = percentile_interval(resampled)
+            result[measure] = {"difference": a.value - b.value, "difference_ci95": interval}
     return result
 
 
@@ -125,46 +134,78 @@ def compare_answers(
       settings: with the fields `pss` and `resamples` of the config's `eval`, where it has them.
     """
     a, b = (read_answers(rows).get("problems") for rows in (ours, theirs))
-    if a is None or b is None or a[:2] != b[:2]:
+    if a is None or b is None or a[:2] != b[:2] or a.correct.shape != b.correct.shape:
         return None
-    if a.personas[0] is not None or a.correct.shape != b.correct.shape:
+    if a.personas[0] is not None:
         return None
-    return compare_policies(
-        a.graded(),
-        b.graded(),
-        generator(0, "report"),
-        settings.get("resamples", _RESAMPLES),
-        pss_formula(settings.get("pss", "min_over_max")),
-    )
+    rng, resamples = generator(0, "report"), settings.get("resamples", _RESAMPLES)
+    pss = pss_formula(settings.get("pss", "min_over_max"))
+    return compare_policies(a.graded(), b.graded(), rng, resamples, pss)
 
 
-def _by_seed(runs: Sequence[Run]) -> dict[int, PolicyMeasures]:
-    by_seed: dict[int, Run] = {}
+def competence_table(runs: Sequence[Run]) -> str:
+    """Fidelity by the base's accuracy: a row for each method and kind of prompt, with means over
+    seeds and their 95 % t intervals.
+
+    Raises ValueError where a run has no evaluation of its base, or no fidelity by persona.
+    """
+    changes = defaultdict(list)
     for run in runs:
-        if run.seed in by_seed:
+        before, after = run.evaluations[0], run.evaluations[-1]
+        if before.step or not before.fidelity or not after.fidelity:
             raise ValueError(
-                f"{by_seed[run.seed].workdir} and {run.workdir}: both are {run.name} with seed "
-                f"{run.seed}; leave one out"
+                f"{run.workdir}: no fidelity by persona of base and trained policy; leave out "
+                "--competence, which is for runs of the embedded world"
             )
-        by_seed[run.seed] = run
-    return {seed: run.trained for seed, run in by_seed.items()}
+        accuracy = _by_persona(before.stability["per_persona"], "accuracy")
+        for task in before.fidelity["by_task"]:
+            base, trained = (
+                _by_persona(e.fidelity_of(task)["per_persona"], "fidelity") for e in (before, after)
+            )
+            of_method = changes[run.name, task.replace("_", "-")]
+            of_method.append(by_competence(accuracy, trained - base))
+    rows = []
+    for (name, task), each in changes.items():
+        means = [t_interval(values) for values in zip(*each, strict=True)]
+        cells = [f"{m:+.3f}" + ("" if np.isnan(half) else f" ±{half:.3f}") for m, half in means]
+        rows.append([name, task, str(len(each)), *cells])
+    header = ["fidelity of", "on", "seeds", "correlation", "weaker half", "stronger half"]
+    return "\n".join([text_table(header, rows), text("competence_legend")])
+
+
+def by_competence(accuracy: np.ndarray, change: np.ndarray) -> tuple[float, float, float]:
+    """How the change of fidelity goes with the base's accuracy, over A >= 2 personas.
+
+    Pearson's correlation, NaN where one is constant; the mean change over the half of the personas
+    with the lower accuracy; that over the other half. The middle one of an odd number is left out.
+
+    Args:
+      accuracy: [A] the base's. change: [A] of fidelity.
+    """
+    half, order = len(accuracy) // 2, np.argsort(accuracy)
+    varies = np.ptp(accuracy) > 0 and np.ptp(change) > 0
+    correlation = float(np.corrcoef(accuracy, change)[0, 1]) if varies else np.nan
+    weaker, stronger = change[order[:half]].mean(), change[order[-half:]].mean()
+    return correlation, float(weaker), float(stronger)
+
+
+def _by_persona(entries: Sequence[dict], key: str) -> np.ndarray:
+    """Values in the order of the personas' names, which all evaluations share."""
+    return np.array([entry[key] for entry in sorted(entries, key=lambda e: e["persona"])])
 
 
 def _each_measure(
-    ours: Sequence[PolicyMeasures],
-    theirs: Sequence[PolicyMeasures] | None = None,
-    compare: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    *sides: Sequence[Policy], compare: Callable[..., np.ndarray] = np.asarray
 ) -> dict[str, dict]:
-    """Measure -> mean, half-width and values over seeds; of `compare(ours, theirs)` for two."""
+    """Measure -> mean, half-width and values over seeds, of `compare` of the sides."""
     result = {}
     for measure in MEASURES:
-        values, resampled, shared = _stacked(ours, measure)
-        if theirs is not None:
-            others, others_resampled, same = _stacked(theirs, measure)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                values, resampled = compare(values, others), compare(resampled, others_resampled)
-            shared = shared and same
-        mean, limits = over_seeds(values, resampled, shared)
+        each = [[policy.measures[measure] for policy in side] for side in sides]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = compare(*(np.array([m.value for m in side]) for side in each))
+            drawn = compare(*(np.stack([m.resampled for m in side], axis=1) for side in each))
+        shared = all(len({m.items for m in side}) == 1 for side in each)
+        mean, limits = over_seeds(values, drawn, shared)
         result[measure] = {
             "mean": mean,
             "half_width": None if limits is None else (limits[1] - limits[0]) / 2,
@@ -173,34 +214,21 @@ def _each_measure(
     return result
 
 
-def _stacked(
-    policies: Sequence[PolicyMeasures], measure: str
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Values [seed], their resamples [resample, seed], and whether the seeds share the items."""
-    values = np.array([policy.values[measure] for policy in policies])
-    resampled = np.stack([policy.resampled[measure] for policy in policies], axis=1)
-    items = {policy.items[measure] for policy in policies}
-    shared = len(items) == 1 and None not in items and bool(np.isfinite(resampled).any())
-    return values, resampled, shared
-
-
-def _cell(entry: Mapping, sign: str = "") -> str:
+def _cell(entry: Mapping, spec: str = ".3f", unit: int = 1, name: str = "") -> str:
+    """Mean and half-width in a unit; the place of a missing half-width is as wide as one."""
     if entry["mean"] is None:
         return "-"
-    half = entry["half_width"]
-    return f"{entry['mean']:{sign}.3f} ±{'    -' if half is None else f'{half:.3f}'}"
-
-
-def _percent(entry: Mapping) -> str:
-    if entry["mean"] is None:
-        return "-"
-    half = entry["half_width"]
-    return f"{100 * entry['mean']:+.1f} ±{'  -' if half is None else f'{100 * half:.1f}'} %"
+    half, width = entry["half_width"], 3 if unit == 100 else 5
+    text = "-" if half is None else f"{unit * half:{spec.lstrip('+')}}"
+    return f"{unit * entry['mean']:{spec}} ±{text:>{width}}{name}"
 
 
 def _mixed(name: str, runs: Sequence[Run]) -> str:
     """A warning where runs of one method differ in more than their seed."""
-    configs = [flat_fields(run.config) for run in runs]
+    of_method = [run for run in runs if run.method() == name]
+    configs = [flat_fields(run.config) for run in of_method]
     fields = sorted({field for config in configs for field in config} - {"seed"})
     differing = [f for f in fields if any(c.get(f) != configs[0].get(f) for c in configs)]
-    return f"note: the runs of {name} differ in {', '.join(differing)}" if differing else ""
+    if not differing:
+        return ""
+    return f"note: the runs of {of_method[0].name} differ in {', '.join(differing)}"

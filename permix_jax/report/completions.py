@@ -7,7 +7,6 @@ from permix_jax.report.tables import table
 
 PAIRS = 600  # at most in a report, of each kind of prompt
 CHARACTERS = 1_000_000  # of the completions of a kind in a report; the last may go beyond
-
 _SHOWN = ("completion", "correct", "in_style", "truncated")
 
 
@@ -30,53 +29,57 @@ def browser_of(
       `prompt`, `answer` and, by policy, whether the outcome `flips` between personas. `pairs`: the
       index of the `question`, the `persona` and, by policy, the `answers` (or None).
     """
-    names, questions = list(policies), _questions(policies)
+    names = list(policies)
+    first, last = names[0], names[-1]
     result: dict = {"policies": names, "kinds": [], "questions": [], "pairs": []}
-    places: dict[tuple, int] = {}
-    for kind in dict.fromkeys(kind for kind, *_ in questions):
-        of_kind = [(key, people) for key, people in questions.items() if key[0] == kind]
-        of_kind.sort(key=lambda item: (not _regressed(kind, item[1], names), item[0][2]))
-        each = [(key, persona) for key, people in of_kind for persona in people]
-        kept = _cut(each, questions, pairs, characters)
-        for key, persona in kept:
+
+    def place(item: tuple) -> tuple:
+        (_, sample), people = item
+        became = [change(kind, rows, first, last) for rows in people.values()]
+        return "regressed" not in became, sample
+
+    for kind, questions in _questions(policies).items():
+        ordered = sorted(questions.items(), key=place)
+        each = [(key, persona) for key, people in ordered for persona in people]
+        places: dict[tuple, int] = {}
+        shown, left = 0, characters
+        for key, persona in each[:pairs]:
+            if left <= 0:
+                break
             if key not in places:
-                places[key] = len(places)
-                result["questions"].append(_question(key, questions[key], names))
+                places[key] = len(result["questions"])
+                result["questions"].append(_question(kind, key, questions[key], names))
             rows = [questions[key][persona].get(name) for name in names]
+            left -= sum(len(row["completion"]) for row in rows if row)
             answers = [row and {field: row.get(field) for field in _SHOWN} for row in rows]
-            result["pairs"].append(
-                {"question": places[key], "persona": persona, "answers": answers}
-            )
-        result["kinds"].append(
-            {"name": kind, "outcomes": _words(kind), "pairs": len(each), "shown": len(kept)}
-        )
+            pair = {"question": places[key], "persona": persona, "answers": answers}
+            result["pairs"].append(pair)
+            shown += 1
+        counted = {"name": kind, "outcomes": _words(kind), "pairs": len(each), "shown": shown}
+        result["kinds"].append(counted)
     return result if result["pairs"] else None
-
-
-def _cut(each: Sequence[tuple], questions: Mapping, pairs: int, characters: int) -> list[tuple]:
-    """The first pairs (question, persona) up to both limits."""
-    kept = []
-    for key, persona in each[:pairs]:
-        if characters <= 0:
-            break
-        kept.append((key, persona))
-        characters -= sum(len(row["completion"]) for row in questions[key][persona].values())
-    return kept
 
 
 def changes_section(policies: Mapping[str, Sequence[Mapping]]) -> dict:
     """How many answers changed from the first to the last policy, by persona, over all rows."""
-    names, counts = list(policies), {}
-    for (kind, *_), by_persona in _questions(policies).items():
-        for persona, rows in by_persona.items():
-            if name := change(kind, rows.get(names[0]), rows.get(names[-1])):
-                of_kind = counts.setdefault(kind, {})
-                of_kind.setdefault(persona, dict.fromkeys(_CHANGES.values(), 0))[name] += 1
-    tables = [_changes_table(kind, of_kind) for kind, of_kind in counts.items()]
-    note = (
-        f"Answers to the same prompts by {names[0]} and by {names[-1]}, counted over all of them."
-    )
-    return section("changes", "What changed", note, tables if len(names) > 1 else [])
+    names, tables = list(policies), []
+    first, last = names[0], names[-1]
+    for kind, questions in _questions(policies).items():
+        counts: dict[str | None, dict[str, int]] = {}
+        for by_persona in questions.values():
+            for persona, answers in by_persona.items():
+                if name := change(kind, answers, first, last):
+                    counts.setdefault(persona, dict.fromkeys(_CHANGES.values(), 0))[name] += 1
+        good, bad = _words(kind)
+        became = (f"regressed ({good} → {bad})", f"improved ({bad} → {good})")
+        numbers = ("answers", *became, f"{good} in both", f"{bad} in both")
+        rows = [
+            [persona_link(persona, kind), sum(row.values()), *row.values()]
+            for persona, row in counts.items()
+        ]
+        columns = {"persona": ""} | dict.fromkeys(numbers, "d")
+        tables.append(table(columns, rows, kind.replace("_", "-")))
+    return section("changes", tables if len(names) > 1 else [], first=first, last=last)
 
 
 def answers_table(
@@ -100,8 +103,8 @@ def answers_table(
       ValueError: no answer to show.
     """
     first, rows = next(iter(policies)), []
-    of_kind = [item for item in _questions(policies).items() if item[0][0] == kind]
-    of_kind.sort(key=lambda item: (item[0][2], not _flips(kind, item[1], first)))
+    of_kind = list(_questions(policies).get(kind, {}).items())
+    of_kind.sort(key=lambda item: (item[0][1], not _flips(kind, item[1], first)))
     for _, by_persona in of_kind[:questions]:
         for persona, answers in by_persona.items():
             if persona in personas or not personas:
@@ -114,33 +117,8 @@ def answers_table(
     return table({"prompt": "", "persona": ""} | dict.fromkeys(policies, ""), rows)
 
 
-def _marked(kind: str, row: Mapping | None) -> str | None:
-    """A completion and, in brackets, its outcome if that is known."""
-    known = outcome(kind, row)
-    if row is None or known is None:
-        return row and row["completion"]
-    return f"{row['completion']} ({_words(kind)[1 - known]})"
-
-
 # (outcome before, after) -> what became of an answer
 _CHANGES = {(1, 0): "regressed", (0, 1): "improved", (1, 1): "kept", (0, 0): "never"}
-
-
-def _changes_table(kind: str, counts: Mapping[str | None, Mapping]) -> dict:
-    good, bad = _words(kind)
-    columns = {
-        "persona": "",
-        "answers": "d",
-        f"regressed ({good} → {bad})": "d",
-        f"improved ({bad} → {good})": "d",
-        f"{good} in both": "d",
-        f"{bad} in both": "d",
-    }
-    rows = [
-        [persona_link(persona, kind), sum(row.values()), *row.values()]
-        for persona, row in counts.items()
-    ]
-    return table(columns, rows, kind.replace("_", "-"))
 
 
 def outcome(kind: str, row: Mapping | None) -> int | None:
@@ -149,43 +127,42 @@ def outcome(kind: str, row: Mapping | None) -> int | None:
     return None if value is None else int(value)
 
 
-def change(kind: str, before: Mapping | None, after: Mapping | None) -> str:
-    """regressed, improved, kept or never; "" if one of the outcomes is not known."""
-    return _CHANGES.get((outcome(kind, before), outcome(kind, after)), "")
+def change(kind: str, rows: Mapping[str, Mapping], before: str, after: str) -> str:
+    """regressed, improved, kept or never; "" if one of the outcomes is not known.
+
+    `rows`: the answers to one prompt by policy, of which `before` and `after` are two.
+    """
+    return _CHANGES.get((outcome(kind, rows.get(before)), outcome(kind, rows.get(after))), "")
+
+
+def _marked(kind: str, row: Mapping | None) -> str | None:
+    """A completion and, in brackets, its outcome if that is known."""
+    known = outcome(kind, row)
+    if row is None or known is None:
+        return row and row["completion"]
+    return f"{row['completion']} ({_words(kind)[1 - known]})"
 
 
 def _words(kind: str) -> tuple[str, str]:
     return ("in style", "off style") if kind == "role_play" else ("right", "wrong")
 
 
-def _questions(policies: Mapping[str, Sequence[Mapping]]) -> dict[tuple, dict]:
-    """(kind, problem, sample) -> persona -> policy -> row, in the order of the rows."""
+def _questions(policies: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[tuple, dict]]:
+    """kind -> (problem, sample) -> persona -> policy -> row, in the order of the rows."""
     questions: dict = {}
     for name, rows in policies.items():
         for row in rows:
-            by_persona = questions.setdefault((row["task"], row["problem"], row["sample"]), {})
+            of_kind = questions.setdefault(row["task"], {})
+            by_persona = of_kind.setdefault((row["problem"], row["sample"]), {})
             by_persona.setdefault(row["persona"], {})[name] = row
     return questions
 
 
-def _regressed(kind: str, by_persona: Mapping, names: Sequence[str]) -> bool:
-    first, last = names[0], names[-1]
-    return any(
-        change(kind, rows.get(first), rows.get(last)) == "regressed" for rows in by_persona.values()
-    )
-
-
-def _question(key: tuple, by_persona: Mapping, names: Sequence[str]) -> dict:
-    kind, problem, sample = key
+def _question(kind: str, key: tuple, by_persona: Mapping, names: Sequence[str]) -> dict:
     row = next(row for rows in by_persona.values() for row in rows.values())
-    return {
-        "kind": kind,
-        "problem": problem,
-        "sample": sample,
-        "prompt": row["prompt"],
-        "answer": row["answer"],
-        "flips": [_flips(kind, by_persona, name) for name in names],
-    }
+    question = {"kind": kind, "problem": key[0], "sample": key[1], "prompt": row["prompt"]}
+    flips = [_flips(kind, by_persona, name) for name in names]
+    return question | {"answer": row["answer"], "flips": flips}
 
 
 def _flips(kind: str, by_persona: Mapping, policy: str) -> bool:

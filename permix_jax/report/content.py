@@ -1,4 +1,4 @@
-"""The content of a report as plain data: its parts, and the sections that several reports share.
+"""The content of a report as plain data: its parts, and the charts that several reports share.
 
 A report has `title`, `facts` (short texts), `headlines`, `names` (its policies or methods, in the
 order of their colours), `sections` and `completions` (`completions.browser_of`). A section has
@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+import jinja2
+
 from permix_jax.core.fields import flat_fields
 from permix_jax.evaluation.results import Evaluation
 from permix_jax.report.tables import estimate, link, number_of, table
 
-Cells = Sequence[dict | None]
 CURVES = {  # metric of metrics.jsonl -> what it is
     "reward": "reward",
     "kl": "KL to the base policy, nats per token",
@@ -24,32 +25,87 @@ CURVES = {  # metric of metrics.jsonl -> what it is
     "loss": "loss",
     "grad_norm": "gradient norm",
 }
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("permix_jax.report", ""),
+    autoescape=jinja2.select_autoescape(["html.jinja"]),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEXTS = TEMPLATES.get_template("texts.jinja").module
+
+
+def text(name: str, **values: Any) -> str:
+    """The text `name` of texts.jinja, which is told `values`."""
+    return getattr(_TEXTS, name)(**values).removesuffix("\n")
 
 
 def section(
-    name: str, title: str, note: str, blocks: Sequence[dict], collapsed: bool = False
+    name: str, blocks: Sequence[dict], *, anchor: str = "", collapsed: bool = False, **values: Any
 ) -> dict:
-    """`name` is the anchor. Tables without rows and charts without points are left out."""
+    """A section whose title and note are the `text` of its name.
+
+    Its id is `anchor`, or its name. Tables without rows and charts without points are left out.
+    """
+    title, _, note = text(name.replace("-", "_"), **values).partition("\n")
     blocks = [block for block in blocks if block.get("rows") or block.get("series")]
-    return {"id": name, "title": title, "note": note, "collapsed": collapsed, "blocks": blocks}
+    said = {"id": anchor or name, "title": title, "note": note, "collapsed": collapsed}
+    return said | {"blocks": blocks}
 
 
-def ranking(names: Sequence[str], axis: str, rows: Mapping[str | None, Cells], kind: str) -> dict:
+def measured(evaluation: Evaluation, key: str) -> dict | None:
+    """The estimate of a figure of stability.json or, by the kind of prompt, of fidelity."""
+    of_task = estimate(evaluation.fidelity_of(key), "fidelity")
+    return estimate(evaluation.stability, key) or of_task
+
+
+def persona_link(persona: str | None, kind: str) -> dict:
+    """A cell that links to the completions under a persona."""
+    # The filter's value tells no persona from a persona that is called "no persona".
+    name, value = ("no persona", "-") if persona is None else (persona, f"+{persona}")
+    return link(name, "#completions?" + urlencode({"kind": kind, "persona": value}))
+
+
+def ranking(
+    names: Sequence[str], axis: str, columns: Sequence[Mapping[str | None, Any]], kind: str
+) -> dict:
     """A chart of estimates by persona. The highest of the first policy is on top.
 
     Args:
       names: the policies.
-      rows: persona (None: no persona, comes first) -> an `estimate` of each policy, or None.
+      columns: of each policy, persona (None: no persona, comes first) -> an `estimate` or None.
       kind: a row links to the completions to prompts of this kind.
     """
+    personas = dict.fromkeys(persona for column in columns for persona in column)
+    rows = {persona: [column.get(persona) for column in columns] for persona in personas}
 
     def key(persona: str | None) -> tuple:
         known = [number_of(cell) for cell in rows[persona] if cell is not None]
         return persona is not None, -known[0] if known else 0.0
 
     ranked = [[persona_link(persona, kind), *rows[persona]] for persona in sorted(rows, key=key)]
-    columns = {"persona": ""} | dict.fromkeys(names, ".3f")
-    return table(columns, ranked) | {"type": "ranking", "axis": axis}
+    chart = table({"persona": ""} | dict.fromkeys(names, ".3f"), ranked)
+    return chart | {"type": "ranking", "axis": axis}
+
+
+def accuracy_chart(stabilities: Mapping[str, Mapping]) -> dict:
+    """Accuracy by persona. `stabilities`: policy -> content of stability.json."""
+    columns = [
+        {entry["persona"]: estimate(entry, "accuracy") for entry in stability["per_persona"]}
+        | {None: estimate(stability, "accuracy_no_persona")}
+        for stability in stabilities.values()
+    ]
+    return ranking(list(stabilities), "accuracy", columns, "problems")
+
+
+def fidelity_chart(fidelities: Mapping[str, Mapping]) -> dict:
+    """Role-play fidelity by persona. `fidelities`: policy -> content of fidelity.json."""
+    entries = [
+        content["by_task"].get("role_play", {}).get("per_persona", [])
+        for content in fidelities.values()
+    ]
+    columns = [{entry["persona"]: estimate(entry, "fidelity") for entry in of} for of in entries]
+    return ranking(list(fidelities), "share of responses in style", columns, "role_play")
 
 
 def lines(title: str, x: str, y: str, series: Sequence[dict], zero: bool = True) -> dict:
@@ -82,26 +138,12 @@ def curve(name: str, metrics: Sequence[Mapping], key: str) -> dict:
     return {"name": name, "x": list(known), "y": list(known.values()), "smooth": True}
 
 
-def pss_chart(runs: Mapping[str, Sequence[Evaluation]]) -> dict:
-    """The stability score over the training steps. `runs`: name -> its evaluations."""
-    series = [over_steps(name, {e.step: pss(e) for e in of}) for name, of in runs.items()]
-    return lines("PSS", "training step", "PSS", series)
-
-
-def role_play_chart(runs: Mapping[str, Sequence[Evaluation]]) -> dict:
-    """Role-play fidelity over the training steps. `runs`: name -> its evaluations."""
-    series = [over_steps(name, {e.step: role_play(e) for e in of}) for name, of in runs.items()]
-    return lines("Role-play fidelity", "training step", "role-play fidelity", series, zero=False)
-
-
-def pss(evaluation: Evaluation) -> dict | None:
-    """The estimate of the stability score."""
-    return estimate(evaluation.stability, "pss")
-
-
-def role_play(evaluation: Evaluation) -> dict | None:
-    """The estimate of the share of role-play responses in the persona's style."""
-    return estimate(evaluation.fidelity_of("role_play"), "fidelity")
+def chart_over_steps(
+    label: str, key: str, runs: Mapping[str, Sequence[Evaluation]], zero: bool = True
+) -> dict:
+    """A figure of `measured` over the training steps. `runs`: name -> its evaluations."""
+    series = [over_steps(name, {e.step: measured(e, key) for e in of}) for name, of in runs.items()]
+    return lines(label, "training step", label, series, zero)
 
 
 def lottery_chart(stabilities: Mapping[str, Mapping]) -> dict:
@@ -122,79 +164,29 @@ def lottery_chart(stabilities: Mapping[str, Mapping]) -> dict:
     return lines(title, "k, personas drawn", "expected accuracy of the best and the worst", series)
 
 
-def differences(name: str, by_measure: Mapping[str, Mapping]) -> dict:
-    """A chart of differences with their intervals, and a line at 0. `name`: such as "a - b".
-
-    `by_measure`: measure -> `difference` and `difference_ci95`.
-    """
-    rows = [[measure, estimate(entry, "difference")] for measure, entry in by_measure.items()]
-    chart = table({"measure": "", name: "+.3f"}, rows)
-    return chart | {"type": "ranking", "axis": name, "zero": True}
-
-
 def points(title: str, x: str, y: str, series: Sequence[dict]) -> dict:
     """A chart of estimates in two dimensions. A series has `name`, the estimates `x` and `y`, and
     `each`: the pairs (x, y) whose means they are."""
     return {"type": "points", "title": title, "x": x, "y": y, "series": list(series)}
 
 
-def persona_link(persona: str | None, kind: str) -> dict:
-    """A cell that links to the completions under a persona."""
-    # The filter's value tells no persona from a persona that is called "no persona".
-    name, value = ("no persona", "-") if persona is None else (persona, f"+{persona}")
-    return link(name, "#completions?" + urlencode({"kind": kind, "persona": value}))
-
-
-def accuracy_section(stabilities: Mapping[str, Mapping], note: str) -> dict:
-    """Accuracy by persona. `stabilities`: policy -> content of stability.json."""
-    columns = [
-        {entry["persona"]: estimate(entry, "accuracy") for entry in stability["per_persona"]}
-        | {None: estimate(stability, "accuracy_no_persona")}
-        for stability in stabilities.values()
-    ]
-    chart = ranking(list(stabilities), "accuracy", _by_persona(columns), "problems")
-    return section("personas", "Accuracy by persona", note, [chart])
-
-
-def fidelity_section(fidelities: Mapping[str, Mapping], note: str) -> dict:
-    """Role-play fidelity by persona. `fidelities`: policy -> content of fidelity.json."""
-    entries = [
-        content["by_task"].get("role_play", {}).get("per_persona", [])
-        for content in fidelities.values()
-    ]
-    columns = [{entry["persona"]: estimate(entry, "fidelity") for entry in of} for of in entries]
-    axis = "share of responses in style"
-    chart = ranking(list(fidelities), axis, _by_persona(columns), "role_play")
-    return section("fidelity", "Fidelity by persona", note, [chart])
-
-
-def _by_persona(columns: Sequence[Mapping[str | None, Any]]) -> dict[str | None, Cells]:
-    personas = dict.fromkeys(persona for column in columns for persona in column)
-    return {persona: [column.get(persona) for column in columns] for persona in personas}
-
-
 def config_section(record: Mapping[str, Any]) -> dict:
     """All fields of a config.json. Those that differ from the preset are marked and come first."""
     changed, apart = record.get("changed", []), ("config", "changed", "history")
     others = {key: value for key, value in record.items() if key not in apart}
-    fields = flat_fields(record.get("config", {})) | flat_fields(others) | _history(record)
-    columns, note = {"field": "", "value": ""}, "Every field as it was resolved."
+    fields = flat_fields(record.get("config", {})) | flat_fields(others)
+    for entry in record.get("history", []):  # when the run was resumed
+        for field, (old, new) in entry["changes"].items():
+            changes = f"{config_text(new)}, before {config_text(old)}"
+            fields[f"{field}, from step {entry['step']}"] = changes
+    columns = {"field": "", "value": ""}
     rows = [[field, config_text(value)] for field, value in fields.items()]
     if changed:
         columns["preset"] = ""
-        note += " Changed: another value than in the preset."
         rows = [[*row, "changed" if row[0] in changed else ""] for row in rows]
         rows.sort(key=lambda row: row[2] == "")
-    return section("config", "Configuration", note, [table(columns, rows)], collapsed=True)
-
-
-def _history(record: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that were changed when the run was resumed."""
-    return {
-        f"{field}, from step {entry['step']}": f"{config_text(new)}, before {config_text(old)}"
-        for entry in record.get("history", [])
-        for field, (old, new) in entry["changes"].items()
-    }
+    what = "changed" if changed else ""
+    return section("config", [table(columns, rows)], collapsed=True, what=what)
 
 
 def config_text(value: Any) -> str:

@@ -3,12 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from permix_jax.evaluation.results import Evaluation
+from permix_jax.report.content import text
 from permix_jax.report.tables import as_text, estimate, table, text_table, with_interval
 
-LEGEND = (
-    "PSS: worst over best accuracy over the personas (eval.pss names another formula)",
-    "plain: accuracy without a persona; flips: chance that answers under two personas differ",
-)
 _ACCURACIES = ("accuracy_mean", "accuracy_worst", "accuracy_best", "accuracy_no_persona")
 _HURTING = 5  # personas listed
 _DRAWN = (1, 2, 4, 8, 16, 32, 64)  # numbers of personas drawn in the lottery
@@ -24,56 +21,34 @@ def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
     rows = []
     for name, (stability, fidelity) in evals.items():
         by_task = fidelity["by_task"] if fidelity else {}
+        accuracies = [f"{stability[key]:.3f}" for key in _ACCURACIES]
         tasks = [by_task.get(task, {}) for task in ("role_play", "arithmetic")]
-        rows.append(
-            [
-                name,
-                with_interval(stability, "pss"),
-                *(f"{stability[key]:.3f}" for key in _ACCURACIES),
-                *(with_interval(entry, "fidelity") for entry in tasks),
-            ]
-        )
-    return "\n".join(
-        [
-            text_table(header, rows),
-            *left_out_lines({name: stability for name, (stability, _) in evals.items()}),
-            "mean, worst, best: accuracy over the personas; plain: accuracy without a persona;",
-            "role-play, arithmetic: share of responses in the persona's style, by kind of prompt",
-        ]
-    )
+        faithful = [with_interval(entry, "fidelity") for entry in tasks]
+        rows.append([name, with_interval(stability, "pss"), *accuracies, *faithful])
+    notes = left_out_lines({name: stability for name, (stability, _) in evals.items()})
+    return "\n".join([text_table(header, rows), *notes, text("summary_legend")])
 
 
 def overview(evaluation: Evaluation) -> str:
     """What launch/evaluate.py prints: all tables of one evaluation."""
-    stability, faithful, judged = (
-        {"": content} if content else {}
-        for content in (evaluation.stability, evaluation.fidelity, evaluation.judge_free)
-    )
-    tables = [
-        *(made(stability) for made in (stability_table, lottery_table, effects_table)),
-        fidelity_table(faithful),
-        judge_free_table(tasks_of(judged)),
-    ]
+    contents = (evaluation.stability, evaluation.fidelity, evaluation.judge_free)
+    stability, faithful, judged = ({"": content} if content else {} for content in contents)
+    tables = [made(stability) for made in (stability_table, lottery_table, effects_table)]
+    tables += [fidelity_table(faithful), judge_free_table(tasks_of(judged))]
     first, *others = [
         f"{table['title']}\n{text_table(*as_text(table))}" for table in tables if table["rows"]
     ]
-    note = left_out_lines({"": evaluation.stability})
-    return "\n\n".join(["\n".join([first, *LEGEND, *note]), *others])
+    notes = [text("evaluation_legend"), *left_out_lines(stability)]
+    return "\n\n".join(["\n".join([first, *notes]), *others])
 
 
 def left_out_lines(stabilities: Mapping[str, Mapping]) -> list[str]:
     """A line for each policy whose stability.json counts answers without a verdict."""
-    lines = []
-    for policy, content in stabilities.items():
-        if count := content.get("unknown_verdicts", 0):
-            left_out = content["problems_left_out"]
-            what = f"the problems with one ({left_out}) are left out for every persona"
-            if not left_out:
-                what = "every problem has one, so they count as wrong"
-            lines.append(
-                f"{policy}{': ' if policy else ''}{count} answers without a verdict; {what}"
-            )
-    return lines
+    return [
+        text("without_verdict", policy=policy, answers=answers, problems=of["problems_left_out"])
+        for policy, of in stabilities.items()
+        if (answers := of.get("unknown_verdicts", 0))
+    ]
 
 
 # The tables below are of one policy, named "", or of several: policy -> content of its JSON file.
@@ -107,17 +82,12 @@ def lottery_table(stabilities: Mapping[str, Mapping]) -> dict:
 
 def effects_table(stabilities: Mapping[str, Mapping]) -> dict:
     """The personas that hurt most, of each stability.json that has them."""
-    rows = [
-        [
-            f"{_prefix(policy, stabilities)}{entry['persona']}",
-            entry["accuracy"],
-            estimate(entry, "effect"),
-            entry["p"],
-            entry["p_adjusted"],
-        ]
-        for policy, stability in stabilities.items()
-        for entry in stability.get("persona_effects", [])[:_HURTING]
-    ]
+    rows = []
+    for policy, stability in stabilities.items():
+        for entry in stability.get("persona_effects", [])[:_HURTING]:
+            name = f"{_prefix(policy, stabilities)}{entry['persona']}"
+            cells = (entry["accuracy"], estimate(entry, "effect"), entry["p"], entry["p_adjusted"])
+            rows.append([name, *cells])
     formats = {"accuracy": ".3f", "minus plain": "+.3f", "p": ".2g", "p adjusted": ".2g"}
     return table({"persona": ""} | formats, rows, "Personas that hurt most (p adjusted by Holm)")
 
@@ -133,28 +103,27 @@ def fidelity_table(fidelities: Mapping[str, Mapping]) -> dict:
     return table(columns, rows, "Fidelity by the exact rule")
 
 
-_JUDGE_FREE = {  # column -> part and key of a task's figures, format
-    "identified": ("identification", "share", ".3f"),
-    "chance": ("identification", "chance", ".3f"),
-    "gain, nats/token": ("gain_per_token", "gain", "+.3f"),
-    "margin": ("gain_per_token", "margin", "+.3f"),
-    "style distance, bits": ("style_distance", "distance", ".3f"),
-    "AUC against the rule": ("agreement", "auc", ".3f"),
+_JUDGE_FREE = {  # column -> where its figure is in a task's, its key and format
+    "identified": (["identification"], "share", ".3f"),
+    "chance": (["identification"], "chance", ".3f"),
+    "gain, nats/token": (["gain_per_token"], "gain", "+.3f"),
+    "margin": (["gain_per_token"], "margin", "+.3f"),
+    "style distance, bits": (["style_distance"], "distance", ".3f"),
+    "AUC against the rule": (["agreement", "gain"], "auc", ".3f"),
 }
 
 
 def judge_free_table(by_task: Mapping[str, Mapping]) -> dict:
     """A row for each entry of `by_task`; columns without a figure are left out."""
     columns, cells = {"task": ""}, []
-    for title, (part, key, spec) in _JUDGE_FREE.items():
-        entries = [task.get(part) or {} for task in by_task.values()]
-        if part == "agreement":
-            entries = [entry.get("gain", {}) for entry in entries]
+    for title, (path, key, spec) in _JUDGE_FREE.items():
+        entries = list(by_task.values())
+        for part in path:
+            entries = [entry.get(part) or {} for entry in entries]
         if any(entries):
             columns[title] = spec
             cells.append([estimate(entry, key) for entry in entries])
-    rows = [[name, *row] for name, *row in zip(by_task, *cells, strict=True)]
-    return table(columns, rows, "Fidelity without a judge")
+    return table(columns, list(zip(by_task, *cells, strict=True)), "Fidelity without a judge")
 
 
 def tasks_of(judged: Mapping[str, Mapping]) -> dict[str, Mapping]:

@@ -10,24 +10,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from permix_jax.evaluation.results import Evaluation, read_json
+from permix_jax.report import content
 from permix_jax.report.charts import figure_of
 from permix_jax.report.compare import compare_two
-from permix_jax.report.content import (
-    CURVES,
-    accuracy_section,
-    curve,
-    differences,
-    fidelity_section,
-    lines,
-    lottery_chart,
-    points,
-    pss,
-    pss_chart,
-    role_play,
-    role_play_chart,
-)
+from permix_jax.report.content import CURVES, curve, lines, measured, points
 from permix_jax.report.run_figures import Run, read_run
-from permix_jax.report.tables import estimate
+from permix_jax.report.tables import estimate, table
 
 BASE = "base"
 _LABELS = {
@@ -78,57 +66,61 @@ def training_curves(
 def over_steps(runs: Mapping[str, Run]) -> Figure:
     """The stability score and role-play fidelity of the evaluations during training."""
     evaluations = {name: run.evaluations for name, run in runs.items()}
-    return figure_of([pss_chart(evaluations), role_play_chart(evaluations)], [BASE, *runs])
+    charts = [
+        content.chart_over_steps("PSS", "pss", evaluations),
+        content.chart_over_steps("role-play fidelity", "role_play", evaluations, zero=False),
+    ]
+    return figure_of(charts, [BASE, *runs])
 
 
 def accuracy_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
     """The accuracy without a persona, then by persona, the highest of the first policy on top."""
-    part = accuracy_section({name: e.stability for name, e in policies.items()}, "")
-    return figure_of(part["blocks"], list(policies))
+    chart = content.accuracy_chart({name: e.stability for name, e in policies.items()})
+    return figure_of([chart], list(policies))
 
 
 def fidelity_by_persona(policies: Mapping[str, Evaluation]) -> Figure:
     """The share of role-play responses in the persona's style."""
-    part = fidelity_section({name: e.fidelity for name, e in policies.items() if e.fidelity}, "")
-    return figure_of(part["blocks"], list(policies))
+    chart = content.fidelity_chart({name: e.fidelity for name, e in policies.items() if e.fidelity})
+    return figure_of([chart], list(policies))
 
 
 def persona_lottery(policies: Mapping[str, Evaluation]) -> Figure:
     """The expected accuracy of the best and of the worst of k personas drawn."""
-    chart = lottery_chart({name: e.stability for name, e in policies.items()})
+    chart = content.lottery_chart({name: e.stability for name, e in policies.items()})
     return figure_of([chart], list(policies))
 
 
 def robustness_and_fidelity(policies: Mapping[str, Evaluation]) -> Figure:
     """The stability score against role-play fidelity: up and to the right is better."""
-    xs = {name: pss(e) for name, e in policies.items()}
-    ys = {name: role_play(e) for name, e in policies.items()}
-    return figure_of([_scatter("PSS", xs, "role-play fidelity", ys)], list(policies))
+    pss, fidelity = (
+        {name: measured(e, key) for name, e in policies.items()} for key in ("pss", "role_play")
+    )
+    return figure_of([_scatter("PSS", pss, "role-play fidelity", fidelity)], list(policies))
 
 
 def kl_and_what_it_bought(policies: Mapping[str, Evaluation]) -> Figure:
     """KL to the base, by kind of prompt, against accuracy and against role-play fidelity."""
-    kls = {name: _kl_by_task(e) for name, e in policies.items()}
-    problems, conversation = (
-        {name: by_task.get(task) for name, by_task in kls.items()}
-        for task in ("problems", "role_play")
-    )
-    accuracy = {name: estimate(e.stability, "accuracy_mean") for name, e in policies.items()}
-    fidelity = {name: role_play(e) for name, e in policies.items()}
-    label = "KL to the base on {}, nats a response"
-    charts = [
-        _scatter(label.format("problems"), problems, "mean accuracy over personas", accuracy),
-        _scatter(label.format("conversation"), conversation, "role-play fidelity", fidelity),
-    ]
+    kls, charts = {name: _kl_by_task(e) for name, e in policies.items()}, []
+    for task, prompts, bought, key in (
+        ("problems", "problems", "mean accuracy over personas", "accuracy_mean"),
+        ("role_play", "conversation", "role-play fidelity", "role_play"),
+    ):
+        kl = {name: by_task.get(task) for name, by_task in kls.items()}
+        gain = {name: measured(e, key) for name, e in policies.items()}
+        charts.append(_scatter(f"KL to the base on {prompts}, nats a response", kl, bought, gain))
     return figure_of(charts, list(policies))
 
 
 def paired_differences(runs: Mapping[str, Run], ours: str, theirs: str) -> Figure:
-    """`ours` minus `theirs` on the same items, see `compare_two`."""
+    """`ours` minus `theirs` on the same items, see `compare_two`, and a line at 0."""
     name = f"{ours} - {theirs}"
-    apart = compare_two(runs[ours], runs[theirs])
-    chart = differences(name, {_LABELS.get(key, key): entry for key, entry in apart.items()})
-    return figure_of([chart], ["", name])
+    rows = [
+        [_LABELS.get(measure, measure), estimate(entry, "difference")]
+        for measure, entry in compare_two(runs[ours], runs[theirs]).items()
+    ]
+    chart = table({"measure": "", name: "+.3f"}, rows)
+    return figure_of([chart | {"type": "ranking", "axis": name, "zero": True}], ["", name])
 
 
 def _kl_by_task(evaluation: Evaluation) -> dict[str, dict | None]:
@@ -142,4 +134,4 @@ def _kl_by_task(evaluation: Evaluation) -> dict[str, dict | None]:
 
 def _scatter(x: str, xs: Mapping[str, dict | None], y: str, ys: Mapping[str, dict | None]) -> dict:
     series = [{"name": n, "x": xs[n], "y": ys[n], "each": []} for n in xs if xs[n] and ys[n]]
-    return points(f"{y} against {x}", x, y, series)
+    return points("", x, y, series)

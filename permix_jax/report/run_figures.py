@@ -10,11 +10,7 @@ import numpy as np
 from permix_jax.core.randomness import generator
 from permix_jax.evaluation.results import Evaluation, read_best, read_evaluations, read_json
 from permix_jax.stats.paired import Graded
-from permix_jax.stats.stability import (
-    accuracy_figures,
-    on_decided_problems,
-    pss_formula,
-)
+from permix_jax.stats.stability import accuracy_figures, on_decided_problems, pss_formula
 from permix_jax.stats.statistics import bootstrap_weights, pooled_means
 
 STABILITY = {  # measure -> its key in stability.json
@@ -23,40 +19,52 @@ STABILITY = {  # measure -> its key in stability.json
     "mean": "accuracy_mean",
     "plain": "accuracy_no_persona",
 }
-_FIDELITY = {"role-play": "role_play", "arithmetic": "arithmetic"}
+# measure -> its kind of prompt in fidelity.json, and that in completions.jsonl
+_FIDELITY = {"role-play": ("role_play", "role_play"), "arithmetic": ("arithmetic", "problems")}
 MEASURES = (*STABILITY, *_FIDELITY, "KL")
 _RESAMPLES = 1000
 
 
-class PolicyMeasures(NamedTuple):
-    """The MEASURES of one policy.
+class Measure(NamedTuple):
+    """One of MEASURES of a policy.
 
-    values: NaN where a measure is not known.
+    value: NaN where it is not known.
     resampled: [_RESAMPLES] over the items; NaN where they are not known. All policies share the
       draws, so that two that were asked the same are paired.
-    items: what the policy was asked; None: not known.
+    items: the personas and problems that the policy was asked; None: not known.
     """
 
-    values: dict[str, float]
-    resampled: dict[str, np.ndarray]
-    items: dict[str, tuple | None]
+    value: float
+    resampled: np.ndarray
+    items: tuple | None
+
+
+class Policy(NamedTuple):
+    """An evaluation of a run, and its MEASURES by name."""
+
+    evaluation: Evaluation
+    measures: Mapping[str, Measure]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, with all its evaluations by step."""
+    """A finished run, with all its evaluations by step. The base is None if it has no step 0."""
 
     workdir: Path
     name: str
     preset: str
     config: Mapping[str, Any]
-    base: PolicyMeasures | None
-    trained: PolicyMeasures
+    base: Policy | None
+    trained: Policy
     evaluations: Sequence[Evaluation]
 
     @property
     def seed(self) -> int:
         return self.config["seed"]
+
+    def method(self, name: str = "") -> str:
+        """The run's method, or that of another name, with the run's preset."""
+        return f"{name or self.name}:{self.preset}" if self.preset else name or self.name
 
 
 def read_run(workdir: Path) -> Run:
@@ -77,40 +85,33 @@ def read_run(workdir: Path) -> Run:
         name=record["name"],
         preset=record.get("preset", ""),
         config=config,
-        base=_measures(first, pss) if first.step == 0 else None,
-        trained=_measures(evaluations[-1], pss),
+        base=_policy(first, pss) if first.step == 0 else None,
+        trained=_policy(evaluations[-1], pss),
         evaluations=evaluations,
     )
 
 
-def _measures(evaluation: Evaluation, pss: str) -> PolicyMeasures:
+def _policy(evaluation: Evaluation, pss: str) -> Policy:
     kl = evaluation.folder / "kl.json"
-    figures = [evaluation.stability[key] for key in STABILITY.values()]
-    figures += [evaluation.fidelity_of(task).get("fidelity") for task in _FIDELITY.values()]
-    figures.append(read_json(kl)["kl"] if kl.is_file() else None)
-    values = dict(zip(MEASURES, map(_number, figures), strict=True))
-    resampled = dict.fromkeys(MEASURES, np.full(_RESAMPLES, np.nan))
-    items: dict[str, tuple | None] = dict.fromkeys(MEASURES)
-
-    answers = read_answers(evaluation.rows())
-    if "problems" in answers:
-        asked = answers["problems"]
-        graded, weights = asked.graded(), _weights("problems", len(asked.problems))
-        drawn = accuracy_figures(
-            pooled_means(graded.correct, weights),
-            pooled_means(graded.plain[None], weights)[:, 0],
-            pss_formula(pss),
-        )
-        resampled |= {name: drawn[key] for name, key in STABILITY.items()}
-        items |= dict.fromkeys(STABILITY, (asked.personas, asked.problems))
-    for name, task in (("role-play", "role_play"), ("arithmetic", "problems")):
-        if np.isfinite(values[name]) and task in answers:
-            asked = answers[task]
-            weights = _weights(task, len(asked.problems))
-            under_persona = [i for i, persona in enumerate(asked.personas) if persona is not None]
-            resampled[name] = pooled_means(asked.in_style[under_persona], weights).mean(axis=-1)
-            items[name] = (asked.personas, asked.problems)
-    return PolicyMeasures(values, resampled, items)
+    values = {name: evaluation.stability[key] for name, key in STABILITY.items()}
+    values["KL"] = read_json(kl)["kl"] if kl.is_file() else None
+    answers, drawn = read_answers(evaluation.rows()), {}
+    if asked := answers.get("problems"):
+        (correct, plain), weights = asked.graded(), _weights("problems", asked)
+        accuracy, alone = pooled_means(correct, weights), pooled_means(plain[None], weights)
+        figures = accuracy_figures(accuracy, alone[:, 0], pss_formula(pss))
+        drawn = {name: (figures[key], asked[:2]) for name, key in STABILITY.items()}
+    for name, (task, kind) in _FIDELITY.items():
+        values[name] = evaluation.fidelity_of(task).get("fidelity")
+        if values[name] is not None and (asked := answers.get(kind)):
+            in_style = asked.in_style[asked.personas[0] is None :]
+            drawn[name] = (pooled_means(in_style, _weights(kind, asked)).mean(axis=-1), asked[:2])
+    unknown = (np.full(_RESAMPLES, np.nan), None)
+    measures = {
+        name: Measure(np.nan if values[name] is None else values[name], *drawn.get(name, unknown))
+        for name in MEASURES
+    }
+    return Policy(evaluation, measures)
 
 
 class Answers(NamedTuple):
@@ -133,25 +134,20 @@ def read_answers(rows: Sequence[Mapping]) -> dict[str, Answers]:
     result = {}
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
-        personas = sorted({r["persona"] for r in of_task}, key=lambda p: (p is not None, p))
-        problems = sorted({row["problem"] for row in of_task})
-        samples = sorted({row.get("sample", 0) for row in of_task})
-        axes = [
-            {name: i for i, name in enumerate(names)} for names in (personas, problems, samples)
-        ]
+        keys = [(row["persona"], row["problem"], row.get("sample", 0)) for row in of_task]
+        axes, places = [], []
+        for values in zip(*keys, strict=True):
+            names = sorted(set(values), key=lambda name: (name is not None, name))
+            place = {name: i for i, name in enumerate(names)}
+            axes.append(tuple(names))
+            places.append([place[value] for value in values])
         arrays = np.full((2, *map(len, axes)), np.nan)
-        for row in of_task:
-            keys = (row["persona"], row["problem"], row.get("sample", 0))
-            place = tuple(axis[key] for axis, key in zip(axes, keys, strict=True))
-            for i, field in enumerate(("correct", "in_style")):
-                arrays[(i, *place)] = _number(row.get(field))
-        result[task] = Answers(tuple(personas), tuple(problems), *arrays)
+        for i, field in enumerate(("correct", "in_style")):
+            arrays[i][tuple(places)] = np.array([row.get(field) for row in of_task], float)
+        result[task] = Answers(*axes[:2], *arrays)
     return result
 
 
-def _weights(kind: str, items: int) -> np.ndarray:
-    return bootstrap_weights(items, _RESAMPLES, generator(0, f"compare/{kind}"))
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def _weights(kind: str, asked: Answers) -> np.ndarray:
+    draws = generator(0, f"compare/{kind}")
+    return bootstrap_weights(len(asked.problems), _RESAMPLES, draws)

@@ -1,4 +1,4 @@
-"""The report of a run: its base policy beside what it trained."""
+"""The report of a run, its base policy beside what it trained, and that of one evaluation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,34 +8,15 @@ import numpy as np
 from permix_jax.evaluation.results import (
     Evaluation,
     read_best,
+    read_evaluation,
     read_evaluations,
     read_json,
     read_jsonl,
 )
+from permix_jax.report import content, overview
 from permix_jax.report.compare import compare_answers
 from permix_jax.report.completions import browser_of, changes_section
-from permix_jax.report.content import (
-    CURVES,
-    accuracy_section,
-    config_section,
-    curve,
-    fidelity_section,
-    lines,
-    lottery_chart,
-    pss_chart,
-    section,
-)
-from permix_jax.report.overview import (
-    LEGEND,
-    effects_table,
-    fidelity_table,
-    has_sets,
-    judge_free_table,
-    left_out_lines,
-    lottery_table,
-    stability_table,
-    tasks_of,
-)
+from permix_jax.report.content import CURVES, curve, lines, measured, section
 from permix_jax.report.tables import estimate, table
 from permix_jax.report.write import write_report
 from permix_jax.stats.alarms import warned_of
@@ -49,11 +30,14 @@ _MEASURES = {
     "accuracy_std": ("Accuracy, spread", "standard deviation over the personas"),
     "accuracy_no_persona": ("Accuracy, no persona", "the plain prompt"),
     "flip_rate": ("Flip rate", "chance that answers under two personas differ in correctness"),
+    "role_play": ("Fidelity, role-play", "responses in the persona's style"),
+    "arithmetic": ("Fidelity, arithmetic", "responses in the persona's style"),
 }
-_RESULTS = (
-    "On held-out problems. In brackets: 95 % intervals over the problems, paired across personas "
-    "and policies. With few problems, PSS near 1 is measured too low."
-)
+_HEADLINES = {
+    "persona stability (PSS)": "pss",
+    "accuracy, worst persona": "accuracy_worst",
+    "role-play fidelity": "role_play",
+}
 
 
 def write_run_report(workdir: Path) -> None:
@@ -77,28 +61,76 @@ def run_report(workdir: Path) -> dict:
     policies = {"base": first} if first.step == 0 else {}
     policies |= {"trained": last} if last.step > 0 else {}
     rows = {name: policy.rows() for name, policy in policies.items()}
-    results, personas, *others = sections_of(policies, rows, record.get("config", {}))
+    config, preset = record.get("config", {}), record.get("preset")
+    facts = [f"{name}: step {policy.step}" for name, policy in policies.items()]
+    facts += [f"seed {config['seed']}"] if "seed" in config else []
+    facts += [str(record["device"])] if record.get("device") else []
+    facts += [f"git {record['git'][:12]}"] if record.get("git") else []
+    if start := record.get("start"):
+        facts.append(f"base: step {start['step']} of {start['run']}")
+    facts += best_lines(workdir)
     metrics = read_jsonl(workdir / "metrics.jsonl")
-    preset = record.get("preset")
+    warned = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
+    warnings = table({"step": "d", "what was seen": "", "what to do": ""}, warned)
+    results, personas, *others = _sections_of(policies, rows, config)
+    sections = [section("warnings", [warnings]), results, personas, _over_steps(evaluations)]
+    sections += [*others, _training(metrics), content.config_section(record)]
+    title = f"{record['name']}:{preset}" if preset else record["name"]
+    return _report(title, facts, policies, sections, rows)
+
+
+def write_evaluation_report(folder: Path) -> str:
+    """Writes report.json, report.md and report.html beside the JSON of a finished evaluation;
+    returns the table to print. Its run's base is beside it if that was asked the same.
+
+    Raises FileNotFoundError or ValueError where a file is missing or damaged.
+    """
+    evaluation, identity = read_evaluation(folder), _identity(folder)
+    policy = identity.get("policy", {})
+    model, run = policy.get("model"), policy.get("run")
+    name = Path(model).name if model else f"step {policy.get('step', '?')}"
+    policies = {name: evaluation}
+    base = folder / (run or "") / "eval" / "0"
+    if run and base.resolve() != folder.resolve() and (base / "stability.json").is_file():
+        others = _identity(base)
+        if others | {"policy": policy} == identity:
+            policies = {"base": read_evaluation(base), name: evaluation}
+    rows = {policy: of.rows() for policy, of in policies.items()}
+    sections = _sections_of(policies, rows, identity.get("config", {}))
+    sections.append(content.config_section(identity))
+    facts = [f"run: {(folder / run).resolve().name}" if run else f"model: {model}"]
+    write_report(_report(f"Evaluation of {name}", facts, policies, sections, rows), folder)
+    return overview.overview(evaluation)
+
+
+def _report(
+    title: str,
+    facts: Sequence[str],
+    policies: Mapping[str, Evaluation],
+    sections: Sequence[dict],
+    rows: Mapping[str, Sequence[Mapping]],
+) -> dict:
+    headlines = []
+    for label, key in _HEADLINES.items():
+        cells = [measured(policy, key) for policy in policies.values()]
+        if any(cells):
+            headlines.append({"label": label, "values": [of and of["value"] for of in cells]})
     return {
-        "title": f"{record['name']}:{preset}" if preset else record["name"],
-        "facts": [*_facts(record, policies), *best_lines(workdir)],
+        "title": title,
+        "facts": facts,
         "names": list(policies),
-        "headlines": headlines(policies),
-        "sections": [
-            _warnings(metrics),
-            results,
-            personas,
-            _over_steps(evaluations),
-            *others,
-            _training(metrics),
-            config_section(record),
-        ],
+        "headlines": headlines,
+        "sections": sections,
         "completions": browser_of(rows),
     }
 
 
-def sections_of(
+def _identity(folder: Path) -> dict:
+    path = folder / "evaluation.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _sections_of(
     policies: Mapping[str, Evaluation], rows: Mapping[str, Sequence[Mapping]], config: Mapping
 ) -> list[dict]:
     """The sections about evaluations side by side, the one to compare with first.
@@ -107,72 +139,43 @@ def sections_of(
       rows: policy -> the rows of its completions.jsonl.
       config: its `eval` fields are those of the evaluations.
     """
-    first = next(iter(policies))
-    ranked = f"The highest accuracy of {first} on top; the bars are 95 % intervals."
     stabilities = {name: e.stability for name, e in policies.items()}
-    results_note = " ".join([_RESULTS, *(f"{line}." for line in left_out_lines(stabilities))])
     faithful = {name: e.fidelity for name, e in policies.items() if e.fidelity}
     judged = {name: e.judge_free for name, e in policies.items() if e.judge_free}
+    undecided = overview.left_out_lines(stabilities)
+    by_set = [overview.stability_table(stabilities), overview.fidelity_table(faithful)]
+    several = any(map(overview.has_sets, stabilities.values()))
+    lottery = [
+        made(stabilities)
+        for made in (content.lottery_chart, overview.lottery_table, overview.effects_table)
+    ]
     return [
-        section("results", "Results", results_note, [_results(policies, rows, config)]),
-        accuracy_section(stabilities, ranked),
+        section("results", [_results(policies, rows, config)], undecided=undecided),
+        section("personas", [content.accuracy_chart(stabilities)], first=next(iter(policies))),
         changes_section(rows),
-        fidelity_section(faithful, "By the task's exact rule; the bars are 95 % intervals."),
+        section("fidelity", [content.fidelity_chart(faithful)]),
         section(
-            "judge-free",
-            "Fidelity without a judge",
-            "By the likelihoods of a frozen reference model; docs/evaluation.md defines each.",
-            [judge_free_table(tasks_of(judged)) | {"title": ""}],
+            "judge-free", [overview.judge_free_table(overview.tasks_of(judged)) | {"title": ""}]
         ),
-        section(
-            "sets",
-            "By persona set",
-            ". ".join(LEGEND) + ".",
-            [stability_table(stabilities), fidelity_table(faithful)]
-            if any(map(has_sets, stabilities.values()))
-            else [],
-        ),
-        section(
-            "lottery",
-            "Persona lottery",
-            "What a persona drawn by chance does to accuracy. The bands hold for all k at once.",
-            [made(stabilities) for made in (lottery_chart, lottery_table, effects_table)],
-        ),
+        section("sets", by_set if several else []),
+        section("lottery", lottery),
     ]
 
 
 def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping) -> dict:
-    columns = {"measure": ""} | dict.fromkeys(policies, ".3f")
-    apart = None
+    columns, apart = {"measure": ""} | dict.fromkeys(policies, ".3f"), None
     if len(policies) == 2:
-        theirs, ours = rows.values()
+        (before, theirs), (after, ours) = rows.items()
         apart = compare_answers(ours, theirs, config.get("eval", {}))
     if apart:
-        before, after = policies
         columns[f"{after} - {before}"] = "+.3f"
     body = []
     for key, (label, meaning) in _MEASURES.items():
-        cells = [estimate(policy.stability, key) for policy in policies.values()]
+        cells = [measured(policy, key) for policy in policies.values()]
         difference = [estimate(apart.get(key, {}), "difference")] if apart else []
-        body.append([label, *cells, *difference, meaning])
-    for task in ("role_play", "arithmetic"):
-        cells = [estimate(policy.fidelity_of(task), "fidelity") for policy in policies.values()]
-        if any(cells):
-            label = f"Fidelity, {task.replace('_', '-')}"
-            difference = [None] if apart else []
-            body.append([label, *cells, *difference, "responses in the persona's style"])
+        if any(cells) or not label.startswith("Fidelity"):
+            body.append([label, *cells, *difference, meaning])
     return table(columns | {"what it is": ""}, body)
-
-
-def headlines(policies: Mapping[str, Evaluation]) -> list[dict]:
-    """The figures on top of the report: `label`, and the `values` of the policies."""
-    of = policies.values()
-    rows = {
-        "persona stability (PSS)": [p.stability["pss"] for p in of],
-        "accuracy, worst persona": [p.stability["accuracy_worst"] for p in of],
-        "role-play fidelity": [p.fidelity_of("role_play").get("fidelity") for p in of],
-    }
-    return [{"label": label, "values": row} for label, row in rows.items() if {*row} != {None}]
 
 
 def best_lines(workdir: Path) -> list[str]:
@@ -184,56 +187,33 @@ def best_lines(workdir: Path) -> list[str]:
     return [found, *([f"stopped early at step {stopped}: no new best"] if stopped else [])]
 
 
-def _facts(record: Mapping, policies: Mapping[str, Evaluation]) -> list[str]:
-    facts = [f"{name}: step {policy.step}" for name, policy in policies.items()]
-    if start := record.get("start"):
-        facts.append(f"base: step {start['step']} of {start['run']}")
-    if "seed" in record.get("config", {}):
-        facts.append(f"seed {record['config']['seed']}")
-    if record.get("device"):
-        facts.append(str(record["device"]))
-    if record.get("git"):
-        facts.append(f"git {record['git'][:12]}")
-    return facts
-
-
-def _warnings(metrics: Sequence[Mapping]) -> dict:
-    rows = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
-    columns = {"step": "d", "what was seen": "", "what to do": ""}
-    note = "Said once each, at the step that completed the condition."
-    return section("warnings", "Warnings", note, [table(columns, rows)])
-
-
 def _over_steps(evaluations: Sequence[Evaluation]) -> dict:
     shown = {
-        "pss": "PSS",
-        "accuracy_mean": "mean accuracy",
-        "accuracy_worst": "worst persona",
-        "accuracy_no_persona": "no persona",
+        "PSS": "pss",
+        "mean accuracy": "accuracy_mean",
+        "worst persona": "accuracy_worst",
+        "no persona": "accuracy_no_persona",
     }
-    rows = [[e.step, *(estimate(e.stability, key) for key in shown)] for e in evaluations]
-    columns = {"step": "d"} | dict.fromkeys(shown.values(), ".3f")
-    blocks = [pss_chart({"PSS": evaluations}), table(columns, rows)]
-    note = "Evaluations during training; the band is the 95 % interval."
-    return section("steps", "Stability over steps", note, blocks if len(evaluations) > 1 else [])
+    rows = [[e.step, *(measured(e, key) for key in shown.values())] for e in evaluations]
+    blocks = [
+        content.chart_over_steps("PSS", "pss", {"PSS": evaluations}),
+        table({"step": "d"} | dict.fromkeys(shown, ".3f"), rows),
+    ]
+    return section("steps", blocks if len(evaluations) > 1 else [])
 
 
 def _training(metrics: Sequence[Mapping]) -> dict:
     """Curves of CURVES that have a finite value, and their means over parts of the run."""
-    steps = np.array([row["step"] for row in metrics])
-    parts = np.array_split(steps, min(10, len(steps)) or 1)
-    charts, columns = [], {"steps": ""}
-    means: list[list] = [[f"{part[0]} to {part[-1]}"] for part in parts if part.size]
-    for key, caption in CURVES.items():
-        series = curve(caption, metrics, key)
-        if not series["x"]:
-            continue
-        charts.append(lines(caption, "training step", "", [series]))
-        columns[caption] = ".3g"
-        known = dict(zip(series["x"], series["y"], strict=True))
-        for row, part in zip(means, parts, strict=True):
-            values = [known[step] for step in part if step in known]
-            row.append(float(np.mean(values)) if values else None)
-    note = "Faint: every step. Solid: running mean over a twentieth of the steps."
-    blocks = [*charts, table(columns, means, "Means over parts of the run")] if charts else []
-    return section("training", "Training", note, blocks)
+    parts = np.array_split([row["step"] for row in metrics], min(10, len(metrics)) or 1)
+    curves = {caption: curve(caption, metrics, key) for key, caption in CURVES.items()}
+    curves = {caption: series for caption, series in curves.items() if series["x"]}
+    known = [dict(zip(series["x"], series["y"], strict=True)) for series in curves.values()]
+    means = []
+    for part in parts if metrics else ():
+        of_part = [[values[step] for step in part if step in values] for values in known]
+        cells = [float(np.mean(values)) if values else None for values in of_part]
+        means.append([f"{part[0]} to {part[-1]}", *cells])
+    charts = [lines(caption, "training step", "", [of]) for caption, of in curves.items()]
+    columns = {"steps": ""} | dict.fromkeys(curves, ".3g")
+    blocks = [*charts, table(columns, means, "Means over parts of the run")]
+    return section("training", blocks if charts else [])

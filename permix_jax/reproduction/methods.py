@@ -21,7 +21,6 @@ METHODS: dict[str, Changes] = {
     "rlvr": {"personas.share": 0.0},
     "permix": {},
 }
-_KL_WEIGHTS = (0.0, 0.02, 0.05, 0.2)
 # A group of 32 rollouts holds about four under each of the embedded world's eight personas.
 _WIDE = {
     "personas.level": "rollout",
@@ -39,7 +38,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
     "share": {f"permix share {x}": {"personas.share": x} for x in (0.25, 0.5, 1.0)},
     "kl": {
         f"{method} kl {x}": {**METHODS[method], "grpo.kl_weight": x}
-        for x in _KL_WEIGHTS
+        for x in (0.0, 0.02, 0.05, 0.2)
         for method in ("rlvr", "permix")
     },
     "adaptive": {"permix adaptive": {"personas.weights": "adaptive"}},
@@ -74,11 +73,9 @@ def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
         valid_field(config, f"reproduce.{name}")
     r, common = config.reproduce, json.loads(config.to_json())
     del common["reproduce"]
-    if r.ablation == "none":
-        runs = {name: METHODS[name] for name in names_in(r.methods)}
-    else:
-        runs = {name: METHODS[name] for name in ("rlvr", "permix")} | ABLATIONS[r.ablation]
-    jobs = []
+    ablation = ABLATIONS.get(r.ablation, {})
+    methods = ("rlvr", "permix") if ablation else names_in(r.methods)
+    runs, jobs = {name: METHODS[name] for name in methods} | ablation, []
     for name, changes in runs.items():
         for seed in range(config.seed, config.seed + r.seeds):
             run = ConfigDict(common)

@@ -14,11 +14,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from permix_jax.app.experiment import run
-from permix_jax.core.locks import locked
+from permix_jax.core.distributed import locked
 from permix_jax.core.stop import Stopped
 from permix_jax.train.loop import NonFiniteError
-
-STOPPED = 3  # exit status of a run that was asked to stop
 
 
 def main() -> int:
@@ -30,7 +28,7 @@ def main() -> int:
         with locked(workdir / ".lock", while_waiting=lambda: None):
             print(run(ConfigDict(job["config"]), workdir, job["name"], job["preset"]))
     except Stopped:
-        return STOPPED
+        return 3
     except (ValueError, FileNotFoundError, ImportError, NonFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

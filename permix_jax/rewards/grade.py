@@ -18,7 +18,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from permix_jax.core.problem import Grade, Problem, Undecided
+from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
 from permix_jax.rewards import exact, latex, words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.expression import parse as parse_expression
@@ -51,17 +51,29 @@ def grade_answer(completion: str, problem: Problem, last_number: bool = False) -
     Undecided: only algebra decides whether they are equal. With `last_number`, the answer of a
     completion without a box or #### is the last number in it.
     """
-    gold = _read(problem.answer)
-    if gold is None:
+    if not readable(problem.answer):
         return math.nan
-    text = extract_answer(completion, last_number)
-    if text is None or len(text) > max(latex.MAX_ANSWER_CHARS, 2 * len(problem.answer)):
-        return 0.0
-    answer = _read(text)
+    answer = extract_answer(completion, last_number)
+    verdict = explain(answer, problem.answer, problem.prompt)
+    return verdict if isinstance(verdict, Undecided) else verdict.right
+
+
+def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
+    """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
+    parts = _read(gold)
+    if parts is None:
+        return Verdict(math.nan, "", "the gold answer states nothing")
     if answer is None:
-        return 0.0
-    verdict = compare(answer, gold, problem.prompt)
-    return verdict if isinstance(verdict, Undecided) else float(verdict)
+        return Verdict(0.0, "", "no answer is stated")
+    if len(answer) > max(latex.MAX_ANSWER_CHARS, 2 * len(gold)):
+        return Verdict(0.0, "", "the answer is too long")
+    read = _read(answer)
+    if read is None:
+        return Verdict(0.0, "", "the answer states nothing")
+    verdict = compare(read, parts, prompt)
+    if isinstance(verdict, Undecided):
+        return verdict
+    return Verdict(float(verdict), "", "equal" if verdict else "unequal")
 
 
 def readable(gold: str) -> bool:

@@ -2,43 +2,42 @@
 
 import math
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
-_allowed = threading.local()
+_left = math.inf
 
 
 class OutOfSteps(BaseException):
     """Not an Exception, for sympy catches those in many places and goes on."""
 
 
-def allow(steps: float) -> None:
-    """Gives this thread so many steps for all that `counted` calls from here on; math.inf: any."""
-    _allowed.steps = steps
+def allow(steps: float) -> float:
+    """Gives so many steps, math.inf for any, to all that `counted` calls from here on; returns
+    those that were left before."""
+    global _left
+    before, _left = _left, steps
+    return before
 
 
-def left() -> float:
-    """The steps that this thread has left."""
-    return getattr(_allowed, "steps", math.inf)
-
-
-def counted(function: Callable, *args: Any, **kwargs: Any) -> Any:
+def counted(function: Callable, *args: Any) -> Any:
     """What `function` returns. Raises OutOfSteps where it takes more steps than are left.
 
     A step is one call of a Python function. Counting makes them two to four times slower.
     """
-    if left() == math.inf:
-        return function(*args, **kwargs)
     before = sys.gettrace()
-    sys.settrace(_count)
+    sys.settrace(before if _left == math.inf else _count)
     try:
-        return function(*args, **kwargs)
+        result = function(*args)
     finally:
         sys.settrace(before)
+    if _left < 0:  # a finalizer, from which nothing can be raised, took the last step
+        raise OutOfSteps
+    return result
 
 
-def _count(frame: Any, event: str, argument: Any) -> None:
-    _allowed.steps -= 1
-    if _allowed.steps < 0:
+def _count(*_: Any) -> None:
+    global _left
+    _left -= 1
+    if _left < 0:
         raise OutOfSteps

@@ -25,14 +25,13 @@ class Alarm(NamedTuple):
 
 
 class Warned(NamedTuple):
-    """An alarm, and the step that completed its condition."""
+    """An alarm, the step that completed its condition, and the `text` of one line."""
 
     step: int
     alarm: Alarm
 
     @property
     def text(self) -> str:
-        """One line for the terminal."""
         return f"step {self.step}: {self.alarm.finding}; {self.alarm.remedy}"
 
 
@@ -44,10 +43,6 @@ def _nothing_right(row: Row) -> bool:
     """Whether no answer of the policy (in distillation: of the teacher) was right."""
     named = ("rewards/correctness/mean", "reward", "teacher/accuracy")
     return next((row[name] == 0 for name in named if name in row), False)
-
-
-def _no_spread(row: Row) -> bool:
-    return "reward" in row and row.get("frac_reward_zero_std") == 1
 
 
 def _no_verdict(row: Row) -> bool:
@@ -78,7 +73,7 @@ ALARMS = (
     Alarm(
         "no spread",
         5,
-        _no_spread,
+        lambda row: "reward" in row and row.get("frac_reward_zero_std") == 1,
         "all rollouts of each group had the same reward and so taught nothing, in 5 steps in a row",
         "take problems of middling difficulty, a larger rollout.group_size, temperature 1",
     ),

@@ -17,30 +17,13 @@ where many personas are nearly equal, and grows with their number.
 Axes: R resample, G group (persona); a pair is [J, L], numerator and denominator.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
-from permix_jax.stats.statistics import Z_95, wilson_limits
+from permix_jax.stats.statistics import Z_95, Means
 
 _FAR = 6.0  # standard errors from the lowest pair, beyond which a pair cannot be the minimum
 _CHUNK = 2_000_000  # entries of [R, J, L] held at once
 _WORK = 100_000_000  # entries computed in all; with very many pairs, fewer resamples are used
-
-
-class Means(NamedTuple):
-    """Accuracies of the personas and their noise.
-
-    estimate: [G]. resampled: [R, G], paired bootstrap over problems.
-    covariance: [G, G] over problems, `statistics.means_covariance`.
-    answers: [G] number of scorable answers. problems: number of problems.
-    """
-
-    estimate: np.ndarray
-    resampled: np.ndarray
-    covariance: np.ndarray
-    answers: np.ndarray
-    problems: int
 
 
 def ratio_interval(means: Means) -> list[float]:
@@ -84,9 +67,7 @@ def worst_interval(means: Means) -> list[float]:
     estimate = means.estimate[:, None]  # pairs with a denominator that does not matter
     spread = _root(np.diag(_floored(means)))[:, None]
     factor = _simultaneous(means, estimate, spread, spread, np.zeros_like(estimate))
-    shared = (means.estimate, np.diag(means.covariance), means.problems, means.answers)
-    low, high = wilson_limits(*shared)[0].min(), wilson_limits(*shared, factor)[1].min()
-    return [float(low), float(high)]
+    return [float(means.wilson()[0].min()), float(means.wilson(factor)[1].min())]
 
 
 def best_interval(means: Means) -> list[float]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from permix_jax.stats.statistics import means_covariance, require_axes, require_ids, wilson_limits
+from permix_jax.stats.statistics import gather_means, require_axes, require_ids
 
 
 def rule_fidelity(in_style: Mapping[str, np.ndarray], persona_ids: Sequence[str]) -> dict:
@@ -42,30 +42,10 @@ def _of_task(task: str, in_style: np.ndarray, persona_ids: Sequence[str]) -> dic
     if in_style.dtype != bool:
         raise ValueError(f"{name} has dtype {in_style.dtype}: give bool")
     require_ids(persona_ids, len(in_style), name)
-    values = in_style.astype(float)
-    people, prompts, samples = values.shape
-    covariance, answers = means_covariance(values), prompts * samples
-    means = values.mean(axis=(1, 2))
-    lows, highs = wilson_limits(
-        means, np.diag(covariance), prompts, np.full(people, float(answers))
-    )
-    together = wilson_limits(
-        means.mean(keepdims=True),
-        covariance.mean(keepdims=True)[0],
-        prompts,
-        np.array([float(values.size)]),
-    )
+    means = gather_means(in_style.astype(float))
     return {
-        "fidelity": float(values.mean()),
-        "fidelity_ci95": [float(limit[0]) for limit in together],
-        "n": values.size,
-        "per_persona": [
-            {
-                "persona": persona,
-                "fidelity": float(means[p]),
-                "fidelity_ci95": [float(lows[p]), float(highs[p])],
-                "n": answers,
-            }
-            for p, persona in enumerate(persona_ids)
-        ],
+        "fidelity": float(in_style.mean()),
+        "fidelity_ci95": means.wilson_together(),
+        "n": in_style.size,
+        "per_persona": means.by_persona(persona_ids, "fidelity"),
     }

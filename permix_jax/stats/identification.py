@@ -17,6 +17,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.stats.statistics import (
     bootstrap_weights,
     percentile_interval,
+    quotient,
     require_axes,
     wilson_limits,
 )
@@ -64,19 +65,10 @@ def identification(logp: np.ndarray, cluster: np.ndarray) -> dict:
     """
     hits = identified(logp)
     share, variance, clusters = _cluster_ratio(hits, np.ones(len(hits)), cluster)
-    limits = wilson_limits(
-        np.array([share]),
-        np.array([variance]),
-        clusters,
-        np.array([len(hits)]),
-        float(stdtrit(clusters - 1, 0.975)),
-    )
-    return {
-        "share": share,
-        "share_ci95": [float(limit[0]) for limit in limits],
-        "chance": 1 / logp.shape[1],
-        "n": len(hits),
-    }
+    one = (np.array([share]), np.array([variance]), clusters, np.array([len(hits)]))
+    limits = wilson_limits(*one, float(stdtrit(clusters - 1, 0.975)))
+    interval, chance = [float(limit[0]) for limit in limits], 1 / logp.shape[1]
+    return {"share": share, "share_ci95": interval, "chance": chance, "n": len(hits)}
 
 
 def gain_per_token(
@@ -101,10 +93,8 @@ def gain_per_token(
     if not (np.isfinite(logp).all() and np.isfinite(plain).all() and (lengths >= 1).all()):
         raise ValueError("logp and plain must be finite, lengths at least 1: leave out others")
     result = {"n": len(logp), "tokens": int(lengths.sum())}
-    for name, gain in (
-        ("gain", logp[:, 0] - plain),
-        ("margin", logp[:, 0] - logp[:, 1:].mean(axis=1)),
-    ):
+    for name, other in (("gain", plain), ("margin", logp[:, 1:].mean(axis=1))):
+        gain = logp[:, 0] - other
         value, variance, clusters = _cluster_ratio(gain, lengths, cluster)
         half = float(stdtrit(clusters - 1, 0.975) * np.sqrt(variance))
         result[name], result[f"{name}_ci95"] = value, [value - half, value + half]
@@ -190,9 +180,7 @@ def _weighted_auc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) 
     up = np.add.reduceat(np.where(positive, weights, 0.0)[:, order], starts, axis=1)
     down = np.add.reduceat(np.where(positive, 0.0, weights)[:, order], starts, axis=1)
     below = np.cumsum(down, axis=1) - down / 2  # ties count half
-    pairs = up.sum(axis=1) * down.sum(axis=1)
-    wins = (up * below).sum(axis=1)
-    return np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0)
+    return quotient((up * below).sum(axis=1), up.sum(axis=1) * down.sum(axis=1))
 
 
 def _weighted_correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:

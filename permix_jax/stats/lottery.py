@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import ndtri
 
-from permix_jax.stats.statistics import means_covariance, pooled_means, wilson_limits
+from permix_jax.stats.statistics import gather_means
 
 
 def lottery(correct: np.ndarray) -> dict:
@@ -19,14 +19,11 @@ def lottery(correct: np.ndarray) -> dict:
     Returns:
       Lists over k: `k`, `expected_best`, `expected_worst` and each with `_ci95`.
     """
-    n, problems, _ = correct.shape
-    accuracy = pooled_means(correct, np.ones((1, problems)))[0]
-    answers = (~np.isnan(correct)).sum(axis=(1, 2))
-    variance, factor = np.diag(means_covariance(correct)), float(ndtri(1 - 0.025 / n))
-    limits = np.stack(wilson_limits(accuracy, variance, problems, answers, factor))
+    means, n = gather_means(correct), len(correct)
+    limits = np.stack(means.wilson(float(ndtri(1 - 0.025 / n))))
     result: dict = {"k": list(range(1, n + 1))}
     for expected in (expected_best, expected_worst):
-        result[expected.__name__] = expected(accuracy).tolist()
+        result[expected.__name__] = expected(means.estimate).tolist()
         result[f"{expected.__name__}_ci95"] = expected(limits).T.tolist()
     return result
 

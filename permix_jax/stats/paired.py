@@ -9,20 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from permix_jax.stats.stability import (
-    Score,
-    accuracy_figures,
-    check_correct,
-    figure_intervals,
-    gather_means,
-    pss_min_over_max,
-)
+from permix_jax.stats.stability import Figure, Score, check_correct, measure, pss_min_over_max
 from permix_jax.stats.statistics import (
     Z_95,
     bootstrap_weights,
+    gather_means,
     holm,
-    means_covariance,
-    pooled_means,
     t_interval,
     two_way_interval,
 )
@@ -33,14 +25,6 @@ class Graded(NamedTuple):
 
     correct: np.ndarray
     plain: np.ndarray
-
-
-class _Measured(NamedTuple):
-    """`accuracy_figures` of a policy: each one's value, its resamples [resample], its interval."""
-
-    value: dict[str, np.ndarray]
-    resampled: dict[str, np.ndarray]
-    interval: dict[str, list[float] | None]
 
 
 def compare_policies(
@@ -67,8 +51,8 @@ def compare_policies(
             "personas, problems and number of samples"
         )
     weights = bootstrap_weights(ours.correct.shape[1], resamples, rng)
-    a, b = _measured(ours, weights, pss), _measured(theirs, weights, pss)
-    return {name: _apart(a, b, name) for name in a.value}
+    a, b = (measure(*policy, weights, pss) for policy in (ours, theirs))
+    return {name: _apart(a[name], b[name]) for name in a}
 
 
 def over_seeds(
@@ -116,8 +100,7 @@ def persona_effects(
             "sample both equally often"
         )
     everyone = np.concatenate([correct, plain[None]])
-    accuracy = pooled_means(everyone, np.ones((1, len(plain))))[0]
-    covariance = means_covariance(everyone)
+    accuracy, _, covariance, *_ = gather_means(everyone)
     effect = accuracy[:-1] - accuracy[-1]
     variance = np.diag(covariance)[:-1] - 2 * covariance[:-1, -1] + covariance[-1, -1]
     half = Z_95 * np.sqrt(np.maximum(variance, 0) * len(plain) / max(1, len(plain) - 1))
@@ -161,26 +144,17 @@ def sign_flip_test(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(min(1.0, probability[as_far].sum()))
 
 
-def _measured(graded: Graded, weights: np.ndarray, pss: Score) -> _Measured:
-    everyone = gather_means(graded.correct, weights)
-    alone = gather_means(graded.plain[None], weights)
-    return _Measured(
-        accuracy_figures(everyone.estimate, alone.estimate[0], pss),
-        accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss),
-        figure_intervals(everyone, alone, pss),
-    )
-
-
-def _apart(a: _Measured, b: _Measured, name: str) -> dict:
-    x, y = float(a.value[name]), float(b.value[name])
+def _apart(ours: Figure, theirs: Figure) -> dict:
+    x, y = ours.value, theirs.value
     if not np.isfinite((x, y)).all():
-        ours, theirs = (value if np.isfinite(value) else None for value in (x, y))
-        return {"ours": ours, "theirs": theirs, "difference": None, "difference_ci95": None}
-    (x_low, x_high), (y_low, y_high) = a.interval[name], b.interval[name]
-    r = _correlation(a.resampled[name], b.resampled[name])
+        x, y = (value if np.isfinite(value) else None for value in (x, y))
+        return {"ours": x, "theirs": y, "difference": None, "difference_ci95": None}
+    r = _correlation(ours.resampled, theirs.resampled)
     # Distances from the estimate to its limits. A corrected interval may leave it outside.
-    down, up = max(0.0, x - x_low), max(0.0, x_high - x)
-    y_down, y_up = max(0.0, y - y_low), max(0.0, y_high - y)
+    (down, up), (y_down, y_up) = (
+        (max(0.0, of.value - of.interval[0]), max(0.0, of.interval[1] - of.value))
+        for of in (ours, theirs)
+    )
     below = np.sqrt(max(0.0, down**2 + y_up**2 - 2 * r * down * y_up))
     above = np.sqrt(max(0.0, up**2 + y_down**2 - 2 * r * up * y_down))
     interval = [float(x - y - below), float(x - y + above)]

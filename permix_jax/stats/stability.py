@@ -6,25 +6,20 @@ right, 0 where it is wrong, NaN where it could not be scored.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from permix_jax.core.field_rules import valid_value
-from permix_jax.stats.extremes import (
-    Means,
-    best_interval,
-    range_interval,
-    ratio_interval,
-    worst_interval,
-)
+from permix_jax.stats import extremes
 from permix_jax.stats.statistics import (
     bootstrap_weights,
-    means_covariance,
+    gather_means,
     percentile_interval,
     pooled_means,
+    quotient,
     require_axes,
     require_ids,
-    wilson_limits,
 )
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [..., persona], plain [...] -> [...]
@@ -32,7 +27,7 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [..., persona], plain 
 
 def pss_min_over_max(accuracy: np.ndarray, plain: np.ndarray | None = None) -> np.ndarray:
     """Worst over best accuracy, [..., persona] -> [...]; NaN where the best is 0."""
-    return _quotient(accuracy.min(axis=-1), accuracy.max(axis=-1))
+    return quotient(accuracy.min(axis=-1), accuracy.max(axis=-1))
 
 
 def pss_mean_over_plain(accuracy: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -40,7 +35,7 @@ def pss_mean_over_plain(accuracy: np.ndarray, plain: np.ndarray) -> np.ndarray:
 
     It can exceed 1, and does not see how unequal the personas are.
     """
-    return _quotient(accuracy.mean(axis=-1), plain)
+    return quotient(accuracy.mean(axis=-1), plain)
 
 
 def pss_one_minus_range(accuracy: np.ndarray, plain: np.ndarray | None = None) -> np.ndarray:
@@ -93,8 +88,7 @@ def disagreement(correct: np.ndarray) -> np.ndarray:
     total = rate.sum(axis=0)
     # Over ordered pairs p != q, a_p (1 - a_q) sums to total (people - 1) - (total^2 - sum a^2).
     ordered = total * (people - 1) - (total**2 - (rate**2).sum(axis=0))
-    pairs = people * (people - 1)
-    return np.divide(2 * ordered, pairs, out=np.full_like(total, np.nan), where=pairs > 0)
+    return quotient(2 * ordered, people * (people - 1))
 
 
 def disagreement_with_plain(correct: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -111,11 +105,7 @@ def disagreement_with_itself(correct: np.ndarray) -> np.ndarray:
     (a - b)^2 over pairs of personas, the part that is due to the persona.
     """
     right, n = np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1)
-    pairs = n * (n - 1)
-    differing = 2 * right * (n - right)
-    return _mean_of_defined(
-        np.divide(differing, pairs, out=np.full_like(differing, np.nan), where=pairs > 0)
-    )
+    return _mean_of_defined(quotient(2 * right * (n - right), n * (n - 1)))
 
 
 def stability(
@@ -128,17 +118,9 @@ def stability(
 ) -> dict:
     """The content of `stability.json`: plain floats, lists and dicts.
 
-    Args:
-      correct: [persona, problem, sample].
-      persona_ids: one id for each persona.
-      correct_no_persona: [problem, sample] of the same problems under the plain prompt.
-      rng: draws the paired bootstrap, which resamples problems and not personas.
-      pss: one of `PSS`, or any other function of that form.
-
-    The accuracy of a persona is the mean over its scorable answers, `n` their number.
-    `accuracy_std` is the population standard deviation over personas. `flip_rate` is
-    `disagreement`, `flip_rate_plain` that with the plain prompt, `flip_rate_same_persona` that of
-    sampling alone (None with one sample), each the mean over problems.
+    `n` counts scorable answers. `accuracy_std` is the population standard deviation over personas.
+    `flip_rate` is `disagreement`, `flip_rate_plain` that with the plain prompt,
+    `flip_rate_same_persona` that of sampling alone (None with one sample): means over problems.
 
     Every `_ci95` holds for these personas over the population of problems. Accuracies have Wilson's
     interval with the problem as the unit. Worst, best, range and the scores that depend on them
@@ -151,6 +133,13 @@ def stability(
 
     If nothing is right, the score is 0 / 0: `pss` is None and `pss_note` says why.
 
+    Args:
+      correct: [persona, problem, sample].
+      persona_ids: one id for each persona.
+      correct_no_persona: [problem, sample] of the same problems under the plain prompt.
+      rng: draws the paired bootstrap, which resamples problems and not personas.
+      pss: one of `PSS`, or any other function of that form.
+
     Raises:
       ValueError: an empty or misshapen array, a value other than 0, 1 or NaN, ids that do not
         fit or repeat, or a persona without one scorable answer.
@@ -158,40 +147,14 @@ def stability(
     correct, plain = np.asarray(correct, float), np.asarray(correct_no_persona, float)
     check_correct(correct, plain, persona_ids)
     weights = bootstrap_weights(correct.shape[1], resamples, rng)
-    everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
-    lows, highs = _wilson(everyone)
-    values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
-    intervals = figure_intervals(everyone, alone, pss)
     result = {}
-    for name, value in values.items():
-        result[name] = float(value) if np.isfinite(value) else None
-        result[f"{name}_ci95"] = intervals[name]
+    for name, figure in measure(correct, plain, weights, pss).items():
+        result[name] = figure.value if np.isfinite(figure.value) else None
+        result[f"{name}_ci95"] = figure.interval
     if result["pss"] is None:
         result["pss_note"] = "0 / 0: no answer was right; the score is not defined"
     result |= _flips(correct, plain, weights)
-    return result | {
-        "per_persona": [
-            {
-                "persona": persona,
-                "accuracy": float(everyone.estimate[p]),
-                "accuracy_ci95": [float(lows[p]), float(highs[p])],
-                "n": int(everyone.answers[p]),
-            }
-            for p, persona in enumerate(persona_ids)
-        ],
-    }
-
-
-def gather_means(correct: np.ndarray, weights: np.ndarray) -> Means:
-    """Accuracies of `correct` [persona, problem, sample]; `weights` [resample, problem]."""
-    problems = correct.shape[1]
-    return Means(
-        estimate=pooled_means(correct, np.ones((1, problems)))[0],
-        resampled=pooled_means(correct, weights),
-        covariance=means_covariance(correct),
-        answers=(~np.isnan(correct)).sum(axis=(1, 2)),
-        problems=problems,
-    )
+    return result | {"per_persona": gather_means(correct).by_persona(persona_ids, "accuracy")}
 
 
 def accuracy_figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dict[str, np.ndarray]:
@@ -207,34 +170,44 @@ def accuracy_figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dic
     }
 
 
-def figure_intervals(everyone: Means, alone: Means, pss: Score) -> dict[str, list[float] | None]:
-    """The 95 % interval of each of `accuracy_figures`; None for a score that is not defined.
+class Figure(NamedTuple):
+    """A value, its resamples [resample] and its 95 % interval, None if it is not defined."""
 
-    `alone` has the plain prompt as its one group.
-    """
-    span = range_interval(everyone)
-    if not np.isfinite(pss(everyone.estimate, alone.estimate[0])):
+    value: float
+    resampled: np.ndarray
+    interval: list[float] | None
+
+
+def measure(
+    correct: np.ndarray, plain: np.ndarray, weights: np.ndarray, pss: Score
+) -> dict[str, Figure]:
+    """Each of `accuracy_figures` of a policy's answers; `weights` [resample, problem]."""
+    everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
+    values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
+    resampled = accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss)
+    span = extremes.range_interval(everyone)
+    if not np.isfinite(values["pss"]):
         score = None
     elif pss is pss_min_over_max:
-        score = ratio_interval(everyone)
+        score = extremes.ratio_interval(everyone)
     elif pss is pss_one_minus_range:
         score = [1 - span[1], 1 - span[0]]
     else:
-        score = percentile_interval(pss(everyone.resampled, alone.resampled[:, 0]))
-    together = everyone._replace(
-        estimate=everyone.estimate.mean(keepdims=True),
-        covariance=everyone.covariance.mean(keepdims=True),
-        answers=everyone.answers.sum(keepdims=True),
-    )
-    return {
+        score = percentile_interval(resampled["pss"])
+    # Noise raises the variance over personas by trace(C) / G - mean(C), where C is the covariance
+    # of the accuracies. Resampling adds the same again.
+    noise = np.trace(everyone.covariance) / len(correct) - everyone.covariance.mean()
+    variances = np.array(percentile_interval(everyone.resampled.var(axis=-1))) - 2 * noise
+    intervals = {
         "pss": score,
-        "accuracy_mean": [float(limit[0]) for limit in _wilson(together)],
-        "accuracy_worst": worst_interval(everyone),
-        "accuracy_best": best_interval(everyone),
-        "accuracy_no_persona": [float(limit[0]) for limit in _wilson(alone)],
-        "accuracy_std": _std_interval(everyone),
+        "accuracy_mean": everyone.wilson_together(),
+        "accuracy_worst": extremes.worst_interval(everyone),
+        "accuracy_best": extremes.best_interval(everyone),
+        "accuracy_no_persona": alone.wilson_together(),
+        "accuracy_std": np.sqrt(np.maximum(variances, 0)).tolist(),
         "accuracy_range": span,
     }
+    return {name: Figure(float(values[name]), resampled[name], intervals[name]) for name in values}
 
 
 def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence) -> None:
@@ -255,21 +228,6 @@ def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence)
             raise ValueError(f"{name}: values must be 0, 1 or NaN, got {np.unique(scorable)}")
 
 
-def _wilson(means: Means) -> tuple[np.ndarray, np.ndarray]:
-    return wilson_limits(means.estimate, np.diag(means.covariance), means.problems, means.answers)
-
-
-def _std_interval(means: Means) -> list[float]:
-    """Percentiles of the variance over personas, minus what noise adds, as standard deviations.
-
-    Noise raises the variance by trace(C) / G - mean(C), with C the covariance of the accuracies.
-    Resampling adds the same again.
-    """
-    noise = np.trace(means.covariance) / len(means.estimate) - means.covariance.mean()
-    limits = np.array(percentile_interval(means.resampled.var(axis=-1))) - 2 * noise
-    return np.sqrt(np.maximum(limits, 0)).tolist()
-
-
 def _flips(correct: np.ndarray, plain: np.ndarray, weights: np.ndarray) -> dict:
     by_problem = {
         "flip_rate": disagreement(correct) if len(correct) > 1 else np.zeros(len(plain)),
@@ -287,17 +245,9 @@ def _flips(correct: np.ndarray, plain: np.ndarray, weights: np.ndarray) -> dict:
 
 
 def _pass_rates(correct: np.ndarray) -> np.ndarray:
-    right, n = np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1)
-    return np.divide(right, n, out=np.full_like(right, np.nan), where=n > 0)
+    return quotient(np.nansum(correct, axis=-1), (~np.isnan(correct)).sum(axis=-1))
 
 
 def _mean_of_defined(rates: np.ndarray) -> np.ndarray:
     """[persona, problem] -> [problem]; NaN where no persona has a value."""
-    n = (~np.isnan(rates)).sum(axis=0)
-    total = np.nansum(rates, axis=0)
-    return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
-
-
-def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    above, below = np.asarray(above, float), np.asarray(below, float)
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+    return quotient(np.nansum(rates, axis=0), (~np.isnan(rates)).sum(axis=0))

@@ -4,6 +4,7 @@ Axes: R resample, G group (persona), I item (problem or prompt), S sample.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -37,6 +38,12 @@ def bootstrap_weights(items: int, resamples: int, rng: np.random.Generator) -> n
     return rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(float)
 
 
+def quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """`above` over `below`, NaN where `below` is 0."""
+    above, below = np.asarray(above, float), np.asarray(below, float)
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+
+
 def pooled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted means over items and samples: values [G, I, S], weights [R, I] -> [R, G].
 
@@ -44,22 +51,64 @@ def pooled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     present = ~np.isnan(values)
     totals = weights @ np.where(present, values, 0.0).sum(axis=-1).T
-    counts = weights @ present.sum(axis=-1).T
-    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+    return quotient(totals, weights @ present.sum(axis=-1).T)
 
 
-def means_covariance(values: np.ndarray) -> np.ndarray:
-    """Covariance [G, G] of the pooled means of values [G, I, S] over a population of items.
+class Means(NamedTuple):
+    """Accuracies of the personas and their noise.
 
-    By the delta method, so without the noise of a bootstrap over items. Items are the unit because
-    answers to one item are not independent. Every group needs a value that is not NaN.
+    estimate: [G]. resampled: [R, G], paired bootstrap over problems.
+    covariance: [G, G] of the estimates, over the population of problems.
+    answers: [G] number of scorable answers. problems: number of problems.
     """
-    present = ~np.isnan(values)
-    counts = present.sum(axis=-1)
-    totals = np.where(present, values, 0.0).sum(axis=-1)
-    mean = totals.sum(axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
-    influence = (totals - mean * counts) / counts.sum(axis=1, keepdims=True)
-    return influence @ influence.T
+
+    estimate: np.ndarray
+    resampled: np.ndarray
+    covariance: np.ndarray
+    answers: np.ndarray
+    problems: int
+
+    def wilson(self, factor: float = Z_95) -> tuple[np.ndarray, np.ndarray]:
+        """`wilson_limits` of each."""
+        variance = np.diag(self.covariance)
+        return wilson_limits(self.estimate, variance, self.problems, self.answers, factor)
+
+    def wilson_together(self) -> list[float]:
+        """`wilson_limits` of the mean over the personas."""
+        together = self._replace(
+            estimate=self.estimate.mean(keepdims=True),
+            covariance=self.covariance.mean(keepdims=True),
+            answers=self.answers.sum(keepdims=True),
+        )
+        return [float(limit[0]) for limit in together.wilson()]
+
+    def by_persona(self, persona_ids: Sequence[str], name: str) -> list[dict]:
+        """`persona`, the estimate under `name`, its Wilson interval and `n` answers of each."""
+        each = zip(persona_ids, self.estimate, *self.wilson(), self.answers, strict=True)
+        return [
+            {
+                "persona": persona,
+                name: float(estimate),
+                f"{name}_ci95": [float(low), float(high)],
+                "n": int(answers),
+            }
+            for persona, estimate, low, high, answers in each
+        ]
+
+
+def gather_means(correct: np.ndarray, weights: np.ndarray | None = None) -> Means:
+    """Accuracies of `correct` [persona, problem, sample]; `weights` [resample, problem] or none.
+
+    The covariance is that of the delta method, so without the noise of a bootstrap. Problems are
+    the unit, because answers to one are not independent. Every persona needs a scorable answer.
+    """
+    present, problems = ~np.isnan(correct), correct.shape[1]
+    counts, totals = present.sum(axis=-1), np.where(present, correct, 0.0).sum(axis=-1)
+    answers = counts.sum(axis=1)
+    estimate = totals.sum(axis=1) / answers
+    influence = (totals - estimate[:, None] * counts) / answers[:, None]
+    resampled = pooled_means(correct, np.ones((0, problems)) if weights is None else weights)
+    return Means(estimate, resampled, influence @ influence.T, answers, problems)
 
 
 def percentile_interval(resampled: np.ndarray) -> list[float]:
@@ -87,7 +136,7 @@ def wilson_limits(
     the percentile bootstrap it keeps its coverage where nearly all answers are right, or wrong.
 
     Args:
-      variance: of the means, over items (the diagonal of `means_covariance`).
+      variance: of the means, over items (the diagonal of their covariance).
       answers: number of answers behind each mean.
       factor: the normal quantile; the default gives 95 %.
     """

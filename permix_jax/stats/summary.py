@@ -1,8 +1,7 @@
 """The figures of an evaluation, from the rows of its completions.jsonl."""
 
-import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,19 +13,7 @@ from permix_jax.stats.paired import persona_effects
 from permix_jax.stats.stability import on_decided_problems, pss_formula, stability
 
 
-class Settings(Protocol):
-    """The fields of `EvalSettings` that the figures depend on."""
-
-    seed: int
-    samples: int
-    role_play_samples: int
-    resamples: int
-    pss: str
-
-
-def summarise(
-    rows: Sequence[dict], personas: Sequence[Persona], settings: Settings
-) -> dict[str, dict]:
+def summarise(rows: Sequence[dict], personas: Sequence[Persona], settings: Any) -> dict[str, dict]:
     """The contents of stability.json and, where role-play was asked for, of fidelity.json.
 
     Each has the figures of all personas and, under `by_set`, those of each set of personas.
@@ -36,6 +23,8 @@ def summarise(
     Args:
       rows: of completions.jsonl in the order of the file: problems, then role-play; by persona
         (problems: none first), then problem, then sample.
+      settings: with the fields `seed`, `samples`, `role_play_samples`, `resamples` and `pss` of
+        `EvalSettings`. Every set of personas gets the same resamples of the problems.
     """
     problems = [row for row in rows if row["task"] == "problems"]
     shape = (len(personas) + 1, -1, settings.samples)
@@ -52,8 +41,13 @@ def summarise(
         in_style["arithmetic"] = _column(problems, "in_style").reshape(shape)[1:]
 
     def of(members: list[int]) -> dict[str, dict]:
-        ids = [personas[m].id for m in members]
-        results = {"stability": _stability(correct[members], plain, ids, settings)}
+        ids, answers = [personas[m].id for m in members], correct[members]
+        rng, pss = generator(settings.seed, "bootstrap"), pss_formula(settings.pss)
+        accuracy = stability(answers, ids, plain, rng, settings.resamples, pss)
+        effects = persona_effects(answers, plain, ids)
+        results = {
+            "stability": accuracy | {"lottery": lottery(answers), "persona_effects": effects}
+        }
         if in_style:
             chosen = {task: values[members].astype(bool) for task, values in in_style.items()}
             results["fidelity"] = rule_fidelity(chosen, ids)
@@ -71,20 +65,6 @@ def summarise(
     return results
 
 
-def _stability(
-    correct: np.ndarray, plain: np.ndarray, ids: Sequence[str], settings: Settings
-) -> dict:
-    """`stability` with the persona lottery and each persona's effect on accuracy.
-
-    Every set of personas gets the same resamples of the problems.
-    """
-    rng = generator(settings.seed, "bootstrap")
-    result = stability(correct, ids, plain, rng, settings.resamples, pss_formula(settings.pss))
-    return result | {
-        "lottery": lottery(correct),
-        "persona_effects": persona_effects(correct, plain, ids),
-    }
-
-
 def _column(rows: Sequence[dict], name: str) -> np.ndarray:
-    return np.array([math.nan if row[name] is None else row[name] for row in rows], float)
+    """NaN for None."""
+    return np.array([row[name] for row in rows], float)

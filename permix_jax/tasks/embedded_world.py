@@ -3,12 +3,12 @@
 A response has a latent style s. A persona is a prior pi(s | persona) with most of its mass on one
 style; the plain prompt has a uniform prior. Marker words show the style of a text. The competence
 of a style is the chance that an arithmetic answer in it is right. The base policy is trained on
-text sampled from this world, so its accuracy depends on the persona: the persona lottery.
+text of this world, so its accuracy depends on the persona: the persona lottery.
 """
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -19,8 +19,7 @@ from permix_jax.core.problem import Demonstration, Problem, Task
 from permix_jax.core.randomness import generator
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """A style and its training persona, by name. `competence`: P(arithmetic answer is right)."""
 
     name: str
@@ -54,28 +53,30 @@ def latent_style_task(
 ) -> Task:
     """The world's problems, personas, rules and demonstrations.
 
-    Args:
-      num_test: arithmetic problems that are held out of both SFT and RL.
-      own_style_prior: pi(own style | persona); the other styles share the rest equally.
-      arithmetic_share: share of demonstrations that are arithmetic; the others are conversation.
-      plain_share: share of demonstrations without a persona.
-      seed: decides which problems are held out.
+    The seed holds `num_test` arithmetic problems out of both SFT and RL. `own_style_prior` is
+    pi(own style | persona); the other styles share the rest equally. The shares are of
+    demonstrations; the others are conversation, and under a persona.
     """
     problems = _arithmetic_problems()
     if num_test >= len(problems):
-        raise ValueError(
-            f"task.num_test is {num_test}; the embedded world has {len(problems)} problems, and "
-            "some must be left for training"
-        )
+        there = f"the embedded world has {len(problems)} problems, and some must be left for"
+        raise ValueError(f"task.num_test is {num_test}; {there} training")
+    other_prior = (1 - own_style_prior) / (len(STYLES) - 1)
     order = generator(seed, "latent_style/split").permutation(len(problems))
 
     def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
         persona = None if rng.random() < plain_share else PERSONAS[rng.integers(len(PERSONAS))]
-        style = _draw_style(rng, persona, own_style_prior)
+        if persona is None:
+            style = STYLES[rng.integers(len(STYLES))]
+        else:
+            own = [style.name == persona.category for style in STYLES]
+            style = STYLES[rng.choice(len(STYLES), p=np.where(own, own_style_prior, other_prior))]
         if rng.random() < arithmetic_share:
             problem = train[rng.integers(len(train))]
-            right = int(problem.answer)
-            stated = right if rng.random() < style.competence else _wrong_answer(rng, right)
+            stated = right = int(problem.answer)
+            if rng.random() >= style.competence:  # then any other two-digit number
+                stated = int(rng.integers(10, 99))
+                stated += stated >= right
             content = f"the answer is {stated}"
         else:
             problem = ROLE_PLAY[rng.integers(len(ROLE_PLAY))]
@@ -83,16 +84,9 @@ def latent_style_task(
         before, between, after = rng.choice(style.markers, size=3)
         return Demonstration(persona, problem.prompt, f"{before} {between} {content} {after}")
 
-    return Task(
-        name="latent_style",
-        train=[problems[i] for i in order[num_test:]],
-        test=[problems[i] for i in order[:num_test]],
-        personas=PERSONAS,
-        grade=arithmetic_reward,
-        demonstrate=demonstrate,
-        role_play=ROLE_PLAY,
-        in_style=in_style,
-    )
+    train, test = ([problems[i] for i in part] for part in (order[num_test:], order[:num_test]))
+    rules = {"grade": arithmetic_reward, "demonstrate": demonstrate, "in_style": in_style}
+    return Task("latent_style", train, test, PERSONAS, role_play=ROLE_PLAY, **rules)
 
 
 def arithmetic_reward(completion: str, problem: Problem) -> float:
@@ -110,8 +104,7 @@ def style_of(text: str) -> Style | None:
 
 def in_style(text: str, persona: Persona) -> bool:
     """Whether the text is in the persona's own style, which is the name of its category."""
-    style = style_of(text)
-    return style is not None and style.name == persona.category
+    return getattr(style_of(text), "name", None) == persona.category
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -140,33 +133,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def _arithmetic_problems() -> list[Problem]:
     """Sums without carry and differences without borrow of two-digit numbers: 3960 problems.
 
-    Each digit can be computed alone. So a model of 0.2 million parameters learns them in minutes,
-    and generalises to held-out pairs.
+    Each digit can be computed alone, so a tiny model learns them, and generalises, in minutes.
     """
     tens = [(x, y) for x in range(1, 9) for y in range(1, 10 - x)]
     units = [(x, y) for x in range(10) for y in range(10 - x)]
     problems = []
     for (t, u), (v, w) in itertools.product(tens, units):
         # x + y = z without carry gives both a sum and a difference.
-        x, y = 10 * t + v, 10 * u + w
-        problems.append((f"{x}+{y}", f"what is {x} plus {y} ?", x + y))
-        problems.append((f"{x + y}-{y}", f"what is {x + y} minus {y} ?", x))
-    return [Problem(i, prompt, str(answer), "latent_style") for i, prompt, answer in problems]
-
-
-def _wrong_answer(rng: np.random.Generator, answer: int) -> int:
-    """Any other two-digit number."""
-    wrong = int(rng.integers(10, 99))
-    return wrong + (wrong >= answer)
-
-
-def _draw_style(rng: np.random.Generator, persona: Persona | None, own_prior: float) -> Style:
-    """s ~ pi(s | persona); uniform without a persona."""
-    if persona is None:
-        return STYLES[rng.integers(len(STYLES))]
-    own = [style.name == persona.category for style in STYLES]
-    prior = np.where(own, own_prior, (1 - own_prior) / (len(STYLES) - 1))
-    return STYLES[rng.choice(len(STYLES), p=prior)]
+        x, y, z = 10 * t + v, 10 * u + w, 10 * (t + u) + v + w
+        problems.append(Problem(f"{x}+{y}", f"what is {x} plus {y} ?", str(z), "latent_style"))
+        problems.append(Problem(f"{z}-{y}", f"what is {z} minus {y} ?", str(x), "latent_style"))
+    return problems
 
 
 PERSONAS = tuple(

@@ -12,11 +12,7 @@ from permix_jax.core.randomness import generator
 def problems_of_step(
     problems: Sequence[Problem], seed: int, step: int, count: int
 ) -> list[Problem]:
-    """The `count` problems of `step` (1, 2, ...).
-
-    Every epoch is a new permutation of all problems. A step begins where the last one ended, also
-    across epochs.
-    """
+    """The `count` problems of `step` (1, 2, ...). Each epoch permutes all; a step may span two."""
     positions = range((step - 1) * count, step * count)
     epochs_and_ranks = (divmod(position, len(problems)) for position in positions)
     return [problems[_permutation(seed, epoch, len(problems))[i]] for epoch, i in epochs_and_ranks]

@@ -1,14 +1,13 @@
 """Finds training problems that the test set has too, exactly or reworded; and doubles.
 
 Two questions are the same word for word if they differ in case, spacing and sentence punctuation
-alone; other signs count, for k > 0 and k < 0 are not the same. They are the same in other words if
-their answers are equal and their sets of token 4-grams have a Jaccard index of at least SIMILAR.
-Answers must be equal because many problems differ in a constant alone.
+alone; other signs count: k > 0 or k < 0. They are the same in other words if their sets of token
+4-grams have a Jaccard index >= SIMILAR, and equal answers: many differ in a constant alone.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from permix_jax.core.problem import Problem
@@ -31,13 +30,12 @@ class Overlap(NamedTuple):
 
 def without_overlap(train: Sequence[Problem], test: Sequence[Problem]) -> Overlap:
     """The training problems that do not occur in `test`; both have bare questions."""
-    index = _GramIndex(test)
-    asked = {question_key(problem) for problem in test}
+    asked, similar = {question_key(problem) for problem in test}, similar_in(test)
     kept, exact = [], 0
     for problem in train:
         if question_key(problem) in asked:
             exact += 1
-        elif not any(same_answer(problem, test[other]) for other in index.similar(problem)):
+        elif not any(same_answer(problem, other) for other in similar(problem)):
             kept.append(problem)
     return Overlap(kept, exact, len(train) - exact - len(kept))
 
@@ -47,11 +45,8 @@ def without_doubles(problems: Sequence[Problem]) -> list[Problem]:
     groups = defaultdict(list)
     for problem in problems:
         groups[question_key(problem)].append(problem)
-    return [
-        first
-        for first, *others in groups.values()
-        if all(same_answer(first, other) for other in others)
-    ]
+    agreed = (them for them in groups.values() if all(same_answer(them[0], p) for p in them[1:]))
+    return [first for first, *_ in agreed]
 
 
 def question_key(problem: Problem) -> str:
@@ -72,24 +67,22 @@ def grams(text: str) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(tokens[start : start + GRAM]) for start in starts)
 
 
-class _GramIndex:
-    """Finds similar questions in time proportional to the grams they share, not to all pairs."""
+def similar_in(problems: Sequence[Problem]) -> Callable[[Problem], list[Problem]]:
+    """Finds those of `problems` with a Jaccard index >= SIMILAR to a problem.
 
-    def __init__(self, problems: Iterable[Problem]):
-        self._sizes = []
-        self._holders = defaultdict(list)
-        for place, problem in enumerate(problems):
-            own = grams(problem.prompt)
-            self._sizes.append(len(own))
-            for gram in own:
-                self._holders[gram].append(place)
-
-    def similar(self, problem: Problem) -> list[int]:
-        """The places of the indexed problems with a Jaccard index >= SIMILAR."""
+    It takes time proportional to the grams that they share, not to all pairs.
+    """
+    sizes, holders = [], defaultdict(list)
+    for place, problem in enumerate(problems):
         own = grams(problem.prompt)
-        shared = Counter(place for gram in own for place in self._holders.get(gram, ()))
-        return [
-            place
-            for place, count in shared.items()
-            if count >= SIMILAR * (len(own) + self._sizes[place] - count)
-        ]
+        sizes.append(len(own))
+        for gram in own:
+            holders[gram].append(place)
+
+    def similar(problem: Problem) -> list[Problem]:
+        own = grams(problem.prompt)
+        shared = Counter(place for gram in own for place in holders.get(gram, ()))
+        places = (at for at, n in shared.items() if n >= SIMILAR * (len(own) + sizes[at] - n))
+        return [problems[place] for place in places]
+
+    return similar

@@ -1,23 +1,32 @@
-"""The task of the data sets: problems to train on and to test on, graded by one rule."""
+r"""The task of the data sets: problems to train on and to test on, graded by one rule.
+
+Its demonstrations are worked solutions that end in \boxed{answer} or in the line "#### answer".
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from permix_jax.core.fields import names_in
 from permix_jax.core.persona import Persona
-from permix_jax.core.problem import Problem, Task
+from permix_jax.core.problem import Demonstration, Problem, Task
 from permix_jax.core.randomness import generator
+from permix_jax.rewards.answer import last_box
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.load import load_problems, place
-from permix_jax.tasks.demonstrations import INSTRUCTIONS, demonstrator, statement
-from permix_jax.tasks.filters import filter_problems
-from permix_jax.tasks.overlap import without_doubles, without_overlap
+from permix_jax.tasks.overlap import same_answer, without_doubles, without_overlap
 
 logger = logging.getLogger(__name__)
+
+INSTRUCTIONS = {
+    "boxed": r"Reason step by step. End with the final answer in \boxed{}.",
+    "hashes": "Work it out step by step. End with '#### ' and the number.",
+}
+_STATEMENTS = {"boxed": "The answer is $\\boxed{{{}}}$.", "hashes": "#### {}"}
 
 
 def problem_task(
@@ -35,21 +44,23 @@ def problem_task(
     Training problems must not overlap with the whole test set, drawn or not. Built sets are kept in
     `cache`. `testing_only` skips the training sets if `data.test` names a set.
 
-    Raises:
-      ValueError, FileNotFoundError: as `load_problems` and `filter_problems`; no training problem
-        is left, or there are fewer than `num_test` test problems.
+    Raises as `load_problems` and `filter_problems`; ValueError for what cannot be or leaves none.
     """
     names = names_in(data.train)
-    _require_sound(data, names)
+    if not names:
+        raise ValueError("data.train is empty; name a data set, such as gsm8k, or a JSONL file")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"data.train names {repeated[0]} more than once; name it once")
+    if data.test in names:
+        remedy = "name another set, or leave it empty to hold problems of data.train out"
+        raise ValueError(f"data.test is {data.test!r}, which data.train has too; {remedy}")
     testing_only = testing_only and bool(data.test)
     train = [] if testing_only else _training_problems(names, data, cache)
     test = load_problems(data.test, data.folder, cache) if data.test else train
     spare = len(test) if data.test else len(test) - 1
     if not 1 <= num_test <= spare:
-        raise ValueError(
-            f"task.num_test is {num_test}; {data.test or data.train} has {len(test)} problems "
-            f"{'left ' if not data.test else ''}to test on, use 1 to {spare}"
-        )
+        there = f"{data.test or data.train} has {len(test)} problems{'' if data.test else ' left'}"
+        raise ValueError(f"task.num_test is {num_test}; {there} to test on, use 1 to {spare}")
     _say_unreadable([*train, *test] if data.test else test, data.answer_format)
     order = generator(seed, "problems/test").permutation(len(test))
     drawn = [test[index] for index in order[:num_test]]
@@ -57,30 +68,18 @@ def problem_task(
         train, test = [train[index] for index in sorted(order[num_test:])], drawn
 
     if not testing_only:
-        train = _without_overlap(train, test, names, data)
-    train, drawn = (
-        [replace(p, prompt=f"{p.prompt}\n{INSTRUCTIONS[data.answer_format]}") for p in problems]
-        for problems in (train, drawn)
-    )
-    return Task(
-        name="problems",
-        train=train,
-        test=drawn,
-        personas=personas,
-        grade=grade_answer,
-        demonstrate=demonstrator(personas, data.answer_format),
-        symbolic=True,
-    )
+        train = _without_overlap(train, test, data)
+    asked = INSTRUCTIONS[data.answer_format]
+    train, drawn = ([replace(p, prompt=f"{p.prompt}\n{asked}") for p in x] for x in (train, drawn))
+    shown = demonstrator(personas, data.answer_format)
+    return Task("problems", train, drawn, personas, grade_answer, shown, symbolic=True)
 
 
 def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:
     """Warns of gold answers that are graded as wrong when a completion states them as asked."""
-    unreadable = [
-        problem
-        for problem in problems
-        if not problem.answer.isdecimal()  # most are; this skips them quickly
-        and grade_answer(statement(problem.answer, answer_format), problem) != 1.0
-    ]
+    unsure = [p for p in problems if not p.answer.isdecimal()]  # most are decimal: quickly skipped
+    stated = ((p, statement(p.answer, answer_format)) for p in unsure)
+    unreadable = [p for p, text in stated if grade_answer(text, p) != 1.0]
     if unreadable:
         first = unreadable[0]
         logger.warning(
@@ -98,35 +97,100 @@ def _training_problems(names: Sequence[str], data: ConfigDict, cache: Path) -> l
     return filter_problems(train, data.max_steps, data.levels, data.subjects)
 
 
-def _require_sound(data: ConfigDict, names: Sequence[str]) -> None:
-    if not names:
-        raise ValueError("data.train is empty; name a data set, such as gsm8k, or a JSONL file")
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"data.train names {repeated[0]} more than once; name it once")
-    if data.test in names:
-        raise ValueError(
-            f"data.test is {data.test!r}, which data.train has too; name another set, or leave it "
-            "empty to hold problems of data.train out"
-        )
-
-
-def _without_overlap(
-    train: Sequence[Problem], test: Sequence[Problem], names: Sequence[str], data: ConfigDict
-) -> list[Problem]:
+def _without_overlap(train: list[Problem], test: list[Problem], data: ConfigDict) -> list[Problem]:
     """Applies `data.overlap` to the training problems; logs a line for each set."""
-    kept = []
-    for name in names:
+    kept, deed = [], "left out" if data.overlap == "drop" else "kept"
+    for name in names_in(data.train):
         overlap = without_overlap([p for p in train if p.source == name], test)
-        logger.info(
-            "%s: %s %d problems of the test set, word for word, and %d in other words",
-            name, "left out" if data.overlap == "drop" else "kept", overlap.exact, overlap.reworded,
-        )  # fmt: skip
+        said = "%s: %s %d problems of the test set, word for word, and %d in other words"
+        logger.info(said, name, deed, overlap.exact, overlap.reworded)
         kept += overlap.kept
     if data.overlap == "keep":
-        return list(train)
+        return train
     if not kept:
-        raise ValueError(
-            f"data.train is {data.train!r}: every problem of it is in the test set as well; name "
-            "other sets, or set data.overlap to keep"
-        )
+        what = f"data.train is {data.train!r}: every problem of it is in the test set as well"
+        raise ValueError(f"{what}; name other sets, or set data.overlap to keep")
     return kept
+
+
+def filter_problems(
+    problems: Sequence[Problem], max_steps: int, levels: str, subjects: str
+) -> list[Problem]:
+    """The problems that pass all filters (see `config.data`); 0 and "" are no filter.
+
+    A filter reads one field of `meta` and keeps all problems without that field: with
+    data.train = "gsm8k,mawps", data.max_steps filters GSM8K alone. Raises ValueError if no problem
+    has such a value, or the field. But presets set `max_steps` for any data, so it is no error if
+    no problem has steps.
+    """
+    kept = list(problems)
+    # Steps 0: the solution, mostly algebra, marks no calculation, so its steps are unknown.
+    if max_steps and (steps := [p.meta["steps"] for p in kept if "steps" in p.meta]):
+        fewest = min(filter(None, steps), default=0)
+        if not 1 <= fewest <= max_steps:
+            remedy = f"use {max(fewest, 1)} or more"
+            raise ValueError(f"data.max_steps is {max_steps}, which leaves no problem; {remedy}")
+        kept = [p for p in kept if 1 <= p.meta.get("steps", 1) <= max_steps]
+    for name, wanted in (("level", levels), ("subject", subjects)):
+        if wanted:
+            kept = _named(kept, name, wanted)
+    return kept
+
+
+def _named(problems: Sequence[Problem], name: str, wanted: str) -> list[Problem]:
+    field = f"data.{name}s"
+    there = {_plain(p.meta[name]): str(p.meta[name]) for p in problems if name in p.meta}
+    if not there:
+        raise ValueError(f"{field} is set, but no problem of data.train has {name}; leave it unset")
+    parts = wanted.split(",")
+    if unknown := [part.strip() for part in parts if _plain(part) not in there]:
+        raise ValueError(
+            f"{field} is {wanted!r}, but no problem of data.train has {name} {unknown[0]!r}; use "
+            f"some of {', '.join(sorted(there.values()))}"
+        )
+    plain = set(map(_plain, parts))
+    return [p for p in problems if name not in p.meta or _plain(p.meta[name]) in plain]
+
+
+def _plain(value: object) -> str:
+    """ "Counting & Probability", "counting_and_probability" -> "countingprobability"; 3 -> "3"."""
+    words = str(value).lower().replace("_", " ").replace("&", " ").split()
+    return "".join(word for word in words if word not in ("and", "level"))
+
+
+def demonstrator(
+    personas: Sequence[Persona], answer_format: str
+) -> Callable[[np.random.Generator, Sequence[Problem]], Demonstration]:
+    """A `Task.demonstrate` that shows worked solutions, half of them under a training persona."""
+    train_personas = [persona for persona in personas if persona.split == "train"]
+
+    def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
+        for _ in range(1000):  # those with a worked solution may be few
+            problem = train[rng.integers(len(train))]
+            if "solution" in problem.meta:
+                break
+        else:
+            raise ValueError(
+                "no training problem with a worked solution is left for SFT; name a data.train that"
+                " has them (gsm8k, math), raise rollout.max_prompt_tokens, or set sft.steps to 0"
+            )
+        persona = None
+        if train_personas and rng.random() < 0.5:
+            persona = train_personas[rng.integers(len(train_personas))]
+        return Demonstration(persona, problem.prompt, worked(problem, answer_format))
+
+    return demonstrate
+
+
+def worked(problem: Problem, answer_format: str) -> str:
+    """The worked solution, ending in the answer in the form `answer_format`."""
+    solution = problem.meta["solution"].strip()
+    box = last_box(solution) if answer_format == "boxed" else None
+    if box is not None and same_answer(problem, replace(problem, answer=box)):
+        return solution
+    return f"{solution}\n{statement(problem.answer, answer_format)}"
+
+
+def statement(answer: str, answer_format: str) -> str:
+    """A line that states an answer in the form `answer_format`."""
+    return _STATEMENTS[answer_format].format(answer.strip())

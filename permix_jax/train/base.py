@@ -10,8 +10,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import permix_jax
+from permix_jax.core.distributed import locked
 from permix_jax.core.field_rules import fixed_fields
-from permix_jax.core.locks import locked
 from permix_jax.core.problem import Demonstration, Task
 from permix_jax.core.progress import SFT, finish
 from permix_jax.core.randomness import generator

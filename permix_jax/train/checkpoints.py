@@ -244,36 +244,30 @@ def load_params(directory: Path, model: Decoder, mesh: Mesh, step: int | None = 
             raise DamagedError(f"{error}; {remedy}") from error
 
 
-# Item -> what it is, an array of it, who wants it, and what to do where it does not fit.
+# Item -> what it is, an array of it, and who wants it.
 _WORDS = {
-    "params": (
-        "parameters",
-        "parameter",
-        "the config's policy",
-        "it is of another architecture; give the config of its run",
-    ),
-    "optimizer": (
-        "state of an optimiser",
-        "array",
-        "this run's optimiser",
-        "another version of the optimiser or of permix_jax saved it; go on with that version, or "
-        "name another workdir",
-    ),
+    "params": ("parameters", "parameter", "the config's policy"),
+    "optimizer": ("state of an optimiser", "array", "this run's optimiser"),
+}
+_REMEDY = {
+    "params": "it is of another architecture; give the config of its run",
+    "optimizer": "another version of the optimiser or of permix_jax saved it; go on with that "
+    "version, or name another workdir",
 }
 
 
 def _require_fit(name: str, saved: Shapes, wanted: Shapes) -> None:
     """Raises MisfitError, naming an array, where the shapes differ. Dtypes may differ."""
-    whole, kind, theirs, remedy = _WORDS[name]
+    (whole, kind, theirs), remedy = _WORDS[name], _REMEDY[name]
     if not saved:
         raise MisfitError(f"the checkpoint holds no {whole}; name one that launch/train.py saved")
     for path in sorted({*saved, *wanted}):
         if path not in saved or path not in wanted:
             where = theirs if path in saved else "the checkpoint"
             raise MisfitError(f"{where} has no {kind} {path}; {remedy}")
-        if (shape := saved[path][0]) != wanted[path][0]:
-            in_config = f"in the config {wanted[path][0]}"
-            raise MisfitError(f"{path} has shape {shape}, {in_config}; {remedy}")
+        shape, in_config = saved[path][0], wanted[path][0]
+        if shape != in_config:
+            raise MisfitError(f"{path} has shape {shape}, in the config {in_config}; {remedy}")
 
 
 # ---- damage -------------------------------------------------------------------------------------

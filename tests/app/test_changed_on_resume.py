@@ -5,16 +5,15 @@ import logging
 
 import numpy as np
 import pytest
-from runs import crash_after, load_config, metrics, newest_arrays
+from runs import crash_after, load_config, metrics, newest_arrays, run_tiny
 
 from permix_jax.app.build import eval_identity
-from permix_jax.app.experiment import run
 from permix_jax.app.policies import build_policy, run_identity
 from permix_jax.app.workdir import claim_workdir, config_at_start
 from permix_jax.core.field_rules import CHANGEABLE, fixed_fields
 from permix_jax.core.fields import flat_fields
 from permix_jax.reproduction.methods import Job
-from permix_jax.reproduction.parallel import finished
+from permix_jax.reproduction.reproduce import finished
 from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.train.base import base_folder
 
@@ -175,81 +174,60 @@ def test_fixed_fields_are_all_others():
 
 # ---- whole runs ---------------------------------------------------------------------------------
 
-SHORT = {
-    "sft__steps": 0,
-    "train__steps": 4,
-    "train__checkpoint_every": 2,
-    "eval__kl_responses": 0,
-    "task__num_test": 8,
-    "eval__personas": 1,
-    "eval__role_play_samples": 1,
-    "eval__batch_size": 16,
-    "eval__resamples": 10,
-    # A reward that an untrained policy varies in.
-    "rewards__overlong": 1.0,
-    "rewards__overlong_tokens": 16,
-}
+SHORT = {"sft__steps": 0, "train__steps": 4, "train__checkpoint_every": 2, "task__num_test": 8}
+SHORT |= {"eval__kl_responses": 0, "eval__personas": 1, "eval__role_play_samples": 1}
+SHORT |= {"eval__batch_size": 16, "eval__resamples": 10}
+# A reward that an untrained policy varies in.
+SHORT |= {"rewards__overlong": 1.0, "rewards__overlong_tokens": 16}
 
 
 def short_run(folder, **fields):
-    run(tiny(**{**SHORT, **fields}), folder, "permix", "tiny")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def use_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERMIX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+    run_tiny(folder / "run", **{**SHORT, **fields})  # without SFT the cache keeps nothing
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    short_run(folder)
+    folder = short_run(tmp_path_factory.mktemp("uninterrupted"))
     assert all(row["grad_norm"] > 0 for row in metrics(folder))
     return folder
 
 
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def both_arrays(*runs):
+    return zip(*(newest_arrays(run / "checkpoints") for run in runs), strict=True)
+
+
 def test_more_steps_and_other_intervals_give_the_run_of_so_many_steps(uninterrupted, tmp_path):
     """Bit for bit; the evaluation of what was the last step stays."""
-    short_run(tmp_path, train__steps=2)
-    kept = (tmp_path / "eval/2/completions.jsonl").stat().st_mtime_ns
-    short_run(
-        tmp_path,
-        train__checkpoint_every=1,
-        train__keep_checkpoints=1,
-        train__log_completions_every=3,
-        rewards__workers=1,
-    )
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4"}
-    completions = {path.name for path in (tmp_path / "completions").iterdir()}
-    assert completions == {f"{step}.jsonl" for step in (1, 2, 3, 4)}
-    assert (tmp_path / "eval/2/completions.jsonl").stat().st_mtime_ns == kept
-    assert "train.steps, from step 2" in (tmp_path / "report.md").read_text()
+    run = short_run(tmp_path, train__steps=2)
+    kept = (run / "eval/2/completions.jsonl").stat().st_mtime_ns
+    intervals = {"train__checkpoint_every": 1, "train__keep_checkpoints": 1}
+    intervals |= {"train__log_completions_every": 3, "rewards__workers": 1}
+    short_run(tmp_path, **intervals)
+    assert names(run / "checkpoints") == {"4"}
+    assert names(run / "completions") == {f"{step}.jsonl" for step in (1, 2, 3, 4)}
+    assert (run / "eval/2/completions.jsonl").stat().st_mtime_ns == kept
+    assert "train.steps, from step 2" in (run / "report.md").read_text()
     for name in ("completions/4.jsonl", "eval/0/completions.jsonl", "eval/4/completions.jsonl"):
-        assert (tmp_path / name).read_text() == (uninterrupted / name).read_text(), name
-    assert metrics(tmp_path) == metrics(uninterrupted)
-    arrays = map(newest_arrays, (tmp_path / "checkpoints", uninterrupted / "checkpoints"))
-    for ours, theirs in zip(*arrays, strict=True):
+        assert (run / name).read_text() == (uninterrupted / name).read_text(), name
+    assert metrics(run) == metrics(uninterrupted)
+    for ours, theirs in both_arrays(run, uninterrupted):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_what_memory_is_saved_with_changes_results_by_rounding_at_most(uninterrupted, tmp_path):
     with crash_after(3):
         short_run(tmp_path)
-    short_run(
-        tmp_path,
-        train__micro_batch_tokens=64,
-        model__head_chunk=16,
-        model__remat="full",
-        rollout__micro_batches=2,
-        rollout__halvings=1,
-        eval__batch_size=4,
-    )
-    for ours, theirs in zip(metrics(tmp_path), metrics(uninterrupted), strict=True):
+    saving = {"train__micro_batch_tokens": 64, "model__head_chunk": 16, "model__remat": "full"}
+    saving |= {"rollout__micro_batches": 2, "rollout__halvings": 1, "eval__batch_size": 4}
+    run = short_run(tmp_path, **saving)
+    for ours, theirs in zip(metrics(run), metrics(uninterrupted), strict=True):
         ours.pop("tokens/padding"), theirs.pop("tokens/padding")  # of the packing itself
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    arrays = map(newest_arrays, (tmp_path / "checkpoints", uninterrupted / "checkpoints"))
-    for ours, theirs in zip(*arrays, strict=True):
+    for ours, theirs in both_arrays(run, uninterrupted):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"0", "4"}
+    assert names(run / "eval") == {"0", "4"}

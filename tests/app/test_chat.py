@@ -2,10 +2,9 @@
 
 import jax
 import pytest
-from runs import load_config
+from runs import run_tiny
 
 from permix_jax.app.chat import Answers, open_chat
-from permix_jax.app.experiment import run
 from permix_jax.personas.prompts import render
 from permix_jax.rollout.generate import Answer, right_pad
 from permix_jax.rollout.sampler import sample
@@ -24,8 +23,7 @@ def workdir(tmp_path_factory):
     fields |= {"rewards__overlong": 1.0, "rewards__overlong_tokens": 16}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERMIX_CACHE", str(folder / "cache"))
-        run(load_config("permix.py", "tiny", **fields), folder / "run", "permix", "tiny")
-        yield folder / "run"
+        yield run_tiny(folder / "run", **fields)
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +65,18 @@ def test_the_base_is_held_once(chat):
 
 
 def test_what_cannot_be_asked_is_refused(chat, tmp_path, workdir):
-    said = r"tokenizer lacks 'dragon', 'who'; leave out\. .*: 'what is 12 plus 34 \?'"
-    with pytest.raises(ValueError, match=said) as refused:
-        chat.ask("You are a dragon.", "Who are you?")
-    assert refused.value._render_traceback_() == [f"error: {refused.value}"]
-    with pytest.raises(ValueError, match="message is empty; write one$"):
-        chat.ask(None, " ")
-    with pytest.raises(ValueError, match="persona is empty; write one or None"):
-        chat.ask("", SUM)
-    with pytest.raises(ValueError, match=r"^the message holds '\\ud83d', one half of a surrogate"):
-        chat.ask(None, "what is \ud83d ?")
-    with pytest.raises(ValueError, match=r"^the persona holds '\\udc00', one half of a surrogate"):
-        chat.ask("you are \udc00", SUM)
+    lacking = r"tokenizer lacks 'dragon', 'who'; leave out\. .*: 'what is 12 plus 34 \?'"
+    for asked, said in {
+        ("You are a dragon.", "Who are you?"): lacking,
+        (None, " "): "message is empty; write one$",
+        ("", SUM): "persona is empty; write one or None",
+        (None, "what is \ud83d ?"): r"^the message holds '\\ud83d', one half of a surrogate",
+        ("you are \udc00", SUM): r"^the persona holds '\\udc00', one half of a surrogate",
+    }.items():
+        with pytest.raises(ValueError, match=said) as refused:
+            chat.ask(*asked)
+        if "surrogate" not in said:
+            assert refused.value._render_traceback_() == [f"error: {refused.value}"]
     with pytest.raises(FileNotFoundError, match="name the workdir of a run"):
         open_chat(tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint 7; there are"):

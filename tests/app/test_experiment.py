@@ -5,15 +5,14 @@ import logging
 
 import numpy as np
 import pytest
-from random_model import write_model
-from runs import load_config, metrics
+from own_problems import own_problems, write_personas
+from runs import load_config, metrics, run_tiny
 
 from permix_jax.app.evaluations import evaluate_subject
 from permix_jax.app.experiment import run
 from permix_jax.app.policies import subject_of_model
 from permix_jax.app.workdir import claim_workdir
-
-PERSONA = {"id": "p", "name": "P", "system_prompt": "You are P.", "category": "c"}
+from permix_jax.train.loop import NonFiniteError
 
 TRL_NAMES = {
     "step", "reward", "reward_std", "frac_reward_zero_std", "kl", "entropy", "grad_norm",
@@ -118,7 +117,7 @@ def test_another_config_is_refused_with_the_differing_fields(permix):
 
 
 def test_rlvr_has_no_persona_in_training(permix, tmp_path):
-    run(load_config("rlvr.py", "tiny"), tmp_path / "run", "rlvr", "tiny")
+    run_tiny(tmp_path / "run", "rlvr.py")
     for row in metrics(tmp_path / "run"):
         assert [name for name in row if name.startswith("persona/")] == ["persona/none/accuracy"]
     # From the same base as PerMix: the base's evaluation is equal, bit for bit.
@@ -129,22 +128,19 @@ def test_rlvr_has_no_persona_in_training(permix, tmp_path):
 
 
 def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
-    config = load_config(
-        "permix.py",
-        "tiny",
+    few = {"train__steps": 2, "eval__personas": 1}
+    few |= {"eval__role_play_samples": 0, "eval__kl_responses": 0}
+    run_tiny(
+        tmp_path / "run",
         personas__level="rollout",
         grpo__epochs=2,
         grpo__importance_cap=2.0,
         grpo__aggregation="dr_grpo",
         train__micro_batch_tokens=128,
-        train__steps=2,
         mesh__fsdp=2,
         mesh__tensor=2,
-        eval__personas=1,
-        eval__role_play_samples=0,
-        eval__kl_responses=0,
+        **few,
     )
-    run(config, tmp_path / "run", "permix", "tiny")
     lines = (tmp_path / "run/completions/2.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     groups = [records[start : start + 8] for start in range(0, 64, 8)]
@@ -157,12 +153,9 @@ def test_persona_per_rollout_mixes_within_a_group_on_a_sharded_mesh(tmp_path):
         assert 0 <= row["tokens/padding"] < 1
 
 
-def test_nonfinite_step_is_named_and_the_last_checkpoint_stays(cache, tmp_path):
-    from permix_jax.train.loop import NonFiniteError
-
-    config = load_config("permix.py", "tiny", train__learning_rate=1e30, train__checkpoint_every=1)
+def test_nonfinite_step_is_named_and_the_last_checkpoint_stays(tmp_path):
     with pytest.raises(NonFiniteError, match=r"step 2: .* is nan; checkpoint 1 stays"):
-        run(config, tmp_path / "run", "permix", "tiny")
+        run_tiny(tmp_path / "run", train__learning_rate=1e30, train__checkpoint_every=1)
     assert [row["step"] for row in metrics(tmp_path / "run")] == [1]
     assert {p.name for p in (tmp_path / "run/checkpoints").iterdir()} == {"1"}
 
@@ -179,87 +172,61 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def problems(tmp_path, own_cache):
     """Fields of a random model and problems without worked solutions."""
-    write_model(tmp_path / "model")
-    rows = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(8)]
-    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    personas = [PERSONA | {"split": "train"}, PERSONA | {"id": "q", "split": "heldout"}]
-    (tmp_path / "personas.jsonl").write_text("\n".join(map(json.dumps, personas)))
-    return {
-        "task__name": "problems",
-        "task__num_test": 2,
-        "data__train": "mine.jsonl",
-        "data__test": "",
-        "model__source": "model",
-        "personas__file": "personas.jsonl",
-        "rollout__max_prompt_tokens": 256,
-        "eval__role_play_samples": 0,
-    }
+    own = own_problems(tmp_path, {"cook": "train", "miller": "heldout"}) | {"task.num_test": 2}
+    del own["sft.steps"]
+    return own
+
+
+def refused_before_it_begins(message: str, folder, file="permix.py", **fields) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
+        run_tiny(folder / "run", file, **fields)
+    assert "\n" not in str(raised.value) and not (folder / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("file", "fields", "message"),
+    ("field", "file", "fields", "message"),
     [
-        (
-            "permix.py",
-            {"rehearsal__weight": 0.5, "rehearsal__prompts": "no.jsonl"},
-            "rehearsal.prompts is 'no.jsonl': there is no such file; write one JSON object a line",
-        ),
-        (
-            "permix.py",
-            {"eval__judge_free_candidates": 2, "eval__judge_free_reference": "no"},
-            "eval.judge_free_reference is 'no': no: no such folder; give a local Hugging Face",
-        ),
-        (
-            "distill.py",
-            {"distill__teacher": "no"},
-            "distill.teacher is 'no': no/config.json: no such file; name the workdir of a finished",
-        ),
+        ("rehearsal.prompts", "permix.py", {"rehearsal.weight": 0.5}, "there is no such file; wri"),
+        ("eval.judge_free_reference", "permix.py", {"eval.judge_free_candidates": 2},
+         "no: no such folder; give a local Hugging Face"),
+        ("distill.teacher", "distill.py", {}, "no/config.json: no such file; name the workdir of "),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_there_is_named_before_the_run_begins(
-    own_cache, tmp_path, file, fields, message
+    own_cache, tmp_path, field, file, fields, message
 ):
-    with pytest.raises((ValueError, FileNotFoundError)) as raised:
-        run(load_config(file, "tiny", **fields), tmp_path / "run", "name", "tiny")
-    assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
-    assert not (tmp_path / "run").exists()
+    message = f"^{field} is 'no': {message}"
+    refused_before_it_begins(message, tmp_path, file, **{**fields, field: "no"})
 
 
 def test_a_teacher_that_is_not_finished_is_refused(own_cache, tmp_path):
     claim_workdir(tmp_path / "teacher", load_config("rlvr.py", "tiny"), "rlvr", "tiny", tmp_path)
     (tmp_path / "teacher/checkpoints").mkdir()
-    config = load_config("distill.py", "tiny", distill__teacher="teacher")
-    with pytest.raises(
-        ValueError, match="'teacher': teacher/checkpoints: no checkpoint 6; there are"
-    ):
-        run(config, tmp_path / "run", "distill", "tiny")
-    assert not (tmp_path / "run").exists()
+    message = "'teacher': teacher/checkpoints: no checkpoint 6; there are"
+    refused_before_it_begins(message, tmp_path, "distill.py", distill__teacher="teacher")
 
 
 def test_a_teacher_in_whose_tokens_the_prompts_are_too_long_is_refused(
     tmp_path, problems, monkeypatch
 ):
-    teacher = load_config("rlvr.py", "tiny", **{**problems, "sft__steps": 0})
+    teacher = load_config("rlvr.py", "tiny", **{**problems, "sft.steps": 0})
     claim_workdir(tmp_path / "teacher", teacher, "rlvr", "tiny", tmp_path)
     monkeypatch.setattr("permix_jax.app.policies.newest_step", lambda *_: 6)
-    config = load_config("distill.py", "tiny", distill__teacher="teacher")
-    with pytest.raises(ValueError, match="^distill.teacher is 'teacher': problem .* takes"):
-        run(config, tmp_path / "run", "distill", "tiny")
-    assert not (tmp_path / "run").exists()
+    message = "^distill.teacher is 'teacher': problem .* takes"
+    refused_before_it_begins(message, tmp_path, "distill.py", distill__teacher="teacher")
 
 
-@pytest.mark.parametrize("fields", [{}, {"train__method": "sft", "sft__steps": 0}])
+@pytest.mark.parametrize("fields", [{}, {"train.method": "sft", "sft.steps": 0}])
 def test_sft_without_worked_solutions_is_refused(tmp_path, problems, fields):
-    with pytest.raises(ValueError, match="no training problem with a worked solution is left"):
-        run(load_config("permix.py", "tiny", **problems, **fields), tmp_path / "run", "permix")
-    assert not (tmp_path / "run").exists()
+    message = "no training problem with a worked solution is left"
+    refused_before_it_begins(message, tmp_path, **problems, **fields)
 
 
 def test_an_evaluation_opens_its_reference_first(tmp_path, problems):
-    personas = [PERSONA | {"id": name, "split": "heldout"} for name in ("q", "r")]
-    (tmp_path / "personas.jsonl").write_text("\n".join(map(json.dumps, personas)))
-    asked = {"data__test": "mine.jsonl", "data__train": "other.jsonl", "eval__sets": "heldout"}
-    asked |= {"eval__judge_free_candidates": 2, "eval__judge_free_reference": "no"}
+    write_personas(tmp_path / "personas.jsonl", {"miller": "heldout", "smith": "heldout"})
+    asked = {"data.test": problems["data.train"], "data.train": "other.jsonl"}
+    asked |= {"eval.sets": "heldout", "eval.judge_free_candidates": 2}
+    asked |= {"eval.judge_free_reference": "no"}
     config = load_config("eval_math500.py", "", **{**problems, **asked})
     with pytest.raises(ValueError, match="^eval.judge_free_reference is 'no': no: no such f"):
         evaluate_subject(subject_of_model(config, "model", tmp_path / "out"))

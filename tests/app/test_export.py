@@ -1,16 +1,14 @@
 """From a workdir to folders that transformers and peft load."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from runs import ROOT, load_config
+from commands import executed, refused
+from runs import load_config, run_tiny
 
-from permix_jax.app.experiment import run
 from permix_jax.app.export import export
 from permix_jax.app.policies import build_policy
 from permix_jax.app.workdir import cache_folder
@@ -34,11 +32,8 @@ TOKENS = np.random.default_rng(0).integers(60, size=(2, 14))
 def folder(tmp_path_factory):
     """Two finished runs from one base: `full` of all weights, `lora` of adapters."""
     folder = tmp_path_factory.mktemp("export")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERMIX_CACHE", str(folder / "cache"))
-        for name, fields in {"full": {}, "lora": {"lora__rank": 4}}.items():
-            config = load_config("permix.py", "tiny", **SMALL, **fields)
-            run(config, folder / name, "permix", "tiny")
+    for name, fields in {"full": {}, "lora": {"lora__rank": 4}}.items():
+        run_tiny(folder / name, cache=folder / "cache", **SMALL, **fields)
     return folder
 
 
@@ -85,11 +80,11 @@ def test_transformers_loads_the_folder_and_computes_the_same(folder, mesh, tmp_p
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     chat = [{"role": "system", "content": "you are a robot ."}, {"role": "user", "content": "hi"}]
-    prompts = [
+    asked, known = (
         t.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         for t in (tokenizer, policy.tokenizer)
-    ]
-    assert prompts[0] == prompts[1]
+    )
+    assert asked == known
     assert theirs.generation_config.eos_token_id == list(policy.end_tokens)
 
 
@@ -137,18 +132,14 @@ def test_the_model_card_says_what_was_done_and_what_came_out(folder, tmp_path):
 
 
 def test_the_command_writes_the_folder_and_says_so(folder, tmp_path):
-    command = [sys.executable, str(ROOT / "launch/export.py"), f"--workdir={folder / 'full'}"]
-    done = subprocess.run(
-        [*command, "--out=out", "--dtype=bfloat16"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("wrote out; ") and "from_pretrained('out')" in done.stdout
-    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
+    out = tmp_path / "out"
+    command = f"launch/export.py --workdir={folder / 'full'} --out={out} --dtype=bfloat16"
+    said = executed(command)
+    assert said.startswith(f"wrote {out}; ") and f"from_pretrained('{out}')" in said
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
     files = {"README.md", "config.json", "generation_config.json", "model.safetensors"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= files | {"tokenizer.json"}
-    again = subprocess.run([*command, "--out=out"], cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 1
-    assert again.stderr.splitlines()[-1] == "error: out is there already; name a new folder"
+    assert {path.name for path in out.iterdir()} >= files | {"tokenizer.json"}
+    assert refused(command) == f"error: {out} is there already; name a new folder"
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,9 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 from flax.traverse_util import flatten_dict
-from runs import assert_same_run, crash_after, load_config, metrics
+from runs import assert_same_run, crash_after, metrics, run_tiny
 
 import permix_jax.app.evaluations
-from permix_jax.app.experiment import run
 from permix_jax.tasks.embedded_world import build_tokenizer
 
 FIELDS = {
@@ -38,9 +37,8 @@ def lora(tmp_path_factory):
         return evaluate(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERMIX_CACHE", str(folder / "cache"))
         patch.setattr(permix_jax.app.evaluations, "evaluate", look_around)
-        run(load_config("permix.py", "tiny", **FIELDS), folder / "run", "permix", "tiny")
+        run_tiny(folder / "run", cache=folder / "cache", **FIELDS)
     return folder, seen[0]
 
 
@@ -64,11 +62,9 @@ def test_the_policy_leaves_the_base_by_its_adapters(lora):
     assert rows[0]["kl"] == 0 < rows[-1]["kl"]
 
 
-def test_a_run_that_crashed_ends_as_the_uninterrupted_one(lora, tmp_path, monkeypatch):
+def test_a_run_that_crashed_ends_as_the_uninterrupted_one(lora, tmp_path):
     folder, _ = lora
-    monkeypatch.setenv("PERMIX_CACHE", str(folder / "cache"))
-    config = load_config("permix.py", "tiny", **FIELDS)
     with crash_after(5):
-        run(config, tmp_path / "run", "permix", "tiny")
-    run(config, tmp_path / "run", "permix", "tiny")
+        run_tiny(tmp_path / "run", cache=folder / "cache", **FIELDS)
+    run_tiny(tmp_path / "run", cache=folder / "cache", **FIELDS)
     assert_same_run(tmp_path / "run", folder / "run")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from commands import next_of, parsed
-from runs import load_config
+from own_problems import write_personas
+from runs import ROOT, load_config
 
 from permix_jax.app import next_steps
 from permix_jax.app.validation import require_valid
@@ -19,12 +20,12 @@ def typed(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["launch/train.py"])
 
 
-def workdir(folder: Path, name: str, preset: str = "tiny", method=None, **fields) -> Path:
+def workdir(folder: Path, name: str, **fields) -> Path:
     """A run of which only config.json exists."""
     (folder / name).mkdir()
     kind = name if name in ("permix", "rlvr", "sft", "distill") else "permix"
-    config = load_config(f"{kind}.py", preset, **fields).to_dict()
-    record = {"name": name, "preset": preset, "config": config, "method": method or {}}
+    config = load_config(f"{kind}.py", "tiny", **fields).to_dict()
+    record = {"name": name, "preset": "tiny", "config": config, "method": {}}
     (folder / name / "config.json").write_text(json.dumps(record))
     return folder / name
 
@@ -32,12 +33,8 @@ def workdir(folder: Path, name: str, preset: str = "tiny", method=None, **fields
 def real(folder: Path, name: str, *splits: str, **fields) -> Path:
     """A run of a real model, with a file of personas of these splits, if any are named."""
     if splits:
-        rows = [
-            {"id": s, "name": s, "system_prompt": f"You are a {s}.", "category": "x", "split": s}
-            for s in splits
-        ]
-        (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        fields["personas__file"] = str(folder / "mine.jsonl")
+        file = write_personas(folder / "mine.jsonl", {split: split for split in splits})
+        fields["personas__file"] = str(file)
     return workdir(folder, name, task__name="problems", model__source="org/model", **fields)
 
 
@@ -130,7 +127,7 @@ def test_an_evaluation_asks_all_personas_where_there_are_no_more_sets(tmp_path):
 
 def test_after_a_script_the_fields_are_those_that_differ_from_the_preset(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["mine.py"])
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(ROOT)
     mine = workdir(tmp_path, "permix", train__steps=2, personas__level="rollout")
     train, compare, evaluate = next_of(next_steps.after_training(mine))
     assert train == (
@@ -144,29 +141,24 @@ def test_after_a_script_the_fields_are_those_that_differ_from_the_preset(tmp_pat
 def test_after_a_script_elsewhere_the_commands_have_whole_paths(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["mine.py"])
     monkeypatch.chdir(tmp_path)
-    root = Path(__file__).parents[2]
     train, _, evaluate = next_of(next_steps.after_training(workdir(tmp_path, "permix")))
-    assert train.startswith(f"{root}/launch/train.py --config={root}/configs/rlvr.py:tiny ")
+    assert train.startswith(f"{ROOT}/launch/train.py --config={ROOT}/configs/rlvr.py:tiny ")
     assert parsed(evaluate).eval.sets == "heldout,train"
 
 
 @pytest.mark.parametrize(
-    ("name", "preset", "method"), [("permix", "tiny", {"advantages": "x"}), ("odd", "tiny", {})]
+    ("name", "changed"),
+    [("permix", {"method": {"advantages": "x"}}), ("odd", {}), ("permix", {"preset": "mine"})],
 )
 def test_after_a_script_there_is_no_counterpart_that_no_command_makes(
-    tmp_path, monkeypatch, name, preset, method
+    tmp_path, monkeypatch, name, changed
 ):
     monkeypatch.setattr(sys, "argv", ["mine.py"])
-    said = next_of(next_steps.after_training(workdir(tmp_path, name, preset, method)))
-    assert [Path(command.split()[0]).name for command in said] == ["evaluate.py"]
-
-
-def test_after_a_script_with_a_preset_of_its_own_there_is_no_counterpart(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["mine.py"])
-    mine = workdir(tmp_path, "permix")
-    record = json.loads((mine / "config.json").read_text()) | {"preset": "mine"}
+    mine = workdir(tmp_path, name)
+    record = json.loads((mine / "config.json").read_text()) | changed
     (mine / "config.json").write_text(json.dumps(record))
-    assert len(next_of(next_steps.after_training(mine))) == 1
+    said = next_of(next_steps.after_training(mine))
+    assert [Path(command.split()[0]).name for command in said] == ["evaluate.py"]
 
 
 # ---- other commands -------------------------------------------------------------------------

@@ -2,20 +2,22 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from commands import executed, refused
 from judge_server import BENCHMARK, HANG, TASKS, chat_server, grade, judge_at
 from random_model import write_model
-from runs import GRADED_BATCH, ROOT, load_config, strike
+from runs import FULL, GRADED_BATCH, ROOT, load_config, needs_full_device, strike
 
 from permix_jax.app.personagym_run import personagym
 from permix_jax.app.policies import Subject, subject_of_model, subject_of_run
+from permix_jax.core.files import write_rows
 from permix_jax.core.stop import Stopped
 from permix_jax.evaluation.graded_rows import GradedRows
 from permix_jax.personagym.judges import JudgeError
@@ -23,10 +25,6 @@ from permix_jax.train.checkpoints import Checkpoints
 
 PERSONAS = ("A pirate", "A nun")
 CONTEXT = 512
-
-
-def write_lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +42,15 @@ def files(tmp_path_factory, mesh):
     checkpoints.close()
     (folder / "run/config.json").write_text(json.dumps(record))
     rows = [{"persona": p} | {task: [f"{task}?", "Why?"] for task in TASKS} for p in PERSONAS]
-    write_lines(folder / "benchmark/benchmark_v1.jsonl", rows)
+    write_rows(folder / "benchmark/benchmark_v1.jsonl", rows)
     rubrics = [{"task": task, "rubric": BENCHMARK.rubrics[task]} for task in TASKS]
-    write_lines(folder / "benchmark/rubrics.jsonl", rubrics)
+    write_rows(folder / "benchmark/rubrics.jsonl", rubrics)
     texts = {
         "prompts/rubric_grading/sys_prompt.txt": BENCHMARK.system_prompt,
         "prompts/score_examples/prompt.txt": BENCHMARK.example_prompt,
     }
     prompts = [{"path": path, "text": text} for path, text in texts.items()]
-    write_lines(folder / "benchmark/prompts.jsonl", prompts)
+    write_rows(folder / "benchmark/prompts.jsonl", prompts)
     return folder
 
 
@@ -61,50 +59,62 @@ def use_cache(files, monkeypatch):
     monkeypatch.setenv("PERMIX_CACHE", str(files / "cache"))
 
 
+def asked_of(files):
+    return {
+        "personagym.folder": str(files / "benchmark"),
+        "personagym.max_new_tokens": 8,
+        "personagym.batch_size": 4,
+        "personagym.candidates": 2,
+    }
+
+
+def config(files, **fields):
+    return load_config("permix.py", "tiny", **{**asked_of(files), **fields})
+
+
 @pytest.fixture
-def config(files):
-    def with_fields(**fields):
-        named = {
-            "personagym__folder": str(files / "benchmark"),
-            "personagym__max_new_tokens": 8,
-            "personagym__batch_size": 4,
-            "personagym__candidates": 2,
-        }
-        return load_config("permix.py", "tiny", **{**named, **fields})
+def ask(files):
+    """Asks the model, or another one of `files`, with these fields."""
 
-    return with_fields
+    def asked(out, model="model", **fields):
+        return personagym(subject_of_model(config(files, **fields), str(files / model), out))
+
+    return asked
 
 
-SCRIPT = str(ROOT / "launch/personagym.py")
+@pytest.fixture
+def judged_by(tmp_path):
+    """The field that names these judges."""
+
+    def field(*judges):
+        write_rows(tmp_path / "judges.jsonl", judges)
+        return {"personagym.judges": str(tmp_path / "judges.jsonl")}
+
+    return field
 
 
-def arguments(*args, program=None):
-    head = [sys.executable, *(["-c", program] if program else [SCRIPT])]
-    return [*head, f"--config={ROOT / 'configs/permix.py'}:tiny", *args]
+SCRIPT, CONFIG = "launch/personagym.py", f"--config={ROOT / 'configs/permix.py'}:tiny"
 
 
-def command(*args, cwd, program=None):
-    return subprocess.run(
-        arguments(*args, program=program), cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+def flags(files, out):
+    """The flags for the fields of `config`, the model and the folder."""
+    named = [f"--config.{name}={value}" for name, value in asked_of(files).items()]
+    return [CONFIG, f"--out={out}", f"--model={files}/model", *named]
 
 
-def flags(files):
-    """The flags for the fields of `config` and the model."""
-    fields = {"folder": files / "benchmark", "max_new_tokens": 8}
-    fields |= {"batch_size": 4, "candidates": 2}
-    named = [f"--config.personagym.{name}={value}" for name, value in fields.items()]
-    return ["--out=out", f"--model={files}/model", *named]
+def command(program, *args):
+    return subprocess.run([sys.executable, *program, *args], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def answered(files):
     """The answers of the model's folder, from the command itself."""
-    done = command(*flags(files), cwd=files)
-    assert done.returncode == 0, done.stderr
-    assert "10 answers in out/answers.jsonl" in done.stdout
-    assert "PersonaGym without a judge: 10 answers under 2 personas" in done.stdout
-    assert "judge them with --config.personagym.judges=judges.jsonl" in done.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERMIX_CACHE", str(files / "cache"))
+        said = executed(shlex.join([SCRIPT, *flags(files, files / "out")]))
+    assert f"10 answers in {files}/out/answers.jsonl" in said
+    assert "PersonaGym without a judge: 10 answers under 2 personas" in said
+    assert "judge them with --config.personagym.judges=judges.jsonl" in said
     return files / "out/answers.jsonl"
 
 
@@ -139,7 +149,7 @@ def test_judge_free_figures_are_those_of_the_likelihoods_on_disk(files, answered
 
 
 def test_ctrl_c_while_answering_and_scoring_ends_in_the_same_files(
-    config, files, answered, tmp_path, monkeypatch
+    ask, answered, tmp_path, monkeypatch
 ):
     append, folder = GradedRows.append, tmp_path / "out"
 
@@ -151,7 +161,7 @@ def test_ctrl_c_while_answering_and_scoring_ends_in_the_same_files(
         with monkeypatch.context() as patch:
             patch.setattr(GradedRows, "append", interrupted_append)
             with pytest.raises(Stopped):
-                personagym(subject_of_model(config(), str(files / "model"), folder))
+                ask(folder)
 
     interrupted()
     path, scored = folder / "answers.jsonl", folder / "judge_free/answers.jsonl"
@@ -162,20 +172,18 @@ def test_ctrl_c_while_answering_and_scoring_ends_in_the_same_files(
         assert len(path.read_text().splitlines()) == left
     interrupted()
     assert len(scored.read_text().splitlines()) == 4
-    personagym(subject_of_model(config(), str(files / "model"), folder))
+    ask(folder)
     for name in ("answers.jsonl", "judge_free/answers.jsonl", "judge_free.json"):
         assert (folder / name).read_text() == (answered.parent / name).read_text(), name
 
 
-def test_the_base_and_a_checkpoint_of_a_run_answer_as_their_models(
-    config, files, answered, tmp_path
-):
-    fields = {"model__source": str(files / "model")}
-    personagym(subject_of_run(config(**fields), files / "run", 0, tmp_path / "base"))
+def test_the_base_and_a_checkpoint_of_a_run_answer_as_their_models(ask, files, answered, tmp_path):
+    fields = {"model.source": str(files / "model")}
+    personagym(subject_of_run(config(files, **fields), files / "run", 0, tmp_path / "base"))
     assert (tmp_path / "base/answers.jsonl").read_text() == answered.read_text()
-    personagym(subject_of_run(config(**fields), files / "run", None, tmp_path / "trained"))
-    reference = {"eval__judge_free_reference": str(files / "model")}
-    personagym(subject_of_model(config(**reference), str(files / "trained"), tmp_path / "exported"))
+    personagym(subject_of_run(config(files, **fields), files / "run", None, tmp_path / "trained"))
+    reference = {"eval.judge_free_reference": str(files / "model")}
+    ask(tmp_path / "exported", "trained", **reference)
     trained = (tmp_path / "trained/answers.jsonl").read_text()
     assert trained == (tmp_path / "exported/answers.jsonl").read_text() != answered.read_text()
     # One frozen reference, the base, for all of them.
@@ -186,20 +194,17 @@ def test_the_base_and_a_checkpoint_of_a_run_answer_as_their_models(
     assert base == own and trained == exported != base
 
 
-def test_judges_score_finished_answers_without_the_model(
-    config, files, answered, tmp_path, monkeypatch
-):
+def test_judges_score_finished_answers_without_the_model(ask, judged_by, answered, monkeypatch):
     def refuse(*_):
         raise AssertionError("no model is needed")
 
     monkeypatch.setattr("permix_jax.app.policies.build_policy", refuse)
     with chat_server(grade) as server:
         judges = [{"name": name, "base_url": server.url, "model": "m"} for name in ("j", "k")]
-        write_lines(tmp_path / "judges.jsonl", judges)
-        named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
-        first = personagym(subject_of_model(named, str(files / "model"), answered.parent))
+        named = judged_by(*judges)
+        first = ask(answered.parent, **named)
         asked = len(server.asked)
-        again = personagym(subject_of_model(named, str(files / "model"), answered.parent))
+        again = ask(answered.parent, **named)
         assert asked == len(server.asked) == 30  # an example and two judges' scores of 10 answers
     assert first == again
     assert "PersonaScore" in first and "4.000 [4.000, 4.000]" in first and "20 of 20" in first
@@ -208,7 +213,7 @@ def test_judges_score_finished_answers_without_the_model(
 
 
 def test_kill_9_while_answering_and_judging_and_the_same_command_again(
-    config, files, answered, tmp_path
+    ask, judged_by, files, answered, tmp_path
 ):
     """Killed after the first batch of answers, and at the eighth judgement."""
     out = tmp_path / "out"
@@ -218,14 +223,12 @@ def test_kill_9_while_answering_and_judging_and_the_same_command_again(
 
     with chat_server(reply) as server:
         server.reopened = False
-        write_lines(tmp_path / "judges.jsonl", [judge_at(server.url)._asdict()])
-        judges = f"--config.personagym.judges={tmp_path / 'judges.jsonl'}"
-        args = [*flags(files)[1:], f"--out={out}", judges]
-        program = strike(1, "SIGKILL", after=GRADED_BATCH, script="launch/personagym.py")
-        struck = command(*args, cwd=tmp_path, program=program)
+        named = judged_by(judge_at(server.url)._asdict())
+        args = [*flags(files, out), f"--config.personagym.judges={tmp_path / 'judges.jsonl'}"]
+        struck = command(["-c", strike(1, "SIGKILL", after=GRADED_BATCH, script=SCRIPT)], *args)
         assert struck.returncode == -signal.SIGKILL, struck.stderr
         assert (out / "answers.jsonl").read_bytes().count(b"\n") == 4
-        child = subprocess.Popen(arguments(*args), cwd=tmp_path, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen([sys.executable, ROOT / SCRIPT, *args], stderr=subprocess.DEVNULL)
         deadline, replies = time.monotonic() + 120, out / "replies.jsonl"
         while not (replies.is_file() and replies.read_bytes().count(b"\n") == 7):
             assert child.poll() is None and time.monotonic() < deadline
@@ -234,26 +237,22 @@ def test_kill_9_while_answering_and_judging_and_the_same_command_again(
         child.wait()
 
         server.reopened = True
-        done = command(*args, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "PersonaScore" in done.stdout
+        assert "PersonaScore" in executed(shlex.join([SCRIPT, *args]))
         assert len(server.answered) == len(set(server.answered)) == 20
-        named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
-        personagym(subject_of_model(named, str(files / "model"), tmp_path / "whole"))
+        ask(tmp_path / "whole", **named)
     for name in ("judge_free.json", "judge_free/answers.jsonl", "scores.jsonl", "summary.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text(), name
     assert (out / "answers.jsonl").read_text() == answered.read_text()
 
 
 def test_a_model_judges_through_the_rollout_and_is_asked_once(
-    config, files, answered, tmp_path, monkeypatch
+    ask, judged_by, files, answered, tmp_path, monkeypatch
 ):
     """A random model's verdicts cannot be read; that is counted, not dropped."""
     judges = {"name": "tiny", "source": str(files / "trained"), "max_tokens": 6, "batch_size": 4}
-    write_lines(tmp_path / "judges.jsonl", [judges])
-    fields = {"personagym__judges": str(tmp_path / "judges.jsonl"), "personagym__examples": False}
+    fields = judged_by(judges) | {"personagym.examples": False}
     shutil.copytree(answered.parent, tmp_path / "out")
-    first = personagym(subject_of_model(config(**fields), str(files / "model"), tmp_path / "out"))
+    first = ask(tmp_path / "out", **fields)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     entry = summary["by_judge"][0]
     assert (entry["asked"], entry["unreadable"], entry["refused"]) == (10, 10, 0)
@@ -262,123 +261,110 @@ def test_a_model_judges_through_the_rollout_and_is_asked_once(
     assert sum(row["judge"] == "tiny" and row["truncated"] for row in replies) == 10
 
     monkeypatch.setattr("permix_jax.app.personagym_run.named_model", None)  # nothing is left to ask
-    again = personagym(subject_of_model(config(**fields), str(files / "model"), tmp_path / "out"))
-    assert again == first
+    assert ask(tmp_path / "out", **fields) == first
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device /dev/full here")
+@needs_full_device
 @pytest.mark.parametrize(
     "file", ["judge_free.json.partial", "replies.jsonl", "scores.jsonl.partial"]
 )
-def test_a_full_disk_is_named_and_the_same_command_goes_on(config, files, answered, tmp_path, file):
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    ask, judged_by, answered, tmp_path, file
+):
     out = tmp_path / "out"
     shutil.copytree(answered.parent, out)
     for name in ("judge_free.json", "replies.jsonl", "scores.jsonl", "summary.json"):
         (out / name).unlink(missing_ok=True)
-    (out / file).symlink_to("/dev/full")
+    (out / file).symlink_to(FULL)
     with chat_server(grade) as server:
-        write_lines(tmp_path / "judges.jsonl", [judge_at(server.url)._asdict()])
-        named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
+        named = judged_by(judge_at(server.url)._asdict())
         with pytest.raises(OSError, match="No space left on device; what is finished is kept, run"):
-            personagym(subject_of_model(named, str(files / "model"), out))
+            ask(out, **named)
         (out / file).unlink()
-        assert "PersonaScore" in personagym(subject_of_model(named, str(files / "model"), out))
+        assert "PersonaScore" in ask(out, **named)
         # What comes while replies cannot be kept is asked again; nothing else is.
         assert len(server.asked) > 20 if file == "replies.jsonl" else len(server.asked) == 20
     assert (out / "answers.jsonl").read_text() == answered.read_text()
 
 
-def test_ctrl_c_while_judging_is_a_stop(config, files, answered, tmp_path, monkeypatch):
+def test_ctrl_c_while_judging_is_a_stop(ask, judged_by, answered, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("permix_jax.app.personagym_run.judge", interrupt)
-    write_lines(tmp_path / "judges.jsonl", [{"name": "j", "base_url": "http://x", "model": "m"}])
     with pytest.raises(Stopped):
-        named = config(personagym__judges=str(tmp_path / "judges.jsonl"))
-        personagym(subject_of_model(named, str(files / "model"), answered.parent))
+        ask(answered.parent, **judged_by({"name": "j", "base_url": "http://x", "model": "m"}))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"seed": 1}, r"another evaluation \(config.seed: 1 instead of 0\); name another --out"),
-        ({"personagym__top_p": 0.5}, "config.personagym.top_p: 0.5 instead of 0.9"),
-        ({"personagym__personas": 1, "personagym__candidates": 0}, "questions_sha256"),
-        ({"personagym__personas": 1}, "candidates is 2; 1 personas are asked, use 2 to that many"),
-        ({"personagym__candidates": 1}, r"personagym.candidates is 1; use 0 \(off\), or 2"),
-        (
-            {"eval__judge_free_reference": "x"},
-            r"\(reference: 'x' instead of .*; remove .*free.json",
-        ),
-        ({"personagym__personas": 3}, r"personagym.personas is 3: give 0 \(all\) to 2"),
-        ({"personagym__top_p": 0.0}, "personagym.top_p is 0.0; use a share above 0"),
-        ({"personagym__judges": "nowhere"}, "nowhere: no such file; write one judge a line"),
-        ({"personagym__folder": "nowhere"}, "nowhere/rubrics.jsonl: no such file"),
+        ({"personagym.top_p": 0.5}, "config.personagym.top_p: 0.5 instead of 0.9"),
+        ({"personagym.personas": 1, "personagym.candidates": 0}, "questions_sha256"),
+        ({"personagym.personas": 1}, "candidates is 2; 1 personas are asked, use 2 to that many"),
+        ({"personagym.candidates": 1}, r"personagym.candidates is 1; use 0 \(off\), or 2"),
+        ({"eval.judge_free_reference": "x"}, r"\(reference: 'x' inst.*; remove .*free.json"),
+        ({"personagym.personas": 3}, r"personagym.personas is 3: give 0 \(all\) to 2"),
+        ({"personagym.top_p": 0.0}, "personagym.top_p is 0.0; use a share above 0"),
+        ({"personagym.judges": "nowhere"}, "nowhere: no such file; write one judge a line"),
+        ({"personagym.folder": "nowhere"}, "nowhere/rubrics.jsonl: no such file"),
     ],
 )
-def test_mistakes_are_named_in_one_line(config, files, answered, fields, message):
+def test_mistakes_are_named_in_one_line(ask, answered, fields, message):
     before = answered.read_bytes()
     with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
-        personagym(subject_of_model(config(**fields), str(files / "model"), answered.parent))
+        ask(answered.parent, **fields)
     assert "\n" not in str(raised.value)
     assert answered.read_bytes() == before
+
+
+ENDPOINT = {"base_url": "http://x", "model": "m"}
+NO_KEY = ENDPOINT | {"key_variable": "NO_SUCH_KEY"}
 
 
 @pytest.mark.parametrize(
     ("judge", "fields", "message"),
     [
         ({"source": "no"}, {}, "^judge 'j': no: no such folder"),
-        (
-            {"base_url": "http://x", "model": "m", "key_variable": "NO_SUCH_KEY"},
-            {},
-            "^judge 'j': the environment variable NO_SUCH_KEY is not set",
-        ),
-        ({"base_url": "http://x", "model": "m"}, {"eval__judge_free_reference": "no"}, "is 'no'"),
+        (NO_KEY, {}, "^judge 'j': the environment variable NO_SUCH_KEY is not set"),
+        (ENDPOINT, {"eval.judge_free_reference": "no"}, "is 'no'"),
     ],
 )
 def test_what_is_to_score_is_looked_at_before_anything_is_answered(
-    config, files, tmp_path, judge, fields, message
+    ask, judged_by, tmp_path, judge, fields, message
 ):
-    write_lines(tmp_path / "judges.jsonl", [{"name": "j", **judge}])
-    named = config(personagym__judges=str(tmp_path / "judges.jsonl"), **fields)
     with pytest.raises((JudgeError, ValueError), match=message):
-        personagym(subject_of_model(named, str(files / "model"), tmp_path / "out"))
+        ask(tmp_path / "out", **judged_by({"name": "j", **judge}), **fields)
     assert not (tmp_path / "out/answers.jsonl").exists()
 
 
-def test_answers_longer_than_the_context_are_refused(config, files, tmp_path):
+def test_answers_longer_than_the_context_are_refused(ask, tmp_path):
     with pytest.raises(ValueError, match=f"max_new_tokens is 500; .* context of {CONTEXT}; lower"):
-        fields = {"personagym__max_new_tokens": 500}
-        personagym(subject_of_model(config(**fields), str(files / "model"), tmp_path / "out"))
+        ask(tmp_path / "out", **{"personagym.max_new_tokens": 500})
     assert not (tmp_path / "out").exists()
 
 
-def test_the_embedded_world_is_refused(config, tmp_path):
+def test_the_embedded_world_is_refused(files, tmp_path):
     with pytest.raises(ValueError, match="the embedded world's policy lacks the words"):
-        personagym(Subject(config(), tmp_path, tmp_path, 0, tmp_path, {}, "base"))
+        personagym(Subject(config(files), tmp_path, tmp_path, 0, tmp_path, {}, "base"))
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "name --out=DIR"),
-        (["--out=x", "--model=y", "--step=2"], "leave out --workdir and --step"),
-        (["--out=x", "--workdir=z"], "z/config.json: no such file; name the workdir of a run"),
+        ("", "name --out=DIR"),
+        ("--out=x --model=y --step=2", "leave out --workdir and --step"),
+        ("--out=x --workdir=z", "z/config.json: no such file; name the workdir of a run"),
     ],
 )
-def test_mistakes_of_the_command_line_end_in_one_line(tmp_path, args, message):
-    out = command(*args, cwd=tmp_path)
-    assert out.returncode == 1
-    assert message in out.stderr
-    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
+def test_mistakes_of_the_command_line_end_in_one_line(args, message):
+    assert message in refused(f"{SCRIPT} {CONFIG} {args}")
 
 
-def test_a_judge_that_cannot_be_asked_ends_in_one_line(files, answered, tmp_path):
-    judge = {"name": "n", "base_url": "http://x", "model": "m", "key_variable": "NO_SUCH_KEY"}
-    write_lines(tmp_path / "judges.jsonl", [judge])
-    judges = f"--config.personagym.judges={tmp_path / 'judges.jsonl'}"
-    out = command(*flags(files), judges, cwd=files)
+def test_a_judge_that_cannot_be_asked_ends_in_one_line(judged_by, files, answered):
+    ((field, judges),) = judged_by({"name": "n", **NO_KEY}).items()
+    out = command([ROOT / SCRIPT], *flags(files, answered.parent), f"--config.{field}={judges}")
     assert out.returncode == 1
-    assert "error: judge 'n': the environment variable NO_SUCH_KEY is not set" in out.stderr
-    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
+    message = "error: judge 'n': the environment variable NO_SUCH_KEY is not set"
+    assert out.stderr.startswith(message) and len(out.stderr.strip().splitlines()) == 1

@@ -57,14 +57,9 @@ def test_what_is_done_is_not_counted(task, tmp_path):
     run = tmp_path / "run"
     for folder in ("base/checkpoints/120", "run/checkpoints/2", "run/checkpoints/4"):
         (tmp_path / folder).mkdir(parents=True)
-    for step, file, text in (
-        (0, "stability.json", "{}"),
-        (0, "judge_free.json", "{}"),
-        (6, "completions.jsonl", "{}\n" * 64),
-        (6, "kl.json", "{}"),
-    ):
-        (run / f"eval/{step}").mkdir(parents=True, exist_ok=True)
-        (run / f"eval/{step}/{file}").write_text(text)
+    for file in ("0/stability.json", "0/judge_free.json", "6/kl.json", "6/completions.jsonl"):
+        (run / "eval" / file).parent.mkdir(parents=True, exist_ok=True)
+        (run / "eval" / file).write_text("{}\n" * 64)
     fields = {"eval__judge_free_candidates": 2, "eval__judge_free_questions": 10}
     assert left(phases(config(**fields), task, tmp_path)) == {
         "sft": 0,

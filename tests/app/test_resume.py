@@ -4,9 +4,9 @@ import json
 import signal
 
 import pytest
-from runs import ROOT, assert_same_run, load_config, metrics, strike, train
+from runs import ROOT, assert_same_run, metrics, run_tiny, strike, train
 
-from permix_jax.app.experiment import run
+from permix_jax.app.workdir import newest_saved_step
 
 CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
 
@@ -14,10 +14,7 @@ CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERMIX_CACHE", str(folder / "cache"))
-        run(load_config("permix.py", "tiny"), folder / "run", "permix", "tiny")
-    return folder / "run"
+    return run_tiny(folder / "run", cache=folder / "cache")
 
 
 def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
@@ -37,9 +34,7 @@ def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
     assert done == [1, 2, 3, 4, 5]
 
     # Asked to stop after step 5: saved, though checkpoint_every is 2. Checkpoint 4 may be lost.
-    after = 5 - max(
-        int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()
-    )
+    after = 5 - newest_saved_step(folder)
     stopped = start(strike(after, "SIGTERM"))
     assert stopped.returncode == 0, stopped.stderr
     assert "is saved, and the same command goes on" in stopped.stdout

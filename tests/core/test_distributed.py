@@ -8,9 +8,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-from runs import ROOT, load_config, metrics, strike
+from runs import ROOT, load_config, metrics, run_tiny, strike
 
-from permix_jax.app.experiment import run
 from permix_jax.app.policies import build_policy
 from permix_jax.core.distributed import gather, initialize, on_main, own_part, told_by
 from permix_jax.core.sharding import make_mesh, to_host
@@ -36,17 +35,9 @@ CONFIG = [
 
 
 @pytest.fixture(scope="module")
-def config():
-    return load_config("permix.py", "tiny", **{k.replace(".", "__"): v for k, v in FIELDS.items()})
-
-
-@pytest.fixture(scope="module")
-def one_process(config, tmp_path_factory):
+def one_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERMIX_CACHE", str(folder / "cache"))
-        run(config, folder / "run", "permix", "tiny")
-    return folder / "run"
+    return run_tiny(folder / "run", cache=folder / "cache", **FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +68,9 @@ def test_two_processes_make_the_run_of_one_to_the_last_bit(two, one_process):
     assert best in (1, 2) and there == {str(best), "2"}
 
 
-def test_what_two_processes_saved_is_read_by_one_on_another_mesh(two, one_process, config):
+def test_what_two_processes_saved_is_read_by_one_on_another_mesh(two, one_process):
     mesh = make_mesh(2, 2, 2)
-    policy, _ = build_policy(config, two, mesh)
+    policy, _ = build_policy(load_config("permix.py", "tiny", **FIELDS), two, mesh)
     mine, theirs = (
         load_params(folder / "checkpoints", policy.model, mesh, 2) for folder in (two, one_process)
     )
@@ -88,11 +79,8 @@ def test_what_two_processes_saved_is_read_by_one_on_another_mesh(two, one_proces
         np.testing.assert_array_equal(to_host(a), to_host(b))
 
 
-def test_a_run_goes_on_with_other_processes_on_another_mesh(two, one_process, config, monkeypatch):
-    monkeypatch.setenv("PERMIX_CACHE", str(two.parent / "cache"))
-    other = config.copy_and_resolve_references()
-    other.mesh.data, other.mesh.fsdp = 2, 2
-    run(other, two, "permix", "tiny")
+def test_a_run_goes_on_with_other_processes_on_another_mesh(two, one_process):
+    run_tiny(two, cache=two.parent / "cache", **{**FIELDS, "mesh.data": 2})
     assert (two / "report.html").exists()
     for mine, theirs in zip(metrics(two), metrics(one_process), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
@@ -116,13 +104,8 @@ def test_slurm_and_gke_say_that_there_are_several_processes():
     assert not told_by({})
 
 
-@pytest.mark.parametrize(
-    ("named", "message"),
-    [
-        (("localhost:1", 2, None), "--process: give all three"),
-        (("localhost:1", 2, 2), "--process is 2; use 0 to 1"),
-    ],
-)
-def test_processes_named_in_part_or_out_of_range_are_refused(named, message):
-    with pytest.raises(ValueError, match=message):
-        initialize(*named)
+def test_processes_named_in_part_or_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="--process: give all three"):
+        initialize("localhost:1", 2, None)
+    with pytest.raises(ValueError, match="--process is 2; use 0 to 1"):
+        initialize("localhost:1", 2, 2)

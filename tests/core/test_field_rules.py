@@ -21,13 +21,10 @@ from permix_jax.models.config import LORA_TARGETS, REMAT
 from permix_jax.reproduction.methods import ABLATIONS, METHODS
 from permix_jax.reproduction.reproduce import reproduce
 from permix_jax.stats.stability import PSS
-from permix_jax.tasks.demonstrations import INSTRUCTIONS
+from permix_jax.tasks.problem_task import INSTRUCTIONS
 
 ALL = flat_fields(load_config("reproduce.py", "").to_dict())
 REAL = {"task__name": "problems", "model__source": "org/model"}
-
-
-# ---- values ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -37,9 +34,8 @@ def test_a_default_may_stand_and_a_value_of_another_type_may_not(field):
     wrong = 1 if isinstance(default, str) else "many"
     with pytest.raises(ValueError) as refused:
         valid_value(field, wrong)
-    kind = type(default).__name__
-    said = f"{field} is {wrong!r}; use a value of type {kind}, such as {default!r}"
-    assert str(refused.value) == said
+    said = f"use a value of type {type(default).__name__}, such as {default!r}"
+    assert str(refused.value) == f"{field} is {wrong!r}; {said}"
 
 
 def test_a_whole_number_is_a_float_but_a_float_is_no_int():
@@ -48,27 +44,15 @@ def test_a_whole_number_is_a_float_but_a_float_is_no_int():
         valid_value("train.steps", 300.0)
 
 
-@pytest.mark.parametrize(
-    ("field", "names"),
-    [
-        ("lora.targets", LORA_TARGETS),
-        ("model.remat", REMAT),
-        ("data.answer_format", INSTRUCTIONS),
-        ("eval.pss", PSS),
-        ("reproduce.methods", METHODS),
-        ("reproduce.ablation", ["none", *ABLATIONS]),
-    ],
-)
-def test_the_choices_are_what_the_code_has_an_entry_for(field, names):
-    assert list(FIELDS[field].rule.choices) == list(names)
+def test_the_choices_are_what_the_code_has_an_entry_for():
+    ours = {"lora.targets": LORA_TARGETS, "model.remat": REMAT, "data.answer_format": INSTRUCTIONS}
+    ours |= {"eval.pss": PSS, "reproduce.methods": METHODS}
+    for field, names in {**ours, "reproduce.ablation": ["none", *ABLATIONS]}.items():
+        assert list(FIELDS[field].rule.choices) == list(names), field
 
 
-@pytest.mark.parametrize("targets", ["q_proj,k_proj", "q_proj, k_proj,"])
-def test_names_may_have_blanks_between_them(targets):
-    assert valid_value("lora.targets", targets) == targets
-
-
-# ---- settings -------------------------------------------------------------------------------
+def test_names_may_have_blanks_between_them():
+    assert valid_value("lora.targets", "q_proj, k_proj,") == "q_proj, k_proj,"
 
 
 def test_a_section_alone_has_defaults_and_changes_and_is_checked():
@@ -129,38 +113,26 @@ def test_the_table_names_fields_and_values_that_there_are():
             assert all(isinstance(kind(value), kind) and kind(value) == value for value in values)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        (
-            {"data__train": "gsm8k"},
-            "data.train is 'gsm8k', which nothing reads here: that takes task.name = 'problems' "
-            "instead of 'latent_style'; set that too, or leave data.train out",
-        ),
-        (
-            {"grpo__kl_weight": 0.0, "grpo__kl_estimator": "k2"},
-            "grpo.kl_estimator is 'k2', which nothing reads here: that takes a grpo.kl_weight "
-            "other than 0; set that too, or leave grpo.kl_estimator out",
-        ),
-        (
-            {"file": "sft.py", "grpo__kl_estimator": "k2"},
-            "grpo.kl_estimator is 'k2', which nothing reads here: that takes train.method = 'grpo' "
-            "instead of 'sft'; set that too, or leave grpo.kl_estimator out",
-        ),
-        (
-            {"file": "rlvr.py", "personas__count": 4},
-            "personas.count is 4, which nothing reads here: that takes a personas.share other than "
-            "0, or a rehearsal.weight other than 0; set that too, or leave personas.count out",
-        ),
-        (
-            {"personagym__judges": "judges.jsonl"},
-            "personagym.judges is 'judges.jsonl', which nothing reads here: that takes "
-            "launch/personagym.py; set that too, or leave personagym.judges out",
-        ),
-    ],
-)
-def test_what_nothing_reads_is_refused_with_what_would(fields, message):
-    assert refusal(**fields) == message
+def refused(field: str, value, lacking: str) -> str:
+    said = f"{field} is {value!r}, which nothing reads here: that takes {lacking}"
+    return f"{said}; set that too, or leave {field} out"
+
+
+def test_what_nothing_reads_is_refused_with_what_would():
+    assert refusal(data__train="gsm8k") == refused(
+        "data.train", "gsm8k", "task.name = 'problems' instead of 'latent_style'"
+    )
+    estimator = ("grpo.kl_estimator", "k2")
+    without_kl = refusal(grpo__kl_weight=0.0, grpo__kl_estimator="k2")
+    assert without_kl == refused(*estimator, "a grpo.kl_weight other than 0")
+    of_sft = refusal(file="sft.py", grpo__kl_estimator="k2")
+    assert of_sft == refused(*estimator, "train.method = 'grpo' instead of 'sft'")
+    assert refusal(file="rlvr.py", personas__count=4) == refused(
+        "personas.count", 4, "a personas.share other than 0, or a rehearsal.weight other than 0"
+    )
+    assert refusal(personagym__judges="x") == refused(
+        "personagym.judges", "x", "launch/personagym.py"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from permix_jax.tasks.datasets.load import load_problems
 from permix_jax.train.rehearsal import rehearsal_prompts
 
 HALF = "one half of a surrogate pair; write the whole character, or leave it out"
+NOT_UTF_8 = r"x.jsonl:1: not a JSON object: the text is not UTF-8 \(invalid .*\); save .* as UTF-8"
+CUT_OFF = gzip.compress(b'{"a": 1}', mtime=0)[:-3]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 
@@ -22,11 +24,8 @@ def rows_of(content: bytes, name: str = "x.jsonl") -> list[dict]:
 
 def test_a_byte_order_mark_windows_line_ends_and_blank_lines_are_no_part_of_rows():
     content = b'\xef\xbb\xbf\r\n{"a": "1"}\r\n\r\n{"a": "2"}'
-    assert [(line, where) for line, where, _ in parse_rows(content, "x.jsonl")] == [
-        (2, "x.jsonl:2"),
-        (4, "x.jsonl:4"),
-    ]
-    assert rows_of(content) == [{"a": "1"}, {"a": "2"}]
+    rows = [(2, "x.jsonl:2", {"a": "1"}), (4, "x.jsonl:4", {"a": "2"})]
+    assert list(parse_rows(content, "x.jsonl")) == rows
 
 
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl"])
@@ -44,14 +43,8 @@ def test_a_whole_surrogate_pair_and_a_zero_character_are_text():
         (rb'{"prompt": "two \ud83d"}', rf"x.jsonl:1: field 'prompt' holds '\\ud83d', {HALF}"),
         (b"{}\n" + rb'{"a": [{"b": "\udc00"}]}', rf"x.jsonl:2: field 'a' holds '\\udc00', {HALF}"),
         (rb'{"\ud83d": 1}', rf"x.jsonl:1: field '\\ud83d' holds '\\ud83d', {HALF}"),
-        (
-            b'{"a": "\xff"}',
-            r"x.jsonl:1: not a JSON object: the text is not UTF-8 \(invalid .*\); save .* as UTF-8",
-        ),
-        (
-            b'{"a": "\xed\xa0\xbd"}',
-            r"x.jsonl:1: not a JSON object: the text is not UTF-8 \(invalid .*\); save .* as UTF-8",
-        ),
+        (b'{"a": "\xff"}', NOT_UTF_8),
+        (b'{"a": "\xed\xa0\xbd"}', NOT_UTF_8),
         ('{"a": 1}'.encode("utf-16"), "x.jsonl: the text is in UTF-16, .* as UTF-8"),
         ('{"a": 1}'.encode("utf-16-be"), "x.jsonl: the text is in UTF-16, .* as UTF-8"),
         (b'{"a": 1}\n[2]', "x.jsonl:2: not a JSON object but list"),
@@ -59,10 +52,7 @@ def test_a_whole_surrogate_pair_and_a_zero_character_are_text():
         (b'{"a": ' + b"1" * 5000 + b"}", r"x.jsonl:1: not a JSON object \(Exceeds the limit .*"),
         (b" \r\n", "x.jsonl: the file is empty; write one JSON object a line"),
         (b"\xef\xbb\xbf", "x.jsonl: the file is empty; write one JSON object a line"),
-        (
-            gzip.compress(b'{"a": 1}', mtime=0)[:-3],
-            r"x.jsonl: not a whole gzip file \(.*\); fetch it again",
-        ),
+        (CUT_OFF, r"x.jsonl: not a whole gzip file \(.*\); fetch it again"),
         (POINTER, "x.jsonl: a Git LFS pointer in place of the file; run 'git lfs pull' in its .*"),
     ],
 )

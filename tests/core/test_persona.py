@@ -43,19 +43,11 @@ def test_malformed_row_is_named(tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b'{"id": "pirate"', "bank.jsonl:1: not a JSON object"),
-        (b'{"id": "pirate", "split": "train"}', "missing name, system_prompt, category; fields"),
-    ],
-)
-def test_malformed_file_is_named(tmp_path, line, message):
+def test_a_row_that_lacks_fields_is_named(tmp_path):
     path = tmp_path / "bank.jsonl"
-    path.write_bytes(line)
-    with pytest.raises(ValueError) as error:
+    path.write_text('{"id": "pirate", "split": "train"}')
+    with pytest.raises(ValueError, match="missing name, system_prompt, category; fields"):
         load_personas(path)
-    assert message in str(error.value)
 
 
 def test_missing_file_is_named_with_the_remedy(tmp_path):

@@ -7,23 +7,10 @@ from hypothesis import strategies as st
 from permix_jax.core.keys import key
 from permix_jax.core.randomness import generator
 
-PLACES = [
-    (0, "rollout"),
-    (0, "rollout", 0),
-    (0, "rollout", 0, 0),
-    (0, "rollout", 1),
-    (0, "rollout", 1, 0),
-    (0, "rollout", 0, 1),
-    (0, "rollout", 2, 1),
-    (0, "rollout", 1, 2),
-    (0, "order"),
-    (0, "order", 0),
-    (0, "sft", 1),
-    (0, ""),
-    (1, "rollout"),
-    (1, "rollout", 0),
-    (2**31 - 1, "rollout"),
-]
+INDICES = [(), (0,), (0, 0), (1,), (1, 0), (0, 1), (2, 1), (1, 2)]
+PLACES = [(0, "rollout", *indices) for indices in INDICES]
+PLACES += [(0, "order"), (0, "order", 0), (0, "sft", 1), (0, "")]
+PLACES += [(1, "rollout"), (1, "rollout", 0), (2**31 - 1, "rollout")]
 
 
 def bits(place):

@@ -1,4 +1,4 @@
-"""The mesh, the table of logical axes, and a model that computes the same on any mesh."""
+"""The mesh, and the table of logical axes. What programs compute on it: test_collectives.py."""
 
 import os
 import subprocess
@@ -8,18 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import pack_arrays, unpack
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from other_platforms import abstract_mesh
 
 from permix_jax.core import sharding
-from permix_jax.core.sharding import constrain, gather_as, make_mesh, shard_packed, shard_rows, spec
-from permix_jax.models.lm_head import Scoring
-from permix_jax.models.logprobs import score
+from permix_jax.core.sharding import constrain, gather_as, make_mesh, shard_rows, spec
 from permix_jax.models.params import create_params, param_shardings
-from permix_jax.rollout.sampler import sample
-from permix_jax.rollout.sampling import Sampling
 
 # How each parameter of a layer is cut; written out, so that a change of the table shows.
 WANTED = {
@@ -53,25 +48,17 @@ def cube_params(tiny_model, cube):
     return create_params(tiny_model, jax.random.key(0), cube)
 
 
-def test_a_mesh_has_the_shape_asked_for():
-    mesh = make_mesh(2, 1, 3)
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 3}
-
-
-def test_a_mesh_of_more_devices_than_there_are_is_refused():
+def test_a_mesh_has_the_shape_asked_for_or_is_refused():
+    assert dict(make_mesh(2, 1, 3).shape) == {"data": 2, "fsdp": 1, "tensor": 3}
     with pytest.raises(ValueError, match="= 16, but only 8 cpu device.*lower mesh.data"):
         make_mesh(4, 2, 2)
+    for shape in ((0, 1, 1), (1, -1, 1), (1, 1, 0)):
+        with pytest.raises(ValueError, match="each must be at least 1"):
+            make_mesh(*shape)
 
 
-@pytest.mark.parametrize("shape", [(0, 1, 1), (1, -1, 1), (1, 1, 0)])
-def test_an_axis_below_one_is_refused(shape):
-    with pytest.raises(ValueError, match="each must be at least 1"):
-        make_mesh(*shape)
-
-
-FLAGS = (
-    "--xla_gpu_deterministic_ops=true --xla_gpu_enable_scatter_determinism_expander=false".split()
-)
+FLAGS = ["--xla_gpu_deterministic_ops=true"]
+FLAGS += ["--xla_gpu_enable_scatter_determinism_expander=false"]
 
 
 def test_determinism_is_asked_for_once_and_keeps_other_flags(monkeypatch):
@@ -120,20 +107,6 @@ def test_parameters_lie_as_the_table_says(tiny_model, cube, cube_params):
     assert jax.tree.structure(shardings) == jax.tree.structure(cube_params)
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 1), (2, 4, 1), (1, 2, 2), (8, 1, 1)])
-def test_bytes_per_device_fall_with_the_cut(tiny_model, tiny_params, shape):
-    """Weights fall as 1 / (fsdp * tensor); norms, and copies over `data`, are whole."""
-    shardings = param_shardings(tiny_model, make_mesh(*shape))
-
-    def share(array, sharding):
-        return np.prod(sharding.shard_shape(array.shape)) / array.size
-
-    shares = flatten_dict(jax.tree.map(share, tiny_params, shardings), sep="/")
-    _, fsdp, tensor = shape
-    for name, value in shares.items():
-        assert value == (1 if "norm" in name else 1 / (fsdp * tensor)), name
-
-
 def test_values_of_fresh_parameters_do_not_depend_on_the_mesh(tiny_params, cube_params):
     for mine, theirs in zip(*map(jax.tree.leaves, (cube_params, tiny_params)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -141,12 +114,11 @@ def test_values_of_fresh_parameters_do_not_depend_on_the_mesh(tiny_params, cube_
 
 
 def test_rows_are_spread_over_data_and_fsdp(cube):
-    tokens, keys = shard_rows(
-        (np.arange(24).reshape(8, 3), jax.random.split(jax.random.key(0), 4)), cube
-    )
+    numbers = np.arange(24).reshape(8, 3)
+    tokens, keys = shard_rows((numbers, jax.random.split(jax.random.key(0), 4)), cube)
     assert {shard.data.shape for shard in tokens.addressable_shards} == {(2, 3)}
     assert {shard.data.shape for shard in keys.addressable_shards} == {(1,)}
-    np.testing.assert_array_equal(tokens, np.arange(24).reshape(8, 3))
+    np.testing.assert_array_equal(tokens, numbers)
 
 
 def test_constrain_places_on_the_current_mesh_and_is_the_identity_without_one(cube):
@@ -176,39 +148,6 @@ def test_what_is_gathered_over_fsdp_is_sent_in_the_narrower_dtype(cube):
     assert placements(narrow, jnp.float32) == [("bfloat16", whole)]
     # What has the dtype already may lie anywhere, such as gathered: it is not cut once more.
     assert placements(narrow, jnp.bfloat16) == [("bfloat16", whole)]
-
-
-def test_sampling_and_scoring_on_eight_devices_equal_one(
-    tiny_model, tiny_params, cube, cube_params
-):
-    prompts = np.random.default_rng(0).integers(0, 48, (4, 6), np.int32)
-    mask = np.arange(6) < np.array([[3], [6], [1], [5]])
-    keys = jax.random.split(jax.random.key(1), 8)
-    sampling, end_tokens = Sampling(8, temperature=0.9), (3, 7, 11)
-
-    def run(params, *arrays):
-        return sample(tiny_model, params, arrays, keys, sampling, end_tokens)
-
-    def scores(params, completions, rows, place=lambda x: x):
-        on_host = jax.tree.map(np.asarray, (completions.tokens, completions.mask))
-        packing = pack_arrays(prompts, mask, *on_host, tokens=32, rows=rows)
-        found = score(tiny_model, params, place(packing.rows), Scoring(0.9, 16))
-        return unpack(packing, found, on_host[1])
-
-    completions = run(tiny_params, prompts, mask)
-    logprobs = scores(tiny_params, completions, 1)
-    with jax.set_mesh(cube):
-        placed, keys = shard_rows((prompts, mask), cube), shard_rows(keys, cube)
-        sharded = run(cube_params, *placed)
-        scored = scores(cube_params, sharded, 4, lambda rows: shard_packed(rows, cube))
-    np.testing.assert_array_equal(sharded.tokens, completions.tokens)
-    np.testing.assert_array_equal(sharded.mask, completions.mask)
-    np.testing.assert_array_equal(sharded.truncated, completions.truncated)
-    np.testing.assert_allclose(sharded.logprobs, completions.logprobs, atol=1e-5)
-    inside = np.asarray(completions.mask)
-    np.testing.assert_allclose(scored[inside], logprobs[inside], atol=1e-5)
-    np.testing.assert_allclose(scored[inside], completions.logprobs[inside], atol=1e-5)
-    assert len(sharded.tokens.sharding.device_set) == 8
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])

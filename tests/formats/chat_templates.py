@@ -7,7 +7,11 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from permix_jax.core.persona import Persona
 from permix_jax.formats.tokenizer import load_tokenizer
+
+PIRATE = Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train")
+SUM = "What is 2 + 2?"
 
 # {date} is replaced. Contents are trimmed; there is a system turn in any case.
 _LLAMA = """\
@@ -30,15 +34,9 @@ _LLAMA = """\
     {{- "<|start_header_id|>assistant<|end_header_id|>\\n\\n" }}
 {%- endif %}
 """
-LLAMA31 = _LLAMA.replace(
-    "{date}",
-    '{%- if date_string is not defined %}{% set date_string = "26 Jul 2024" %}{% endif %}',
-)
-LLAMA32 = _LLAMA.replace(
-    "{date}",
-    "{%- if date_string is not defined %}"
-    '{% set date_string = strftime_now("%d %b %Y") %}{% endif %}',
-)
+_DATE = "{%- if date_string is not defined %}{% set date_string = VALUE %}{% endif %}"
+LLAMA31 = _LLAMA.replace("{date}", _DATE.replace("VALUE", '"26 Jul 2024"'))
+LLAMA32 = _LLAMA.replace("{date}", _DATE.replace("VALUE", 'strftime_now("%d %b %Y")'))
 
 QWEN3 = """\
 {%- for message in messages %}

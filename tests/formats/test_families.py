@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from dense import pack_arrays, unpack
+from dense import dense_logits, pack_arrays, unpack
 
 from permix_jax.formats.huggingface import config_from_hf, config_to_hf, params_to_hf
 from permix_jax.formats.weights import load_weights
@@ -23,11 +23,13 @@ from permix_jax.rollout.sampling import Sampling
 torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
 
 VOCAB, LENGTH, WINDOW, ORIGINAL_CONTEXT, NEW = 97, 64, 8, 32, 64
+SMALL = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, initializer_range=0.4)
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+LLAMA3 |= dict(rope_theta=10_000.0, original_max_position_embeddings=ORIGINAL_CONTEXT)
+WINDOWED_QWEN = dict(head_dim=8, num_hidden_layers=3, rms_norm_eps=1e-2, use_sliding_window=True)
+WINDOWED_QWEN |= dict(sliding_window=WINDOW, max_window_layers=1)
 GEMMA = {
-    "model_type": "gemma3_text",
     "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "query_pre_attn_scalar": 24,
     "rms_norm_eps": 1e-2,
@@ -38,75 +40,31 @@ GEMMA = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
     },
 }
+# name: model type, heads, key/value heads, other fields
 FAMILIES = {
-    "llama": {
-        "model_type": "llama",
-        "num_attention_heads": 4,
-        "num_key_value_heads": 1,
-        "rms_norm_eps": 1e-2,
-        "rope_theta": 500.0,
-    },
-    "llama with scaled RoPE": {
-        "model_type": "llama",
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 24,
-        "tie_word_embeddings": True,
-        "rope_parameters": {
-            "rope_type": "llama3",
-            "rope_theta": 10_000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": ORIGINAL_CONTEXT,
-        },
-    },
-    "qwen3": {
-        "model_type": "qwen3",
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 24,
-        "tie_word_embeddings": True,
-        "rope_theta": 1000.0,
-    },
-    "qwen3 with a window": {
-        "model_type": "qwen3",
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "rms_norm_eps": 1e-2,
-        "use_sliding_window": True,
-        "sliding_window": WINDOW,
-        "max_window_layers": 1,
-    },
-    "gemma3": GEMMA,
+    "llama": ("llama", 4, 1, dict(rms_norm_eps=1e-2, rope_theta=500.0)),
+    "llama with scaled RoPE": (
+        *("llama", 2, 2),
+        dict(head_dim=24, tie_word_embeddings=True, rope_parameters=LLAMA3),
+    ),
+    "qwen3": ("qwen3", 4, 2, dict(head_dim=24, tie_word_embeddings=True, rope_theta=1000.0)),
+    "qwen3 with a window": ("qwen3", 4, 2, WINDOWED_QWEN),
+    "gemma3": ("gemma3_text", 4, 2, GEMMA),
 }
 
 
-def random_model(fields: dict):
+def random_model(model_type: str, heads: int, kv_heads: int, fields: dict):
     """A model of transformers, of weights that make its completions vary.
 
     Attention is sharp, and the embeddings are small, so that tied ones do not just repeat tokens.
     """
     torch.manual_seed(0)
-    config = transformers.CONFIG_MAPPING[fields["model_type"]](
-        **{
-            "vocab_size": VOCAB,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "max_position_embeddings": 256,
-            "initializer_range": 0.4,
-            "bos_token_id": None,
-            "eos_token_id": None,
-            "pad_token_id": None,
-            "attn_implementation": "eager",
-            **fields,
-        }
-    )
+    fields = {"num_hidden_layers": 2, "max_position_embeddings": 256, **SMALL, **fields}
+    fields |= dict(num_attention_heads=heads, num_key_value_heads=kv_heads)
+    fields |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    config = transformers.CONFIG_MAPPING[model_type](**fields, attn_implementation="eager")
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    centre = 0.0 if fields["model_type"].startswith("gemma") else 1.0
+    centre = 0.0 if model_type.startswith("gemma") else 1.0
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name:
@@ -126,7 +84,7 @@ def load(folder, mesh):
 @pytest.fixture(scope="module", params=FAMILIES)
 def pair(request, tmp_path_factory, mesh):
     """(family, a model of transformers, the same as Decoder and parameters)."""
-    theirs, folder = random_model(FAMILIES[request.param]), tmp_path_factory.mktemp("family")
+    theirs, folder = random_model(*FAMILIES[request.param]), tmp_path_factory.mktemp("family")
     theirs.save_pretrained(folder, max_shard_size="40KB")
     return request.param, theirs, *load(folder, mesh)
 
@@ -143,15 +101,6 @@ def figures():
     for family, row in rows.items():
         errors = (f"{row[x]:.1e}" if x in row else "" for x in ("right", "left", "gradient"))
         print(f"| {family} | {LENGTH} | {' | '.join(errors)} | {row.get('greedy', '')} |")
-
-
-def logits(model, params, tokens, positions, valid):
-    @jax.jit
-    def run(params, tokens, positions, valid):
-        hidden = model.apply({"params": params}, tokens, positions, valid)[0]
-        return model.apply({"params": params}, hidden, method="unembed")
-
-    return np.asarray(run(params, tokens, positions, valid))
 
 
 def their_logits(theirs, tokens, positions, valid):
@@ -182,7 +131,7 @@ def test_logits_of_a_padded_batch_equal_those_of_transformers(pair, figures, sid
     batch = padded_batch(side)
     valid = batch[-1]
     expected = their_logits(theirs, *batch)
-    error = relative_error(logits(model, params, *batch)[valid], expected[valid])
+    error = relative_error(np.asarray(dense_logits(model, params, *batch))[valid], expected[valid])
     figures.setdefault(family, {})[side] = error
     assert error <= 1e-4
 
@@ -235,8 +184,7 @@ def test_gradients_equal_those_of_pytorch(pair, figures):
     @jax.jit
     @jax.grad
     def gradient(params):
-        hidden = model.apply({"params": params}, tokens, positions, valid)[0]
-        logprobs = jax.nn.log_softmax(model.apply({"params": params}, hidden, method="unembed"))
+        logprobs = jax.nn.log_softmax(dense_logits(model, params, tokens, positions, valid))
         chosen = jnp.take_along_axis(logprobs[:, :-1], tokens[:, 1:, None], axis=-1)[..., 0]
         return -(chosen * scored).sum() / scored.sum()
 
@@ -290,31 +238,17 @@ def test_completions_after_a_shared_prompt_score_as_whole_sequences_do(pair):
 
 def test_the_text_part_of_a_model_with_images_is_read(tmp_path, mesh):
     torch.manual_seed(0)
-    text = {
-        **GEMMA,
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "initializer_range": 0.4,
-    }
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 28,
-        "patch_size": 14,
-    }
+    text = {**GEMMA, **SMALL, "num_attention_heads": 4, "num_key_value_heads": 2}
+    vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    vision |= dict(model_type="siglip_vision_model", image_size=28, patch_size=14)
     config = transformers.Gemma3Config(
-        text_config=text, vision_config=vision, mm_tokens_per_image=4
+        text_config={**text, "num_hidden_layers": 3}, vision_config=vision, mm_tokens_per_image=4
     )
     config._attn_implementation = "eager"
     theirs = transformers.Gemma3ForConditionalGeneration(config).eval()
     theirs.save_pretrained(tmp_path)
     model, params = load(tmp_path, mesh)
-    tokens, positions, valid = padded_batch("right")
-    expected = their_logits(theirs, tokens, positions, valid)
-    actual = logits(model, params, tokens, positions, valid)
+    batch = padded_batch("right")
+    valid = batch[-1]
+    actual, expected = dense_logits(model, params, *batch), their_logits(theirs, *batch)
     assert relative_error(actual[valid], expected[valid]) <= 1e-4

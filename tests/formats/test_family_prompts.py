@@ -1,7 +1,7 @@
 """What each family's model is given to read, pinned, with and without a persona."""
 
 import pytest
-from chat_templates import FAMILIES, load, write_tokenizer
+from chat_templates import FAMILIES, PIRATE, SUM, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -9,56 +9,28 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from permix_jax.core.persona import Persona
 from permix_jax.personas.prompts import chat_messages, render, render_all, render_text
 
-PIRATE = Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train")
-SUM = "What is 2 + 2?"
-
-LLAMA_PLAIN = (
+LLAMA = (
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
-    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
+    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n{}<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\nWhat is 2 + 2?<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n"
 )
-LLAMA_PERSONA = (
-    "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
-    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nYou are a pirate.<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\nWhat is 2 + 2?<|eot_id|>"
-    "<|start_header_id|>assistant<|end_header_id|>\n\n"
-)
+LLAMA_PROMPTS = LLAMA.format(""), LLAMA.format("You are a pirate.")
+SYSTEM = "<|im_start|>system\n{}<|im_end|>\n"
+SMOLLM2 = SYSTEM.format("You are a helpful AI assistant named SmolLM, trained by Hugging Face")
+PERSONA = SYSTEM.format("You are a pirate.")
+ASK = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+NOT_THINKING = ASK + "<think>\n\n</think>\n\n"
+GEMMA = "<bos><start_of_turn>user\n{}What is 2 + 2?<end_of_turn>\n<start_of_turn>model\n"
 # (family, thinking): without a persona, with one
 PROMPTS = {
-    ("llama31", False): (LLAMA_PLAIN, LLAMA_PERSONA),
-    ("llama32", False): (LLAMA_PLAIN, LLAMA_PERSONA),
-    ("qwen3", False): (
-        "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n",
-        "<|im_start|>system\nYou are a pirate.<|im_end|>\n"
-        "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n",
-    ),
-    ("qwen3", True): (
-        "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n",
-        "<|im_start|>system\nYou are a pirate.<|im_end|>\n"
-        "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n",
-    ),
-    ("gemma3", False): (
-        "<bos><start_of_turn>user\nWhat is 2 + 2?<end_of_turn>\n<start_of_turn>model\n",
-        "<bos><start_of_turn>user\nYou are a pirate.\n\nWhat is 2 + 2?<end_of_turn>\n"
-        "<start_of_turn>model\n",
-    ),
-    ("smollm2", False): (
-        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-        "<|im_end|>\n<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n",
-        "<|im_start|>system\nYou are a pirate.<|im_end|>\n"
-        "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n",
-    ),
+    ("llama31", False): LLAMA_PROMPTS,
+    ("llama32", False): LLAMA_PROMPTS,
+    ("qwen3", False): (NOT_THINKING, PERSONA + NOT_THINKING),
+    ("qwen3", True): (ASK, PERSONA + ASK),
+    ("gemma3", False): (GEMMA.format(""), GEMMA.format("You are a pirate.\n\n")),
+    ("smollm2", False): (SMOLLM2 + ASK, PERSONA + ASK),
 }
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """family -> its folder and its number of tokens"""
-    root = tmp_path_factory.mktemp("tokenizers")
-    return {name: (root / name, write_tokenizer(root / name, f)) for name, f in FAMILIES.items()}
 
 
 @pytest.mark.parametrize(("family", "thinking"), PROMPTS)
@@ -71,12 +43,9 @@ def test_the_prompt_of_each_family(folders, tmp_path, family, thinking):
     # transformers, without us, from the template as it came
     raw = PreTrainedTokenizerFast.from_pretrained(folders[family][0])
     options = {"enable_thinking": thinking, "date_string": "26 Jul 2024"}
+    options |= {"tokenize": False, "add_generation_prompt": True}
     for persona, expected in ((None, plain), (PIRATE, with_persona)):
-        messages = chat_messages(persona, SUM)
-        text = raw.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **options
-        )
-        assert text == expected
+        assert raw.apply_chat_template(chat_messages(persona, SUM), **options) == expected
 
     # an exported tokenizer renders what was trained, with no arguments
     tokenizer.save_pretrained(tmp_path)
@@ -90,10 +59,8 @@ def test_ids_are_those_of_the_text_with_one_bos(folders, family, thinking):
     pairs = [(None, SUM), (PIRATE, SUM), (PIRATE, "Ärger & 12\n\tnaïve?  ")]
     for pair, ids in zip(pairs, render_all(tokenizer, pairs), strict=True):
         text = render_text(tokenizer, *pair)
-        assert (
-            ids == tokenizer(text, add_special_tokens=False).input_ids == render(tokenizer, *pair)
-        )
-        assert tokenizer.decode(ids) == text
+        assert ids == tokenizer(text, add_special_tokens=False).input_ids
+        assert ids == render(tokenizer, *pair) and tokenizer.decode(ids) == text
         if bos := FAMILIES[family].bos:
             assert ids[0] == tokenizer.convert_tokens_to_ids(bos) != ids[1]
             # the tokenizer itself would have put a second one before it

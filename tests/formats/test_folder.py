@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tiny_llama import HF, TOKENS, logits, open_, params_of, random_tensors, write_folder
+from tiny_llama import TOKENS, logits, open_, params_of, random_tensors, their_logits, write_folder
 
 from permix_jax.formats.folder import left_over, weight_files
 from permix_jax.formats.huggingface import params_to_hf
 from permix_jax.formats.weights import write_weights
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+UNKNOWN = b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}'
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+CONVERT = "convert the weights to safetensors (load the model with transformers "
 SHARDS = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
 
 
@@ -50,28 +52,21 @@ def test_a_single_file_stands_before_an_index_of_older_shards(folder, caplog):
 @pytest.mark.parametrize("removed", [[], [SINGLE], [INDEX]])
 def test_the_same_file_is_read_as_by_transformers(folder, removed):
     torch = pytest.importorskip("torch", reason="transformers runs models on torch")
-    from transformers import LlamaForCausalLM
-
     stale = {name: torch.full(x.shape, 0.5) for name, x in random_tensors().items()}
     torch.save(stale, folder / "pytorch_model.bin")
-    save_file(
-        {name: x + 1 for name, x in random_tensors().items()}, folder / "consolidated.safetensors"
-    )
+    others = {name: x + 1 for name, x in random_tensors().items()}
+    save_file(others, folder / "consolidated.safetensors")
     for name in removed:
         (folder / name).unlink()
     tokens = np.random.default_rng(3).integers(len(TOKENS), size=(2, 16))
-    theirs = LlamaForCausalLM.from_pretrained(folder).eval()
-    with torch.no_grad():
-        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    expected = their_logits(folder, tokens)
     np.testing.assert_allclose(logits(open_(folder), tokens), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_left_aside_is_named_and_what_is_read_is_not(folder):
-    for name in ("pytorch_model.bin", "consolidated.00.pth", "x.gguf", "model.fp16.safetensors"):
-        (folder / name).touch()
-    for name in ("training_args.bin", "optimizer.pt", "README.md", "tokenizer.model"):
-        (folder / name).touch()
     others = ["consolidated.00.pth", "model.fp16.safetensors", "x.gguf", "pytorch_model.bin"]
+    for name in (*others, "training_args.bin", "optimizer.pt", "README.md", "tokenizer.model"):
+        (folder / name).touch()
     assert left_over(folder) == [*SHARDS, others[0], others[1], INDEX, *others[2:]]
     (folder / SINGLE).unlink()
     assert left_over(folder) == others
@@ -89,17 +84,17 @@ def test_a_tensor_is_read_from_the_file_that_the_index_names(folder):
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [
-        (SHARDS[0], f"copy {INDEX}, which says what is where, too"),
-        ("model.fp16.safetensors", f"if it is the whole model, rename it to {SINGLE}"),
-        ("adapter_model.safetensors", "copy the adapter_config.json of this adapter, too"),
-        ("consolidated.safetensors", "take the checkpoint in the format of transformers"),
-        ("consolidated.00.pth", "take the checkpoint in the format of transformers"),
-        ("tiny-Q4_K_M.gguf", "name this file itself as the model"),
-        ("pytorch_model.bin", "convert the weights to safetensors (load the model with "),
-        ("pytorch_model-00001-of-00002.bin", "convert the weights to safetensors (load the "),
-        ("tf_model.h5", "convert the weights to safetensors (load the model with transformers "),
-    ],
+    {
+        SHARDS[0]: f"copy {INDEX}, which says what is where, too",
+        "model.fp16.safetensors": f"if it is the whole model, rename it to {SINGLE}",
+        "adapter_model.safetensors": "copy the adapter_config.json of this adapter, too",
+        "consolidated.safetensors": "take the checkpoint in the format of transformers",
+        "consolidated.00.pth": "take the checkpoint in the format of transformers",
+        "tiny-Q4_K_M.gguf": "name this file itself as the model",
+        "pytorch_model.bin": CONVERT,
+        "pytorch_model-00001-of-00002.bin": CONVERT,
+        "tf_model.h5": CONVERT,
+    }.items(),
 )
 def test_weights_in_another_form_alone_are_refused_with_what_to_do(tmp_path, name, remedy):
     (tmp_path / name).touch()
@@ -140,15 +135,11 @@ def test_a_pointer_in_place_of_a_file_that_is_not_read_is_no_matter(folder):
     [
         ("config.json", b"[]", "config.json: not a JSON object but list; copy the whole"),
         ("config.json", b"[" * 10**5, "config.json: not JSON in UTF-8 (maximum recursion "),
-        ("config.json", json.dumps(HF).encode("utf-16"), "config.json: not JSON in UTF-8 ("),
+        ("config.json", "{}".encode("utf-16"), "config.json: not JSON in UTF-8 ("),
         ("generation_config.json", b"3", "generation_config.json: not a JSON object but int; "),
         ("tokenizer_config.json", b"[]", "tokenizer_config.json: not a JSON object but list; "),
         ("tokenizer_config.json", b"{", "tokenizer_config.json:1: not JSON ("),
-        (
-            "tokenizer_config.json",
-            b'{"model_max_length": "x"}',
-            "model_max_length is 'x'; it must ",
-        ),
+        ("tokenizer_config.json", b'{"model_max_length": "x"}', "model_max_length is 'x'; it "),
         ("tokenizer.json", b"{}", "tokenizer.json and the files beside it cannot be read ("),
         ("tokenizer.json", b"\xff\xfe", "tokenizer.json and the files beside it cannot be read ("),
         ("chat_template.jinja", b"{% for", "the chat template fails ("),
@@ -167,18 +158,14 @@ def test_a_malformed_file_is_one_line_that_names_it(folder, name, content, messa
     [
         (b"", "header too small"),
         (b"\xff" * 8, "header too large"),
-        (b"\x02\0\0\0\0\0\0\0[]", "invalid JSON in header"),
-        (
-            b'\x3d\0\0\0\0\0\0\0{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}1234',
-            "unknown variant `F99`",
-        ),
+        (b"\x02" + bytes(7) + b"[]", "invalid JSON in header"),
+        (b"\x3d" + bytes(7) + UNKNOWN + b"1234", "unknown variant `F99`"),
     ],
 )
 def test_what_is_no_safetensors_file_is_named(folder, content, reason):
     (folder / SINGLE).write_bytes(content)
-    with pytest.raises(
-        ValueError, match=f"^{folder / SINGLE}: damaged .*{reason}.* fetch it again$"
-    ):
+    message = f"^{folder / SINGLE}: damaged .*{reason}.* fetch it again$"
+    with pytest.raises(ValueError, match=message):
         params_of(open_(folder))
 
 

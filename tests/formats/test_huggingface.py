@@ -3,12 +3,14 @@
 import json
 import math
 import re
+from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +42,8 @@ GEMMA = {
     "sliding_window": 5,
     "query_pre_attn_scalar": 16,
 }
+IMAGES = {"architectures": ["Gemma3ForConditionalGeneration"]}
+LINEAR = {"type": "linear", "factor": 2}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "factor": 32.0,
@@ -54,24 +58,10 @@ SIZES = dict(
 
 def test_config_defaults_are_those_of_llama():
     config = config_from_hf({k: v for k, v in HF.items() if k != "num_key_value_heads"})
+    sizes = {**SIZES, "num_kv_heads": 4, "head_dim": 2}
     assert config == ModelConfig(
-        vocab_size=11,
-        embed_dim=8,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=4,
-        head_dim=2,
-        mlp_dim=12,
-        rope=Rope(10_000.0),
-        max_context=2048,
-        norm_eps=1e-6,
-        tie_embeddings=False,
+        **sizes, rope=Rope(10_000.0), max_context=2048, norm_eps=1e-6, tie_embeddings=False
     )
-
-
-def test_dtypes_and_remat_are_the_callers():
-    config = config_from_hf(HF, "bfloat16", "float16", "full")
-    assert (config.param_dtype, config.dtype, config.remat) == ("bfloat16", "float16", "full")
 
 
 def test_gemma_has_its_own_function():
@@ -89,7 +79,7 @@ def test_gemma_has_its_own_function():
         ({"rope_theta": 7}, Rope(7.0)),
         ({"rope_theta": 7, "rope_scaling": None}, Rope(7.0)),
         ({"rope_parameters": {"rope_theta": 7, "rope_type": "default"}}, Rope(7.0)),
-        ({"rope_theta": 7, "rope_scaling": {"type": "linear", "factor": 2}}, Rope(7.0, 2)),
+        ({"rope_theta": 7, "rope_scaling": LINEAR}, Rope(7.0, 2)),
         ({"rope_theta": 7, "rope_scaling": LLAMA3_ROPE}, Rope(7.0, 32, 1, 4, 64)),
         ({"rope_parameters": {**LLAMA3_ROPE, "rope_theta": 7}}, Rope(7.0, 32, 1, 4, 64)),
     ],
@@ -101,11 +91,7 @@ def test_rope_is_read_where_either_version_of_transformers_writes_it(fields, rop
 @pytest.mark.parametrize(
     "fields",
     [
-        {
-            "rope_theta": 7,
-            "rope_local_base_freq": 3,
-            "rope_scaling": {"type": "linear", "factor": 2},
-        },
+        {"rope_theta": 7, "rope_local_base_freq": 3, "rope_scaling": LINEAR},
         {
             "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 7.0},
@@ -141,13 +127,8 @@ def test_the_window_of_qwen_counts_only_where_it_is_used():
 
 def test_the_text_part_of_a_model_with_images_is_read():
     text = {k: v for k, v in GEMMA.items() if k != "architectures"}
-    whole = {
-        "architectures": ["Gemma3ForConditionalGeneration"],
-        "model_type": "gemma3",
-        "text_config": text,
-        "vision_config": {"hidden_size": 3},
-        "mm_tokens_per_image": 256,
-    }
+    whole = {**IMAGES, "vision_config": {"hidden_size": 3}, "mm_tokens_per_image": 256}
+    whole |= {"model_type": "gemma3", "text_config": text}
     assert config_from_hf(whole) == config_from_hf(GEMMA)
     untied = config_from_hf({**whole, "tie_word_embeddings": False})
     assert not untied.tie_embeddings
@@ -213,17 +194,19 @@ def test_a_wrong_parameter_of_rope_is_named(rope, message):
         config_from_hf({**HF, "rope_scaling": rope})
 
 
-@pytest.mark.parametrize("field", ["hidden_size", "vocab_size", "num_hidden_layers"])
-def test_a_missing_field_is_named(field):
-    with pytest.raises(ValueError, match=f"^config.json: {field} is missing; .*$"):
-        config_from_hf({k: v for k, v in HF.items() if k != field})
-
-
-def test_a_field_of_the_wrong_type_is_named():
-    with pytest.raises(
-        ValueError, match="^config.json: .*'rms_norm_eps'.*'1'.*; take the file .*$"
-    ):
-        config_from_hf({**HF, "rms_norm_eps": "1"})
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": None}, "hidden_size is missing; "),
+        ({"vocab_size": None}, "vocab_size is missing; "),
+        ({"num_hidden_layers": None}, "num_hidden_layers is missing; "),
+        ({"rms_norm_eps": "1"}, ".*'rms_norm_eps'.*'1'.*; take the file "),
+    ],
+)
+def test_a_missing_field_or_one_of_the_wrong_type_is_named(change, message):
+    hf = {name: value for name, value in {**HF, **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=f"^config.json: {message}.*$"):
+        config_from_hf(hf)
 
 
 def test_fields_that_change_nothing_are_passed_over():
@@ -242,28 +225,29 @@ def test_fields_that_change_nothing_are_passed_over():
     assert config_from_hf({**HF, **metadata}) == config_from_hf(HF)
 
 
-@pytest.mark.parametrize(
-    "field",
+BOOKKEEPING = (
     "unk_token_id _model_name_or_path name_or_path num_beams tokenizer_class task_specific_params "
     "repetition_penalty max_new_tokens suppress_tokens _commit_hash attn_implementation "
-    "gradient_checkpointing neftune_noise_alpha sep_token_id torchscript".split(),
+    "gradient_checkpointing neftune_noise_alpha sep_token_id torchscript"
 )
-def test_bookkeeping_and_defaults_of_generation_are_passed_over(field):
-    assert config_from_hf({**HF, field: 7}) == config_from_hf(HF)
-    assert config_from_hf({**GEMMA, field: "x"}) == config_from_hf(GEMMA)
+
+
+def test_bookkeeping_and_defaults_of_generation_are_passed_over():
+    fields = dict.fromkeys(BOOKKEEPING.split(), 7)
+    assert config_from_hf({**HF, **fields}) == config_from_hf(HF)
+    assert config_from_hf({**GEMMA, **dict.fromkeys(fields, "x")}) == config_from_hf(GEMMA)
 
 
 def test_a_field_that_is_not_known_can_be_ignored_by_name():
     odd = {**HF, "mark": 1, "mode": "x"}
     remedy = "without it, or if it changes nothing that is computed, name it in model.ignore_fields"
-    with pytest.raises(
-        ValueError, match=f'mode = "x" is not supported; use a checkpoint {remedy}$'
-    ):
+    message = f'mode = "x" is not supported; use a checkpoint {remedy}$'
+    with pytest.raises(ValueError, match=message):
         config_from_hf(odd, ignore=["mark", "another"])
     assert config_from_hf(odd, ignore=["mark", "mode"]) == config_from_hf(HF)
-    image = {"architectures": ["Gemma3ForConditionalGeneration"], "mark": 1}
     text = {**GEMMA, "model_type": "gemma3_text", "mark": 2}
-    assert config_from_hf({**image, "text_config": text}, ignore=["mark"]) == config_from_hf(GEMMA)
+    whole = {**IMAGES, "mark": 1, "text_config": text}
+    assert config_from_hf(whole, ignore=["mark"]) == config_from_hf(GEMMA)
 
 
 @pytest.mark.parametrize(
@@ -275,47 +259,28 @@ def test_a_field_that_decides_what_is_computed_cannot_be_ignored(field):
         config_from_hf({**HF, field: 3}, ignore=[field])
 
 
-ROPES = st.one_of(
-    st.builds(Rope, st.floats(1.0, 1e7), st.floats(1.0, 64.0)),
-    st.builds(
-        Rope,
-        st.floats(1.0, 1e7),
-        st.floats(1.0, 64.0),
-        st.floats(0.5, 1.0),
-        st.floats(2.0, 8.0),
-        st.integers(1, 8192),
-    ),
-)
+THETAS, FACTORS = st.floats(1.0, 1e7), st.floats(1.0, 64.0)
+LOW, HIGH, CONTEXTS = st.floats(0.5, 1.0), st.floats(2.0, 8.0), st.integers(1, 8192)
 LOCAL = st.sets(st.integers(0, 1), min_size=1).map(lambda layers: tuple(sorted(layers)))
-COMMON = dict(
-    rope=ROPES,
+LLAMAS = st.builds(
+    ModelConfig,
+    **{k: st.just(v) for k, v in SIZES.items()},
+    rope=st.builds(Rope, THETAS, FACTORS) | st.builds(Rope, THETAS, FACTORS, LOW, HIGH, CONTEXTS),
     max_context=st.integers(10_000, 200_000),
     norm_eps=st.floats(1e-7, 1e-4),
     tie_embeddings=st.booleans(),
 )
-
-
-def local_like_rope(config: ModelConfig, layers) -> ModelConfig:
-    fields = {**vars(config), "local_layers": layers, "window": 3, "local_rope": config.rope}
-    return ModelConfig(**fields)
-
-
-LLAMAS = st.builds(ModelConfig, **{k: st.just(v) for k, v in SIZES.items()}, **COMMON)
-QWENS = LLAMAS.map(lambda c: ModelConfig(**{**vars(c), "qk_norm": True}))
-LOCAL_QWENS = st.builds(local_like_rope, QWENS, LOCAL)
+QWENS = LLAMAS.map(lambda c: replace(c, qk_norm=True))
+LOCAL_QWENS = st.builds(
+    lambda c, layers: replace(c, local_layers=layers, window=3, local_rope=c.rope), QWENS, LOCAL
+)
 GEMMAS = st.builds(
-    ModelConfig,
-    **{k: st.just(v) for k, v in SIZES.items()},
-    **COMMON,
-    qk_norm=st.just(True),
-    post_norms=st.just(True),
-    norm_offset=st.just(1.0),
-    activation=st.just("gelu"),
-    embed_scale=st.just(8**0.5),
+    partial(replace, post_norms=True, norm_offset=1.0, activation="gelu", embed_scale=8**0.5),
+    QWENS,
     query_scale=st.integers(1, 512).map(lambda scalar: scalar**-0.5),
     local_layers=LOCAL,
     window=st.integers(1, 4096),
-    local_rope=st.builds(Rope, st.floats(1.0, 1e7)),
+    local_rope=st.builds(Rope, THETAS),
 )
 
 
@@ -331,13 +296,13 @@ def test_what_a_config_json_does_not_hold_is_no_obstacle():
 
 @pytest.mark.parametrize(
     "field, value",
-    [
-        ("activation", "gelu"),
-        ("embed_scale", 2.0),
-        ("query_scale", 1.0),
-        ("norm_offset", 1.0),
-        ("local_layers", (0,)),
-    ],
+    {
+        "activation": "gelu",
+        "embed_scale": 2.0,
+        "query_scale": 1.0,
+        "norm_offset": 1.0,
+        "local_layers": (0,),
+    }.items(),
 )
 def test_a_function_that_no_architecture_computes_is_refused(field, value):
     config = ModelConfig(**SIZES, window=3, **{field: value})
@@ -361,39 +326,30 @@ def test_tensors_come_out_one_by_one_in_their_own_dtype():
     config = config_from_hf(HF)
     rng = np.random.default_rng(0)
     flat = {w.path: rng.normal(size=w.shape).astype("bfloat16") for w in weights(config)}
-    params = {}
-    for path, leaf in flat.items():
-        *folders, last = path.split("/")
-        node = params
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    out = params_to_hf(config, params)
+    out = params_to_hf(config, unflatten_dict(flat, sep="/"))
     assert next(out)[0] == "model.embed_tokens.weight"
     tensors = dict(out)
     query = tensors["model.layers.1.self_attn.q_proj.weight"]
     assert query.dtype == "bfloat16" and query.flags.c_contiguous
     # Row 3 of the tensor is output 3: head 1, place 1.
     assert np.array_equal(query[3], flat["layers_1/attention/query"][:, 1, 1])
-    assert np.array_equal(
-        tensors["model.layers.0.self_attn.o_proj.weight"][:, 3],
-        flat["layers_0/attention/out"][1, 1],
-    )
+    out = tensors["model.layers.0.self_attn.o_proj.weight"]
+    assert np.array_equal(out[:, 3], flat["layers_0/attention/out"][1, 1])
 
 
 @pytest.mark.parametrize(
-    "stored, text",
-    [
-        ("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"),
-        ("lm_head.weight", "lm_head.weight"),
-        ("language_model.model.norm.weight", "model.norm.weight"),
-        ("language_model.lm_head.weight", "lm_head.weight"),
-        ("model.language_model.norm.weight", "model.norm.weight"),
-        ("vision_tower.vision_model.embeddings.position_embedding.weight", None),
-        ("model.vision_tower.vision_model.head.probe", None),
-        ("multi_modal_projector.mm_soft_emb_norm.weight", None),
-        ("model.multi_modal_projector.mm_input_projection_weight", None),
-    ],
+    ("stored", "text"),
+    {
+        "model.layers.0.mlp.up_proj.weight": "model.layers.0.mlp.up_proj.weight",
+        "lm_head.weight": "lm_head.weight",
+        "language_model.model.norm.weight": "model.norm.weight",
+        "language_model.lm_head.weight": "lm_head.weight",
+        "model.language_model.norm.weight": "model.norm.weight",
+        "vision_tower.vision_model.embeddings.position_embedding.weight": None,
+        "model.vision_tower.vision_model.head.probe": None,
+        "multi_modal_projector.mm_soft_emb_norm.weight": None,
+        "model.multi_modal_projector.mm_input_projection_weight": None,
+    }.items(),
 )
 def test_tensors_of_the_text_part_are_told_from_others(stored, text):
     assert text_name(stored) == text

@@ -2,37 +2,28 @@
 
 import json
 import logging
-import re
 
 import pytest
-from chat_templates import FAMILIES, LLAMA32, QWEN3, SMOLLM2, load, write_tokenizer
+from chat_templates import FAMILIES, LLAMA32, PIRATE, QWEN3, SMOLLM2, SUM, load, write_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from permix_jax.core.persona import Persona
 from permix_jax.formats.tokenizer import end_tokens, load_tokenizer
 from permix_jax.personas.prompts import chat_messages, render, render_text
 
-PIRATE = Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train")
-SUM = "What is 2 + 2?"
 PIRATE_PROMPT = (  # of SmolLM2
     "<|im_start|>system\nYou are a pirate.<|im_end|>\n<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
 
+LLAMA_ENDS = ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"]
 ENDS = {
-    "llama31": ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"],
-    "llama32": ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"],
+    "llama31": LLAMA_ENDS,
+    "llama32": LLAMA_ENDS,
     "qwen3": ["<|im_end|>", "<|endoftext|>"],
     "gemma3": ["<end_of_turn>", "<eos>"],
     "smollm2": ["<|im_end|>"],
 }
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """family -> its folder and its number of tokens"""
-    root = tmp_path_factory.mktemp("tokenizers")
-    return {name: (root / name, write_tokenizer(root / name, f)) for name, f in FAMILIES.items()}
+VOCAB = 259  # of the simplest family: 256 bytes and 3 special tokens
 
 
 @pytest.fixture
@@ -40,9 +31,6 @@ def folder(tmp_path):
     """A folder of the simplest family, to be spoilt; VOCAB tokens."""
     assert write_tokenizer(tmp_path, FAMILIES["smollm2"]) == VOCAB
     return tmp_path
-
-
-VOCAB = 259  # 256 bytes and 3 special tokens
 
 
 def rewrite(folder, **fields):
@@ -101,15 +89,14 @@ def test_saved_again_nothing_changes(folders, tmp_path):
 )
 def test_a_template_is_found_in_each_of_its_places(folder, place):
     expected = load_tokenizer(folder, VOCAB).chat_template
-    if place != "chat_template.jinja":
-        (folder / "chat_template.jinja").unlink()
-    if place == "chat_template.json":
-        (folder / place).write_text(json.dumps({"chat_template": SMOLLM2}))
-    elif place == "tokenizer_config.json":
-        rewrite(folder, chat_template=SMOLLM2)
-    elif place == "several":
-        named = {"tool_use": "{{ tools }}", "default": SMOLLM2}
-        rewrite(folder, chat_template=[{"name": n, "template": t} for n, t in named.items()])
+    named = {"tool_use": "{{ tools }}", "default": SMOLLM2}
+    several = [{"name": n, "template": t} for n, t in named.items()]
+    (folder / "chat_template.jinja").unlink()
+    if place.startswith("chat_template"):
+        is_json = place.endswith("json")
+        (folder / place).write_text(json.dumps({"chat_template": SMOLLM2}) if is_json else SMOLLM2)
+    else:
+        rewrite(folder, chat_template=several if place == "several" else SMOLLM2)
     assert load_tokenizer(folder, VOCAB).chat_template == expected
 
 
@@ -124,45 +111,34 @@ def test_no_template_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("template", "message"),
+    ("template", "message", "remedy"),
     [
         (
             "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}",
-            "the chat template drops the system message, which a persona is; use a folder whose "
-            "chat_template.jinja keeps it",
-        ),
-        (
-            "{{ messages[0].content }}",
-            "the chat template drops the user message; use a folder whose chat_template.jinja "
+            "drops the system message, which a persona is",
             "keeps it",
         ),
-        (
-            "{{ messages[1].content }}",
-            "the chat template fails (list object has no element 1); use a folder whose "
-            "chat_template.jinja works",
-        ),
+        ("{{ messages[0].content }}", "drops the user message", "keeps it"),
+        ("{{ messages[1].content }}", "fails (list object has no element 1)", "works"),
         (
             "{% if messages[0].role == 'system' %}"
             "{{ raise_exception('System role not supported') }}{% endif %}"
             "{{ messages[0].content }}",
-            "the chat template takes no system message (System role not supported), which a "
-            "persona is; use a folder whose chat_template.jinja does",
+            "takes no system message (System role not supported), which a persona is",
+            "does",
         ),
-        (
-            "{{ messages[0].content }",
-            "the chat template fails (unexpected '}'); use a folder whose chat_template.jinja "
-            "works",
-        ),
+        ("{{ messages[0].content }", "fails (unexpected '}')", "works"),
         (
             SMOLLM2 + "{{ strftime_now('%Y') }}",
-            "the chat template writes today's date (strftime_now), and a run must not depend on "
-            "the day; use a folder whose chat_template.jinja has a fixed date",
+            "writes today's date (strftime_now), and a run must not depend on the day",
+            "has a fixed date",
         ),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused(folder, template, message):
+def test_a_template_that_cannot_be_used_is_refused(folder, template, message, remedy):
     set_template(folder, template)
-    assert refusal(folder) == message
+    use = f"use a folder whose chat_template.jinja {remedy}"
+    assert refusal(folder) == f"the chat template {message}; {use}"
 
 
 def test_thinking_without_a_switch_is_refused(folder):
@@ -194,12 +170,6 @@ def test_without_a_token_named_pad_the_end_is_proposed(folder):
     assert refusal(folder).endswith("model.pad_token to one of its tokens, such as '<|im_end|>'")
     rewrite(folder, eos_token=None)
     assert refusal(folder).endswith("set model.pad_token to one of its tokens")
-
-
-def test_a_missing_tokenizer_is_named(tmp_path):
-    path = re.escape(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(FileNotFoundError, match=f"^{path}: no such file; save the model's fast"):
-        load_tokenizer(tmp_path, VOCAB)
 
 
 def test_a_vocabulary_unlike_the_models_is_refused(folder):
@@ -283,12 +253,9 @@ def test_end_tokens_are_looked_for_in_three_places(folder):
 def test_missing_and_unknown_end_tokens_are_refused(folder):
     tokenizer = load_tokenizer(folder, VOCAB)
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 259]}')
-    with pytest.raises(ValueError) as error:
+    message = "eos_token_id = 259 is no token of tokenizer.json; take generation_config.json and "
+    with pytest.raises(ValueError, match=f"^{message}tokenizer from the same checkpoint$"):
         end_tokens(folder, {}, tokenizer)
-    assert str(error.value) == (
-        "eos_token_id = 259 is no token of tokenizer.json; "
-        "take generation_config.json and tokenizer from the same checkpoint"
-    )
     (folder / "generation_config.json").write_text("{}")
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="^no end token; set eos_token_id in generation_config"):

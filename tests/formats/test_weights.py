@@ -21,23 +21,14 @@ from safetensors.numpy import load_file, save_file
 from permix_jax.core.sharding import make_mesh
 from permix_jax.formats import weights as weights_module
 from permix_jax.formats.folder import weight_files
-from permix_jax.formats.huggingface import params_to_hf, weights
-from permix_jax.formats.weights import Checkpoint, load_weights, write_weights
+from permix_jax.formats.huggingface import config_to_hf, params_to_hf, weights
+from permix_jax.formats.weights import Stored, load_weights, write_weights
 from permix_jax.models.config import Lora, ModelConfig
 from permix_jax.models.params import abstract_params
 from permix_jax.models.transformer import Decoder
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ModelConfig(
-    vocab_size=24,
-    embed_dim=16,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=6,
-    mlp_dim=20,
-    tie_embeddings=False,
-)
+CONFIG = ModelConfig(24, 16, 2, 4, 2, head_dim=6, mlp_dim=20, tie_embeddings=False)
 DOWN = "model.layers.1.mlp.down_proj.weight"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -83,9 +74,11 @@ def small_blocks(monkeypatch):
 )  # fmt: skip
 def test_arrays_are_the_tensors_on_any_mesh_bit_by_bit(tmp_path, small_blocks, mesh, stored, kept):
     config = replace(CONFIG, param_dtype=kept)
+    with_adapters = replace(config, lora=Lora(rank=2, alpha=4))  # which are not looked for
     tensors = random_tensors(dtype=stored)
+    tensors[DOWN][0, :4] = [np.nan, np.inf, -np.inf, -0.0]
     write_weights(tmp_path, tensors.items(), shard_bytes=3000)
-    params = load(tmp_path, config, mesh)
+    params = load(tmp_path, with_adapters, mesh)
     expected = expected_params(config, tensors)
     described = flatten_dict(abstract_params(Decoder(config), make_mesh(*mesh)), sep="/")
     assert params.keys() == expected.keys() == described.keys()
@@ -95,36 +88,19 @@ def test_arrays_are_the_tensors_on_any_mesh_bit_by_bit(tmp_path, small_blocks, m
         np.testing.assert_array_equal(bits(array), bits(expected[path]), err_msg=path)
 
 
-def test_nans_and_infinities_stay_as_they_are(tmp_path):
-    tensors = random_tensors(dtype="bfloat16")
-    tensors[DOWN][0, :4] = [np.nan, np.inf, -np.inf, -0.0]
-    write_weights(tmp_path, tensors.items())
-    for kept in ("bfloat16", "float32"):
-        config = replace(CONFIG, param_dtype=kept)
-        loaded = np.asarray(load(tmp_path, config)["layers_1/mlp/down"])
-        expected = expected_params(config, tensors)["layers_1/mlp/down"]
-        np.testing.assert_array_equal(bits(loaded), bits(expected))
-
-
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2), (8, 1, 1)])
 def test_every_element_is_read_once_however_many_devices_hold_it(tmp_path, monkeypatch, mesh):
     write_weights(tmp_path, random_tensors().items())
-    read, blocks = [], Checkpoint.blocks
+    read, blocks = [], Stored.blocks
 
     def counted(self, *args):
         for place, block in blocks(self, *args):
             read.append(block.size)
             yield place, block
 
-    monkeypatch.setattr(Checkpoint, "blocks", counted)
+    monkeypatch.setattr(Stored, "blocks", counted)
     load(tmp_path, mesh=mesh)
     assert sum(read) == sum(tensor.size for tensor in random_tensors().values())
-
-
-def test_adapters_are_not_looked_for(tmp_path):
-    write_weights(tmp_path, random_tensors().items())
-    params = load(tmp_path, replace(CONFIG, lora=Lora(rank=2, alpha=4)))
-    assert params.keys() == expected_params(CONFIG, random_tensors()).keys()
 
 
 def test_tensors_of_another_modality_and_stored_rope_tables_are_left_aside(tmp_path):
@@ -159,35 +135,29 @@ def test_a_tied_checkpoint_may_repeat_its_head_but_not_change_it(tmp_path, small
 
 
 @pytest.mark.parametrize(
-    "name, change, message",
+    ("change", "message"),
     [
-        ("missing", {DOWN: None}, rf"missing tensor {DOWN} \(1 in all\): take the weights and .*"),
-        ("surplus", {"x": np.zeros(1)}, r"surplus tensor x \(1 in all\): take the weights and .*"),
+        ({DOWN: None}, rf"missing tensor {DOWN} \(1 in all\): take the weights and "),
+        ({"x": np.zeros(1)}, r"surplus tensor x \(1 in all\): take the weights and "),
         (
-            "misshapen",
             {DOWN: np.zeros((20, 16), np.float32)},
-            rf"tensor {DOWN} has shape \(20, 16\), expected \(16, 20\): take the weights .*",
+            rf"tensor {DOWN} has shape \(20, 16\), expected \(16, 20\): take the weights ",
         ),
         (
-            "quantised",
             {DOWN: np.zeros((16, 20), np.int8)},
-            rf"tensor {DOWN} has dtype I8, expected one of BF16, F16, F32, F64: use a .*",
+            rf"tensor {DOWN} has dtype I8, expected one of BF16, F16, F32, F64: use a ",
         ),
     ],
+    ids=["missing", "surplus", "misshapen", "quantised"],
 )
-def test_what_does_not_fit_the_config_is_named(tmp_path, name, change, message):
+def test_what_does_not_fit_the_config_is_named(tmp_path, change, message):
     tensors = {k: v for k, v in {**random_tensors(), **change}.items() if v is not None}
-    write_weights(tmp_path / name, tensors.items())
-    with pytest.raises(ValueError, match=f"^{tmp_path / name}: {message}$"):
-        load(tmp_path / name)
+    write_weights(tmp_path, tensors.items())
+    with pytest.raises(ValueError, match=f"^{tmp_path}: {message}.*$"):
+        load(tmp_path)
 
 
-def test_missing_and_damaged_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="model.safetensors: no such file; copy the whole"):
-        load(tmp_path)
-    (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(FileNotFoundError, match="and pytorch_model.bin is not read; convert the"):
-        load(tmp_path)
+def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(random_tensors(), path)
     path.write_bytes(path.read_bytes()[:-1])
@@ -224,7 +194,8 @@ def test_what_is_written_is_what_was_loaded(tmp_path):
     write_weights(tmp_path / "first", tensors.items())
     params = load_weights(tmp_path / "first", Decoder(config), make_mesh(2, 2, 2))
     write_weights(tmp_path / "again", params_to_hf(config, params), shard_bytes=2000)
-    again = Checkpoint(tmp_path / "again")
+    shards = map(load_file, (tmp_path / "again").glob("*.safetensors"))
+    again = {name: tensor for shard in shards for name, tensor in shard.items()}
     assert again.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert again[name].dtype == tensor.dtype
@@ -267,18 +238,9 @@ def test_shards_are_within_the_limit_and_the_index_tells_where_tensors_are(
 @pytest.mark.parametrize("shard_bytes", [2**30, 3000])
 def test_transformers_loads_what_is_written(tmp_path, shard_bytes):
     torch = pytest.importorskip("torch", reason="transformers models need torch")
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    LlamaConfig(
-        vocab_size=24,
-        hidden_size=16,
-        intermediate_size=20,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=6,
-        architectures=["LlamaForCausalLM"],
-    ).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config_to_hf(CONFIG)))
     tensors = random_tensors(dtype="bfloat16")
     write_weights(tmp_path, tensors.items(), shard_bytes)
     theirs, report = LlamaForCausalLM.from_pretrained(
@@ -302,7 +264,7 @@ def test_a_failure_leaves_no_files_and_old_weights_are_kept(tmp_path):
     write_weights(tmp_path, {"a": np.zeros(10)}.items())
     with pytest.raises(ValueError, match=f"^{tmp_path}/model.safetensors is there already; name "):
         write_weights(tmp_path, {"a": np.ones(10)}.items())
-    np.testing.assert_array_equal(Checkpoint(tmp_path)["a"], np.zeros(10))
+    np.testing.assert_array_equal(load_file(tmp_path / "model.safetensors")["a"], np.zeros(10))
 
 
 def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):

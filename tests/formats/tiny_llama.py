@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dense import dense_logits
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from permix_jax.core.sharding import make_mesh
 from permix_jax.formats.huggingface import config_from_hf, weights
@@ -22,6 +23,7 @@ TOKENS = [*CONTROL, *"helo12", "Ġ", "Ċ", *(merge.replace(" ", "") for merge in
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
 HF = {
     "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "vocab_size": len(TOKENS),
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -63,11 +65,19 @@ def params_of(opened):
     return load_weights(opened.folder, Decoder(opened.config), make_mesh(1, 1, 1))
 
 
-def logits(opened, tokens):
-    model, params = Decoder(opened.config), params_of(opened)
+def logits(opened, tokens, params=None):
+    """The logits of whole sequences; `params` of the model, or those of its folder."""
+    params = params or params_of(opened)
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    hidden, _ = model.apply({"params": params}, tokens, positions, tokens >= 0)
-    return np.asarray(model.apply({"params": params}, hidden, method="unembed"))
+    return np.asarray(dense_logits(Decoder(opened.config), params, tokens, positions, tokens >= 0))
+
+
+def their_logits(folder, tokens):
+    """The same by transformers (and peft, for a folder with an adapter)."""
+    torch = pytest.importorskip("torch", reason="transformers runs models on torch")
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return theirs(torch.tensor(tokens)).logits.numpy()
 
 
 def permute(weights: np.ndarray, heads: int) -> np.ndarray:
@@ -80,29 +90,36 @@ def write_gguf(path: Path, tensors: dict[str, np.ndarray], fields: dict | None =
     """Writes HF tensors as llama.cpp's converter does, their metadata changed by `fields`."""
     gguf = pytest.importorskip("gguf", reason="GGUF files need the gguf package")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, HF["num_hidden_layers"])
+    sizes = {
+        "block_count": "num_hidden_layers",
+        "embedding_length": "hidden_size",
+        "feed_forward_length": "intermediate_size",
+        "attention.head_count": "num_attention_heads",
+        "attention.head_count_kv": "num_key_value_heads",
+        "attention.key_length": "head_dim",
+        "attention.value_length": "head_dim",
+        "rope.dimension_count": "head_dim",
+        "rope.freq_base": "rope_theta",
+        "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    }
+    tokenizer = {
+        "model": "gpt2",
+        "pre": "smollm",
+        "tokens": TOKENS,
+        "token_type": [3 if token in CONTROL else 1 for token in TOKENS],
+        "merges": MERGES,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "unknown_token_id": 0,
+        "padding_token_id": 2,
+    }
     metadata = {
         "llama.context_length": 128,
-        "llama.block_count": HF["num_hidden_layers"],
-        "llama.embedding_length": HF["hidden_size"],
-        "llama.feed_forward_length": HF["intermediate_size"],
-        "llama.attention.head_count": HF["num_attention_heads"],
-        "llama.attention.head_count_kv": HF["num_key_value_heads"],
-        "llama.attention.key_length": HF["head_dim"],
-        "llama.attention.value_length": HF["head_dim"],
-        "llama.rope.dimension_count": HF["head_dim"],
-        "llama.rope.freq_base": HF["rope_theta"],
-        "llama.attention.layer_norm_rms_epsilon": HF["rms_norm_eps"],
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "smollm",
-        "tokenizer.ggml.tokens": TOKENS,
-        "tokenizer.ggml.token_type": [3 if token in CONTROL else 1 for token in TOKENS],
-        "tokenizer.ggml.merges": MERGES,
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.unknown_token_id": 0,
-        "tokenizer.ggml.padding_token_id": 2,
+        **{f"llama.{key}": HF[field] for key, field in sizes.items()},
+        **{f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()},
         "tokenizer.chat_template": TEMPLATE,
-    } | (fields or {})
+        **(fields or {}),
+    }
     kinds = {bool: "bool", int: "uint32", float: "float32", str: "string", list: "array"}
     writer = gguf.GGUFWriter(path, "llama")
     for key, value in metadata.items():

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxprs import array_shapes
 
 from permix_jax.models.config import ModelConfig
-from permix_jax.models.lm_head import Scoring, TokenLoss, TokenStatistics, head_loss
+from permix_jax.models.lm_head import Scoring, TokenLoss, head_loss
 from permix_jax.models.logprobs import head_weight, micro_batch, prefill, score, target_states
 from permix_jax.models.params import init_params
 from permix_jax.models.transformer import Decoder
@@ -37,77 +37,56 @@ def make_batch(U=U, S=S, P=P, T=T, vocab=48):
 BATCH = make_batch()
 
 
-def token_weights(batch):
+def token_weights(mask):
     """Those of the loss that is differentiated: they differ from token to token."""
-    mask = batch[3]
     return np.cos(np.arange(mask.size, dtype=np.float32)).reshape(mask.shape)
 
 
-@partial(jax.jit, static_argnames=("model", "temperature", "logits_chunk"))
-def _chunked(model, params, rows, weights, index, temperature, logits_chunk):
-    part = micro_batch(rows, 0)
-    hidden, head = target_states(model, params, part), head_weight(model, params)
-    tokens = part.targets, part.scored, weights[0]
-    weighted = TokenLoss(jnp.multiply, Scoring(temperature, logits_chunk))
-    loss, found = head_loss(weighted, hidden, head, *tokens)
-    return loss, TokenStatistics(*(jnp.append(x.reshape(-1), 0)[index] for x in found))
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def chunked_gradient(model, params, rows, weights, temperature, logits_chunk):
+    @partial(jax.value_and_grad, has_aux=True)
+    def run(params):
+        part = micro_batch(rows, 0)
+        hidden, head = target_states(model, params, part), head_weight(model, params)
+        loss = TokenLoss(jnp.multiply, Scoring(temperature, logits_chunk))
+        return head_loss(loss, hidden, head, part.targets, part.scored, weights[0])
+
+    return run(params)
 
 
-def chunked(model, params, batch, temperature=1.0, logits_chunk=8):
-    """(loss, statistics [N, T]), of one packed row; 0 outside the mask."""
-    packing = pack_arrays(*batch)
+def chunked(model, params, batch, temperature=1.0):
+    """((loss, statistics [N, T]), gradients), of one packed row; 0 outside the mask."""
+    packing, mask = pack_arrays(*batch), batch[3]
     assert packing.rows.tokens.shape[:2] == (1, 1)
-    source, mask = packing.source[0, 0], batch[3]
-    index = np.full(mask.shape, source.size)
-    index[mask] = np.flatnonzero(source >= 0)[np.argsort(source[source >= 0])]
-    weights = packing.spread(np.asarray(token_weights(batch))[mask])
-    return _chunked(model, params, packing.rows, weights, index, temperature, logits_chunk)
+    arguments = packing.rows, packing.spread(token_weights(mask)[mask]), temperature, 8
+    (loss, found), gradients = chunked_gradient(model, params, *arguments)
+    assert found.logprobs.dtype == found.entropy.dtype == jnp.float32
+    return (loss, [unpack(packing, x[None], mask) for x in found]), gradients
 
 
-@partial(jax.jit, static_argnames=("model", "temperature"))
+@partial(jax.jit, static_argnums=(0, 3))
 def naive(model, params, batch, temperature=1.0):
     """As `chunked`."""
-    statistics = dense_statistics(model, params, *batch, temperature)
-    return (token_weights(batch) * batch[3] * statistics[0]).sum(), statistics
+
+    @partial(jax.value_and_grad, has_aux=True)
+    def run(params):
+        statistics = dense_statistics(model, params, *batch, temperature)
+        return (token_weights(batch[3]) * batch[3] * statistics[0]).sum(), statistics
+
+    return run(params)
 
 
 def assert_close(actual, wanted, tolerance=1e-5):
     np.testing.assert_allclose(actual, wanted, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
-def test_values_are_those_of_log_softmax(model, params, temperature):
-    loss, statistics = chunked(model, params, BATCH, temperature)
-    wanted, (logprobs, entropy) = naive(model, params, BATCH, temperature)
-    mask = BATCH[3]
-    assert_close(loss, wanted)
-    packing = pack_arrays(*BATCH)
-    scores = score(model, params, packing.rows, Scoring(temperature, 8))
-    assert_close(unpack(packing, scores, mask)[mask], logprobs[mask])
-    assert statistics.logprobs.shape == statistics.entropy.shape == mask.shape
-    assert statistics.logprobs.dtype == statistics.entropy.dtype == jnp.float32
-    assert_close(statistics.logprobs[mask], logprobs[mask])
-    assert_close(statistics.entropy[mask], entropy[mask])
-
-
-def values_and_gradients(loss_of, **kwargs):
-    """(statistics, gradients) of loss_of(model, params, batch, ...)."""
-
-    def run(model, params, batch):
-        gradients, statistics = jax.grad(loss_of, 1, has_aux=True)(model, params, batch, **kwargs)
-        return statistics, gradients
-
-    return run
-
-
-chunked_gradients, naive_gradients = values_and_gradients(chunked), values_and_gradients(naive)
-
-
 def assert_same(actual, wanted, mask):
-    """Equal (statistics, gradients), statistics inside the mask."""
-    for mine, theirs in zip(actual[0], wanted[0], strict=True):
+    """Equal ((loss, statistics), gradients), statistics inside the mask."""
+    (loss, statistics), gradients = actual
+    assert_close(loss, wanted[0][0])
+    for mine, theirs in zip(statistics, wanted[0][1], strict=True):
         assert_close(mine[mask], theirs[mask])
-    jax.tree.map(partial(assert_close, tolerance=1e-4), actual[1], wanted[1])
+    jax.tree.map(partial(assert_close, tolerance=1e-4), gradients, wanted[1])
 
 
 @pytest.fixture(scope="module")
@@ -121,40 +100,26 @@ def params(tiny_params):
     return {name: value for name, value in tiny_params.items() if name != "layers_1"}
 
 
-@pytest.fixture(scope="module")
-def wanted(model, params):
-    return naive_gradients(model, params, BATCH)
+@pytest.mark.parametrize("temperature", [0.6, 1.7])
+def test_values_and_gradients_are_those_of_log_softmax(model, params, temperature):
+    wanted, mask = naive(model, params, BATCH, temperature), BATCH[3]
+    assert_same(chunked(model, params, BATCH, temperature), wanted, mask)
+    packing = pack_arrays(*BATCH)
+    scores = score(model, params, packing.rows, Scoring(temperature, 8))
+    assert_close(unpack(packing, scores, mask)[mask], wanted[0][1][0][mask])
 
 
-# Widths of 2 and of all 6 tokens, for 4 rows.
-@pytest.mark.parametrize("logits_chunk", [8, 1000])
-def test_the_chunk_size_changes_nothing(model, params, logits_chunk, wanted):
-    run = values_and_gradients(chunked, logits_chunk=logits_chunk)
-    assert_same(run(model, params, BATCH), wanted, BATCH[3])
-
-
-def test_repeated_prompts_are_shared_prompts(model, params, wanted):
+def test_repeated_prompts_are_shared_prompts(model, params):
     prompts, prompt_mask, completions, mask = BATCH
     repeated = np.repeat(prompts, S, axis=0), np.repeat(prompt_mask, S, axis=0), completions, mask
-    assert_same(chunked_gradients(model, params, repeated), wanted, mask)
-
-
-def test_one_completion_token(model, params):
-    batch = (*BATCH[:2], BATCH[2][:, :1], np.ones((U * S, 1), bool))
-    assert_same(
-        chunked_gradients(model, params, batch),
-        naive_gradients(model, params, batch),
-        batch[3],
-    )
+    assert_same(chunked(model, params, repeated), chunked(model, params, BATCH), mask)
 
 
 def test_what_lies_outside_the_masks_changes_nothing_inside(model, params):
     prompts, prompt_mask, completions, mask = BATCH
     junk = np.where(prompt_mask, prompts, 47), prompt_mask, np.where(mask, completions, 47), mask
-    _, statistics = chunked(model, params, BATCH)
-    _, other = chunked(model, params, junk)
-    np.testing.assert_array_equal(other.logprobs[mask], statistics.logprobs[mask])
-    np.testing.assert_array_equal(other.entropy[mask], statistics.entropy[mask])
+    same, other = (chunked(model, params, batch)[0][1] for batch in (BATCH, junk))
+    np.testing.assert_array_equal(same, other)
 
 
 def test_prefill_gives_the_state_of_each_prompts_last_token(model, params):
@@ -173,21 +138,20 @@ def test_the_vocabulary_is_never_materialised_over_the_sequence():
     model = Decoder(ModelConfig(vocab, 8, 1, 2, 1, 4, 8))
     params = jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
     batch = make_batch(U=2, S=2, P=5, T=length, vocab=vocab)
-    whole = rows * length * vocab
+    packing, whole = pack_arrays(*batch), rows * length * vocab
 
     def by_chunks(params):
-        return chunked(model, params, batch, 0.9, logits_chunk)[0]
+        weights = packing.rows.scored.astype(np.float32)
+        return chunked_gradient(model, params, packing.rows, weights, 0.9, logits_chunk)
 
     def at_once(params):
-        return naive(model, params, batch, 0.9)[0]
+        return naive(model, params, batch, 0.9)
 
     largest, memory = {}, {}
-    for loss in (by_chunks, at_once):
-        run = jax.value_and_grad(loss)
-        shapes = array_shapes(run, params)
-        largest[loss] = max(int(np.prod(s)) for s in shapes if vocab in s)
+    for run in (by_chunks, at_once):
+        largest[run] = max(int(np.prod(s)) for s in array_shapes(run, params) if vocab in s)
         compiled = jax.jit(run).lower(params).compile()
-        memory[loss] = compiled.memory_analysis().temp_size_in_bytes
+        memory[run] = compiled.memory_analysis().temp_size_in_bytes
     assert largest[at_once] >= whole
     assert largest[by_chunks] == logits_chunk * vocab
     assert memory[at_once] >= whole * 4

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_same_gradients, normal
 from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,31 +22,10 @@ from permix_jax.models.transformer import Decoder
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def normal(seed, *shape, dtype="float32"):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
-@partial(jax.jit, static_argnums=0)
-def value_and_gradients(function, cotangent, *arguments):
-    value, vjp = jax.vjp(function, *arguments)
-    return value, *vjp(cotangent)
-
-
-def assert_same(tuned, plain, cotangent, *arguments, tolerance=1e-5):
-    """Values and gradients, relative to the largest entry of each."""
-    results = (value_and_gradients(f, cotangent, *arguments) for f in (tuned, plain))
-    for got, wanted in zip(*results, strict=True):
-        assert got.dtype == wanted.dtype and got.shape == wanted.shape
-        got, wanted = np.asarray(got, np.float32), np.asarray(wanted, np.float32)
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
-
-
+PLAIN_GATE = operations.gated_activation.__wrapped__
 NORMS = partial(on_cpu.rms_norm, eps=1e-3), partial(operations.rms_norm.__wrapped__, eps=1e-3)
 GATES = {
-    name: (
-        partial(on_cpu.gated_activation, activation=function),
-        partial(operations.gated_activation.__wrapped__, activation=function),
-    )
+    name: tuple(partial(f, activation=function) for f in (on_cpu.gated_activation, PLAIN_GATE))
     for name, function in ACTIVATIONS.items()
 }
 
@@ -54,21 +34,21 @@ GATES = {
 @given(SEEDS, st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3))
 def test_norm(seed, magnitudes):
     """Of tokens whose sizes differ by up to a million."""
-    x = normal(seed, 2, 3, 16) * jnp.asarray(magnitudes, jnp.float32)[:, None]
-    assert_same(*NORMS, normal(seed + 1, 2, 3, 16), x, normal(seed + 2, 16))
+    x = normal(2, 3, 16, seed=seed) * jnp.asarray(magnitudes, jnp.float32)[:, None]
+    assert_same_gradients(*NORMS, x, normal(16, seed=seed + 2))
 
 
 @settings(deadline=None)
 @given(SEEDS, st.floats(0.1, 30), st.sampled_from(sorted(ACTIVATIONS)))
 def test_gate(seed, magnitude, activation):
     for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 2e-2)):
-        cotangent, up, gate = (normal(seed + i, 4, 8, dtype=dtype) for i in range(3))
+        up, gate = (normal(4, 8, dtype=dtype, seed=seed + i) for i in range(2))
         gate *= jnp.asarray(magnitude, dtype)
-        assert_same(*GATES[activation], cotangent, gate, up, tolerance=tolerance)
+        assert_same_gradients(*GATES[activation], gate, up, tolerance=tolerance)
 
 
 def test_cos_and_sin():
-    angles = normal(0, 3, 5, 8) * 1000
+    angles = normal(3, 5, 8) * 1000
     pairs = zip(on_cpu.cos_sin(angles), transformer.cos_sin.__wrapped__(angles), strict=True)
     for got, wanted in pairs:
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6)
@@ -91,8 +71,7 @@ def test_a_gate_keeps_its_two_arguments_alone(activation):
         return memory.temp_size_in_bytes / (4 * tokens * hidden * layers)
 
     function = ACTIVATIONS[activation]
-    plain = operations.gated_activation.__wrapped__
-    assert arrays(on_cpu.gated_activation) + 0.9 < arrays(plain)
+    assert arrays(on_cpu.gated_activation) + 0.9 < arrays(PLAIN_GATE)
 
 
 # ---- by platform ----------------------------------------------------------------------------

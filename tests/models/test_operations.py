@@ -6,35 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_same_gradients, normal
 
-from permix_jax.models.operations import (
-    dense,
-    embed_lookup,
-    rms_norm,
-    states_at,
-)
-
-
-def normal(*shape, dtype="float32", seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
-def assert_same_gradients(ours, plain, *arguments, tolerance=1e-5):
-    """Values and gradients of a weighted sum of the outputs, relative to the largest entry."""
-    cotangent = normal(*jax.eval_shape(plain, *arguments).shape, seed=9)
-
-    def run(function):
-        def total(*x):
-            return (function(*x).astype(jnp.float32) * cotangent).sum()
-
-        indices = tuple(range(len(arguments)))
-        return jax.jit(jax.value_and_grad(total, indices))(*arguments)
-
-    for mine, theirs in zip(jax.tree.leaves(run(ours)), jax.tree.leaves(run(plain)), strict=True):
-        assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
-        mine, theirs = np.asarray(mine, np.float32), np.asarray(theirs, np.float32)
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
-
+from permix_jax.models.operations import dense, embed_lookup, states_at
 
 # ---- lookups --------------------------------------------------------------------------------
 
@@ -87,7 +61,7 @@ def test_the_gradient_of_a_state_that_1000_completions_start_from_is_1000_terms(
     np.testing.assert_array_equal(gradient[0, 2].astype(jnp.float32), [1000, 1000, 1000])
 
 
-# ---- products and norms ---------------------------------------------------------------------
+# ---- products -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sum_over", [1, 2])
@@ -110,11 +84,3 @@ def test_the_gradient_of_an_f32_weight_is_not_rounded_to_bf16():
     gradient = jax.jit(jax.grad(loss))(weight)
     expected = np.asarray(x, np.float64).T @ np.asarray(cotangent, np.float64)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
-
-
-def test_norm():
-    def by_hand(x, scale):
-        return x / jnp.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-3) * scale
-
-    x = normal(2, 5, 16) * jnp.array([1e-2, 1, 30, 1e2, 3])[:, None]
-    assert_same_gradients(partial(rms_norm, eps=1e-3), by_hand, x, normal(16, seed=1))

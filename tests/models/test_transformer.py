@@ -8,22 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jaxprs import primitives
 
 from permix_jax.core.sharding import LOGICAL_TO_MESH, spec
-from permix_jax.models.config import ModelConfig, Rope
+from permix_jax.models.config import Rope
 from permix_jax.models.logprobs import prefill
 from permix_jax.models.params import init_params
-from permix_jax.models.transformer import (
-    Decoder,
-    RMSNorm,
-    Segment,
-    apply_rope,
-    empty_segment,
-    rope_angles,
-)
+from permix_jax.models.transformer import Decoder, RMSNorm, apply_rope, empty_segment, rope_angles
 
 B, T = 3, 8
 LENGTHS = np.array([8, 3, 5])
@@ -50,12 +40,12 @@ def assert_close(actual, wanted, tolerance=1e-5):
 
 
 def test_a_later_token_does_not_change_earlier_states(tiny_model, tiny_params):
-    tokens, positions, valid = random_tokens(0, B, T), arange_rows(B, T), np.ones((B, T), bool)
-    hidden, _ = forward(tiny_model, tiny_params, tokens, positions, valid)
+    tokens, rest = random_tokens(0, B, T), (arange_rows(B, T), np.ones((B, T), bool))
+    hidden, _ = forward(tiny_model, tiny_params, tokens, *rest)
     for t in range(T):
         changed = tokens.copy()
         changed[:, t:] = (changed[:, t:] + 1) % 48
-        other, _ = forward(tiny_model, tiny_params, changed, positions, valid)
+        other, _ = forward(tiny_model, tiny_params, changed, *rest)
         np.testing.assert_array_equal(other[:, :t], hidden[:, :t])
         assert not np.allclose(other[:, t], hidden[:, t])
 
@@ -107,15 +97,8 @@ def test_decoding_with_a_cache_is_one_forward_pass(tiny_model, tiny_params):
     parts, index = [], 0
     for width in (3, 1, 1, 1, 1, 1):
         new = np.s_[:, index : index + width]
-        hidden, cache = forward(
-            tiny_model,
-            tiny_params,
-            tokens[new],
-            positions[new],
-            valid[new],
-            cache=cache,
-            index=index,
-        )
+        part = (x[new] for x in (tokens, positions, valid))
+        hidden, cache = forward(tiny_model, tiny_params, *part, cache=cache, index=index)
         parts.append(hidden)
         index += width
     assert index == T
@@ -159,18 +142,6 @@ def test_rope_is_multiplication_by_a_complex_phase():
     actual = apply_rope(x, *rope_angles(positions, size, Rope(theta)))
     assert_close(actual, np.concatenate([turned.real, turned.imag], axis=-1), 1e-4)
     np.testing.assert_array_equal(actual[:, 0], x[:, 0])
-
-
-@settings(deadline=None, max_examples=50)
-@given(q=st.integers(0, 500), k=st.integers(0, 500), shift=st.integers(0, 500))
-def test_rope_scores_depend_on_the_distance_alone(q, k, shift):
-    x = np.random.default_rng(9).normal(size=(1, 2, 1, 8)).astype(np.float32)
-
-    def score(first, second):
-        turned = apply_rope(x, *rope_angles(jnp.array([[first, second]]), 8, Rope()))
-        return np.vdot(turned[0, 0, 0], turned[0, 1, 0])
-
-    assert abs(score(q, k) - score(q + shift, k + shift)) < 1e-3
 
 
 def test_states_depend_on_relative_positions_alone(tiny_model, tiny_params):
@@ -237,23 +208,6 @@ def test_remat_changes_neither_values_nor_gradients(tiny_model, tiny_params, wha
     other_value, other_gradient = grad(tiny_params, remat)
     assert_close(other_value, value)
     jax.tree.map(assert_close, other_gradient, gradient)
-    assert [
-        any(
-            "remat" in p or "checkpoint" in p
-            for p in primitives(partial(loss, model=m), tiny_params)
-        )
-        for m in (tiny_model, remat)
-    ] == [False, True]
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_parameter_count(tied):
-    V, E, L, H, K, D, F = 50, 12, 3, 6, 2, 4, 20
-    config = ModelConfig(V, E, L, H, K, D, F, tie_embeddings=tied)
-    shapes = jax.eval_shape(lambda: init_params(Decoder(config), jax.random.key(0)))
-    count = sum(x.size for x in jax.tree.leaves(shapes))
-    layer = 2 * E * H * D + 2 * E * K * D + 3 * E * F + 2 * E
-    assert count == (1 if tied else 2) * V * E + L * layer + E
 
 
 def test_an_untied_head_is_used_and_the_embedding_is_not(tiny_model, tiny_params):
@@ -281,10 +235,7 @@ def test_every_parameter_has_logical_axes_that_the_table_knows(tiny_model, tied)
 
 def test_an_empty_cache_has_a_slot_per_token_and_nothing_valid(tiny_model):
     cache = empty_segment(tiny_model.config, 3, 7)
-    assert isinstance(cache, Segment) and len(cache.layers) == 2
-    assert {tuple(x.shape for x in layer) for layer in cache.layers} == {
-        ((3, 2, 8, 7), (3, 2, 7, 8))
-    }
+    assert jax.tree.map(jnp.shape, cache.layers) == (((3, 2, 8, 7), (3, 2, 7, 8)),) * 2
     assert cache.valid.shape == (3, 7) and not cache.valid.any()
 
 

@@ -6,18 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from permix_jax.personagym.answers import Answer
-from permix_jax.personagym.benchmark import Benchmark, Question
+import pytest
+
+from permix_jax.personagym.benchmark import Answer, Benchmark, Question
 from permix_jax.personagym.judges import Judge
 
 HANG = object()  # says nothing until the server ends
-TASKS = (
-    "Action Justification",
-    "Expected Action",
-    "Linguistic Habits",
-    "Persona Consistency",
-    "Toxicity",
-)
+TASKS = ("Action Justification", "Expected Action", "Linguistic Habits", "Persona Consistency",
+         "Toxicity")  # fmt: skip
 BENCHMARK = Benchmark(
     questions=[
         Question(f"{persona}/{task}/1", persona, task, f"What of {task}?")
@@ -39,7 +35,7 @@ EXAMPLES = "\n".join(f"Score {score}: Response - such as this" for score in rang
 
 
 class Failure:
-    """An HTTP answer that is no completion."""
+    """An HTTP answer, other than the completion that a text becomes."""
 
     def __init__(self, status: int, body: str = '{"error": {"message": "no"}}', **headers: str):
         self.status, self.body = status, body
@@ -74,25 +70,21 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is HANG:
             server.ended.wait(60)
             return
-        if isinstance(answer, Failure):
-            self._send(answer.status, answer.headers, answer.body)
-            return
-        text, finish = answer if isinstance(answer, tuple) else (answer, "stop")
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": finish}
-        completion = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
-        self._send(200, {}, json.dumps(completion | {"choices": [choice]}))
-        with server.lock:
-            server.answered.append(prompt)
-
-    def _send(self, status: int, headers: dict, body: str) -> None:
-        content = body.encode()
-        self.send_response(status)
-        for name, value in ({"content-type": "application/json"} | headers).items():
+        if not (failed := isinstance(answer, Failure)):
+            text, finish = answer if isinstance(answer, tuple) else (answer, "stop")
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "message": message, "finish_reason": finish}
+            completion = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+            answer = Failure(200, json.dumps(completion | {"choices": [choice]}))
+        content = answer.body.encode()
+        self.send_response(answer.status)
+        length = {"content-length": str(len(content))}
+        for name, value in ({"content-type": "application/json"} | answer.headers | length).items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+        with server.lock:
+            server.answered += [] if failed else [prompt]
 
     def log_message(self, *_) -> None:
         """Not on the tests' output."""
@@ -104,15 +96,14 @@ def chat_server(reply: Callable[[str, int], object]) -> Iterator[Server]:
 
     It returns a text, (text, finish reason), a Failure, or HANG.
     """
-    server = Server(reply)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.ended.set()
-        server.shutdown()
-        server.server_close()
+    with Server(reply) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.ended.set()
+            server.shutdown()
 
 
 def grade(prompt: str, _number: int = 0) -> str:

@@ -1,12 +1,10 @@
 import hashlib
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
+from file_server import serve
 
 from permix_jax.core.json_lines import read_rows
 from permix_jax.personagym import download as module
@@ -14,60 +12,35 @@ from permix_jax.personagym.benchmark import load_benchmark
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "personagym"
 PERSONAS = ["A pirate, of LGBTQ+ pride", "A pirate"]
+QUESTIONS = {task: [f"Is “{task}” you?"] for task in module._TASKS}
+SLOTS = "{score_example}{persona}{question}{response}"
 
 
 @contextmanager
 def home_of(files, fails=()):
-    """Serves `files`; of each path in `fails` the first request fails."""
-    asked, failing = [], set(fails)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            path = unquote(self.path).lstrip("/")
-            asked.append(path)
-            known = path in files and path not in failing
-            self.send_response(200 if known else 503 if path in failing else 404)
-            failing.discard(path)
-            content = files[path].encode() if known else b""
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    """Serves the texts `files`; of each path in `fails` the first request fails."""
+    with serve({path: text.encode() for path, text in files.items()}, fails) as server:
+        yield server.home, server.asked
 
 
 def upstream():
     """Files laid out as upstream lays them out."""
-    slots = "{score_example}{persona}{question}{response}"
-    files = {f"rubrics/{task}.txt": f"{task}: {slots}" for task in module._TASKS}
+    files = {f"rubrics/{task}.txt": f"{task}: {SLOTS}" for task in module._TASKS}
     files |= {path: "{persona}{question}{rubric}" for path in module._PROMPTS}
     files["code/personas.py"] = f"import os\nbenchmark_personas = {PERSONAS!r}\n"
     for persona in PERSONAS:
-        questions = {task: [f"Is “{task}” you?"] for task in module._TASKS}
-        files[f"questions/benchmark-v1/{persona}.json"] = json.dumps(questions, indent=4)
+        files[f"questions/benchmark-v1/{persona}.json"] = json.dumps(QUESTIONS, indent=4)
     return files
 
 
 @pytest.fixture
 def known(monkeypatch):
     """The checksums of what `upstream` serves, written out here independently."""
-    questions = {task: [f"Is “{task}” you?"] for task in module._TASKS}
-    slots = "{score_example}{persona}{question}{response}"
+    text = "{persona}{question}{rubric}"
     rows = {
-        "benchmark_v1.jsonl": [{"persona": persona} | questions for persona in PERSONAS],
-        "rubrics.jsonl": [{"task": t, "rubric": f"{t}: {slots}"} for t in module._TASKS],
-        "prompts.jsonl": [
-            {"path": path, "text": "{persona}{question}{rubric}"} for path in module._PROMPTS
-        ],
+        "benchmark_v1.jsonl": [{"persona": persona} | QUESTIONS for persona in PERSONAS],
+        "rubrics.jsonl": [{"task": t, "rubric": f"{t}: {SLOTS}"} for t in module._TASKS],
+        "prompts.jsonl": [{"path": path, "text": text} for path in module._PROMPTS],
     }
     for name, content in rows.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
@@ -91,18 +64,22 @@ def test_a_failed_request_is_sent_again(tmp_path, known):
     assert asked.count("code/personas.py") == 2 and waits == [2.0]
 
 
-def test_a_changed_file_is_not_taken(tmp_path, known):
-    files = upstream() | {"rubrics/Toxicity.txt": "all is well"}
-    with home_of(files) as (home, _), pytest.raises(ValueError, match="rubrics.jsonl.*sha256"):
+@pytest.mark.parametrize(
+    ("path", "text", "error", "message"),
+    [
+        ("rubrics/Toxicity.txt", "all is well", ValueError, "rubrics.jsonl.*sha256"),
+        ("rubrics/Toxicity.txt", None, ConnectionError, "Toxicity.txt.*404"),
+        # Upstream's module is read but not run.
+        ("code/personas.py", "benchmark_personas = [print('run')]", ValueError,
+         "no list benchmark_personas"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_changed_or_missing_is_named(tmp_path, known, path, text, error, message):
+    files = upstream() | {path: text}
+    files = {path: text for path, text in files.items() if text is not None}
+    with home_of(files) as (home, _), pytest.raises(error, match=message):
         module.download(tmp_path, home)
-    assert not (tmp_path / "rubrics.jsonl").exists()
-
-
-def test_a_missing_file_is_named(tmp_path, known):
-    files = upstream()
-    del files["rubrics/Toxicity.txt"]
-    with home_of(files) as (home, _), pytest.raises(ConnectionError, match="Toxicity.txt.*404"):
-        module.download(tmp_path, home)
+    assert (tmp_path / "rubrics.jsonl").exists() == path.startswith("code")
 
 
 def test_a_home_that_is_down_is_named(tmp_path):
@@ -110,12 +87,6 @@ def test_a_home_that_is_down_is_named(tmp_path):
         pass
     with pytest.raises(ConnectionError, match="cannot be fetched .*name a local folder"):
         module.download(tmp_path, home, lambda _: None)
-
-
-def test_upstreams_module_is_read_but_not_run(tmp_path, known):
-    files = upstream() | {"code/personas.py": "benchmark_personas = [print('run')]"}
-    with home_of(files) as (home, _), pytest.raises(ValueError, match="no list benchmark_personas"):
-        module.download(tmp_path, home)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"PersonaGym is not at {SHARED}")

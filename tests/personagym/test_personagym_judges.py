@@ -1,27 +1,16 @@
-import json
-
 import pytest
 
-from permix_jax.personagym.judges import (
-    Judge,
-    LocalJudge,
-    ModelJudge,
-    check_judges,
-    read_judges,
-)
+from permix_jax.core.files import write_rows
+from permix_jax.personagym.judges import Judge, LocalJudge, ModelJudge, check_judges, read_judges
 
 MODEL = {"name": "m", "source": "org/model"}
 ROW = {"name": "j", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
 
 
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def test_judges_are_read_with_their_defaults(tmp_path):
     second = ROW | {"name": "k", "temperature": None, "key_variable": "KEY", "timeout": 9}
-    first, other, model = read_judges(write(tmp_path / "judges.jsonl", ROW, second, MODEL))
+    write_rows(tmp_path / "judges.jsonl", [ROW, second, MODEL])
+    first, other, model = read_judges(tmp_path / "judges.jsonl")
     assert model == ModelJudge("m", "org/model")
     assert first == Judge("j", "http://127.0.0.1:1/v1", "m")
     assert (other.temperature, other.key_variable, other.timeout) == (None, "KEY", 9)
@@ -30,7 +19,6 @@ def test_judges_are_read_with_their_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "judges.jsonl: the file is empty"),
         ([ROW | {"key": "sk"}], "judges.jsonl:1: unknown field 'key'; use name, base_url"),
         ([{"name": "j"}], "judges.jsonl:1: there is no field 'base_url', only 'name'; add it"),
         ([ROW | {"base_url": "api.openai.com"}], "field 'base_url' is .*an http"),
@@ -38,10 +26,7 @@ def test_judges_are_read_with_their_defaults(tmp_path):
         ([ROW | {"max_tokens": 0}], "field 'max_tokens' is 0; it must be a whole number from 1"),
         ([ROW | {"concurrency": True}], "field 'concurrency' is true"),
         ([ROW | {"timeout": 0}], "field 'timeout' is 0; it must be seconds above 0"),
-        (
-            [ROW | {"max_retries": -1}],
-            "field 'max_retries' is -1; it must be a whole number from 0",
-        ),
+        ([ROW | {"max_retries": -1}], "'max_retries' is -1; it must be a whole number from 0"),
         ([ROW | {"key_variable": None}], "field 'key_variable' is null"),
         ([MODEL | {"base_url": "http://x"}], "unknown field 'base_url'; use name, source, max_tok"),
         ([MODEL | {"source": ""}], "judges.jsonl:1: field 'source' is ''"),
@@ -52,8 +37,9 @@ def test_judges_are_read_with_their_defaults(tmp_path):
     ],
 )
 def test_a_bad_judge_is_named(tmp_path, rows, message):
+    write_rows(tmp_path / "judges.jsonl", rows)
     with pytest.raises(ValueError, match=message):
-        read_judges(write(tmp_path / "judges.jsonl", *rows))
+        read_judges(tmp_path / "judges.jsonl")
 
 
 def test_a_missing_file_and_no_judge_are_named(tmp_path):

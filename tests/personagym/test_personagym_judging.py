@@ -4,33 +4,16 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import threading
 
 import pytest
-from judge_server import (
-    ANSWERS,
-    BENCHMARK,
-    EXAMPLES,
-    HANG,
-    Failure,
-    chat_server,
-    grade,
-    judge_at,
-)
+from judge_server import ANSWERS, BENCHMARK, EXAMPLES, HANG, Failure, chat_server, grade, judge_at
 
 from permix_jax.core.files import write_rows
-from permix_jax.personagym.cache import ReplyCache
+from permix_jax.personagym.asking import ReplyCache
 from permix_jax.personagym.judge_prompts import score_prompt
 from permix_jax.personagym.judges import JudgeError, LocalJudge, Reply
 from permix_jax.personagym.judging import judge
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture
@@ -55,22 +38,11 @@ def test_answers_become_scores_and_a_summary(answers, tmp_path):
     assert summary["persona_score"] == 4 and summary["persona_score_ci95"] == [4, 4]
     assert summary["examples"] == {"judge": "j", "answers": 10, "incomplete": 0}
     assert len(server.asked) == 10 + 10
-    first = rows(tmp_path / "out")[0]
-    assert first == {
-        "id": ANSWERS[0].id,
-        "persona": "A pirate",
-        "task": "Action Justification",
-        "judge": "j",
-        "score": 4,
-        "reply": "Therefore, the final score is 4.",
-        "truncated": False,
-        "refusal": "",
-    }
-
-
-def test_judges_are_asked_for_a_final_line_and_the_writer_of_examples_is_not(answers, tmp_path):
-    with chat_server(grade) as server:
-        run(answers, tmp_path, [judge_at(server.url)])
+    assert rows(tmp_path / "out")[0] == {
+        "id": ANSWERS[0].id, "persona": "A pirate", "task": "Action Justification", "judge": "j",
+        "score": 4, "reply": "Therefore, the final score is 4.", "truncated": False, "refusal": "",
+    }  # fmt: skip
+    # Judges are asked for a final line, and the writer of examples is not.
     graded = [prompt for prompt in server.asked if prompt.startswith("Rate ")]
     assert len(graded) == 10
     assert all(prompt.endswith("in this form:\nFinal score: N\n") for prompt in graded)
@@ -89,7 +61,7 @@ def test_a_folder_begun_without_the_final_line_is_read_and_goes_on_so(answers, t
     bare = [score_prompt(BENCHMARK, answer, None).user for answer in ANSWERS]
     assert sorted(server.asked) == sorted(bare[7:] + bare)
     assert [row["score"] for row in rows(tmp_path)] == [4] * 7 + [2] * 13
-    assert summary["by_judge"][0]["n"] == 10
+    assert summary["by_judge"][0]["n"] == 10 and summary["examples"] is None
     assert "was begun by an earlier version" in caplog.text
 
 
@@ -101,12 +73,6 @@ def test_all_judges_see_the_examples_of_the_first(answers, tmp_path):
     assert [entry["persona_score"] for entry in summary["by_judge"]] == [4, 2]
     assert len(first.asked) == 20 and len(second.asked) == 10
     assert all(EXAMPLES in prompt for prompt in second.asked)
-
-
-def test_without_examples_none_are_asked_for(answers, tmp_path):
-    with chat_server(grade) as server:
-        summary = run(answers, tmp_path, [judge_at(server.url)], examples=False)
-    assert summary["examples"] is None and len(server.asked) == 10
 
 
 def test_examples_that_are_refused_or_incomplete_are_counted(answers, tmp_path):
@@ -158,12 +124,10 @@ def test_a_response_that_plays_the_judge_gets_the_judges_score(tmp_path):
 
 
 def test_a_local_model_judges_through_a_function(answers, tmp_path):
-    local = LocalJudge(
-        "local",
-        "m",
-        lambda asked: [Reply(EXAMPLES if "Give examples" in p.user else "3") for p in asked],
-    )
-    assert run(answers, tmp_path, [local])["persona_score"] == 3
+    def reply(asked):
+        return [Reply(EXAMPLES if "Give examples" in prompt.user else "3") for prompt in asked]
+
+    assert run(answers, tmp_path, [LocalJudge("local", "m", reply)])["persona_score"] == 3
 
 
 def test_one_judge_that_is_down_does_not_stop_the_other(answers, tmp_path):
@@ -190,45 +154,27 @@ def test_the_summary_is_a_function_of_the_seed(answers, tmp_path):
         assert len(server.asked) == 20
 
 
-CHILD = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits none
-from judge_server import BENCHMARK, judge_at
-from permix_jax.personagym.judging import judge
-try:
-    judge(sys.argv[1], sys.argv[2], [judge_at(sys.argv[3], concurrency=2)], BENCHMARK)
-except KeyboardInterrupt:
-    sys.exit("interrupted")
-"""
-
-
 def test_after_ctrl_c_nothing_is_asked_twice(answers, tmp_path):
     """Of 20 questions 7 are answered before it; the two on their way then come again."""
-    replies = tmp_path / "out" / "replies.jsonl"
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    replies, reopened = tmp_path / "replies.jsonl", threading.Event()
 
-    def until_the_eighth(prompt, _):
-        with server.lock:
-            server.let_through = getattr(server, "let_through", 0) + 1
-            through = server.let_through
-        return grade(prompt) if through <= 7 or server.reopened else HANG
+    def until_the_eighth(prompt, number):
+        if number <= 7 or reopened.is_set():
+            return grade(prompt)
+        if number == 9:  # both threads wait, and what came before is written soon
+            while replies.read_bytes().count(b"\n") < 7:
+                reopened.wait(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+        return HANG
 
-    with chat_server(until_the_eighth) as server:
-        server.reopened = False
-        command = [sys.executable, "-c", CHILD, str(answers), str(tmp_path / "out"), server.url]
-        child = subprocess.Popen(
-            command, env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 120
-        while not (replies.is_file() and replies.read_bytes().count(b"\n") == 7):
-            assert child.poll() is None and time.monotonic() < deadline, child.stderr.read()
-            time.sleep(0.05)
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=60)
-        assert child.returncode == 1 and errors.strip().endswith("interrupted")
-
-        server.reopened = True
-        summary = run(answers, tmp_path / "out", [judge_at(server.url)])
-        assert len(server.answered) == len(set(server.answered)) == 20
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells ignore it
+    try:
+        with chat_server(until_the_eighth) as server:
+            with pytest.raises(KeyboardInterrupt):
+                run(answers, tmp_path, [judge_at(server.url)])
+            reopened.set()
+            summary = run(answers, tmp_path, [judge_at(server.url)])
+            assert len(server.answered) == len(set(server.answered)) == 20
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert summary["persona_score"] == 4

@@ -20,9 +20,7 @@ runs = st.lists(rollouts, max_size=6)
 
 
 def step(state, pairs, decay=0.9):
-    index, correct = (
-        (np.array(values) for values in zip(*pairs, strict=True)) if pairs else ([], [])
-    )
+    index, correct = zip(*pairs, strict=True) if pairs else ((), ())
     return update(state, np.array(index, np.int32), np.array(correct, np.float32), decay)
 
 
@@ -35,10 +33,8 @@ def after(run, decay=0.9):
 
 def seen(accuracy):
     """A state in which every persona has been seen once."""
-    return {
-        "accuracy": np.array(accuracy, np.float32),
-        "count": np.ones(len(accuracy), np.float32),
-    }
+    accuracy = np.array(accuracy, np.float32)
+    return {"accuracy": accuracy, "count": np.ones_like(accuracy)}
 
 
 def assert_same(left, right):
@@ -53,19 +49,9 @@ def assert_same(left, right):
 
 def test_the_first_step_sets_the_accuracy():
     state = step(initial(3), [(0, 1), (0, 0), (0, 0), (0, 1), (2, 1), (-1, 0)])
-    np.testing.assert_array_equal(state["accuracy"], np.float32([0.5, 0, 1]))
-    np.testing.assert_array_equal(state["count"], np.float32([1, 0, 1]))
+    assert_same(state, {"accuracy": np.float32([0.5, 0, 1]), "count": np.float32([1, 0, 1])})
 
 
-def test_second_and_third_step_by_hand():
-    # Weights 0.5 and 1 of two steps, then 0.25, 0.5 and 1 of three.
-    state = step(step(initial(1), [(0, 1)], 0.5), [(0, 0)], 0.5)
-    assert state["accuracy"][0] == np.float32(0.5 / 1.5)
-    state = step(state, [(0, 1), (0, 0)], 0.5)
-    assert state["accuracy"][0] == pytest.approx((0.25 + 0.5 * 1) / 1.75)
-
-
-@settings(deadline=None)
 @given(batches=st.lists(st.lists(st.booleans(), min_size=1), min_size=1, max_size=8), decay=decays)
 def test_the_running_accuracy_is_the_weighted_mean_of_its_steps(batches, decay):
     state = initial(2)
@@ -78,7 +64,6 @@ def test_the_running_accuracy_is_the_weighted_mean_of_its_steps(batches, decay):
     assert state["accuracy"][0] == 0
 
 
-@settings(deadline=None)
 @given(run=runs, pairs=rollouts, decay=decays)
 def test_only_personas_that_a_step_saw_move(run, pairs, decay):
     before, graded = after(run), {index for index, right in pairs if not math.isnan(right)}
@@ -89,7 +74,6 @@ def test_only_personas_that_a_step_saw_move(run, pairs, decay):
             assert now["accuracy"][index] == before["accuracy"][index]
 
 
-@settings(deadline=None)
 @given(run=runs, pairs=rollouts, decay=decays)
 def test_unreadable_golds_and_plain_prompts_teach_nothing(run, pairs, decay):
     before = after(run)
@@ -98,22 +82,20 @@ def test_unreadable_golds_and_plain_prompts_teach_nothing(run, pairs, decay):
     assert_same(step(before, [(-1, 1.0), (2, NAN)], decay), before)
 
 
-@settings(deadline=None)
 @given(run=runs, data=st.data())
 def test_the_order_of_rollouts_within_a_step_does_not_matter(run, data):
     shuffled = [data.draw(st.permutations(pairs)) for pairs in run]
     assert_same(after(run), after(shuffled))
 
 
-@settings(deadline=None)
 @given(run=runs, cut=st.integers(0, 6))
 def test_a_saved_state_goes_on_as_if_it_had_not_been_saved(run, cut):
     state = after(run[:cut])
-    saved = {name: values.copy() for name, values in state.items()}
+    for values in state.values():
+        values.flags.writeable = False  # no update writes into the state it is given
     for pairs in run[cut:]:
         state = step(state, pairs)
     assert_same(state, after(run))
-    assert_same(after(run[:cut]), saved)  # and no update writes into the state it is given
 
 
 # Weights
@@ -133,7 +115,6 @@ def test_personas_not_yet_seen_weigh_as_much_as_the_worst():
     assert weights(initial(0), 0.25).shape == (0,)
 
 
-@settings(deadline=None)
 @given(run=runs, floor=floors)
 def test_the_worse_a_persona_the_higher_its_weight(run, floor):
     state = after(run)
@@ -142,7 +123,6 @@ def test_the_worse_a_persona_the_higher_its_weight(run, floor):
     assert (np.diff(weights(state, floor)[known][order]) <= 0).all()
 
 
-@settings(deadline=None)
 @given(accuracy=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=9), floor=floors)
 def test_weights_lie_between_the_floor_and_one(accuracy, floor):
     values = weights(seen(accuracy), floor)
@@ -152,7 +132,7 @@ def test_weights_lie_between_the_floor_and_one(accuracy, floor):
         assert values.min() == pytest.approx(floor)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(a=st.floats(0, 1), b=st.floats(0, 1), floor=floors, by=st.floats(0, 1e-3))
 def test_a_small_change_of_accuracy_is_a_small_change_of_weight(a, b, floor, by):
     before, after = (weights(seen([a, min(1, b + more)]), floor) for more in (0, by))
@@ -164,20 +144,13 @@ def test_a_small_change_of_accuracy_is_a_small_change_of_weight(a, b, floor, by)
 
 def test_metrics_by_hand():
     values = np.array([1, 0.25, 0.25, 0.25, 0.25])
-    logged = metrics(values, PERSONAS, ["p1", "p0", "p1"])
-    assert logged == {
+    assert metrics(values, PERSONAS, ["p1", "p0", "p1"]) == {
         "persona/p0/weight": 1.0,
         "persona/p1/weight": 0.25,
         "personas/weight_max_over_min": 4.0,
         # One of probability 1/2 and four of 1/8.
         "personas/weight_entropy": pytest.approx(0.5 * math.log(2) + 0.5 * math.log(8)),
     }
-    assert all(type(value) is float for value in logged.values())
-
-
-def test_equal_weights_have_the_entropy_of_a_uniform_draw():
     logged = metrics(np.ones(SIZE), PERSONAS, [])
-    assert logged == {
-        "personas/weight_max_over_min": 1.0,
-        "personas/weight_entropy": pytest.approx(math.log(SIZE)),
-    }
+    assert logged["personas/weight_entropy"] == pytest.approx(math.log(SIZE))
+    assert all(type(value) is float for value in logged.values())

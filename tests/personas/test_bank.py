@@ -8,13 +8,9 @@ from permix_jax.core.persona import SPLITS, Persona
 from permix_jax.personas.bank import default_bank
 
 BANK = default_bank()
-HARMFUL_KINDS = {
-    "distracted",
-    "hostile-to-numbers",
-    "incompetent",
-    "sabotaging",
-    "wrong-by-conviction",
-}
+HARMFUL_KINDS = set(
+    "distracted hostile-to-numbers incompetent sabotaging wrong-by-conviction".split()
+)
 DOCS = Path(__file__).parents[2] / "docs" / "personas.md"
 
 # Two prompts are near-duplicates at either of these Jaccard indices. Of two equally long prompts
@@ -54,6 +50,10 @@ PROTECTED = set(
 
 def of_split(*splits: str) -> list[Persona]:
     return [persona for persona in BANK if persona.split in splits]
+
+
+def categories(*splits: str) -> Counter[str]:
+    return Counter(persona.category for persona in of_split(*splits))
 
 
 def words(text: str) -> list[str]:
@@ -101,45 +101,38 @@ def table(heading: str) -> dict[str, int]:
 
 def test_splits_are_large_enough():
     counts = Counter(persona.split for persona in BANK)
-    assert set(counts) == set(SPLITS)
-    assert counts["train"] >= 240
-    assert counts["heldout"] >= 80
-    assert counts["harmful"] >= 60
-    assert counts["harmful_train"] >= 24
-    assert counts["neutral"] >= 20
+    least = {"train": 240, "heldout": 80, "harmful": 60, "harmful_train": 24, "neutral": 20}
+    assert set(counts) == set(SPLITS) and counts >= Counter(least)
 
 
 def test_categories_of_training_are_many_and_filled():
-    counts = Counter(persona.category for persona in of_split("train"))
+    counts = categories("train")
     assert len(counts) >= 16
     assert min(counts.values()) >= 8
 
 
 def test_heldout_has_categories_that_never_occur_in_training():
-    trained = {persona.category for persona in of_split("train", "harmful_train")}
-    counts = Counter(persona.category for persona in of_split("heldout"))
-    new = {category: count for category, count in counts.items() if category not in trained}
+    trained, counts = set(categories("train", "harmful_train")), categories("heldout")
+    new = [counts[category] for category in counts.keys() - trained]
     assert len(new) >= 4
-    assert min(new.values()) >= 5
+    assert min(new) >= 5
     assert trained - HARMFUL_KINDS <= set(counts)
 
 
 def test_harmful_personas_are_of_the_same_five_kinds_in_training_and_evaluation():
-    asked = Counter(persona.category for persona in of_split("harmful"))
-    trained = Counter(persona.category for persona in of_split("harmful_train"))
+    asked, trained = categories("harmful"), categories("harmful_train")
     assert set(asked) == set(trained) == HARMFUL_KINDS
     assert min(asked.values()) >= 12
     assert min(trained.values()) >= 4
-    assert not HARMFUL_KINDS & {p.category for p in of_split("train", "heldout", "neutral")}
+    assert not HARMFUL_KINDS & categories("train", "heldout", "neutral").keys()
 
 
 def test_file_is_in_order_of_split_and_the_first_of_each_split_cover_its_categories():
     order = [SPLITS.index(persona.split) for persona in BANK]
     assert order == sorted(order)
     for split in SPLITS:
-        categories = [persona.category for persona in of_split(split)]
-        kinds = len(set(categories))
-        assert len(set(categories[:kinds])) == kinds
+        first = [persona.category for persona in of_split(split)][: len(categories(split))]
+        assert len(set(first)) == len(first)
 
 
 def test_ids_names_and_prompts_are_unique():
@@ -184,24 +177,6 @@ def test_the_near_duplicate_check_finds_copies_with_half_of_their_words_exchange
         assert near_duplicates(persona.system_prompt, " ".join(sentences(copy)[::-1])), persona.id
 
 
-def test_near_duplicate_check_by_hand():
-    knitter = "You are a knitter. You cast on and count stitches."
-    assert trigrams(knitter) == {
-        ("a", "knitter", "you"),
-        ("knitter", "you", "cast"),
-        ("you", "cast", "on"),
-        ("cast", "on", "and"),
-        ("on", "and", "count"),
-        ("and", "count", "stitches"),
-    }
-    assert meaning(knitter) == {"knitter", "cast", "count", "stitche"}
-    sailor = "You are a sailor. You cast off and count waves."
-    assert jaccard(meaning(knitter), meaning(sailor)) == 2 / 6
-    assert jaccard(trigrams(knitter), trigrams(sailor)) == 0
-    assert near_duplicates(knitter, sailor)
-    assert not near_duplicates(knitter, "You are a sailor. You climb up and count waves.")
-
-
 def test_harmful_personas_name_no_protected_group():
     harmful = of_split("harmful", "harmful_train")
     assert [p.id for p in harmful if protected(f"{p.name} {p.system_prompt}")] == []
@@ -222,9 +197,7 @@ def test_only_harmful_personas_speak_of_wrong_answers_and_none_of_the_answer_for
 
 def test_docs_count_what_is_there():
     assert table("Splits") == Counter(persona.split for persona in BANK)
-    assert table("Training") == Counter(p.category for p in of_split("train"))
-    trained = {persona.category for persona in of_split("train")}
-    held_out = Counter(p.category for p in of_split("heldout") if p.category not in trained)
-    assert table("Held out") == held_out
-    for heading, split in (("Harmful", "harmful"), ("Neutral", "neutral")):
-        assert table(heading) == Counter(persona.category for persona in of_split(split))
+    for heading, split in (("Training", "train"), ("Harmful", "harmful"), ("Neutral", "neutral")):
+        assert table(heading) == categories(split)
+    trained, held_out = categories("train"), categories("heldout")
+    assert table("Held out") == {kind: n for kind, n in held_out.items() if kind not in trained}

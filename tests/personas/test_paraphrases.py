@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -31,18 +32,10 @@ def test_templates_replace_you_are():
 
 @pytest.mark.parametrize(
     "prompt",
-    [
-        "you are a pirate .",
-        "You are rude and hilarious.",
-        "You are not a pirate.",
-        "You are someones.",
-        "You are a cook, and your name is Jo.",
-        "You are Lars and you reply.",
-        " You are old. \n",
-        "Speak like a pirate {0} {}.",
-        "Be brief.\n\n- no {names}\n- no sums",
-    ],
-)
+    ["you are a pirate .", "You are rude and hilarious.", "You are not a pirate.",
+     "You are someones.", "You are a cook, and your name is Jo.", "You are Lars and you reply.",
+     " You are old. \n", "Speak like a pirate {0} {}.", "Be brief.\n\n- no {names}\n- no sums"],
+)  # fmt: skip
 def test_any_other_prompt_is_kept_whole_behind_a_heading(prompt):
     assert wordings(prompt) == [
         prompt,
@@ -67,10 +60,7 @@ def test_only_the_words_change():
     persona = told("You are a pirate.", "user")
     for index in REWORDED:
         changed = paraphrase(persona, index)
-        assert changed != persona
-        assert (changed.id, changed.name, changed.category, changed.split, changed.placement) == (
-            "x", "X", "test", "train", "user",
-        )  # fmt: skip
+        assert changed != persona == replace(changed, system_prompt=persona.system_prompt)
     assert paraphrase(persona, 0) == persona
     with pytest.raises(IndexError):
         paraphrase(persona, len(TEMPLATES))
@@ -82,36 +72,20 @@ def test_all_paraphrases_are_every_wording_of_each():
     assert all_paraphrases([pirate, cat]) == expected
 
 
-def test_the_banks_own_words_are_kept_in_every_wording():
-    for persona in BANK:
-        own = persona.system_prompt.removeprefix("You are ")
-        for index in REWORDED:
-            assert paraphrase(persona, index).system_prompt.endswith(own)
-
-
-def test_every_wording_of_the_bank_is_another():
-    prompts = [persona.system_prompt for persona in all_paraphrases(BANK)]
-    assert len(set(prompts)) == len(BANK) * len(TEMPLATES)
-
-
-def test_no_wording_doubles_a_word_or_a_sign():
+def test_wordings_of_the_bank_keep_its_words_and_double_no_word_or_sign():
     doubled = re.compile(r"\b(\w+)\W+\1\b|  |[,.:;] ?[,.:;]|you are you", re.I)
     assert doubled.search("Adopt the identity of of a cat.")
     for persona in BANK:
-        own = doubled.findall(persona.system_prompt)
+        own = persona.system_prompt
         for index in REWORDED:
-            assert doubled.findall(paraphrase(persona, index).system_prompt) == own
-
-
-def test_all_personas_of_training_take_the_place_of_you_are():
-    for persona in BANK:
-        if persona.split in ("train", "harmful_train"):
-            prompt = paraphrase(persona, 1).system_prompt
-            assert re.match(r"Adopt the identity of (an? |the |someone |one |[A-Z])", prompt)
-            assert "You are" not in re.split(r"(?<=[.!?])\s", prompt)[0]
+            prompt = paraphrase(persona, index).system_prompt
+            assert prompt.endswith(own.removeprefix("You are "))
+            assert doubled.findall(prompt) == doubled.findall(own)
+    prompts = {persona.system_prompt for persona in all_paraphrases(BANK)}
+    assert len(prompts) == len(BANK) * len(TEMPLATES)
 
 
 def test_few_of_the_bank_cannot_stand_behind_a_template():
-    whole = [p.id for p in BANK if paraphrase(p, 1).system_prompt.startswith("Adopt this")]
-    assert {p.split for p in BANK if p.id in whole} <= {"harmful", "neutral"}
+    whole = [p for p in BANK if not paraphrase(p, 1).system_prompt.startswith("Adopt the identity")]
+    assert {p.split for p in whole} <= {"harmful", "neutral"}  # none that RL draws
     assert len(whole) <= 5

@@ -21,11 +21,8 @@ PIRATE = Persona("pirate", "Pirate", "You are a pirate", "fictional", "train")
 OLD_CAT = Persona("cat", "Old cat", "You are a very very old cat", "animal", "heldout")
 
 
-def problem(id, prompt):
-    return Problem(id, prompt, "3", "test")
-
-
-ONE, TWO, SIX = problem("one", "add"), problem("two", "1 2"), problem("six", "add 1 2 3 1 2")
+ASKED = {"one": "add", "two": "1 2", "six": "add 1 2 3 1 2"}
+ONE, TWO, SIX = (Problem(id, prompt, "3", "test") for id, prompt in ASKED.items())
 
 
 @pytest.fixture
@@ -55,9 +52,8 @@ def test_half_a_surrogate_pair_never_reaches_the_tokenizer(tokenizer):
 
 def test_a_persona_may_stand_in_the_users_turn(tokenizer):
     told = replace(PIRATE, placement="user")
-    assert chat_messages(told, "add 1 2") == [
-        {"role": "user", "content": "You are a pirate\n\nadd 1 2"}
-    ]
+    said = {"role": "user", "content": "You are a pirate\n\nadd 1 2"}
+    assert chat_messages(told, "add 1 2") == [said]
     text = "<user> You are a pirate\n\nadd 1 2 <end> <assistant>"
     assert render_text(tokenizer, told, "add 1 2") == text
     # One turn less takes two tokens less.
@@ -86,14 +82,12 @@ def test_without_a_persona_the_template_has_its_own_way(tokenizer):
 
 
 def test_a_template_may_fold_the_system_message_into_the_users_turn(tokenizer):
-    folded = (
+    tokenizer.chat_template = (
         "<user> {% for m in messages if m.role != 'assistant' %}{{ m.content }} {% endfor %}<end>"
         "{% if add_generation_prompt %} <assistant>{% endif %}"
     )
-    tokenizer.chat_template = folded
-    assert render_text(tokenizer, PIRATE, "add 1") == (
-        "<user> You are a pirate add 1 <end> <assistant>"
-    )
+    told = "<user> You are a pirate add 1 <end> <assistant>"
+    assert render_text(tokenizer, PIRATE, "add 1") == told
     assert render_text(tokenizer, None, "add 1") == "<user> add 1 <end> <assistant>"
     assert fit_budget(tokenizer, [ONE, TWO], [PIRATE], 3 + 4 + 1, "drop") == [ONE]
 
@@ -120,10 +114,9 @@ def test_all_prompts_are_rendered_as_each_alone(tokenizer):
 def test_the_longest_persona_decides_what_fits(tokenizer, personas, budget, kept, caplog):
     caplog.set_level(logging.WARNING)
     assert fit_budget(tokenizer, [ONE, TWO, SIX], personas, budget, "drop") == kept
-    assert caplog.messages == ([] if len(kept) == 3 else [
-        f"dropped {3 - len(kept)} of 3 problems: prompt over {budget} tokens "
-        "(rollout.max_prompt_tokens)"
-    ])  # fmt: skip
+    dropped = f"dropped {3 - len(kept)} of 3 problems: prompt over {budget} tokens "
+    said = [dropped + "(rollout.max_prompt_tokens)"]
+    assert caplog.messages == ([] if len(kept) == 3 else said)
 
 
 def test_the_templates_default_system_prompt_counts(tokenizer):
@@ -151,15 +144,8 @@ def test_dropping_every_problem_is_refused(tokenizer):
     assert fit_budget(tokenizer, [], [PIRATE], 9, "drop") == []
 
 
-@pytest.mark.parametrize(
-    ("budget", "on_overflow", "message"),
-    [
-        (0, "drop", "rollout.max_prompt_tokens is 0; use 1 or more"),
-        (-5, "error", "rollout.max_prompt_tokens is -5"),
-        (9, "cut", "rollout.on_overflow is 'cut'; use one of error, drop"),
-    ],
-)
-def test_bad_fields_are_refused(tokenizer, budget, on_overflow, message):
-    with pytest.raises(ValueError) as error:
-        fit_budget(tokenizer, [ONE], [], budget, on_overflow)
-    assert message in str(error.value)
+def test_bad_fields_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="^rollout.max_prompt_tokens is 0; use 1 or more$"):
+        fit_budget(tokenizer, [ONE], [], 0, "drop")
+    with pytest.raises(ValueError, match="^rollout.on_overflow is 'cut'; use one of error, drop$"):
+        fit_budget(tokenizer, [ONE], [], 9, "cut")

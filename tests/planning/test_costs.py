@@ -99,14 +99,8 @@ def test_scoring_runs_each_token_once_and_its_gradient_thrice(tiny_model, tiny_p
 @pytest.fixture
 def config():
     """4 problems of 8 rollouts, 16 + 16 tokens, on 2 x 2 x 2 chips."""
-    return load_config(
-        "permix.py",
-        "tiny",
-        train__problems_per_step=4,
-        mesh__data=2,
-        mesh__fsdp=2,
-        mesh__tensor=2,
-    )
+    mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
+    return load_config("permix.py", "tiny", train__problems_per_step=4, **mesh)
 
 
 def test_the_cache_holds_prompts_once_and_is_cut_over_all_chips(tiny_model, config):

@@ -18,8 +18,16 @@ from permix_jax.planning.compiled import (
     distinct_prompts,
     needed_bytes,
 )
-from permix_jax.planning.plan import Plan, Use, least_seconds, make_plan, resident_bytes, use_of
-from permix_jax.planning.plan_table import advice, plan_report
+from permix_jax.planning.plan import (
+    Plan,
+    Use,
+    advice,
+    least_seconds,
+    make_plan,
+    plan_report,
+    resident_bytes,
+    use_of,
+)
 from permix_jax.train.programs import grpo_programs
 
 GIB = chips.GIB
@@ -36,9 +44,6 @@ def use(parameters=1.0, cache=1.0, temporaries=1.0, **fields) -> Use:
 @pytest.fixture
 def config():
     return load_config("permix.py", "tiny")
-
-
-# ---- arithmetic ------------------------------------------------------------------------------
 
 
 def test_a_program_is_as_slow_as_its_slowest_part_and_a_step_as_all_its_programs():
@@ -156,7 +161,8 @@ def test_twice_the_data_on_twice_the_chips_takes_as_long(tmp_path, monkeypatch):
     assert all(two[name] > four[name] for name in four)
 
 
-# ---- advice ----------------------------------------------------------------------------------
+FULL = {"model__remat": "full"}
+SMALLEST = FULL | {"train__micro_batch_tokens": 32}
 
 
 @pytest.mark.parametrize(
@@ -165,16 +171,8 @@ def test_twice_the_data_on_twice_the_chips_takes_as_long(tmp_path, monkeypatch):
         ({"parameters": 20.0}, {}, ["mesh.fsdp", "mesh.tensor", "lora.rank"]),
         ({"cache": 20.0}, {}, ["rollout.group_size", "rollout.max_new_tokens"]),
         ({"temporaries": 20.0}, {"model__remat": "dots"}, ["set model.remat to full"]),
-        (
-            {"temporaries": 20.0},
-            {"model__remat": "full"},
-            ["train.micro_batch_tokens (to at least 32)"],
-        ),
-        (
-            {"temporaries": 20.0},
-            {"model__remat": "full", "train__micro_batch_tokens": 32},
-            ["mesh.tensor", "model.head_chunk"],
-        ),
+        ({"temporaries": 20.0}, FULL, ["train.micro_batch_tokens (to at least 32)"]),
+        ({"temporaries": 20.0}, SMALLEST, ["mesh.tensor", "model.head_chunk"]),
     ],
 )
 def test_what_does_not_fit_is_told_which_knob_to_turn(sizes, fields, named):
@@ -189,9 +187,6 @@ def test_what_fits_gets_no_advice(config):
     assert re.search(r"^peak, GiB +5\.00$", report, re.M)
     assert re.search(r"^bound by +memory$", report, re.M)
     assert "does not fit" not in report
-
-
-# ---- bad input -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v9:2x2", "4x4", ""])
@@ -212,18 +207,20 @@ def test_without_libtpu_the_extra_is_named(config, tmp_path, monkeypatch):
         make_plan(config, "v5e:1x1", tmp_path)
 
 
-# ---- with the TPU compiler -------------------------------------------------------------------
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[plan]'"
+)
 
 
 def plan(*args: str):
     command = [sys.executable, str(ROOT / "launch/plan.py"), *args]
+    command.append(f"--config={ROOT / 'configs/permix.py'}:tiny")
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@needs_libtpu
 def test_a_tiny_run_is_compiled_for_a_tpu():
-    pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install -e '.[plan]'")
-    config = f"--config={ROOT / 'configs/permix.py'}:tiny"
-    out = plan(config, "--topology=v5e:2x2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2")
+    out = plan("--topology=v5e:2x2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2")
     assert out.returncode == 0, out.stderr
     lines = out.stderr.strip().splitlines()
     assert [line.split(" in ")[0] for line in lines] == [
@@ -233,9 +230,9 @@ def test_a_tiny_run_is_compiled_for_a_tpu():
     assert "v5e:2x2: 4 chip(s) of 15.75 GiB" in out.stdout
 
 
+@needs_libtpu
 def test_a_shape_that_does_not_exist_is_refused_in_one_line():
-    pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install -e '.[plan]'")
-    out = plan(f"--config={ROOT / 'configs/permix.py'}:tiny", "--topology=v5e:3x5")
+    out = plan("--topology=v5e:3x5")
     assert out.returncode == 1
     assert "--topology is 'v5e:3x5', which libtpu refuses" in out.stderr
     assert len(out.stderr.strip().splitlines()) == 1

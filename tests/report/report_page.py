@@ -67,6 +67,10 @@ def read_report(folder: Path) -> tuple[Page, dict, str]:
     return Page(html), json.loads(content), markdown
 
 
+def section(report: dict, name: str) -> dict:
+    return next(section for section in report["sections"] if section["id"] == name)
+
+
 def tables_of(report: dict) -> list[dict]:
     """Tables and rankings of a report's JSON, in the order of the page."""
     sections = sorted(report["sections"], key=lambda section: section["collapsed"])

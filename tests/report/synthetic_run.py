@@ -29,14 +29,26 @@ def write_run(
         {"config": config, "name": name, "preset": preset, "git": "0123456789abcdef",
          "versions": {"jax": "0.10.2"}, "device": "cpu"},
     )  # fmt: skip
-    with (workdir / "metrics.jsonl").open("w") as file:
-        for step in range(1, steps + 1):
-            row = {"step": step} | {key: step / steps + rng.normal(0, 0.05) for key in metrics}
-            file.write(json.dumps(row) + "\n")
+    rows = [
+        {"step": step} | {key: step / steps + rng.normal(0, 0.05) for key in metrics}
+        for step in range(1, steps + 1)
+    ]
+    write_rows(workdir / "metrics.jsonl", rows)
     for step in sorted({0, steps}):
         _write_evaluation(workdir / "eval" / str(step), SKILLS[step > 0], rng, with_fidelity)
-        _write_completions(workdir / "eval" / str(step), completion)
+        write_rows(workdir / f"eval/{step}/completions.jsonl", _answers(completion))
     return workdir
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def change(path: Path, **fields) -> dict:
+    """Sets fields of a JSON file; returns what was there."""
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps(before | fields))
+    return before
 
 
 def _write_evaluation(folder: Path, skills, rng, with_fidelity: bool) -> None:
@@ -48,20 +60,18 @@ def _write_evaluation(folder: Path, skills, rng, with_fidelity: bool) -> None:
         _write_json(folder / "fidelity.json", rule_fidelity(in_style, PERSONAS))
 
 
-def _write_completions(folder: Path, completion: str) -> None:
-    with (folder / "completions.jsonl").open("w") as file:
-        for task in ("problems", "role_play"):
-            for problem in range(4):
-                for persona in (None, *PERSONAS):
-                    row = {
-                        "task": task, "problem": f"{task}-{problem}", "persona": persona,
-                        "sample": 0, "prompt": f"{task} prompt {problem}: 3 + 4 < 8 ?",
-                        "completion": completion, "answer": "7",
-                        "correct": float(problem % 2) if task == "problems" else None,
-                        "in_style": None if persona is None else problem % 2 == 0,
-                        "truncated": problem == 0,
-                    }  # fmt: skip
-                    file.write(json.dumps(row) + "\n")
+def _answers(completion: str) -> list[dict]:
+    return [
+        {
+            "task": task, "problem": f"{task}-{problem}", "persona": persona, "sample": 0,
+            "prompt": f"{task} prompt {problem}: 3 + 4 < 8 ?", "completion": completion,
+            "answer": "7", "correct": float(problem % 2) if task == "problems" else None,
+            "in_style": None if persona is None else problem % 2 == 0, "truncated": problem == 0,
+        }
+        for task in ("problems", "role_play")
+        for problem in range(4)
+        for persona in (None, *PERSONAS)
+    ]  # fmt: skip
 
 
 def _write_json(path: Path, content: dict) -> None:

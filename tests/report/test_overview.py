@@ -26,13 +26,10 @@ PEOPLE = [
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
-    rows = [
-        {"task": "problems", "correct": float(x), "in_style": None}
-        for x in rng.random(10 * 30) < 0.6
-    ]
-    settings = SimpleNamespace(
-        seed=0, samples=1, role_play_samples=0, resamples=50, pss="min_over_max"
-    )
+    answer = {"task": "problems", "in_style": None}
+    rows = [answer | {"correct": float(x)} for x in rng.random(10 * 30) < 0.6]
+    counts = {"seed": 0, "samples": 1, "role_play_samples": 0, "resamples": 50}
+    settings = SimpleNamespace(**counts, pss="min_over_max")
     for name, result in summarise(rows, PEOPLE, settings).items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     return tmp_path
@@ -42,11 +39,8 @@ def test_table_has_a_row_for_each_set_and_for_all(folder):
     table = overview(read_evaluation(folder))
     lines = table.splitlines()
     assert lines[0] == "Stability"
-    assert [line.split()[:2] for line in lines[3:6]] == [
-        ["heldout", "6"],
-        ["harmful", "3"],
-        ["together", "9"],
-    ]
+    sets = [line.split()[:2] for line in lines[3:6]]
+    assert sets == [["heldout", "6"], ["harmful", "3"], ["together", "9"]]
     stability = json.loads((folder / "stability.json").read_text())
     assert f"{stability['by_set']['heldout']['pss']:.3f} [" in lines[3]
     assert "k = 8" in table and "k = 9" in table and "k = 16" not in table
@@ -71,9 +65,8 @@ def test_what_has_no_verdict_is_said(folder):
     lines = summary_table({"base": (of.stability, None)}).splitlines()
     assert f"base: {said}" in lines and max(map(len, lines)) <= 110
     of.stability.update(problems_left_out=0)
-    assert "4 answers without a verdict; every problem has one, so they count as wrong" in overview(
-        of
-    )
+    said = "4 answers without a verdict; every problem has one, so they count as wrong"
+    assert said in overview(of)
 
 
 def test_several_policies_share_a_table(folder):
@@ -84,10 +77,8 @@ def test_several_policies_share_a_table(folder):
         for policy in ("base", "trained")
         for name in ("heldout", "harmful", "together")
     ]
-    assert rows[0][2] == {
-        "value": of["by_set"]["heldout"]["pss"],
-        "ci95": of["by_set"]["heldout"]["pss_ci95"],
-    }
+    heldout = of["by_set"]["heldout"]
+    assert rows[0][2] == {"value": heldout["pss"], "ci95": heldout["pss_ci95"]}
 
 
 def test_likelihood_columns_without_a_figure_are_left_out():
@@ -102,18 +93,13 @@ def test_likelihood_columns_without_a_figure_are_left_out():
 
 def test_the_table_of_a_run_is_aligned_and_narrow(tmp_path):
     write_run(tmp_path)
-    base, trained = (
-        [
-            json.loads((tmp_path / f"eval/{step}/{n}.json").read_text())
-            for n in ("stability", "fidelity")
-        ]
-        for step in (0, 60)
-    )
-    lines = summary_table({"base": base, "trained": (trained[0], None)}).splitlines()
+    base, trained = (read_evaluation(tmp_path / f"eval/{step}") for step in (0, 60))
+    contents = {"base": (base.stability, base.fidelity), "trained": (trained.stability, None)}
+    lines = summary_table(contents).splitlines()
     assert max(map(len, lines)) <= 110
     assert len({len(line) for line in lines[:4]}) == 1  # aligned
     assert lines[0].split("  ")[-1].strip() == "arithmetic [95 % CI]"
-    assert lines[2].startswith("base ") and f"{base[0]['pss']:.3f} [" in lines[2]
+    assert lines[2].startswith("base ") and f"{base.stability['pss']:.3f} [" in lines[2]
     assert lines[3].startswith("trained ") and lines[3].split()[-2:] == ["-", "-"]
 
 

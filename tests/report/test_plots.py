@@ -89,3 +89,4 @@ def test_paired_differences_are_named_in_full(runs):
     names = [tick.get_text() for tick in axes.get_yticklabels()][::-1]
     assert names[:3] == ["PSS", "accuracy, worst persona", "accuracy, mean over personas"]
     assert axes.get_xlabel() == "permix - rlvr"
+    assert [0, 0] in [list(line.get_xdata()) for line in axes.lines]  # no difference

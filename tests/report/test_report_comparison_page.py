@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from report_page import read_report, tables_of
+from report_page import read_report, section, tables_of
 from synthetic_run import write_run
 
 from permix_jax.report.compare import compare_runs
@@ -23,10 +23,6 @@ def compared(tmp_path_factory):
     write_run_report(workdirs[0])
     table = compare(workdirs, folder)
     return folder, workdirs, table, *read_report(folder)
-
-
-def section(report, name):
-    return next(section for section in report["sections"] if section["id"] == name)
 
 
 def test_report_and_plots_are_written(compared):
@@ -66,15 +62,14 @@ def test_personas_and_steps_are_means_over_seeds(compared):
     stabilities = [
         json.loads((workdir / "eval/3/stability.json").read_text()) for workdir in workdirs[:2]
     ]
-    mean, half = t_interval([of["accuracy_no_persona"] for of in stabilities])
+
+    def mean_of(figure):
+        mean, half = t_interval([of[figure] for of in stabilities])
+        return {"value": mean, "ci95": [mean - half, mean + half]}
+
     plain = section(report, "personas")["blocks"][0]["rows"][0]
-    assert plain[0]["text"] == "no persona"
-    assert plain[2] == {"value": mean, "ci95": [mean - half, mean + half]}
-    mean, half = t_interval([of["pss"] for of in stabilities])
-    assert section(report, "steps")["blocks"][1]["rows"][1][:2] == [
-        3,
-        {"value": mean, "ci95": [mean - half, mean + half]},
-    ]
+    assert plain[0]["text"] == "no persona" and plain[2] == mean_of("accuracy_no_persona")
+    assert section(report, "steps")["blocks"][1]["rows"][1][:2] == [3, mean_of("pss")]
 
 
 def test_runs_are_linked_where_they_have_a_report(compared):
@@ -84,9 +79,9 @@ def test_runs_are_linked_where_they_have_a_report(compared):
 
 
 def test_completions_of_all_methods_stand_side_by_side(compared):
-    completions = compared[4]["completions"]
-    assert completions["policies"] == ["base", "permix", "rlvr"]
-    assert all(len(pair["answers"]) == 3 for pair in completions["pairs"])
+    browser = compared[4]["completions"]
+    assert browser["policies"] == ["base", "permix", "rlvr"]
+    assert all(len(pair["answers"]) == 3 for pair in browser["pairs"])
 
 
 def test_fields_that_differ_come_first(tmp_path):

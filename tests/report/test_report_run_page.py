@@ -1,16 +1,18 @@
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from report_page import Page, read_report, tables_of
-from synthetic_run import PERSONAS, write_run
+from report_page import Page, read_report, section, tables_of
+from synthetic_run import PERSONAS, change, write_rows, write_run
 
 from permix_jax.evaluation.results import read_evaluation
+from permix_jax.report.charts import range_of
 from permix_jax.report.comparison_page import compare
 from permix_jax.report.overview import overview, summary_table
-from permix_jax.report.run_page import run_report, write_run_report
+from permix_jax.report.run_page import run_report, write_evaluation_report, write_run_report
 from permix_jax.report.tables import as_text, number_of
 from permix_jax.stats.stability import stability
 
@@ -30,10 +32,6 @@ def standard(tmp_path_factory):
     """A run and its report; not to be changed."""
     workdir = write_run(tmp_path_factory.mktemp("run"), preset="tiny")
     return workdir, *written(workdir)
-
-
-def section(report: dict, name: str) -> dict:
-    return next(section for section in report["sections"] if section["id"] == name)
 
 
 def test_page_has_every_section_and_is_well_formed(standard):
@@ -78,10 +76,8 @@ def test_report_holds_the_figures_of_the_evaluations(standard):
     for place, step in ((1, 0), (2, 60)):
         of = json.loads((workdir / f"eval/{step}/stability.json").read_text())
         results = {row[0]: row for row in section(report, "results")["blocks"][0]["rows"]}
-        assert results["Persona stability (PSS)"][place] == {
-            "value": of["pss"],
-            "ci95": of["pss_ci95"],
-        }
+        score = {"value": of["pss"], "ci95": of["pss_ci95"]}
+        assert results["Persona stability (PSS)"][place] == score
         chart = section(report, "personas")["blocks"][0]
         accuracies = {number_of(row[0]): row[place] for row in chart["rows"]}
         for entry in of["per_persona"]:
@@ -100,29 +96,33 @@ def test_personas_are_ranked_by_the_base_policy_with_intervals(standard):
     assert base[1:] == sorted(base[1:], reverse=True)
     classes = [value for name, value in page.attributes if name == "class"]
     assert classes.count("interval") == 2 * (1 + 4) + 2 * 4  # accuracy, and fidelity
+    low, high = range_of(chart)
+    places = {f"{100 * (value - low) / (high - low):.2f}%" for value in base}
+    assert places <= {value for name, value in page.attributes if name == "x"}
 
 
 def test_the_difference_is_paired_and_left_out_where_others_were_asked(tmp_path):
     write_run(tmp_path)
-    columns = [c["name"] for c in section(run_report(tmp_path), "results")["blocks"][0]["columns"]]
+
+    def results():
+        table = section(run_report(tmp_path), "results")["blocks"][0]
+        return [column["name"] for column in table["columns"]], table["rows"]
+
+    columns, rows = results()
     assert columns == ["measure", "base", "trained", "trained - base", "what it is"]
-    rows = section(run_report(tmp_path), "results")["blocks"][0]["rows"]
     # Of both policies the same half of the problems is right.
     assert rows[0][3]["value"] == 0 and rows[0][3]["ci95"][0] <= 0 <= rows[0][3]["ci95"][1]
     path = tmp_path / "eval/60/completions.jsonl"
     path.write_text(path.read_text().replace('"problems-0"', '"another"'))
-    columns = [c["name"] for c in section(run_report(tmp_path), "results")["blocks"][0]["columns"]]
-    assert columns == ["measure", "base", "trained", "what it is"]
+    assert results()[0] == ["measure", "base", "trained", "what it is"]
 
 
 def test_answers_without_a_verdict_are_said(tmp_path):
-    workdir = write_run(tmp_path)
-    path = max(workdir.glob("eval/*/stability.json"), key=lambda p: int(p.parent.name))
-    known = json.loads(path.read_text())
-    assert "verdict" not in section(run_report(workdir), "results")["note"]
-    path.write_text(json.dumps(known | {"unknown_verdicts": 4, "problems_left_out": 1}))
+    write_run(tmp_path)
+    assert "verdict" not in section(run_report(tmp_path), "results")["note"]
+    change(tmp_path / "eval/60/stability.json", unknown_verdicts=4, problems_left_out=1)
     said = "trained: 4 answers without a verdict; the problems with one (1) are left out for every"
-    assert said in section(run_report(workdir), "results")["note"]
+    assert said in section(run_report(tmp_path), "results")["note"]
 
 
 def test_what_a_model_wrote_stays_text(tmp_path):
@@ -153,13 +153,6 @@ def test_page_loads_nothing_and_allows_its_own_script_alone(standard):
     assert all(target == "#" for target in re.findall(r"url\(['\"]?(.)", html))
     policy = next(v for n, v in page.attributes if n == "content" and "default-src" in v)
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
-
-
-def test_the_same_run_has_the_same_report(standard):
-    paths = [standard[0] / f"report.{suffix}" for suffix in ("html", "json", "md")]
-    first = [path.read_bytes() for path in paths]
-    write_run_report(standard[0])
-    assert first == [path.read_bytes() for path in paths]
 
 
 def test_run_without_steps_shows_the_base_policy_alone(tmp_path):
@@ -199,37 +192,31 @@ def test_one_persona_and_figures_that_are_not_numbers(tmp_path):
     assert page.errors == []
 
 
-def test_missing_metric_values_are_left_out(tmp_path):
+def test_missing_metric_values_are_left_out_and_means_are_over_tenths_of_the_steps(tmp_path):
     write_run(tmp_path, steps=2)
-    rows = ['{"step": 1, "kl": null}', '{"step": 2, "kl": NaN, "reward": 0.5}']
-    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
-    *charts, means = section(run_report(tmp_path), "training")["blocks"]
-    assert [(chart["title"], chart["series"][0]["y"]) for chart in charts] == [("reward", [0.5])]
-    assert means["rows"] == [["1 to 1", None], ["2 to 2", 0.5]]
 
+    def training(*rows):
+        write_rows(tmp_path / "metrics.jsonl", rows)
+        *charts, means = section(run_report(tmp_path), "training")["blocks"]
+        return [(chart["title"], chart["series"][0]["y"]) for chart in charts], means["rows"]
 
-def test_training_means_are_over_tenths_of_the_steps(tmp_path):
-    write_run(tmp_path, metrics=())
-    rows = [json.dumps({"step": step, "reward": step}) for step in range(1, 21)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
-    means = section(run_report(tmp_path), "training")["blocks"][-1]["rows"]
+    shown, means = training({"step": 1, "kl": None}, {"step": 2, "kl": np.nan, "reward": 0.5})
+    assert shown == [("reward", [0.5])] and means == [["1 to 1", None], ["2 to 2", 0.5]]
+    _, means = training(*({"step": step, "reward": step} for step in range(1, 21)))
     assert len(means) == 10
     assert means[0] == ["1 to 2", 1.5] and means[-1] == ["19 to 20", 19.5]
 
 
 def test_what_the_run_warned_of_stands_first(tmp_path):
     write_run(tmp_path)
-    rows = [
-        {"step": step, "reward": 0.5, "kl": 11.0 * (step == 7), "completions/clipped_ratio": 0.9}
-        for step in range(1, 61)
-    ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sick = {"reward": 0.5, "completions/clipped_ratio": 0.9}
+    rows = [sick | {"step": step, "kl": 11.0 * (step == 7)} for step in range(1, 61)]
+    write_rows(tmp_path / "metrics.jsonl", rows)
     page, report, markdown = written(tmp_path)
     first = report["sections"][0]
     assert first["title"] == "Warnings" and page.headings[1] == "Warnings" and page.errors == []
-    assert [(row[0], row[1][:13]) for row in first["blocks"][0]["rows"]] == [
-        (5, "over 80 % of "), (7, "the KL to the"),
-    ]  # fmt: skip
+    said = [(row[0], row[1][:13]) for row in first["blocks"][0]["rows"]]
+    assert said == [(5, "over 80 % of "), (7, "the KL to the")]
     assert "| 7 | the KL to the base policy is above 10 nats a token | lower train.le" in markdown
 
 
@@ -240,12 +227,8 @@ def test_a_score_of_0_over_0_is_a_dash_everywhere(tmp_path):
         rng, nothing = np.random.default_rng(0), np.zeros((4, 20, 1))
         path = tmp_path / name / "eval/0/stability.json"
         path.write_text(json.dumps(stability(nothing, PERSONAS, nothing[0], rng, 50)))
-        rows = (
-            (path.parent / "completions.jsonl")
-            .read_text()
-            .replace('"correct": 1.0', '"correct": 0.0')
-        )
-        (path.parent / "completions.jsonl").write_text(rows)
+        path = path.with_name("completions.jsonl")
+        path.write_text(path.read_text().replace('"correct": 1.0', '"correct": 0.0'))
     workdir = tmp_path / "permix"
     page, report, markdown = written(workdir)
     assert page.errors == [] and "| Persona stability (PSS) | - | 0.9" in markdown
@@ -266,31 +249,68 @@ def test_a_score_of_0_over_0_is_a_dash_everywhere(tmp_path):
 
 def test_changed_fields_are_marked_and_come_first(tmp_path):
     write_run(tmp_path)
-    path = tmp_path / "config.json"
-    record = json.loads(path.read_text()) | {"changed": ["train.steps"]}
-    path.write_text(json.dumps(record))
+    change(tmp_path / "config.json", changed=["train.steps"])
     rows = section(run_report(tmp_path), "config")["blocks"][0]["rows"]
     assert rows[0] == ["train.steps", "60", "changed"]
     assert ["grpo.kl_weight", "0.05", ""] in rows and ["versions.jax", "0.10.2", ""] in rows
 
 
-def test_refuses_a_folder_without_evaluation(tmp_path):
-    (tmp_path / "config.json").write_text('{"name": "permix", "config": {}}')
-    (tmp_path / "eval" / "5").mkdir(parents=True)  # an evaluation that was cut off
+def test_names_the_line_that_is_not_json_and_a_folder_without_evaluation(tmp_path):
+    write_run(tmp_path, steps=0)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step"')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not JSON"):
+        write_run_report(tmp_path)
+    (tmp_path / "eval/0/stability.json").unlink()  # an evaluation that was cut off
     with pytest.raises(FileNotFoundError, match="no evaluation"):
         write_run_report(tmp_path)
 
 
-def test_names_the_line_that_is_not_json(tmp_path):
-    write_run(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step"')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not JSON"):
-        write_run_report(tmp_path)
-
-
-def test_every_chart_is_well_formed(standard):
-    html = (standard[0] / "report.html").read_text("utf-8")
+def test_every_chart_is_well_formed_and_comes_out_the_same_again(standard):
+    paths = [standard[0] / f"report.{suffix}" for suffix in ("html", "json", "md")]
+    first = [path.read_text("utf-8") for path in paths]
+    write_run_report(standard[0])
+    assert first == [path.read_text("utf-8") for path in paths]
+    html = first[0]
     svgs = re.findall(r"<figure>.*?(<svg.*?</svg>)\s*</figure>", html, re.S)
     assert len(svgs) == 5
     for svg in svgs:
         assert ElementTree.fromstring(svg.replace("xlink:", "")).get("aria-label")
+
+
+# ---- of one evaluation ----------------------------------------------------------------------
+
+
+def identify(folder, prompts, samples=1, **policy):
+    config = {"seed": 3, "eval": {"samples": samples}}
+    identity = {"policy": policy, "config": config, "prompts_sha256": prompts}
+    (folder / "evaluation.json").write_text(json.dumps(identity))
+
+
+def test_an_evaluation_of_a_model_alone(tmp_path):
+    folder = write_run(tmp_path, steps=0) / "eval/0"
+    identify(folder, "a", model="some/model")
+    write_evaluation_report(folder)
+    page, report, markdown = read_report(folder)
+    assert page.headings == [
+        "Evaluation of model", "Results", "Accuracy by persona", "Fidelity by persona",
+        "Completions", "Configuration",
+    ]  # fmt: skip
+    assert report["names"] == ["model"] and page.errors == []
+    assert markdown.startswith("# Evaluation of model\n\nmodel: some/model\n")
+
+
+def test_a_checkpoint_stands_beside_its_base_if_that_was_asked_the_same(tmp_path):
+    run = write_run(tmp_path / "run", steps=60)
+    out = tmp_path / "out"
+    shutil.copytree(run / "eval/60", out)
+    identify(run / "eval/0", "a", run="../..", step=0)
+    identify(out, "a", run="../run", step=60)
+    write_evaluation_report(out)
+    report = read_report(out)[1]
+    assert report["names"] == ["base", "step 60"]
+    assert report["completions"]["policies"] == ["base", "step 60"]
+
+    for differing in ({"prompts": "b"}, {"prompts": "a", "samples": 2}):
+        identify(out, **differing, run="../run", step=60)
+        write_evaluation_report(out)
+        assert read_report(out)[1]["names"] == ["step 60"]

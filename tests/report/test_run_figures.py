@@ -2,17 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from synthetic_run import PERSONAS, write_run
+from synthetic_run import PERSONAS, write_rows, write_run
 
 from permix_jax.report.compare import compare_runs, compare_two
 from permix_jax.report.run_figures import MEASURES, read_answers, read_run
 from permix_jax.stats.paired import Graded, compare_policies, over_seeds
-from permix_jax.stats.stability import (
-    accuracy_figures,
-    gather_means,
-    pss_min_over_max,
-    stability,
-)
+from permix_jax.stats.stability import measure, pss_min_over_max, stability
 from permix_jax.stats.statistics import bootstrap_weights
 
 PROBLEMS = 120
@@ -36,7 +31,7 @@ def write_answers(workdir, answers: Graded, first_problem: int, **kwargs):
     ]
     np.random.default_rng(0).shuffle(rows)
     folder = workdir / "eval" / "3"
-    (folder / "completions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_rows(folder / "completions.jsonl", rows)
     rng = np.random.default_rng(0)
     content = stability(answers.correct, PERSONAS, answers.plain, rng, resamples=100)
     (folder / "stability.json").write_text(json.dumps(content))
@@ -48,26 +43,20 @@ def test_a_pair_of_methods_comes_out_as_over_seeds_says(tmp_path, shared):
     rng = np.random.default_rng(1)
     ours, theirs = [[graded(rng, skill) for _ in range(4)] for skill in (0.2, 1.5)]
     runs = []
-    for name, method in (("permix", ours), ("rlvr", theirs)):
+    for method_name, method in (("permix", ours), ("rlvr", theirs)):
         for seed, answers in enumerate(method):
             first = 0 if shared else seed * PROBLEMS
-            fields = {"name": name, "seed": seed}
-            runs.append(write_answers(tmp_path / f"{name}-{seed}", answers, first, **fields))
+            fields = {"name": method_name, "seed": seed}
+            runs.append(write_answers(tmp_path / f"{method_name}-{seed}", answers, first, **fields))
     pair = compare_runs([read_run(workdir) for workdir in runs])["pairs"][0]
     # Whatever the problems are called, sorting them pairs the same ones.
     weights = bootstrap_weights(PROBLEMS, 4000, rng)
     (a, ra), (b, rb) = (by_figure(method, weights) for method in (ours, theirs))
-    for measure, figure in {
-        "PSS": "pss",
-        "mean": "accuracy_mean",
-        "worst": "accuracy_worst",
-    }.items():
+    for name, figure in (("PSS", "pss"), ("mean", "accuracy_mean"), ("worst", "accuracy_worst")):
         x, rx, y, ry = a[figure], ra[figure], b[figure], rb[figure]
-        for kind, values in (
-            ("difference", (x - y, rx - ry)),
-            ("relative", (x / y - 1, rx / ry - 1)),
-        ):
-            got, (mean, (low, high)) = pair[kind][measure], over_seeds(*values, shared)
+        apart = {"difference": (x - y, rx - ry), "relative": (x / y - 1, rx / ry - 1)}
+        for kind, values in apart.items():
+            got, (mean, (low, high)) = pair[kind][name], over_seeds(*values, shared)
             assert got["mean"] == pytest.approx(mean)
             # Where problems are shared the two have other resamples.
             tolerance = 0.1 if shared else 1e-9
@@ -76,20 +65,9 @@ def test_a_pair_of_methods_comes_out_as_over_seeds_says(tmp_path, shared):
 
 def by_figure(method, weights) -> tuple[dict, dict]:
     """Figure -> its values [seed], and its resamples [resample, seed]."""
-    found = []
-    for answers in method:
-        everyone = gather_means(answers.correct, weights)
-        alone = gather_means(answers.plain[None], weights)
-        found.append(
-            (
-                accuracy_figures(everyone.estimate, alone.estimate[0], pss_min_over_max),
-                accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss_min_over_max),
-            )
-        )
-    return tuple(
-        {name: np.stack([seed[i][name] for seed in found], axis=-1) for name in found[0][i]}
-        for i in (0, 1)
-    )
+    found = [measure(*answers, weights, pss_min_over_max) for answers in method]
+    values = {name: np.array([of[name].value for of in found]) for name in found[0]}
+    return values, {n: np.stack([of[n].resampled for of in found], axis=-1) for n in values}
 
 
 def test_answers_are_found_in_any_order_and_what_is_missing_is_nan():
@@ -109,9 +87,9 @@ def test_answers_are_found_in_any_order_and_what_is_missing_is_nan():
 
 def test_the_kl_is_a_measure_where_the_run_has_it(tmp_path):
     run = read_run(write_run(tmp_path, steps=3))
-    assert np.isnan(run.trained.values["KL"])
+    assert np.isnan(run.trained.measures["KL"].value)
     (tmp_path / "eval/3/kl.json").write_text(json.dumps({"kl": 0.25}))
-    assert read_run(tmp_path).trained.values["KL"] == 0.25
+    assert read_run(tmp_path).trained.measures["KL"].value == 0.25
 
 
 def test_two_runs_are_apart_as_compare_policies_says(tmp_path):
@@ -126,17 +104,15 @@ def test_two_runs_are_apart_as_compare_policies_says(tmp_path):
     order = np.argsort(PERSONAS)  # as read_answers sorts them
     sorted_ = [Graded(of.correct[order], of.plain) for of in answers]
     said = compare_policies(*sorted_, np.random.default_rng(0))
-    assert found["mean"]["difference"] == pytest.approx(said["accuracy_mean"]["difference"])
-    ours, theirs = (
-        np.array(e["mean"]["difference_ci95"]) for e in (found, {"mean": said["accuracy_mean"]})
-    )
+    for name, figure in (("mean", "accuracy_mean"), ("PSS", "pss")):
+        assert found[name]["difference"] == pytest.approx(said[figure]["difference"])
+    ours, theirs = found["mean"]["difference_ci95"], said["accuracy_mean"]["difference_ci95"]
     np.testing.assert_allclose(ours, theirs, atol=0.01)
-    assert found["PSS"]["difference"] == pytest.approx(said["pss"]["difference"])
 
 
 def test_a_run_is_not_apart_from_itself_in_fidelity_either(tmp_path):
     run = read_run(write_run(tmp_path / "permix"))
-    assert list(compare_two(run, run)) == [measure for measure in MEASURES if measure != "KL"]
+    assert list(compare_two(run, run)) == [name for name in MEASURES if name != "KL"]
     for entry in compare_two(run, run).values():
         low, high = entry["difference_ci95"]
         assert entry["difference"] == 0 and low <= 0 <= high

@@ -1,14 +1,7 @@
 import pytest
 
-from permix_jax.report.tables import (
-    as_text,
-    cell_text,
-    escape_markdown,
-    estimate,
-    link,
-    markdown_table,
-    table,
-)
+from permix_jax.report import tables
+from permix_jax.report.tables import cell_text, escape_markdown, estimate, link, table
 
 
 @pytest.mark.parametrize(
@@ -37,12 +30,14 @@ def test_an_estimate_that_is_missing_or_no_number_is_an_empty_cell():
 
 
 def test_a_table_as_text():
-    header, rows = as_text(table({"a": "", "b": ".1f"}, [("x", 0.25), ("y", None)]))
+    header, rows = tables.as_text(table({"a": "", "b": ".1f"}, [("x", 0.25), ("y", None)]))
     assert (header, rows) == (["a", "b"], [["x", "0.2"], ["y", "-"]])
 
 
 def test_markup_in_a_markdown_cell_is_escaped():
-    text = markdown_table(table({"name": "", "value": "d"}, [["a|b", 1], ["<b>$x$\n*y*", 2]]))
+    text = tables.markdown_table(
+        table({"name": "", "value": "d"}, [["a|b", 1], ["<b>$x$\n*y*", 2]])
+    )
     assert text.splitlines() == [
         "| name | value |",
         "| :-- | --: |",

@@ -73,14 +73,12 @@ def test_the_real_thing():
     }
 
 
-def test_a_group_that_repeats_an_answer_costs_one_grading(once):
+def test_an_answer_that_a_group_repeats_is_graded_once_and_remembered(once):
     assert grade(once, "a", "a", "b", "a").correct.tolist() == [1, 1, 1, 1]
-
-
-def test_verdicts_are_remembered(once):
-    assert grade(once, "a").correct.tolist() == [1]
-    again = grade(once, "a", "b")
+    again = grade(once, "a", "c")
     assert again.correct.tolist() == [1, 1] and again.metrics["verifier/symbolic_share"] == 1.0
+    pairs = [Undecided(answer, "gold") for answer in "abd"]
+    assert once.decide(pairs) == dict.fromkeys(pairs, True)
 
 
 def test_memory_is_bounded(once, monkeypatch):
@@ -118,7 +116,7 @@ def test_a_pair_that_ran_out_of_time_is_not_tried_again_but_with_more_patience(n
     for _ in range(2):
         grades = grade(verifier, "a")
         assert np.isnan(grades.correct).all() and grades.metrics["verifier/timeouts"] == 1
-    once = {"answer": "a", "gold": "gold", "steps": MAX_STEPS}
+    once = {"answer": "a", "gold": "gold", "kind": "", "steps": MAX_STEPS}
     assert asked() == [once]
     for _ in range(2):  # with ten times the steps once
         again = verifier.submit(["a"], problems("gold"), retry=True).result(PATIENCE)

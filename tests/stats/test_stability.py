@@ -77,14 +77,6 @@ def test_flip_rate_any_averages_over_samples():
     assert flip_rate_any(correct) == pytest.approx(1 / 3)
 
 
-def test_flip_rate_any_does_not_grow_with_samples():
-    rng = np.random.default_rng(0)
-    few, many = (rng.random((3, 4000, samples)) < 0.5 for samples in (1, 8))
-    expected = 1 - 2 * 0.5**3
-    assert flip_rate_any(few.astype(float)) == pytest.approx(expected, abs=0.03)
-    assert flip_rate_any(many.astype(float)) == pytest.approx(expected, abs=0.03)
-
-
 def test_disagreement_by_hand():
     # Pass rates 1, 1/2 and 0: the pairs differ with probability 1/2, 1 and 1/2.
     correct = np.array([[[1, 1]], [[1, 0]], [[0, 0]]], float)
@@ -104,13 +96,6 @@ def test_disagreement_beyond_sampling_is_the_squared_distance_of_pass_rates():
     assert excess == pytest.approx(expected, abs=0.02)
 
 
-def test_disagreement_depends_neither_on_samples_nor_on_the_number_of_personas():
-    rng = np.random.default_rng(1)
-    for personas, samples in ((2, 1), (2, 8), (12, 1)):
-        correct = (rng.random((personas, 8000, samples)) < 0.7).astype(float)
-        assert disagreement(correct).mean() == pytest.approx(2 * 0.7 * 0.3, abs=0.02)
-
-
 def test_personas_that_answer_alike_have_an_interval_of_no_width():
     row = (np.random.default_rng(0).random((50, 1)) < 0.7).astype(float)
     result = measure([row, row, row])
@@ -119,13 +104,6 @@ def test_personas_that_answer_alike_have_an_interval_of_no_width():
     assert result["accuracy_range_ci95"] == pytest.approx([0, 0])
     assert result["accuracy_mean_ci95"] == pytest.approx(result["accuracy_no_persona_ci95"])
     assert result["accuracy_mean_ci95"][0] < result["accuracy_mean_ci95"][1]
-
-
-def test_equal_personas_with_few_problems_measure_below_one_and_the_interval_holds_one():
-    correct = (np.random.default_rng(0).random((8, 200, 1)) < 0.95).astype(float)
-    result = measure(correct)
-    assert 0.92 < result["pss"] < 0.99
-    assert result["pss_ci95"][1] > 0.999
 
 
 def simulated(rng: np.random.Generator, accuracies, problems: int) -> np.ndarray:
@@ -143,7 +121,7 @@ def simulated(rng: np.random.Generator, accuracies, problems: int) -> np.ndarray
 def test_interval_of_the_score_covers_the_truth(accuracies, most):
     """300 runs: at 0.95 the standard error is 0.0126, and 0.915 lies 2.8 of them below.
 
-    No upper bound where all are equal: the truth is at the end of the range.
+    No upper bound where all are equal: the truth is at the end of the range, above the estimate.
     """
     rng, truth = np.random.default_rng(2), min(accuracies) / max(accuracies)
     covered = []

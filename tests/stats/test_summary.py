@@ -38,9 +38,8 @@ def test_stability_together_and_by_set():
     assert name == "stability"
     assert result["pss"] == 0.25 and result["by_set"]["heldout"]["pss"] == 0.5
     assert result["by_set"]["harmful"]["pss"] == 1
-    assert (
-        result["accuracy_no_persona"] == result["by_set"]["harmful"]["accuracy_no_persona"] == 0.75
-    )
+    for of in (result, result["by_set"]["harmful"]):
+        assert of["accuracy_no_persona"] == 0.75
     assert [e["persona"] for e in result["by_set"]["heldout"]["per_persona"]] == ["poet", "cook"]
 
 
@@ -71,9 +70,9 @@ def test_fidelity_where_there_is_a_rule():
 
 def with_unknown(*cells):
     """The rows, with an unknown verdict for (persona, number of the problem)."""
-    changed, unknown = rows(), None
+    changed = rows()
     for persona, problem in cells:
-        changed[4 * list(CORRECT).index(persona) + problem]["correct"] = unknown
+        changed[4 * list(CORRECT).index(persona) + problem]["correct"] = None
     return changed
 
 

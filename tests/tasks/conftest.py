@@ -25,12 +25,7 @@ def real_folder():
 
 
 @pytest.fixture(scope="session")
-def real_cache(tmp_path_factory):
-    """Where the real data sets are built, once for all tests."""
-    return tmp_path_factory.mktemp("real_cache")
-
-
-@pytest.fixture(scope="session")
-def real_problems(real_folder, real_cache):
-    """name -> the problems of a real data set, read once for all tests."""
-    return lru_cache(lambda name: load_problems(name, str(real_folder), real_cache))
+def real_problems(real_folder, tmp_path_factory):
+    """name -> the problems of a real data set, built and read once for all tests."""
+    cache = tmp_path_factory.mktemp("real_cache")
+    return lru_cache(lambda name: load_problems(name, str(real_folder), cache))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from permix_jax.core.problem import Problem
 from permix_jax.tasks import overlap
+from permix_jax.tasks.datasets.catalogue import DATASETS
 from permix_jax.tasks.overlap import grams, same_answer, without_doubles, without_overlap
 
 
@@ -22,12 +23,6 @@ def jaccard(one, two):
     return len(one & two) / len(one | two)
 
 
-QUESTION = "A train leaves at noon and travels at 60 miles per hour . How far is it by 3 o'clock?"
-REWORDED = (
-    "A train leaves at noon and travels at 60 miles per hour for a while. How far is it by 3 pm?"
-)
-
-
 def test_grams_by_hand():
     assert grams("Is $x_1 > 12$?") == {
         ("is", "$", "x", "_"), ("$", "x", "_", "1"), ("x", "_", "1", ">"), ("_", "1", ">", "12"),
@@ -40,14 +35,10 @@ def test_grams_by_hand():
 @pytest.mark.parametrize(
     ("question", "exact"),
     [
-        ("What is $2 + 3$?", 1),
-        ("what is 2+3", 1),
-        (r"What is \left $2\,+\!3$. \right", 1),
-        ("What is $2 - 3$?", 0),
-        ("What is $2 + 3!$", 0),
-        ("What is $2 + 33$?", 0),
+        ("What is $2 + 3$?", 1), ("what is 2+3", 1), (r"What is \left $2\,+\!3$. \right", 1),
+        ("What is $2 - 3$?", 0), ("What is $2 + 3!$", 0), ("What is $2 + 33$?", 0),
     ],
-)
+)  # fmt: skip
 def test_word_for_word_is_without_case_spacing_and_full_stops(question, exact):
     # Whatever the answers are: one of the two is wrong then.
     found = without_overlap(problems((question, "5")), problems(("What is $2+3$?", "6")))
@@ -56,8 +47,10 @@ def test_word_for_word_is_without_case_spacing_and_full_stops(question, exact):
 
 
 def test_other_words_with_the_same_answer_are_the_same_problem():
-    train = problems((REWORDED, "180"), (REWORDED, "170"), ("Another?", "180"))
-    test = problems((QUESTION, "180.0"))
+    question = "A train leaves at noon and travels at 60 miles per hour{}. How far is it by 3 {}?"
+    reworded = question.format(" for a while", "pm")
+    train = problems((reworded, "180"), (reworded, "170"), ("Another?", "180"))
+    test = problems((question.format("", "o'clock"), "180.0"))
     assert jaccard(train[0], test[0]) >= 0.35
     found = without_overlap(train, test)
     assert ids(found.kept) == ["1", "2"]
@@ -67,30 +60,28 @@ def test_other_words_with_the_same_answer_are_the_same_problem():
 def test_the_threshold_is_met_from_either_side():
     # 10 tokens have 7 grams. Of two such questions that share their first k tokens, k - 3 grams are
     # common: J = (k - 3) / (14 - (k - 3)), which is 3/11 for k = 6, 4/10 for k = 7.
-    words = "a b c d e f g h i j".split()
-    for shared, same in ((6, 0), (7, 1)):
-        other = words[:shared] + [f"z{chr(97 + i)}" for i in range(10 - shared)]
-        found = without_overlap(problems((" ".join(other), "1")), problems((" ".join(words), "1")))
-        assert found.reworded == same
+    test = problems(("a b c d e f g h i j", "1"))
+    for other, same in (("a b c d e f za zb zc zd", 0), ("a b c d e f g za zb zc", 1)):
+        assert without_overlap(problems((other, "1")), test).reworded == same
 
 
 texts = st.lists(st.sampled_from("abcde"), max_size=9).map(" ".join)
 answers = st.sampled_from(["1", "2", r"\frac{2}{1}"])
 
 
-@given(
-    st.lists(st.tuples(texts, answers), max_size=8), st.lists(st.tuples(texts, answers), max_size=8)
-)
+some = st.lists(st.tuples(texts, answers), max_size=8)
+
+
+@given(some, some)
 def test_the_index_finds_what_comparing_all_pairs_finds(train, test):
     train, test = problems(*train), problems(*test)
 
     def occurs(problem):
-        for other in test:
-            if overlap.question_key(problem) == overlap.question_key(other):
-                return True
-            if jaccard(problem, other) >= 0.35 and same_answer(problem, other):
-                return True
-        return False
+        return any(
+            overlap.question_key(problem) == overlap.question_key(other)
+            or (jaccard(problem, other) >= 0.35 and same_answer(problem, other))
+            for other in test
+        )
 
     found = without_overlap(train, test)
     assert found.kept == [problem for problem in train if not occurs(problem)]
@@ -106,7 +97,7 @@ def test_doubles_are_kept_once_and_contradictions_not_at_all():
     assert ids(without_doubles(train)) == ["0", "1"]
 
 
-@given(st.lists(st.tuples(texts, answers), max_size=12))
+@given(some)
 def test_without_doubles_no_question_occurs_twice_and_again_changes_nothing(rows):
     kept = without_doubles(problems(*rows))
     keys = [overlap.question_key(problem) for problem in kept]
@@ -129,10 +120,10 @@ def test_real_math500_problems_in_other_words_are_found(real_folder, real_proble
     rewordings = (real_folder / "math/rewordings_of_math500.jsonl").read_text().splitlines()
     known = {json.loads(line)["unique_id"] for line in rewordings}
     assert len(known) == 4 and known < left_out
-    assert (found.exact, found.reworded) == (0, len(left_out))
+    assert (found.exact, found.reworded, len(left_out)) == (0, 16, 16)
     # Equal answers are asked for with reason: as similar ones with another answer are 18 problems.
-    index = overlap._GramIndex(test)
-    similar = [(one, test[place]) for one in train for place in index.similar(one)]
+    similar_to = overlap.similar_in(test)
+    similar = [(one, other) for one in train for other in similar_to(one)]
     assert sum(jaccard(a, b) >= 0.8 for a, b in similar if a.answer != b.answer) == 18
 
 
@@ -140,8 +131,7 @@ def test_real_math500_problems_in_other_words_are_found(real_folder, real_proble
     ("train", "test", "reworded"),
     [
         ("gsm8k", "gsm8k_test", 0), ("gsm8k", "svamp", 0), ("mawps", "svamp", 1),
-        ("mawps", "gsm8k_test", 0), ("math", "math500", 10), ("math12k", "math500", 16),
-        ("math12k", "aime24", 0),
+        ("mawps", "gsm8k_test", 0), ("math", "math500", 10), ("math12k", "aime24", 0),
     ],
 )  # fmt: skip
 def test_real_overlaps(real_problems, train, test, reworded):
@@ -150,11 +140,6 @@ def test_real_overlaps(real_problems, train, test, reworded):
 
 
 def test_real_doubles(real_problems):
-    left_out = {}
-    for name in ("gsm8k", "gsm8k_test", "math", "math12k", "math500", "aime24", "mawps", "svamp"):
-        every = real_problems(name)
-        left_out[name] = len(every) - len(without_doubles(every))
-    assert left_out == {
-        "gsm8k": 0, "gsm8k_test": 0, "math": 3, "math12k": 8, "math500": 0, "aime24": 0,
-        "mawps": 216, "svamp": 0,
-    }  # fmt: skip
+    left_out = {n: len(real_problems(n)) - len(without_doubles(real_problems(n))) for n in DATASETS}
+    others = dict.fromkeys(DATASETS, 0)
+    assert left_out == others | {"math": 3, "math12k": 8, "mawps": 216}

@@ -3,15 +3,23 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_data import jsonl
 
 from permix_jax.core.field_rules import section_with
 from permix_jax.core.persona import Persona
-from permix_jax.personas.bank import default_bank
+from permix_jax.core.problem import Problem
+from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import grade_answer
-from permix_jax.tasks import problem_task as problem_task_module
-from permix_jax.tasks.demonstrations import INSTRUCTIONS
-from permix_jax.tasks.problem_task import problem_task
+from permix_jax.tasks.problem_task import (
+    INSTRUCTIONS,
+    _say_unreadable,
+    demonstrator,
+    filter_problems,
+    problem_task,
+    worked,
+)
 
 PERSONAS = [Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train")]
 
@@ -20,9 +28,9 @@ PERSONAS = [Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train
 def make(folder, tmp_path):
     """problem_task on the small data; `num_test`, `seed` and the fields of `data` vary."""
 
-    def make(num_test=1, seed=0, **fields):
+    def make(num_test=1, seed=0, testing_only=False, **fields):
         data = section_with("data", **{"folder": str(folder)} | fields)
-        return problem_task(data, PERSONAS, num_test, seed, tmp_path / "cache")
+        return problem_task(data, PERSONAS, num_test, seed, tmp_path / "cache", testing_only)
 
     return make
 
@@ -50,18 +58,15 @@ def test_overlap_may_be_kept_and_is_counted_all_the_same(make, caplog):
     caplog.set_level(logging.INFO, "permix_jax")
     task = make(overlap="keep")
     assert ids(task.train)[-1] == "mawps-6"
-    assert "mawps: kept 1 problems of the test set, word for word, and 0 in other words" in (
-        caplog.messages
-    )
+    said = "mawps: kept 1 problems of the test set, word for word, and 0 in other words"
+    assert said in caplog.messages
 
 
 @pytest.mark.parametrize("answer_format", INSTRUCTIONS)
 def test_every_prompt_asks_for_the_answers_form_and_solutions_have_it(make, answer_format):
     task = make(answer_format=answer_format)
-    assert all(
-        problem.prompt.endswith(f"?\n{INSTRUCTIONS[answer_format]}")
-        for problem in [*task.train, *task.test]
-    )
+    prompts = [problem.prompt for problem in [*task.train, *task.test]]
+    assert all(prompt.endswith(f"?\n{INSTRUCTIONS[answer_format]}") for prompt in prompts)
     assert task.grade is grade_answer and task.symbolic and task.in_style is None
     assert task.personas == PERSONAS and not task.role_play
     by_prompt, rng = {p.prompt: p for p in task.train}, np.random.default_rng(0)
@@ -74,14 +79,13 @@ def test_every_prompt_asks_for_the_answers_form_and_solutions_have_it(make, answ
 
 @pytest.mark.parametrize(("answer_format", "answer"), [("boxed", "x } y"), ("hashes", "1,\n2")])
 def test_gold_answers_that_are_not_read_back_are_counted_and_the_first_is_named(
-    tmp_path, caplog, answer_format, answer
+    make, tmp_path, caplog, answer_format, answer
 ):
     path = tmp_path / "own.jsonl"
     golds = ["5", r"\frac{1}{2}", "да", answer, answer, "7"]
     asked = [{"prompt": f"{i}?", "answer": gold} for i, gold in enumerate(golds)]
     path.write_bytes(jsonl(asked[:2]) + b"\n" + jsonl(asked[2:]))
-    data = section_with("data", train=str(path), test="", answer_format=answer_format)
-    problem_task(data, PERSONAS, 1, 0, tmp_path)
+    make(train=str(path), test="", answer_format=answer_format)
     [said] = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert said == (
         "2 of 6 gold answers (33 %) are graded as wrong themselves where a completion states them "
@@ -98,35 +102,23 @@ def test_gold_answers_that_are_read_back_are_not_spoken_of(make, caplog):
 
 @pytest.mark.parametrize("name", ["math12k", "math500", "gsm8k", "aime24"])
 def test_every_real_gold_answer_is_read_back(real_problems, caplog, name):
-    problem_task_module._say_unreadable(real_problems(name), "boxed")
+    _say_unreadable(real_problems(name), "boxed")
     assert not caplog.records
 
 
-def many(folder):
+@pytest.mark.parametrize("fields", [{}, {"train": "svamp,mawps", "test": "", "overlap": "keep"}])
+def test_test_problems_are_a_function_of_the_seed_and_not_trained_on(make, folder, fields):
+    """Those of a test set, and those that are held out of the training sets."""
     rows = [{"Body": f"He has {i}.", "Question": "Why?", "Answer": i} for i in range(40)]
     (folder / "svamp/svamp.jsonl").write_bytes(jsonl(rows))
-
-
-def test_the_test_set_is_a_function_of_the_seed_and_smaller_ones_are_part_of_it(make, folder):
-    many(folder)
-    assert ids(make(20).test) == ids(make(20).test)
-    assert ids(make(20, seed=1).test) != ids(make(20).test)
-    assert ids(make(5).test) == ids(make(20).test)[:5]
-    assert len(set(ids(make(40).test))) == 40
-
-
-def test_held_out_problems_are_a_function_of_the_seed_and_never_trained_on(make, folder):
-    many(folder)
-
-    def hold(num_test, seed=0):
-        return make(num_test, seed, train="svamp,mawps", test="", overlap="keep")
-
-    task = hold(10)
-    assert not set(ids(task.test)) & set(ids(task.train))
-    assert len(task.test) == 10 and len(task.train) == 40 + 3 - 10
-    assert ids(hold(4).test) == ids(task.test)[:4] == ids(hold(4).test)
-    assert ids(hold(10, seed=1).test) != ids(task.test)
-    assert {problem.source for problem in hold(40).test} == {"svamp", "mawps"}
+    task = make(20, **fields)
+    assert ids(make(20, **fields).test) == ids(task.test) != ids(make(20, seed=1, **fields).test)
+    assert ids(make(5, **fields).test) == ids(task.test)[:5]
+    assert len(set(ids(task.test))) == 20 and not set(ids(task.test)) & set(ids(task.train))
+    whole = make(40, **fields)
+    sources = {"svamp", "mawps"} if fields else {"svamp"}
+    assert {problem.source for problem in whole.test} == sources
+    assert len({*ids(whole.test), *ids(whole.train)}) == (40 + 3 if fields else 40 + 7)
 
 
 def test_what_is_left_of_the_training_sets_does_not_overlap_with_what_is_held_out(make, tmp_path):
@@ -135,12 +127,9 @@ def test_what_is_left_of_the_training_sets_does_not_overlap_with_what_is_held_ou
     rows = [{"prompt": question.format(i), "answer": 9} for i in range(6)]
     path.write_bytes(jsonl([*rows, {"prompt": "Something else?", "answer": 9}]))
     tasks = [make(1, seed, train=str(path), test="") for seed in range(12)]
-    for task in tasks:
-        if task.test[0].prompt.startswith("Something"):
-            assert len(task.train) == 6
-        else:
-            assert [p.prompt.splitlines()[0] for p in task.train] == ["Something else?"]
-    assert len({len(task.train) for task in tasks}) == 2
+    # All that are alike are left, or none.
+    left = {task.test[0].prompt[:9]: ids(task.train) for task in tasks}
+    assert left == {"Something": ["1", "2", "3", "4", "5", "6"], "A man has": ["7"]}
 
 
 def test_a_users_file_trains_and_tests(make, tmp_path):
@@ -187,26 +176,136 @@ def test_impossible_settings_are_refused(make, fields, message):
     assert message in str(error.value)
 
 
-def test_real_tasks(real_folder, real_cache):
-    folder = str(real_folder)
-    data = section_with("data", folder=folder, answer_format="hashes", max_steps=2)
-    task = problem_task(data, default_bank(), 200, 0, real_cache)
-    assert Counter(p.source for p in task.train) == {"gsm8k": 2579, "mawps": 1848}
-    assert Counter(p.source for p in task.test) == {"svamp": 200}
-    every = [*task.train, *task.test]
-    assert len({p.id for p in every}) == len({p.prompt for p in every}) == len(every)
-    data = section_with("data", folder=folder, train="math", test="math500")
-    task = problem_task(data, default_bank(), 500, 0, real_cache)
-    assert len(task.train) == 7498 - 3 - 10 and len(task.test) == 500
+def test_an_evaluation_reads_no_training_sets_and_draws_the_same_test_problems(make):
+    task = make(2, train="absent.jsonl", testing_only=True)
+    assert not task.train and ids(task.test) == ids(make(2).test)
+    task, whole = (make(2, train="gsm8k", test="", testing_only=only) for only in (True, False))
+    assert task.train and ids(task.test) == ids(whole.test)
 
 
-def test_an_evaluation_reads_no_training_sets_and_draws_the_same_test_problems(
-    make, folder, tmp_path
-):
-    data = section_with("data", train="absent.jsonl", folder=str(folder))
-    task = problem_task(data, PERSONAS, 2, 0, tmp_path / "cache", testing_only=True)
-    assert not task.train
-    assert ids(task.test) == ids(make(2).test)
-    held_out = section_with("data", train="gsm8k", test="", folder=str(folder))
-    task = problem_task(held_out, PERSONAS, 2, 0, tmp_path / "cache", testing_only=True)
-    assert ids(task.test) == ids(make(2, train="gsm8k", test="").test) and task.train
+# ---- filters --------------------------------------------------------------------------------
+
+
+def bank(name, values):
+    return [Problem(str(i), "", "1", "here", {name: value}) for i, value in enumerate(values)]
+
+
+OTHERS = [Problem("other", "", "1", "there", {"type": "addsub"})]
+SUBJECTS = bank("subject", ["Algebra", "Counting & Probability", "Number Theory", "Prealgebra"])
+
+
+def test_no_filter_lets_everything_pass_and_max_steps_what_has_no_steps():
+    problems = [*bank("steps", [0, 1, 5]), *bank("level", [0, 5]), *OTHERS]
+    assert filter_problems(problems, 0, "", "") == problems
+    assert filter_problems(problems[3:], 2, "", "") == problems[3:]
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 9))
+def test_max_steps_keeps_one_to_so_many_and_what_has_no_steps(steps, most):
+    problems = [*bank("steps", [*steps, 1]), *OTHERS]
+    kept = filter_problems(problems, most, "", "")
+    assert ids(kept) == [str(i) for i, n in enumerate([*steps, 1]) if 1 <= n <= most] + ["other"]
+
+
+@pytest.mark.parametrize("levels", ["1,5", "5, 1", "Level 1,Level 5"])
+def test_levels(levels):
+    problems = bank("level", [0, 1, 3, 5, 5])
+    assert ids(filter_problems([*problems, *OTHERS], 0, levels, "")) == ["1", "3", "4", "other"]
+
+
+@pytest.mark.parametrize(
+    "subjects", ["Counting & Probability,Algebra", "algebra, counting_and_probability"]
+)
+def test_subjects_by_their_names_or_folders(subjects):
+    assert ids(filter_problems([*SUBJECTS, *OTHERS], 0, "", subjects)) == ["0", "1", "other"]
+
+
+def test_filters_are_all_to_be_passed():
+    problems = [
+        Problem(f"{level}{subject}", "", "1", "here", {"level": level, "subject": subject})
+        for level in (1, 2)
+        for subject in "AB"
+    ]
+    assert ids(filter_problems(problems, 0, "2", "B")) == ["2B"]
+
+
+@pytest.mark.parametrize(
+    ("problems", "arguments", "message"),
+    [
+        (OTHERS, (0, "1", ""), "data.levels is set, but no problem of data.train has level"),
+        (OTHERS, (0, "", "Algebra"), "data.subjects is set, but no problem of data.train has su"),
+        (bank("steps", [0, 3, 4]), (2, "", ""),
+         "data.max_steps is 2, which leaves no problem; use 3 or more"),
+        (bank("level", [2, 5]), (0, "2,6", ""),
+         "data.levels is '2,6', but no problem of data.train has level '6'; use some of 2, 5"),
+        (bank("level", [2, 5]), (0, "2,", ""), "has level ''; use some of 2, 5"),
+        (SUBJECTS, (0, "", "Algebra,geometri"),
+         "data.subjects is 'Algebra,geometri', but no problem of data.train has subject "
+         "'geometri'; use some of Algebra, Counting & Probability, Number Theory, Prealgebra"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_cannot_be_met_names_field_value_and_remedy(problems, arguments, message):
+    with pytest.raises(ValueError) as error:
+        filter_problems(problems, *arguments)
+    assert message in str(error.value)
+
+
+# ---- demonstrations -------------------------------------------------------------------------
+
+
+def problem(answer, solution):
+    return Problem("1", "Why?", answer, "here", {"solution": solution})
+
+
+@pytest.mark.parametrize(
+    ("answer", "solution", "is_boxed"),
+    [
+        ("18", "9 + 9 = $18.", False),
+        (r"\frac12", r"So $\boxed{\frac12}$.", True),
+        # A box that says something else, or nothing, does not count.
+        ("25", r"$\boxed{5}$ squared", False),
+        ("25", r"$\boxed{(25)\text{ and some more}}$, 25.", False),
+    ],
+)
+def test_a_worked_solution_ends_as_it_is_asked_to(answer, solution, is_boxed):
+    given = problem(answer, f" {solution}\n")
+    boxed = solution if is_boxed else f"{solution}\nThe answer is $\\boxed{{{answer}}}$."
+    assert worked(given, "boxed") == boxed
+    assert worked(given, "hashes") == f"{solution}\n#### {answer}"
+    assert extract_answer(boxed) == answer
+
+
+def draw(personas, problems, count):
+    demonstrate, rng = demonstrator(personas, "boxed"), np.random.default_rng(0)
+    return [demonstrate(rng, problems) for _ in range(count)]
+
+
+def test_half_are_in_a_training_persona_if_there_is_one():
+    others = [
+        Persona("cat", "Cat", "You are a cat.", "animal", "heldout"),
+        Persona("liar", "Liar", "You lie.", "hostile", "harmful_train"),
+    ]
+    one = [problem("1", "1")]
+    shown = Counter(d.persona and d.persona.id for d in draw([*PERSONAS, *others], one, 400))
+    assert set(shown) == {None, "pirate"}
+    assert abs(shown["pirate"] - 200) < 4 * 10  # four standard deviations
+    assert {d.persona for d in draw(others, one, 20)} == {None}
+
+
+def test_only_problems_with_a_worked_solution_are_shown():
+    problems = [Problem(str(i), f"{i}?", "1", "here") for i in range(50)] + [problem("1", "One.")]
+    assert {d.prompt for d in draw([], problems, 5)} == {"Why?"}
+    with pytest.raises(ValueError, match=r"worked solution.*rollout\.max_prompt_tokens.*sft\.st"):
+        draw([], problems[:-1], 1)
+
+
+@pytest.mark.parametrize("answer_format", INSTRUCTIONS)
+@pytest.mark.parametrize("name", ["gsm8k", "math12k", "math500", "aime24"])
+def test_real_solutions_end_in_the_answer(real_problems, name, answer_format):
+    for real in real_problems(name):
+        text = worked(real, answer_format)
+        assert grade_answer(text, real) == 1.0, real.id
+        if answer_format == "boxed" and name.startswith("math"):  # MATH states its answers
+            assert text == real.meta["solution"]
+        if answer_format == "hashes":
+            assert text.endswith(f"\n#### {real.answer.strip()}")

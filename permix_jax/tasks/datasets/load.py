@@ -11,46 +11,38 @@ from pathlib import Path
 
 from permix_jax.core.json_lines import read_rows
 from permix_jax.core.problem import Problem
-from permix_jax.tasks.datasets.catalogue import DATASETS
+from permix_jax.tasks.datasets.catalogue import DATASETS, local_path
 from permix_jax.tasks.datasets.rows import read_problems, users_own
-from permix_jax.tasks.datasets.sources import local_path
 
 logger = logging.getLogger(__name__)
 
 _USERS_OWN = (".jsonl", ".jsonl.gz")
 # A built set depends on its files and on this code: a change of either builds a new one.
-_CODE = ("builders.py", "catalogue.py", "equations.py", "rows.py")
+_CODE = ("builders.py", "catalogue.py", "rows.py")
 
 
 def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
     """All problems of a data set, with bare questions, in the order of its files.
 
     Args:
-      name: a name of `catalogue.DATASETS`, or the path of a JSONL file with the fields `prompt`,
-        `answer` and optionally `id`; its other fields become `meta`.
+      name: of `catalogue.DATASETS`, or the path of a JSONL file with the fields `prompt`, `answer`
+        and optionally `id`; its other fields become `meta`.
       folder: has the files of the named sets; "": they are downloaded.
       cache: built sets and downloads are kept in its subfolder `datasets/`.
 
-    Raises:
-      ValueError: an unknown data set, a malformed row (the message names file:line), or a failed
-        download.
-      FileNotFoundError: a file is missing.
+    Raises FileNotFoundError; ValueError for an unknown set, a bad row (file:line), no download.
     """
     if name.endswith(_USERS_OWN):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: there is no such file; name a JSONL file with the fields prompt and "
-                "answer"
-            )
+            remedy = "name a JSONL file with the fields prompt and answer"
+            raise FileNotFoundError(f"{path}: there is no such file; {remedy}")
         problems = list(read_problems(path.read_bytes(), str(path), name, users_own))
     elif name in DATASETS:
         problems = _load_built(name, folder, cache / "datasets")
     else:
-        raise ValueError(
-            f"{name!r} is no data set; use one of {', '.join(DATASETS)}, or the path of a JSONL "
-            "file, which ends in .jsonl or .jsonl.gz"
-        )
+        remedy = "or the path of a JSONL file, which ends in .jsonl or .jsonl.gz"
+        raise ValueError(f"{name!r} is no data set; use one of {', '.join(DATASETS)}, {remedy}")
     logger.info("%s: %d problems, sha256 %.12s", name, len(problems), content_digest(problems))
     return problems
 
@@ -75,29 +67,27 @@ def content_digest(problems: Iterable[Problem]) -> str:
 
 def _load_built(name: str, folder: str, root: Path) -> list[Problem]:
     # Here, because TFDS takes a second to import and the embedded world does not need it.
-    from permix_jax.tasks.datasets.builders import BUILDERS
+    from permix_jax.tasks.datasets.builders import BUILDERS, FEATURES
 
-    place = root / f"{name}-{_key(name, folder)}"
-    builder = BUILDERS[name](data_dir=place, folder=folder)
-    if not _is_whole(builder):
-        _build(builder, root / "downloads")
+    where = root / f"{name}-{_key(name, folder)}"
+    builder = BUILDERS[name](data_dir=where, folder=folder)
+    whole = Path(builder.data_dir, "dataset_info.json")  # TFDS writes it last
+    if not whole.is_file():
+        _build(builder, whole, root / "downloads")
         # Read what was built as a later run does: from the disk.
-        builder = BUILDERS[name](data_dir=place, folder=folder)
+        builder = BUILDERS[name](data_dir=where, folder=folder)
     examples = builder.as_data_source(DATASETS[name].split)
-    return [
-        Problem(
-            *(x[f].decode() for f in ("id", "prompt", "answer", "source")), json.loads(x["meta"])
-        )
-        for x in examples.__getitems__(range(len(examples)))
-    ]
+    examples = examples.__getitems__(range(len(examples)))
+    rows = [{field: example[field].decode() for field in FEATURES} for example in examples]
+    return [Problem(**row | {"meta": json.loads(row["meta"])}) for row in rows]
 
 
-def _build(builder, downloads: Path) -> None:
+def _build(builder, whole: Path, downloads: Path) -> None:
     """Builds into a folder of another name; TFDS renames it when it is complete."""
     import tensorflow_datasets as tfds
 
     shutil.rmtree(builder.data_dir, ignore_errors=True)  # half built, if it exists
-    tfds.display_progress_bar(False)  # `fetch.py` shows its own
+    tfds.display_progress_bar(False)  # `builders.py` shows its own
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(
@@ -107,26 +97,18 @@ def _build(builder, downloads: Path) -> None:
             )
     except OSError:
         # Another process may have built the same set and renamed its folder first.
-        if not _is_whole(builder):
+        if not whole.is_file():
             raise
     finally:
         tfds.display_progress_bar(True)
 
 
-def _is_whole(builder) -> bool:
-    """Whether the set is complete: TFDS writes this file last, then renames the folder."""
-    return Path(builder.data_dir, "dataset_info.json").is_file()
-
-
 def _key(name: str, folder: str) -> str:
     """A hash of what a set is built from: the content of its files, and the code."""
-    digest = hashlib.sha256()
-    for file in _CODE:
-        digest.update((Path(__file__).parent / file).read_bytes())
+    code = (Path(__file__).parent / file for file in _CODE)
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in code))
     for file in DATASETS[name].files:
-        if folder:
-            content = local_path(folder, file, name).read_bytes()
-            digest.update(hashlib.sha256(content).digest())
-        else:
-            digest.update(bytes.fromhex(file.sha256))
+        content = local_path(folder, file, name).read_bytes() if folder else b""
+        sha256 = hashlib.sha256(content).digest() if folder else bytes.fromhex(file.sha256)
+        digest.update(sha256)
     return digest.hexdigest()[:16]

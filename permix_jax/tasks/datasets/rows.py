@@ -1,13 +1,7 @@
-r"""Reads a row of each data set as a `Problem` with the bare question.
+"""Reads a row of each data set as a `Problem` with the bare question.
 
 `meta` has what the data have of: "solution" (a worked solution), "steps" (its calculations),
-"level" and "subject" (MATH), "type" (MAWPS, SVAMP). These are the only changes to the data:
-
-    GSM8K   the solution loses its marked calculations <<...>> and its last line "#### N"
-    MATH    a level is a number, 0 for "Level ?"
-    MAWPS   0.3333333333 is "1/3", and 43.0 is "43"; the solution is ours (`equations.py`)
-    SVAMP   body and question are joined; a body without a full stop is an open "If ..." clause
-    AIME    the answer 025 is "25"
+"level" and "subject" (MATH), "type" (MAWPS, SVAMP). docs/data.md names all changes to the data.
 """
 
 import math
@@ -15,31 +9,31 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 from permix_jax.core.json_lines import field, parse_rows, text_field
 from permix_jax.core.problem import Problem
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import readable
-from permix_jax.tasks.datasets.equations import only_equation
 
 Row = Mapping[str, Any]
-# (row, "file:line", line number) -> (id, question, answer, meta)
-Reader = Callable[[Row, str, int], tuple[str, str, str, dict[str, Any]]]
+Fields = tuple[str, str, str, dict[str, Any]]  # id, question, answer, meta
+Reader = Callable[[Row, str, int], Fields]  # of a row, "file:line" and the number of the line
 
 _STATES = re.compile(r"####|\\(?:boxed|fbox)\b")
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
 _MAX_WORDS = 5  # in an answer on several lines; with more it is a worked solution
 _CALCULATION = re.compile(r"<<[^<>]*>>")
+_NUMBER_IN_TEXT = re.compile(r"(?<![\w.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w])")
 _PLAIN_NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 
 
 def read_problems(content: bytes, name: str, source: str, reader: Reader) -> Iterator[Problem]:
     """Yields the problems of a JSONL file; messages call the file `name`.
 
-    Raises:
-      ValueError: a row is malformed, has an answer that states nothing, or repeats an id (the
-        message names file:line).
+    Raises ValueError, with file:line, for a row that is malformed, has an answer that states
+    nothing, or repeats an id.
     """
     seen = set()
     for line, where, row in parse_rows(content, name):
@@ -47,26 +41,24 @@ def read_problems(content: bytes, name: str, source: str, reader: Reader) -> Ite
         if id in seen:
             raise ValueError(f"{where}: id {id!r} occurs a second time; give each row its own")
         if not readable(answer):
-            raise ValueError(
-                f"{where}: the answer {answer[:40]!r} states nothing; correct it or drop the row"
-            )
+            said = f"the answer {answer[:40]!r} states nothing; correct it or drop the row"
+            raise ValueError(f"{where}: {said}")
         seen.add(id)
         yield Problem(id, question.strip(), answer, source, meta)
 
 
-def gsm8k(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
+def gsm8k(row: Row, where: str, line: int) -> Fields:
     solution, _, answer = text_field(row, "answer", where).rpartition("####")
     answer = answer.strip()
     if not _PLAIN_NUMBER.fullmatch(answer):
-        raise ValueError(
-            f"{where}: field 'answer' ends in {answer[:40]!r}; it must end in '#### ' and a number"
-        )
+        remedy = "it must end in '#### ' and a number"
+        raise ValueError(f"{where}: field 'answer' ends in {answer[:40]!r}; {remedy}")
     steps = len(_CALCULATION.findall(solution))
     meta = {"solution": _CALCULATION.sub("", solution).strip(), "steps": steps}
     return f"gsm8k-{line}", text_field(row, "question", where), answer, meta
 
 
-def math_problem(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
+def math_problem(row: Row, where: str, line: int) -> Fields:
     """A row of MATH or of MATH500, which has "subject" for MATH's "type"."""
     id = text_field(row, "unique_id", where)
     meta = {
@@ -77,16 +69,16 @@ def math_problem(row: Row, where: str, line: int) -> tuple[str, str, str, dict[s
     return id, text_field(row, "problem", where), text_field(row, "answer", where), meta
 
 
-def aime(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
+def aime(row: Row, where: str, line: int) -> Fields:
     answer = text_field(row, "answer", where)
     if not re.fullmatch(r"[0-9]{1,3}", answer):
         raise ValueError(f"{where}: field 'answer' is {answer[:40]!r}; it must be 000 to 999")
     meta = {"solution": text_field(row, "solution", where).strip()}
-    id = f"aime24-{row.get('id', line)}"
-    return id, text_field(row, "problem", where), str(int(answer)), meta
+    problem = text_field(row, "problem", where)
+    return f"aime24-{row.get('id', line)}", problem, str(int(answer)), meta
 
 
-def mawps(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
+def mawps(row: Row, where: str, line: int) -> Fields:
     answer = _number(row, "target", where)
     # A number with ten decimals is a rounded fraction.
     if len(answer.partition(".")[2]) >= 10:
@@ -97,14 +89,33 @@ def mawps(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any
     return f"mawps-{line}", question, answer, meta
 
 
-def svamp(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
+def only_equation(question: str, answer: str) -> str | None:
+    """The one sum, difference, product or quotient of two numbers in the question that gives the
+    answer, such as "70 - 27 = 43"; None if there is none, or several. It is only probably meant.
+    """
+    wanted, equations = Fraction(answer), set()
+    for first, second in combinations(_NUMBER_IN_TEXT.findall(question), 2):
+        for a, b in ((first, second), (second, first)):
+            x, y = (Fraction(n.replace(",", "")) for n in (a, b))
+            if x - y == wanted:
+                equations.add(f"{a} - {b} = {answer}")
+            if y and x / y == wanted:
+                equations.add(f"{a} / {b} = {answer}")
+        if x + y == wanted:
+            equations.add(f"{first} + {second} = {answer}")
+        if x * y == wanted:
+            equations.add(f"{first} * {second} = {answer}")
+    return equations.pop() if len(equations) == 1 else None
+
+
+def svamp(row: Row, where: str, line: int) -> Fields:
     body = text_field(row, "Body", where).strip()
     stop = "" if body.endswith((".", "?", "!")) else ","
     question = f"{body}{stop} {text_field(row, 'Question', where)}"
     return f"svamp-{line}", question, _number(row, "Answer", where), _type(row)
 
 
-def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str, Any]]:
+def users_own(row: Row, where: str, line: int) -> Fields:
     """A user's row: `prompt`, `answer` (text or a number), optionally `id`; the rest is meta.
 
     In meta, "solution" must be text and "steps" a whole number. If the answer is a worked solution,
@@ -130,19 +141,19 @@ def users_own(row: Row, where: str, line: int) -> tuple[str, str, str, dict[str,
 
 def _final_answer(text: str, where: str) -> tuple[str, str]:
     """The final answer in a text, read as in a completion, and the work before it or ""."""
+    remedy = "give the final answer alone, or end with '#### ' and the answer"
     if not _STATES.search(text):
         if "\n" in text and len(_WORD.findall(text)) > _MAX_WORDS:
             raise ValueError(
                 f"{where}: field 'answer' begins with {text[:40]!r} and has several lines, none of "
-                "them marked as the answer; give the final answer alone, or end with '#### ' and "
-                "the answer"
+                f"them marked as the answer; {remedy}"
             )
         return text, ""
     answer = extract_answer(text)
     if not answer or not answer.strip():
         raise ValueError(
             f"{where}: field 'answer' ends in {text[-40:]!r}, with nothing behind its '####' or in "
-            "its \\boxed{}; give the final answer alone, or end with '#### ' and the answer"
+            f"its \\boxed{{}}; {remedy}"
         )
     work = text.rpartition("####")[0] if "####" in text else text
     work = _CALCULATION.sub("", work).strip()

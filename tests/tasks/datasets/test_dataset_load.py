@@ -1,5 +1,4 @@
 import gzip
-import json
 import logging
 import signal
 import socket
@@ -12,7 +11,6 @@ import pytest
 from small_data import GSM8K, MATH, MATH_TEST, MAWPS, jsonl
 
 from permix_jax.core.problem import Problem
-from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.builders import BUILDERS, ProblemSet
 from permix_jax.tasks.datasets.catalogue import DATASETS
 from permix_jax.tasks.datasets.load import content_digest, load_problems
@@ -46,16 +44,20 @@ def test_every_data_set_is_built_from_a_folder_without_network_or_tensorflow(
         "gsm8k": 4, "gsm8k_test": 1, "math": 6, "math12k": 7, "math500": 3, "aime24": 1,
         "mawps": 6, "svamp": 3,
     }  # fmt: skip
+    assert {name: builder.name for name, builder in BUILDERS.items()} == {
+        name: f"permix_{name}" for name in DATASETS
+    }
     assert "tensorflow" not in sys.modules
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_read_back_is_what_the_rows_say(folder, cache, caplog):
+def test_what_is_read_back_is_what_the_rows_say(folder, cache, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "permix_jax")
     content = (folder / "mawps/mawps.jsonl").read_bytes()
     expected = list(read_problems(content, "file", "mawps", mawps))
-    for _ in range(2):
-        assert load_problems("mawps", str(folder), cache) == expected
+    assert load_problems("mawps", str(folder), cache) == expected
+    monkeypatch.setattr(ProblemSet, "_generate_examples", None)  # it is built once
+    assert load_problems("mawps", str(folder), cache) == expected
     digest = content_digest(expected)
     assert caplog.messages == [f"mawps: 6 problems, sha256 {digest[:12]}"] * 2
 
@@ -74,14 +76,11 @@ def test_math12k_is_both_files_in_their_order(folder, cache):
     assert {p.source for p in problems} == {"math12k"}
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_files_may_be_gzipped_or_not(folder, cache, suffix):
-    before = load_problems("gsm8k", str(folder), cache)
-    content = jsonl(GSM8K)
+def test_files_may_be_gzipped_or_not(folder, cache):
+    gzipped = load_problems("gsm8k", str(folder), cache)
     (folder / "gsm8k/train.jsonl.gz").unlink()
-    path = folder / f"gsm8k/train.jsonl{suffix}"
-    path.write_bytes(gzip.compress(content, 1) if suffix else content)
-    assert load_problems("gsm8k", str(folder), cache) == before
+    (folder / "gsm8k/train.jsonl").write_bytes(jsonl(GSM8K))
+    assert load_problems("gsm8k", str(folder), cache) == gzipped
 
 
 def test_a_changed_file_makes_a_new_build_and_the_old_one_stays(folder, cache):
@@ -96,28 +95,17 @@ def test_a_changed_file_makes_a_new_build_and_the_old_one_stays(folder, cache):
     assert len(built(cache, "mawps")) == 2
 
 
-def test_a_build_is_made_once(folder, cache, monkeypatch):
-    problems = load_problems("mawps", str(folder), cache)
-    monkeypatch.setattr(ProblemSet, "_generate_examples", None)
-    assert load_problems("mawps", str(folder), cache) == problems
-
-
 KILLED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
-from permix_jax.tasks.datasets.builders import ProblemSet
-from permix_jax.tasks.datasets.load import load_problems
-
-whole = ProblemSet._generate_examples
+from permix_jax.tasks.datasets import builders, load
 
 def killed(self, problems):
-    for number, example in enumerate(whole(self, problems)):
-        yield example
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+    yield 0, dict.fromkeys(builders.FEATURES, "x")
+    os.kill(os.getpid(), 9)
 
-ProblemSet._generate_examples = killed
-load_problems("mawps", sys.argv[1], Path(sys.argv[2]))
+builders.ProblemSet._generate_examples = killed
+load.load_problems("mawps", sys.argv[1], Path(sys.argv[2]))
 """
 
 
@@ -126,12 +114,9 @@ def test_a_build_that_was_killed_is_not_used(folder, cache):
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     (place,) = built(cache, "mawps")
     assert len(list(place.glob("*/*incomplete*"))) == 1
-    assert len(load_problems("mawps", str(folder), cache)) == len(MAWPS)
-
-
-def test_a_folder_that_is_no_whole_build_is_replaced(folder, cache):
     problems = load_problems("mawps", str(folder), cache)
-    (place,) = built(cache, "mawps")
+    assert len(problems) == len(MAWPS)
+    # Nor is a folder that is no whole build.
     (info,) = place.rglob("dataset_info.json")
     info.unlink()
     assert load_problems("mawps", str(folder), cache) == problems
@@ -163,13 +148,6 @@ def test_a_malformed_row_is_named_in_one_line_and_leaves_no_build(folder, cache)
         )
 
 
-def test_a_broken_gzip_file_is_named(folder, cache):
-    path = folder / "gsm8k/train.jsonl.gz"
-    path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(ValueError, match=r"train\.jsonl\.gz: not a whole gzip file"):
-        load_problems("gsm8k", str(folder), cache)
-
-
 @pytest.mark.parametrize("place", ["absent", "."])
 def test_a_missing_file_names_field_value_and_remedy(tmp_path, cache, place):
     with pytest.raises(FileNotFoundError) as error:
@@ -195,23 +173,9 @@ def test_a_users_own_file(tmp_path, cache, suffix):
     assert load_problems(str(path), "", cache) == [
         Problem("1", "What is 2+3?", "5", str(path)), Problem("2", "Why?", "7", str(path))
     ]  # fmt: skip
-
-
-def test_a_users_file_that_is_not_there_or_wrong_is_named(tmp_path, cache):
-    path = tmp_path / "mine.jsonl"
-    with pytest.raises(FileNotFoundError, match=r"mine\.jsonl: there is no such file; name a"):
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{suffix}: there is no such file; name a JSONL"):
         load_problems(str(path), "", cache)
-    path.write_text(json.dumps({"question": "Why?", "answer": "7"}))
-    with pytest.raises(
-        ValueError, match=r"mine\.jsonl:1: there is no field 'prompt', only 'question', 'answer'"
-    ):
-        load_problems(str(path), "", cache)
-
-
-def test_there_is_a_builder_for_every_data_set_under_a_name_of_its_own():
-    assert BUILDERS.keys() == DATASETS.keys()
-    names = {builder.name for builder in BUILDERS.values()}
-    assert names == {f"permix_{name}" for name in DATASETS}
 
 
 def test_the_digest_is_of_content_and_order_not_of_the_source():
@@ -222,51 +186,23 @@ def test_the_digest_is_of_content_and_order_not_of_the_source():
     assert len({digest, *map(content_digest, others)}) == 4
 
 
-REAL = {
-    "gsm8k": (7473, "e8ef36bd38a8"),
-    "gsm8k_test": (1319, "f1a02f5bc8d9"),
-    "math": (7498, "2577350e6ddf"),
-    "math12k": (11998, "8cf8752e3d9f"),
-    "math500": (500, "0337fd5569d9"),
-    "aime24": (30, "64343f08f335"),
-    "mawps": (2065, "b465a155f7d0"),
-    "svamp": (1000, "7bd47d0eae4d"),
-}
-
-
 @pytest.mark.parametrize("name", DATASETS)
 def test_real_data_sets_have_the_rows_and_checksums_that_docs_data_md_names(real_problems, name):
     problems = real_problems(name)
-    rows, digest = REAL[name]
-    assert len(problems) == rows and content_digest(problems).startswith(digest)
-    assert len({problem.id for problem in problems}) == rows
+    assert len({problem.id for problem in problems}) == len(problems)
     page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
-    assert f"| `{name}` | {rows:,} | `{digest}` |" in page
+    assert f"| `{name}` | {len(problems):,} | `{content_digest(problems)[:12]}` |" in page
 
 
-def test_real_gsm8k_has_its_known_steps(real_problems):
-    problems = real_problems("gsm8k")
-    assert Counter(problem.meta["steps"] for problem in problems) == {
-        0: 95, 1: 404, 2: 2175, 3: 2137, 4: 1424, 5: 785, 6: 287, 7: 123, 8: 40, 9: 3
-    }  # fmt: skip
-    assert not any("<<" in problem.meta["solution"] for problem in problems)
+def test_real_sets_have_their_known_steps_equations_and_levels(real_problems):
+    def metas(name, field):
+        return [p.meta[field] for p in real_problems(name) if field in p.meta]
 
-
-def test_real_mawps_has_equations_where_one_alone_fits(real_problems):
-    solutions = [p.meta["solution"] for p in real_problems("mawps") if "solution" in p.meta]
-    assert len(solutions) == 1264 and solutions[:2] == ["70 - 27 = 43", "54 - 28 = 26"]
-
-
-def test_real_math_has_its_known_levels(real_problems):
-    problems = real_problems("math")
-    levels = Counter(problem.meta["level"] for problem in problems)
-    assert levels == {0: 2, 1: 564, 2: 1348, 3: 1592, 4: 1690, 5: 2302}
-    subjects = {problem.meta["subject"] for problem in problems}
-    tested = real_problems("math500")
-    assert subjects == {problem.meta["subject"] for problem in tested} and len(subjects) == 7
-
-
-@pytest.mark.parametrize("name", ["math12k", "math500"])
-def test_real_solutions_state_their_answers(real_problems, name):
-    for problem in real_problems(name):
-        assert grade_answer(problem.meta["solution"], problem) == 1.0, problem.id
+    steps = {0: 95, 1: 404, 2: 2175, 3: 2137, 4: 1424, 5: 785, 6: 287, 7: 123, 8: 40, 9: 3}
+    assert Counter(metas("gsm8k", "steps")) == steps
+    assert not any("<<" in solution for solution in metas("gsm8k", "solution"))
+    equations = metas("mawps", "solution")
+    assert len(equations) == 1264 and equations[:2] == ["70 - 27 = 43", "54 - 28 = 26"]
+    levels = {0: 2, 1: 564, 2: 1348, 3: 1592, 4: 1690, 5: 2302}
+    assert Counter(metas("math", "level")) == levels
+    assert len(set(metas("math", "subject")) & set(metas("math500", "subject"))) == 7

@@ -1,0 +1,43 @@
+"""Grades a file of answers, as a run would, and says why each is right or wrong.
+
+  python launch/grade.py --file=rows.jsonl
+  python launch/grade.py --file=rows.jsonl --out=verdicts.jsonl
+
+A row is {"problem", "gold", "completion"}, or with "answer", what would stand in the box, for
+"completion". Its verdict is {"right", "kind", "why", "row"}; right is null where the gold answer
+states nothing or algebra ran out of time. Repeat the command to continue where it stopped.
+docs/rewards.md says which answers are right.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from permix_jax.app.cli import Parser, fail
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--file", type=Path, required=True, metavar="FILE", help="JSON Lines, plain or gzipped")
+    add("--out", type=Path, metavar="FILE", help="for the verdicts; default: they are printed")
+    add("--last_number", action="store_true", help="without a box or ####, the last number counts")
+    add("--workers", type=int, default=2, metavar="N", help="processes for algebra; default: 2")
+    a = parser.parse_args(argv)
+    if a.workers < 1:
+        fail(f"--workers is {a.workers}; use 1 or more")
+
+    from permix_jax.app.grading import grade_file
+
+    try:
+        said = grade_file(a.file, a.out, a.last_number, a.workers)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        kept = "what was done is saved, and the same command goes on from there"
+        said = f"stopped; {kept}" if a.out else "stopped"
+    print(said, file=sys.stdout if a.out else sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Grades a file of answers, as a run would grade them, and says why."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from permix_jax.core.files import append
+from permix_jax.core.json_lines import field, read_rows
+from permix_jax.core.problem import Undecided, Verdict
+from permix_jax.rewards.answer import extract_answer
+from permix_jax.rewards.grade import explain, grade_answer
+from permix_jax.rewards.verifier import ERROR, UNKNOWN, Decision, Verifier
+
+BATCH = 64  # rows whose verdicts are written together, at most
+_HARD = 4  # and of them those a process that need algebra
+_STATES = {True: "right", False: "wrong", None: "null"}
+_MAX_LINES_NAMED = 10
+
+
+class Answer(NamedTuple):
+    """A row to grade: its line in the file, and a hash of its texts. `answer` is what stands in the
+    box, None where nothing does."""
+
+    line: int
+    problem: str
+    gold: str
+    answer: str | None
+    hash: str
+
+
+def grade_file(
+    file: Path, out: Path | None = None, last_number: bool = False, workers: int = 2
+) -> str:
+    """Writes a verdict a row to `out`, or prints it; returns the summary by kind.
+
+    A verdict is {"right": true, false or null, "kind", "why", "row": a hash of the row's texts}.
+    null: the gold answer states nothing, or algebra ran out of time. Verdicts that `out` has are
+    kept; an interrupted call leaves whole lines, and the same call goes on behind them.
+
+    Args:
+      file: JSON Lines, plain or gzipped; a row has "problem", "gold", and "completion" or "answer".
+      last_number: a completion without a box or #### states the last number in it.
+      workers: processes that compare answers by algebra.
+
+    Raises ValueError or OSError, in one line: a bad row, or an `out` that belongs to other rows.
+    """
+    rows = read_answers(file, last_number)
+    with _verdicts(out, file, rows) as (verdicts, write):
+        left = rows[len(verdicts) :]
+        if left:
+            with (
+                Verifier(grade_answer, workers, batch_seconds=math.inf) as verifier,
+                tqdm(total=len(rows), initial=len(verdicts), disable=None) as progress,
+            ):
+                for some in graded(left, verifier, _HARD * workers):
+                    write(some)
+                    verdicts += some
+                    progress.update(len(some))
+    return summary(rows, verdicts)
+
+
+def read_answers(file: Path, last_number: bool = False) -> list[Answer]:
+    """The rows of a file. Raises as `read_rows`, and ValueError with file, line and field."""
+    return [_answer(line, where, row, last_number) for line, where, row in read_rows(file)]
+
+
+def summary(rows: Sequence[Answer], verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """How many rows of each kind of gold answer are right, wrong and null, and the lines of the
+    first that are not right."""
+    kinds = sorted({verdict["kind"] for verdict in verdicts})
+    counted = [[kind or "-", [v for v in verdicts if v["kind"] == kind]] for kind in kinds]
+    counted.append(["all", verdicts])
+    width = max(len(kind) for kind, _ in counted)
+    lines = [f"{'kind':<{width}}" + "".join(f"  {state:>7}" for state in _STATES.values())]
+    for kind, those in counted:
+        counts = [sum(v["right"] is right for v in those) for right in _STATES]
+        lines.append(f"{kind:<{width}}" + "".join(f"  {count:>7}" for count in counts))
+    for right in (False, None):
+        of = [row.line for row, v in zip(rows, verdicts, strict=True) if v["right"] is right]
+        more = len(of) - _MAX_LINES_NAMED
+        if of:
+            named = ", ".join(map(str, of[:_MAX_LINES_NAMED]))
+            lines.append(f"{_STATES[right]}: lines {named}{f' and {more} more' * (more > 0)}")
+    return "\n".join(lines)
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def _answer(line: int, where: str, row: dict[str, Any], last_number: bool) -> Answer:
+    stated = [name for name in ("completion", "answer") if name in row]
+    if len(stated) == 2:
+        raise ValueError(f"{where}: fields 'completion' and 'answer' are both there; leave one out")
+    texts = {name: field(row, name, where) for name in ("problem", "gold", *stated)}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{where}: field {name!r} is {text!r}; write it as text, in quotes")
+    if not stated:
+        raise ValueError(
+            f"{where}: there is no field 'completion', nor 'answer', only "
+            f"{', '.join(map(repr, row))}; add one, or rename the field that has it"
+        )
+    hashed = hashlib.sha256(json.dumps([*texts.items(), last_number]).encode()).hexdigest()[:16]
+    answer = texts.get("answer")
+    if answer is None:
+        answer = extract_answer(texts["completion"], last_number)
+    return Answer(line, texts["problem"], texts["gold"], answer, hashed)
+
+
+@contextmanager
+def _verdicts(
+    out: Path | None, file: Path, rows: Sequence[Answer]
+) -> Iterator[tuple[list[dict[str, Any]], Callable[[list[dict]], None]]]:
+    """The verdicts that `out` has, and a function that adds some."""
+    if out is None:
+        yield [], lambda verdicts: print(_lines(verdicts), end="", flush=True)
+        return
+    if out.is_dir() or out.suffix == ".gz":
+        what = "a folder" if out.is_dir() else "verdicts are not compressed"
+        raise ValueError(f"--out={out}: {what}; name a file, such as verdicts.jsonl")
+    kept, size = _kept(out, file, rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("ab", buffering=0) as opened:
+        if opened.tell() > size:
+            opened.truncate(size)
+        yield kept, lambda verdicts: append(opened, _lines(verdicts).encode(), sync=False)
+
+
+def _kept(out: Path, file: Path, rows: Sequence[Answer]) -> tuple[list[dict[str, Any]], int]:
+    """The verdicts that a call before this one wrote, and their size in bytes.
+
+    What follows the last line break was cut off.
+    """
+    content = out.read_bytes() if out.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    kept = []
+    for number, line in enumerate(content[:whole].splitlines(), start=1):
+        where, remedy = f"{out}:{number}", "name another --out, or remove the file to grade anew"
+        try:
+            verdict = json.loads(line)
+            row = verdict["row"], verdict["kind"], verdict["right"]
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{where}: not a verdict of this command; {remedy}") from None
+        if number > len(rows):
+            raise ValueError(f"{where}: {file} has {len(rows)} rows and no such one; {remedy}")
+        if row[0] != rows[number - 1].hash:
+            of = f"{file}:{rows[number - 1].line}"
+            raise ValueError(f"{where}: the verdict of another row than {of} now has; {remedy}")
+        kept.append(verdict)
+    return kept, whole
+
+
+def _lines(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(verdict) + "\n" for verdict in verdicts)
+
+
+# ---- grading -------------------------------------------------------------------------------------
+
+
+def graded(
+    rows: Iterable[Answer], verifier: Verifier, hard: int = BATCH
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows' verdicts, as `grade_file` writes them, some rows at a time: BATCH, or as
+    many as have `hard` among them that need algebra."""
+    batch: list[tuple[Answer, Verdict | Undecided]] = []
+    pairs: list[Undecided] = []
+    for row in rows:
+        verdict = explain(row.answer, row.gold, row.problem)
+        batch.append((row, verdict))
+        if isinstance(verdict, Undecided):
+            pairs.append(verdict)
+        if len(batch) == BATCH or len(pairs) == hard:
+            yield _written(batch, pairs, verifier)
+            batch, pairs = [], []
+    if batch:
+        yield _written(batch, pairs, verifier)
+
+
+def _written(
+    batch: Sequence[tuple[Answer, Verdict | Undecided]],
+    pairs: Sequence[Undecided],
+    verifier: Verifier,
+) -> list[dict[str, Any]]:
+    decisions = verifier.decide(pairs, retry=True) if pairs else {}
+    written = []
+    for row, verdict in batch:
+        if isinstance(verdict, Undecided):
+            verdict = _decided(verdict, decisions[verdict])
+        right = None if math.isnan(verdict.right) else bool(verdict.right)
+        written.append({"right": right, "kind": verdict.kind, "why": verdict.why, "row": row.hash})
+    return written
+
+
+def _decided(pair: Undecided, decision: Decision) -> Verdict:
+    if decision in UNKNOWN:
+        why = "the process that compares them died" if decision == ERROR else "out of time"
+        return Verdict(math.nan, pair.kind, f"algebra: {why}, twice")
+    why = "equal" if decision else "not shown to be equal"
+    return Verdict(float(decision), pair.kind, f"algebra: {why}")
