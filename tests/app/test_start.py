@@ -13,7 +13,6 @@ from runs import load_config
 from permix_jax.app import experiment
 from permix_jax.app.evaluations import evaluate_subject
 from permix_jax.app.export import model_card
-
 from permix_jax.app.policies import build_policy, policy_and_base, subject_of_run
 from permix_jax.app.start import find_start
 from permix_jax.app.workdir import claim_workdir

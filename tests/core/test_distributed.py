@@ -25,6 +25,7 @@ FIELDS = {
     "eval.every": 1,
     "train.keep_best": "accuracy_no_persona",
     "train.keep_checkpoints": 1,
+    "train.keep_steps": "2",
     "eval.kl_responses": 0,
     "rollout.halvings": 0,
 }
