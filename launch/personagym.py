@@ -20,7 +20,7 @@ from permix_jax.core.field_rules import require_read
 _STEP = flags.DEFINE_string(
     "step",
     None,
-    "N: checkpoint of the run; 0: its base; best: that of train.keep_best; default: the newest",
+    "N: checkpoint of the run; 0: its base; best: by keep_best; default: the newest",
 )
 _MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: a Hugging Face model, instead of a run")
 _OUT = flags.DEFINE_string("out", None, "DIR: for answers and scores; required")

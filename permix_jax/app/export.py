@@ -36,9 +36,9 @@ def export(
       step: of the checkpoint; None: the newest; "best": that of `train.keep_best`.
       dtype: of the written weights, "float32" or "bfloat16"; "": as the run keeps them. Adapters
         are rounded when they are merged into bfloat16 weights.
-      adapter: write only the LoRA adapters, for `peft`. Their base is the model that the run
-        is known by. If the run began with another policy (SFT, --from), its base is written too,
-        to `out`/base.
+      adapter: write only the LoRA adapters, for `peft`. Their base is `model.source`.
+        Where the run began with another policy (SFT, --from), its base is written too, to
+        `out`/base.
 
     Raises:
       FileNotFoundError: no run in `workdir`, or no such checkpoint.

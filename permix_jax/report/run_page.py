@@ -67,7 +67,7 @@ def run_report(workdir: Path) -> dict:
     facts += [str(record["device"])] if record.get("device") else []
     facts += [f"git {record['git'][:12]}"] if record.get("git") else []
     if start := record.get("start"):
-        facts.append(f"base: step {start['step']} of {start['run']}")
+        facts.append(f"begins with step {start['step']} of {start['run']}")
     facts += best_lines(workdir)
     metrics = read_jsonl(workdir / "metrics.jsonl")
     warned = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]

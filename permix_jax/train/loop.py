@@ -59,6 +59,9 @@ class Verdict(NamedTuple):
     ends: bool
 
 
+AfterStep = Callable[[dict, int], Verdict | None]  # of the policy's parameters and the step
+
+
 def fit(
     loop: Loop,
     abstract: TrainState,

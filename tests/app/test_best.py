@@ -12,7 +12,6 @@ from permix_jax.app.build import build_run
 from permix_jax.app.experiment import run
 from permix_jax.app.phases import phases_of_run
 from permix_jax.app.policies import policy_of_run
-from permix_jax.core.progress import Agenda, Phase
 
 
 def config(**fields):
@@ -76,12 +75,6 @@ def test_the_record_says_where_a_run_ended_while_the_config_lets_it(tmp_path):
     assert judge(c, tmp_path, 4) == (2, True) and last_step(c, tmp_path) == 4
     assert json.loads((tmp_path / "best.json").read_text()) == record(2, 0.5, 4)
     assert last_step(judging(), tmp_path) == 6
-
-
-def test_what_is_left_of_a_run_that_ended_early_is_not_what_it_would_have_been():
-    agenda = Agenda([Phase("evaluation", 90, "answers", ""), Phase("kl", 4, "responses", "")])
-    agenda.correct([Phase("evaluation", 30, "answers", ""), Phase("sft", 7, "steps", "")])
-    assert agenda.after("kl", 1)[0] == "30 answers, 3 responses"
 
 
 @pytest.mark.parametrize(

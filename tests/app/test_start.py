@@ -87,7 +87,7 @@ def test_it_starts_from_that_policy_says_so_and_needs_the_other_run_no_longer(me
     assert record["base"] == str(tmp_path / "cache/bases" / start["sha256"][:16])
     assert_equal(base_of(tmp_path / "mine", mesh), whole[2])
     facts = json.loads((tmp_path / "mine/report.json").read_text())["facts"]
-    assert f"base: step 2 of {tmp_path}/other" in facts
+    assert f"begins with step 2 of {tmp_path}/other" in facts
     assert "as step 2 of the run other left it" in model_card(record, tmp_path / "mine", 1)
 
     shutil.rmtree(tmp_path / "other")

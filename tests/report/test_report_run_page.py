@@ -78,7 +78,7 @@ def test_report_says_which_step_is_the_best_and_what_the_run_began_with(tmp_path
     (tmp_path / "config.json").write_text(json.dumps(record))
     best = {"figure": "accuracy_worst", "step": 40, "value": 0.71849, "stopped_at": None}
     (tmp_path / "best.json").write_text(json.dumps(best))
-    began, found = "base: step 7 of /runs/other", "best accuracy_worst: 0.718 at step 40"
+    began, found = "begins with step 7 of /runs/other", "best accuracy_worst: 0.718 at step 40"
     assert run_report(tmp_path)["facts"][-2:] == [began, found]
     best |= {"step": None, "value": None, "stopped_at": 60}
     (tmp_path / "best.json").write_text(json.dumps(best))
