@@ -412,9 +412,8 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
             "only train.method = distill has a teacher: leave it empty"),
         (c.personas.weights == "adaptive" and method != "grpo", "personas.weights",
             "they adapt under train.method = grpo alone: use uniform"),
-        (c.train.problems_per_step % (devices * c.grpo.mini_batches), "grpo.mini_batches",
-            f"use a divisor of train.problems_per_step / (mesh.data * mesh.fsdp) = "
-            f"{c.train.problems_per_step / devices:g}"),
+        (method == "grpo" and c.train.problems_per_step % c.grpo.mini_batches, "grpo.mini_batches",
+            f"use a divisor of train.problems_per_step = {c.train.problems_per_step}"),
         (c.rollout.refill_rounds and c.grpo.kl_weight and c.grpo.kl_in == "reward",
             "rollout.refill_rounds", "with the KL in the reward every group has advantages: use 0, "
             "or grpo.kl_in = loss"),

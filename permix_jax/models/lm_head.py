@@ -37,8 +37,8 @@ class TokenLoss(NamedTuple):
 
     of: Callable  # (log-probs f32 [...], tokens) -> losses f32 [...], token by token
     scoring: Scoring
-    # tokens -> f32 [...], what the entropy of the distribution that each token is from is multiplied
-    # with in the loss; None: the loss does not know the entropy.
+    # tokens -> f32 [...], what each token's entropy is multiplied with in the loss; None: the loss
+    # does not know the entropy.
     entropy: Callable | None = None
 
 

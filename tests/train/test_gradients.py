@@ -226,23 +226,23 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_every_loss_is_the_same_in_any_micro_batches(gradients, batch, changes):
+def test_every_loss_is_the_same_in_any_micro_batches(gradients, changes):
     loss = loss_config(mask_truncated=True, aggregation="grpo", **KL, **changes)
-    whole = gradients(batch, loss)
+    whole = gradients(BATCH, loss)
     assert norm(whole[0]) > 1e-3
     for packing in ({"tokens": 16}, {"tokens": 16, "rows": 2}):
-        assert packed(batch, loss, **packing).rows.count > 1
-        assert_close(gradients(batch, loss, **packing), whole)
+        assert packed(BATCH, loss, **packing).rows.count > 1
+        assert_close(gradients(BATCH, loss, **packing), whole)
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_the_gradient_is_that_of_the_loss_of_dense_log_probs(gradients, batch, params, changes):
+def test_the_gradient_is_that_of_the_loss_of_dense_log_probs(gradients, params, changes):
     """Whole logits, log-softmax and autodiff give the same as the chunked head on packed rows."""
     loss = loss_config(aggregation="grpo", **KL, **changes)
-    tokens = loss_tokens(batch, loss)._replace(reference=REFERENCE)
+    tokens = loss_tokens(BATCH, loss)._replace(reference=REFERENCE)
 
     def dense(params):
-        arrays = *batch.prompts, *batch.completions[:2]
+        arrays = *BATCH.prompts, *BATCH.completions[:2]
         logprobs, entropy = dense_statistics(MODEL, params, *arrays, TEMPERATURE)
         prepared = with_completions(logprobs, tokens, loss)
         losses, _ = token_losses(logprobs, prepared, loss)
@@ -250,7 +250,7 @@ def test_the_gradient_is_that_of_the_loss_of_dense_log_probs(gradients, batch, p
         return weighted(tokens.weights, losses).sum()
 
     value, wanted = jax.jit(jax.value_and_grad(dense))(params)
-    got, metrics = gradients(batch, loss)
+    got, metrics = gradients(BATCH, loss)
     assert float(metrics["loss"]) == pytest.approx(float(value), abs=1e-6)  # of terms about 1
     assert_close(got, wanted, 2e-5)
 
@@ -292,21 +292,21 @@ def test_truncated_rollouts_are_as_if_they_were_not_there(aggregation, loss):
 
 
 @pytest.mark.parametrize("aggregation", ["grpo", "dapo", "dr_grpo"])
-def test_the_mean_of_mini_batches_is_the_gradient_of_the_batch(gradients, batch, aggregation):
+def test_the_mean_of_mini_batches_is_the_gradient_of_the_batch(gradients, aggregation):
     loss = loss_config(aggregation=aggregation, mask_truncated=True)
-    whole, _ = gradients(batch, loss)
+    whole, _ = gradients(BATCH, loss)
     parts = []
     for problems in ([0, 3], [1, 2]):
-        part, rollouts = of_problems(batch, np.array(problems))
-        tokens = mini_batch_tokens(loss_tokens(batch, loss), rollouts, 2, loss)
+        part, rollouts = of_problems(BATCH, np.array(problems))
+        tokens = mini_batch_tokens(loss_tokens(BATCH, loss), rollouts, 2, loss)
         assert float(tokens.shares.sum()) == pytest.approx(1)
         parts.append(gradients(part, loss, of_loss=tokens)[0])
     assert_close(jax.tree.map(lambda x, y: (x + y) / 2, *parts), whole)
 
 
-def test_bnpo_weighs_the_tokens_of_each_mini_batch_alike(batch):
+def test_bnpo_weighs_the_tokens_of_each_mini_batch_alike():
     loss = loss_config(aggregation="bnpo")
-    _, rollouts = of_problems(batch, np.array([1]))
-    tokens = mini_batch_tokens(loss_tokens(batch, loss), rollouts, 4, loss)
-    kept = batch.completions.mask[2:4]
+    _, rollouts = of_problems(BATCH, np.array([1]))
+    tokens = mini_batch_tokens(loss_tokens(BATCH, loss), rollouts, 4, loss)
+    kept = BATCH.completions.mask[2:4]
     np.testing.assert_allclose(tokens.weights, kept / kept.sum())
