@@ -122,6 +122,7 @@ def test_the_average_of_the_weights_is_evaluated_as_it_is_saved(tmp_path, mesh, 
 
     monkeypatch.setattr(experiment, "evaluate_policy", look)
     fields = {"train__ema": 0.5, "train__steps": 2, "train__checkpoint_every": 1, "eval__every": 1}
+    fields["sft__steps"] = 0
     run_tiny("sft.py", tmp_path, **fields)
     saved = load_params(tmp_path / "checkpoints", seen["model"], mesh, 1)
     jax.tree.map(np.testing.assert_array_equal, seen[1], saved)
