@@ -155,7 +155,7 @@ def assert_same_run(workdir: Path, other: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def newest_arrays(folder: Path) -> list[np.ndarray]:
+def newest_arrays(folder: Path, items=("params", "optimizer")) -> list[np.ndarray]:
     """All arrays, parameters and optimiser alike, of the newest checkpoint."""
     import jax
     import orbax.checkpoint as ocp
@@ -164,7 +164,7 @@ def newest_arrays(folder: Path) -> list[np.ndarray]:
     step = checkpoints.latest_step()
     checkpoints.close()
     arrays = []
-    for item in ("params", "optimizer"):
+    for item in items:
         with ocp.StandardCheckpointer() as reader:
             arrays += jax.tree.leaves(reader.restore(folder.absolute() / str(step) / item))
     return [np.asarray(x) for x in arrays]

@@ -171,10 +171,10 @@ class _Grpo:
         g, how, scores, entropy = self.config.grpo, scoring(self.config), {}, None
         packing = pack_step(part, self.shapes)
         rows = shard_packed(packing.rows, self.run.mesh)
-        if g.kl_weight and self.same:
-            scores["reference"] = jnp.full_like(rows.targets, SAME_AS_POLICY, jnp.float32)
-        elif g.kl_weight:
-            scores["reference"] = score(*reference, rows, how)
+        if g.kl_weight:
+            # The only update of a policy that is the reference itself asks for no scores.
+            asked = not self.same or updates_per_step(self.config) > 1
+            scores["reference"] = score(*reference, rows, how) if asked else _same(rows.targets)
         if scores_trainer(self.config):
             scores["trainer"] = score(self.model, params, rows, how)
         if g.entropy_share < 1:
@@ -229,16 +229,21 @@ class _Grpo:
         reference = state.reference
         # The host's business, not the jitted step's.
         state = state.replace(accuracies={}, reference={})
-        first, metrics = None, []
+        first, metrics, same = None, [], self.same
         for _ in range(self.config.grpo.epochs):
             metrics = []
-            for rows_and_tokens in inputs:
-                state, found = self.programs.update(
-                    state, *rows_and_tokens, self.frozen, *rehearsed
-                )
+            for rows, tokens in inputs:
+                if same:  # the KL and its gradient are exactly 0, whatever another program rounds
+                    tokens = tokens._replace(reference=_same(rows.targets))
+                state, found = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
+                same = same and float(found["grad_norm"]) == 0
                 first = first or found
                 metrics.append(found)
         metrics, first = to_host((metrics, first))
         row = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
         row |= {name: float(x) for name, x in first.items() if name.startswith("sampling/")}
         return state.replace(reference=reference), row
+
+
+def _same(targets: jax.Array) -> jax.Array:
+    return jnp.full_like(targets, SAME_AS_POLICY, jnp.float32)

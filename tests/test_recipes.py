@@ -1,0 +1,102 @@
+"""Each recipe of docs/recipes.md trains, and a run of many parts is resumed bit for bit."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import parsed
+from runs import ROOT, assert_same_run, crash_after, load_config, metrics, newest_arrays, run_tiny
+
+from permix_jax.app.experiment import run
+from permix_jax.train.method import Method
+
+PAGE = (ROOT / "docs/recipes.md").read_text()
+RECIPES = dict(re.findall(r"^\| ([^|]+?) \| [^|]+ \| `(--[^`]+)` \|$", PAGE, re.MULTILINE))
+# The tiny policy is hardly ever right. A reward of the length gives its groups advantages.
+SMALL = {"rewards.overlong": 1.0, "rewards.overlong_tokens": 12, "train.steps": 2}
+SMALL |= {"task.num_test": 2, "eval.kl_responses": 0, "sft.steps": 5}
+LOGS = {
+    "DAPO": "refill/rounds",
+    "TIS": "sampling/importance",
+    "GDPO": "rewards/overlong/mean",
+    "RLOO, KL in the reward": "kl",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipes") / "cache"
+
+
+def test_the_page_has_its_recipes():
+    assert len(RECIPES) >= 15 and set(LOGS) <= set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains(name, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("PERMIX_CACHE", str(cache))
+    config = parsed(f"launch/train.py --config=configs/permix.py:tiny {RECIPES[name]}")
+    config.update_from_flattened_dict(SMALL)
+    run(config, tmp_path / "run", "permix", "tiny")
+    rows = metrics(tmp_path / "run")
+    assert len(rows) == 2
+    for row in rows:
+        assert 0 < row["grad_norm"] < math.inf and math.isfinite(row["loss"])
+        assert LOGS.get(name, "loss") in row
+    # The first update is of the base, which is the reference; those after it are not.
+    several = config.grpo.mini_batches * config.grpo.epochs > 1
+    assert ("kl" in rows[0]) == bool(config.grpo.kl_weight)
+    assert bool(rows[0].get("kl", 0)) == bool(several and config.grpo.kl_weight)
+
+
+def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkeypatch):
+    """Epochs, mini-batches, refill, an average, a renewed reference and adaptive weights; killed
+    between checkpoints, whose interval does not divide the steps, across the border of an epoch."""
+    fields = {name.replace(".", "__"): value for name, value in SMALL.items()} | {
+        "train__steps": 5,
+        "train__checkpoint_every": 2,
+        "grpo__epochs": 2,
+        "grpo__mini_batches": 2,
+        "grpo__dead_groups": "drop",
+        "grpo__loss": "gspo",
+        "grpo__reference_every": 2,
+        "grpo__reference_mix": 0.5,
+        "grpo__importance_cap": 2.0,
+        "grpo__entropy_share": 0.5,
+        "rollout__refill_rounds": 1,
+        "train__ema": 0.9,
+        "train__decay": "linear",
+        "personas__weights": "adaptive",
+    }
+    whole = run_tiny(tmp_path / "whole", cache=cache, **fields)
+    with crash_after(3, having="reward"):
+        run_tiny(tmp_path / "killed", cache=cache, **fields)
+    assert_same_run(run_tiny(tmp_path / "killed", cache=cache, **fields), whole)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dead_groups"), [("float32", "keep"), ("bfloat16", "keep"), ("float32", "drop")]
+)
+def test_a_run_without_any_signal_stays_where_it_began(
+    cache, tmp_path, monkeypatch, dtype, dead_groups
+):
+    """Adam would divide the KL's rounding noise by its own size, and the policy would drift."""
+    monkeypatch.setenv("PERMIX_CACHE", str(cache))
+    fields = {name.replace(".", "__"): value for name, value in SMALL.items()}
+    fields |= {"model__dtype": dtype, "grpo__dead_groups": dead_groups, "grpo__mini_batches": 2}
+    config = load_config("permix.py", "tiny", **fields | {"train__steps": 3})
+    alike = Method(advantages=lambda rewards, groups, scale: np.zeros(len(rewards)))
+    run(config, tmp_path / "run", "permix", "tiny", method=alike)
+    rows = metrics(tmp_path / "run")
+    assert len(rows) == 3 and all(row["grad_norm"] == row["kl"] == 0 for row in rows)
+    base = Path(json.loads((tmp_path / "run/config.json").read_text())["base"])
+    for mine, theirs in zip(*map(trained, (tmp_path / "run", base)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def trained(folder: Path) -> list[np.ndarray]:
+    """The parameters of the newest checkpoint."""
+    return newest_arrays(folder / "checkpoints", items=("params",))
