@@ -92,6 +92,13 @@ def get_config(preset: str = "") -> ConfigDict:
     c.train.micro_batch_tokens = 512  # tokens a device computes at once: changes memory, no result
     c.train.checkpoint_every = 25  # steps between checkpoints; a kill costs at most so many
     c.train.keep_checkpoints = 3  # how many of the newest checkpoints stay
+    c.train.keep_steps = ""  # steps, with commas, whose checkpoints stay for ever
+    c.train.keep_best = ""  # figure of the evaluations; the checkpoint with the highest is "best"
+    # and stays
+    c.train.stop_after = 0  # the run ends early after so many evaluations without a new best; 0:
+    # never
+    c.train.start = ""  # RUN, RUN:STEP or RUN:best: the policy of another run to begin with
+    # (--from)
     c.train.log_completions_every = 10  # steps between files of completions, beside first and last
 
     c.rollout = ConfigDict()

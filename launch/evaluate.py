@@ -14,11 +14,13 @@ from pathlib import Path
 
 from absl import flags
 
-from permix_jax.app.cli import changed_fields, config_arguments, launch
+from permix_jax.app.cli import changed_fields, config_arguments, launch, step_named
 from permix_jax.core.field_rules import require_read
 
-_STEP = flags.DEFINE_integer(
-    "step", None, "N: checkpoint of the run; 0: its base; default: the newest", lower_bound=0
+_STEP = flags.DEFINE_string(
+    "step",
+    None,
+    "N: checkpoint of the run; 0: its base; best: by keep_best; default: the newest",
 )
 _MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: a Hugging Face model, instead of a run")
 _OUT = flags.DEFINE_string("out", None, "DIR: for the results; default: eval/<step> of the workdir")
@@ -29,7 +31,8 @@ def main(config, workdir, name, preset) -> None:
     from permix_jax.app.next_steps import after_evaluation
     from permix_jax.app.policies import config_of_model, subject_of_model, subject_of_run
 
-    out, model, step = Path(_OUT.value) if _OUT.value else None, _MODEL.value, _STEP.value
+    out, model = Path(_OUT.value) if _OUT.value else None, _MODEL.value
+    step = step_named(_STEP.value)
     asked = config_of_model(config, model) if model else config
     require_read([asked.to_dict()], changed_fields(), "evaluate")
     if model is None:

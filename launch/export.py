@@ -4,7 +4,7 @@
   python launch/export.py --workdir=runs/x --out=DIR --adapter
 
 transformers loads the folder; with --adapter, peft does. Takes the newest checkpoint, unless --step
-names another.
+names another: a number, or best.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # weights go through host memory; no accelerator is needed
 
-from permix_jax.app.cli import Parser, fail
+from permix_jax.app.cli import Parser, fail, step_named
 from permix_jax.app.next_steps import after_export
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--workdir", type=Path, required=True, metavar="DIR", help="workdir of a run")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
-    add("--step", type=int, metavar="N", help="checkpoint to take; default: the newest")
+    add("--step", metavar="N", help="checkpoint to take, or best; default: the newest")
     add("--dtype", choices=("float32", "bfloat16"), default="", help="default: the run's own")
     add("--adapter", action="store_true", help="LoRA adapters alone, as a PEFT folder")
     a = parser.parse_args(argv)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from permix_jax.app.export import export
 
     try:
-        export(a.workdir, a.out, a.step, a.dtype, a.adapter)
+        export(a.workdir, a.out, step_named(a.step), a.dtype, a.adapter)
     except (OSError, ValueError, ImportError) as error:
         fail(str(error))
     print(after_export(a.workdir, a.out, a.adapter))

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from absl import flags
 
-from permix_jax.app.cli import changed_fields, launch
+from permix_jax.app.cli import changed_fields, launch, step_named
 from permix_jax.core.field_rules import require_read
 
-_STEP = flags.DEFINE_integer(
-    "step", None, "N: checkpoint of the run; 0: its base; default: the newest", lower_bound=0
+_STEP = flags.DEFINE_string(
+    "step",
+    None,
+    "N: checkpoint of the run; 0: its base; best: by keep_best; default: the newest",
 )
 _MODEL = flags.DEFINE_string("model", None, "DIR_OR_HUB_ID: a Hugging Face model, instead of a run")
 _OUT = flags.DEFINE_string("out", None, "DIR: for answers and scores; required")
@@ -28,7 +30,7 @@ def main(config, workdir, name, preset) -> None:
     from permix_jax.app.personagym_run import personagym
     from permix_jax.app.policies import config_of_model, subject_of_model, subject_of_run
 
-    model, step = _MODEL.value, _STEP.value
+    model, step = _MODEL.value, step_named(_STEP.value)
     asked = config_of_model(config, model) if model else config
     require_read([asked.to_dict()], changed_fields(), "personagym")
     if _OUT.value is None:

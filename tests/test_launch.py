@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import answer, parsed, refused
+from commands import answer, executed, parsed, refused
 from runs import ROOT, load_config, train
 
 from permix_jax.app.validation import require_valid
@@ -190,3 +190,27 @@ def test_fields_that_are_newer_than_the_run_have_their_defaults(workdir):
 
 def test_training_needs_a_config(workdir):
     assert "name a config" in answer(f"launch/train.py --workdir={workdir}")
+
+
+def test_from_sets_a_field_and_is_printed_as_one(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        "permix_jax.app.experiment.run",
+        lambda config, *rest, arguments: seen.append((config.train.start, rest[-1], arguments)),
+    )
+    for given in ("--from=a:best", "--from a:best", "-from=a:best"):
+        executed(f"{TRAIN} --config={PERMIX}:tiny {given} --workdir={tmp_path}")
+    config = f"--config={PERMIX}:tiny"
+    assert seen == 3 * [("a:best", ["train.start"], [config, "--config.train.start=a:best"])]
+    said = answer(f"launch/evaluate.py --config={PERMIX} --from=a")
+    assert said.startswith("error: --from: there is no such flag")
+
+
+@pytest.mark.parametrize("script", ["evaluate.py", "personagym.py", "export.py"])
+@pytest.mark.parametrize("step", ["bst", "-1", "2.5"])
+def test_a_step_is_a_number_or_best(script, step):
+    config = "" if script == "export.py" else f"--config={PERMIX}:tiny"
+    with pytest.raises(SystemExit) as ended:
+        executed(f"launch/{script} {config} --workdir=x --out=x --step={step}")
+    said = f"error: --step is {step!r}; use the number of a checkpoint, or best"
+    assert ended.value.code == said

@@ -1,14 +1,16 @@
 """Builds what a config means: a run, its task, the settings of its parts."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.app.policies import build_policy
+from permix_jax.app.start import open_start
 from permix_jax.app.validation import require_model_fits
 from permix_jax.app.workdir import cache_folder
 from permix_jax.core.field_rules import call_with, fixed_fields
@@ -38,22 +40,30 @@ def build_run(
     base: Path | None = None,
     method: Method = PERMIX,
     testing_only: bool = False,
+    start: Mapping[str, Any] | None = None,
 ) -> Run:
     """The run of a config. Reads no weights. Grading processes start here: enter the verifier.
 
     `base` is the folder of the base policy (None: its place in the cache). With `testing_only`,
-    training problems are left out where they are other data than the test's.
+    training problems are left out where they are other data than the test's. `start` is what
+    `find_start` found.
     """
     cache = cache_folder()
     task = build_task(config, cache, testing_only)
     policy, initial = build_policy(config, cache, mesh)
     require_model_fits(policy.model.config, config)
     task = drop_overlong(config, task, policy)
+    origin = None
+    if start:
+        base = cache / "bases" / start["sha256"][:16]
+        begun = (workdir / "config.json").exists()
+        if not (begun and (base / "checkpoints/0").is_dir()):
+            origin = open_start(start, policy, base, mesh)
     base = base or base_folder(config, task, policy, cache)
     r = config.rewards
     workers = r.workers if task.symbolic else 0
     verifier = Verifier(task.grade, workers, r.item_seconds, r.batch_seconds)
-    return Run(config, workdir, task, policy, initial, base, verifier, method=method)
+    return Run(config, workdir, task, policy, initial, base, verifier, method=method, origin=origin)
 
 
 def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> Task:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from permix_jax.app.best import chosen_step
 from permix_jax.app.compilation import use_compilation_cache
 from permix_jax.app.policies import policy_and_base
 from permix_jax.app.templates import render as render_template
@@ -20,7 +21,6 @@ from permix_jax.models.policy import LoadedPolicy, Policy
 from permix_jax.personas.prompts import render, render_text
 from permix_jax.rollout.generate import Answer, answers_of, generate, power_of_two
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.train.checkpoints import newest_step
 from permix_jax.train.run import checkpoint
 
 _SHORTEST = 64  # prompts are padded to at least this power of two, so that few programs compile
@@ -88,16 +88,16 @@ class Chat:
             return Answers(answer(self.base), answer(self.trained))
 
 
-def open_chat(workdir: Path | str, step: int | None = None, tensor: int = 1) -> Chat:
+def open_chat(workdir: Path | str, step: int | str | None = None, tensor: int = 1) -> Chat:
     """Loads both policies of a run. Under LoRA they share the weights of the base.
 
-    `step` is of the checkpoint (None: the newest). `tensor` devices share heads and MLP, for a
-    policy that outgrows one device. Raises FileNotFoundError without a run in `workdir` or such a
-    checkpoint, ValueError where there are fewer devices.
+    `step` is of the checkpoint (None: the newest), or "best" (`train.keep_best`). `tensor` devices
+    share heads and MLP, for a policy that outgrows one device. Raises FileNotFoundError without a
+    run in `workdir` or such a checkpoint, ValueError where there are fewer devices.
     """
     workdir = Path(workdir)
     record = read_json(workdir / "config.json")
-    step = newest_step(workdir / "checkpoints", step)
+    step = chosen_step(workdir, step)
     use_compilation_cache()
     mesh = make_mesh(1, 1, tensor)
     with jax.set_mesh(mesh):

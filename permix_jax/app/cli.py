@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # transformers warns at import that PyTorch is missing; nothing here needs it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -88,11 +88,26 @@ def config_arguments() -> list[str]:
     return changed if spec.startswith(f"{_CONFIG_OF_RUN}:") else [f"--config={spec}", *changed]
 
 
+def set_field(field: str, value: Any) -> None:
+    """Sets a field as --config.FIELD=VALUE would have, for a flag that is another name of it."""
+    _CONFIG.value.update_from_flattened_dict({field: value})
+    flags.FLAGS["config"].override_values[field] = value
+
+
 def changed_fields() -> list[str]:
     """The fields of the config to which the command line gives another value than the preset."""
     default = flat_fields(_read_config(_config_spec()).to_dict())
     chosen = flat_fields(_CONFIG.value.to_dict())
     return [field for field, value in chosen.items() if value != default.get(field)]
+
+
+def step_named(text: str | None) -> int | str | None:
+    """The value of --step: a number, "best", or None. Raises ValueError for anything else."""
+    if text in (None, "best"):
+        return text
+    if not text.isdecimal():
+        raise ValueError(f"--step is {text!r}; use the number of a checkpoint, or best")
+    return int(text)
 
 
 class Parser(argparse.ArgumentParser):
@@ -170,13 +185,14 @@ def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
 
 
 def _joined(args: Sequence[str]) -> list[str]:
-    """The arguments with `-config X` and `--config X` as `--config=X`; --workdir likewise."""
+    """The arguments with `-config X` and `--config X` as `--config=X`; --workdir and
+    --from likewise."""
     joined: list[str] = []
     for arg in args:
-        if joined and (found := re.fullmatch("--?(config|workdir)", joined[-1])):
+        if joined and (found := re.fullmatch("--?(config|workdir|from)", joined[-1])):
             joined[-1] = f"--{found[1]}={arg}"
         else:
-            joined.append(re.sub("^-(config|workdir)=", r"--\1=", arg))
+            joined.append(re.sub("^-(config|workdir|from)=", r"--\1=", arg))
     return joined
 
 

@@ -28,7 +28,7 @@ from permix_jax.evaluation.judge_free import measure_without_judge
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.models.policy import StoredPolicy
 from permix_jax.report.run_page import write_evaluation_report
-from permix_jax.train.run import Run
+from permix_jax.train.run import Run, base_is_stored
 
 
 def evaluate_policy(run: Run, asked: StoredPolicy, of: dict[str, Any], folder: Path) -> None:
@@ -81,7 +81,7 @@ def open_reference(config: ConfigDict, mesh: Mesh) -> StoredPolicy | None:
 def reference_name(config: ConfigDict, base_folder: Path) -> str:
     """The reference by a name that is the same for all runs that start from the same base."""
     named = config.eval.judge_free_reference
-    if not named and config.sft.steps:
+    if not named and base_is_stored(config):
         return f"base {base_folder.name}"
     return named or config.model.source or f"seed {config.seed}"
 

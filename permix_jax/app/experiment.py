@@ -9,28 +9,31 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from permix_jax.app.best import judge, last_step
 from permix_jax.app.build import build_run, drop_overlong, kl_settings
 from permix_jax.app.compilation import compiled_programs
 from permix_jax.app.evaluations import evaluate_policy, measure_likelihoods, open_reference
 from permix_jax.app.next_steps import after_training
 from permix_jax.app.phases import phases_of_run
 from permix_jax.app.policies import policy_of_run, run_identity
+from permix_jax.app.start import find_start
 from permix_jax.app.validation import require_model_fits, require_valid, rounding_warning
 from permix_jax.app.workdir import cache_folder, claim_workdir
 from permix_jax.core.distributed import on_main, require_shared
 from permix_jax.core.field_rules import require_read
 from permix_jax.core.files import write_json
 from permix_jax.core.problem import Task
-from permix_jax.core.progress import Agenda, following
+from permix_jax.core.progress import Agenda, correct, following
 from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.models.policy import StoredPolicy
 from permix_jax.report.overview import summary_table
-from permix_jax.report.run_page import write_run_report
+from permix_jax.report.run_page import best_lines, write_run_report
 from permix_jax.train.base import prepare_base
 from permix_jax.train.grpo import train_grpo
+from permix_jax.train.loop import Verdict
 from permix_jax.train.method import PERMIX, Method, describe, read_method, require_used
 from permix_jax.train.rehearsal import build_rehearsal
 from permix_jax.train.run import Run
@@ -75,13 +78,14 @@ def run(
     mesh = make_mesh(**config.mesh)
 
     with compiled_programs() as count, jax.set_mesh(mesh):
-        this = build_run(config, workdir, mesh, method=method)
+        start = find_start(config, workdir)
+        this = build_run(config, workdir, mesh, method=method, start=start)
         with this.verifier:
             _require_later_parts(this)
             require_shared(workdir, "--workdir")
             require_shared(cache_folder(), "PERMIX_CACHE")
             claimed = workdir, config, name, preset, this.base_folder, changed, describe(method)
-            on_main(partial(claim_workdir, *claimed))
+            on_main(partial(claim_workdir, *claimed, start))
             devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
             _LOG.info("%s; everything is written to %s; the first steps compile", devices, workdir)
             with this.stop, following(Agenda(phases_of_run(this))):
@@ -95,10 +99,18 @@ def train_and_evaluate(run: Run) -> None:
     prepare_base(run)  # by SFT, once
     _train(run)  # GRPO on persona-mixed rollouts, or a baseline in its place
 
+    last = on_main(partial(last_step, run.config, run.workdir))
+    if last < (t := run.config.train).steps:
+        said = "ends early, after step %d of %d: no higher %s in %d evaluations (train.stop_after)"
+        _LOG.info(said, last, t.steps, t.keep_best, t.stop_after)
+        correct(phases_of_run(run))
+
     # Both policies, under personas that RL never saw.
-    trained = replace(run.at(run.config.train.steps), name="the trained policy")
+    trained = replace(run.at(last), name="the trained policy")
     before = _evaluate(run, 0, run.base)
-    after = _evaluate(run, run.config.train.steps, trained)
+    after = _evaluate(run, last, trained)
+    if run.config.train.keep_best:
+        on_main(partial(judge, run.config, run.workdir, last))
 
     # How much of the personas is in their responses, by the base's likelihoods.
     measure_likelihoods(run, [before, after])
@@ -111,12 +123,17 @@ def train_and_evaluate(run: Run) -> None:
 
 
 def _train(run: Run) -> None:
-    """Trains as `train.method` says, and evaluates the policy every `eval.every` steps."""
-    config = run.config
+    """Trains as `train.method` says, and evaluates and judges every `eval.every` steps."""
+    config, verdict = run.config, None
 
-    def after_step(params: dict, step: int) -> None:
-        if config.eval.every and step % config.eval.every == 0 and step < config.train.steps:
+    def after_step(params: dict, step: int) -> Verdict | None:
+        nonlocal verdict
+        due = config.eval.every and step % config.eval.every == 0 and step < config.train.steps
+        if due:
             _evaluate(run, step, replace(run.at(step), load_params=lambda: params))
+        if config.train.keep_best and (due or verdict is None):
+            verdict = on_main(partial(judge, config, run.workdir, step))
+        return verdict
 
     if config.train.method == "grpo":
         train_grpo(run, after_step)
@@ -167,4 +184,4 @@ def _report(workdir: Path, programs: Mapping[str, float], arguments: Sequence[st
     first, *_, last = read_evaluations(workdir)
     rows = {"base": first, "trained": last}
     table = summary_table({row: (e.stability, e.fidelity) for row, e in rows.items()})
-    return f"{table}\n{after_training(workdir, arguments)}"
+    return "\n".join([table, *best_lines(workdir), after_training(workdir, arguments)])

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
+from permix_jax.app.best import chosen_step
 from permix_jax.app.policies import policy_and_base
 from permix_jax.app.templates import render
 from permix_jax.app.workdir import cache_folder
@@ -22,21 +23,22 @@ from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import merge_adapters
 from permix_jax.models.policy import Policy
 from permix_jax.report.overview import summary_table
-from permix_jax.train.checkpoints import load_params, newest_step
-from permix_jax.train.run import checkpoint
+from permix_jax.train.checkpoints import load_params
+from permix_jax.train.run import base_is_stored, checkpoint
 
 
 def export(
-    workdir: Path, out: Path, step: int | None = None, dtype: str = "", adapter: bool = False
+    workdir: Path, out: Path, step: int | str | None = None, dtype: str = "", adapter: bool = False
 ) -> None:
     """Writes the policy of a run at a checkpoint to the new folder `out`.
 
     Args:
-      step: of the checkpoint; None: the newest.
+      step: of the checkpoint; None: the newest; "best": that of `train.keep_best`.
       dtype: of the written weights, "float32" or "bfloat16"; "": as the run keeps them. Adapters
         are rounded when they are merged into bfloat16 weights.
-      adapter: write only the LoRA adapters, for `peft`. Their base is the model that the run
-        started from. Where SFT changed it, the base is written too, to `out`/base.
+      adapter: write only the LoRA adapters, for `peft`. Their base is `model.source`.
+        Where the run began with another policy (SFT, --from), its base is written too, to
+        `out`/base.
 
     Raises:
       FileNotFoundError: no run in `workdir`, or no such checkpoint.
@@ -48,7 +50,7 @@ def export(
     config = ConfigDict(record["config"])
     if adapter and not config.lora.rank:
         raise ValueError(f"{workdir} trained all weights, not adapters; leave out --adapter")
-    step = newest_step(workdir / "checkpoints", step)
+    step = chosen_step(workdir, step)
 
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
@@ -56,7 +58,7 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
         if adapter:
             base_name = config.model.source
-            if config.sft.steps or not base_name or not is_plain(base_name, cache_folder()):
+            if base_is_stored(config) or not base_name or not is_plain(base_name, cache_folder()):
                 base_name = str(out / "base")
                 _write_model(policy, base.load_params(), dtype, out / "base")
             trained = load_params(workdir / "checkpoints", policy.model, mesh, step)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from permix_jax.app.best import last_step
 from permix_jax.app.build import asked_personas, eval_settings, kl_settings
 from permix_jax.app.workdir import newest_saved_step
 from permix_jax.core.problem import Task
@@ -20,10 +21,11 @@ def phases_of_run(run: Run) -> list[Phase]:
     """The phases of `experiment.run`, without what is done."""
     config, task, workdir = run.config, run.task, run.workdir
     t, e = config.train, config.eval
-    evaluated = [0, *(range(e.every, t.steps, e.every) if e.every else ()), t.steps]
+    last = last_step(config, workdir)
+    evaluated = [0, *(range(e.every, last, e.every) if e.every else ()), last]
     folders = [workdir / "eval" / str(step) for step in evaluated]
     sft = config.sft.steps - newest_saved_step(run.base_folder)
-    steps = t.steps - newest_saved_step(workdir)
+    steps = last - newest_saved_step(workdir)
     responses = rollouts_per_step(config)
     ask_kl = e.kl_responses and not (folders[-1] / "kl.json").exists()
     kl = responses_asked(kl_settings(config, task)) if ask_kl else 0

@@ -11,6 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.app.best import chosen_step, last_step
 from permix_jax.app.validation import require_mesh_fits, require_valid
 from permix_jax.app.workdir import cache_folder, config_at_start
 from permix_jax.core import files
@@ -25,7 +26,7 @@ from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.models.transformer import Decoder
 from permix_jax.tasks.embedded_world import build_tokenizer
 from permix_jax.train.checkpoints import newest_step
-from permix_jax.train.run import base_policy, checkpoint
+from permix_jax.train.run import base_is_stored, base_policy, checkpoint
 
 # Fields of the model that change how a policy is computed, and not which policy it is.
 _DTYPES = {"dtype", "param_dtype", "base_dtype"}
@@ -71,6 +72,7 @@ def config_of_model(config: ConfigDict, source: str) -> ConfigDict:
     """The config of a Hugging Face folder or hub id as it is, without adapters and SFT."""
     config = config.copy_and_resolve_references()
     config.model.source, config.lora.rank, config.sft.steps = source, 0, 0
+    config.train.start = ""
     return config
 
 
@@ -84,9 +86,9 @@ def named_model(config: ConfigDict, source: str, mesh: Mesh) -> StoredPolicy:
 def policy_and_base(
     config: ConfigDict, base: str | Path, mesh: Mesh
 ) -> tuple[Policy, StoredPolicy]:
-    """The policy that a run trains, and its base; `base` is the folder of the base's SFT."""
+    """The policy that a run trains, and its base; `base` is the base's folder, if it has one."""
     policy, initial = build_policy(config, cache_folder(), mesh)
-    return policy, base_policy(policy, initial, Path(base) if config.sft.steps else None)
+    return policy, base_policy(policy, initial, Path(base) if base_is_stored(config) else None)
 
 
 def policy_of_run(workdir: Path, mesh: Mesh) -> StoredPolicy:
@@ -97,8 +99,8 @@ def policy_of_run(workdir: Path, mesh: Mesh) -> StoredPolicy:
     record = files.read_json(workdir / "config.json", "name the workdir of a finished run")
     config = ConfigDict(record["config"])
     policy, base = policy_and_base(config, record["base"], mesh)
-    last = newest_step(workdir / "checkpoints", config.train.steps)
-    if config.lora.rank and config.sft.steps:
+    last = newest_step(workdir / "checkpoints", last_step(config, workdir))
+    if config.lora.rank and base_is_stored(config):
         newest_step(Path(record["base"]) / "checkpoints")
     return checkpoint(policy, base, workdir, last)
 
@@ -121,9 +123,9 @@ def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
 class Subject:
     """The policy that a command asks. It is not opened yet."""
 
-    config: ConfigDict  # the command's, with the SFT of the run
+    config: ConfigDict  # the command's, with what the run's base comes from
     workdir: Path
-    base: Path  # the folder of the base policy's SFT
+    base: Path  # the folder of the base policy
     step: int  # of the run's checkpoint; at 0 the base is asked
     folder: Path  # gets what the command writes
     of: dict[str, Any]  # which policy it is; plain values
@@ -145,11 +147,11 @@ def subject_of_model(config: ConfigDict, source: str, folder: Path) -> Subject:
 def subject_of_run(
     config: ConfigDict,
     workdir: Path,
-    step: int | None,
+    step: int | str | None,
     folder: Path | None,
     parts: Sequence[str] = (),
 ) -> Subject:
-    """A checkpoint by its step (None: the newest; 0: the base).
+    """A checkpoint by its step (None: the newest; 0: the base; "best": as `chosen_step`).
 
     The results go to `folder`; None: `eval/<step>` of the workdir. In `parts` ("seed" or "task")
     the config must be the run's, as in model and LoRA. Raises FileNotFoundError or ValueError for
@@ -159,9 +161,10 @@ def subject_of_run(
     record = read_json(workdir / "config.json")
     _require_same_policy(config, record, workdir, parts)
     if step != 0:
-        step = newest_step(workdir / "checkpoints", step)
+        step = chosen_step(workdir, step)
     config = config.copy_and_resolve_references()
     config.sft.steps = record["config"]["sft"]["steps"]
+    config.train.start = record["config"]["train"].get("start", "")
     folder = folder or workdir / "eval" / str(step)
     of, name = run_identity(workdir, step, folder), f"step {step}"
     return Subject(config, workdir, Path(record["base"]), step, folder, of, name)

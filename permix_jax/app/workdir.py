@@ -36,6 +36,7 @@ def claim_workdir(
     base: Path,
     changed: Sequence[str] = (),
     method: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes config.json, or checks that the run there may go on with this config and method.
 
@@ -44,8 +45,8 @@ def claim_workdir(
     "changes": {field: [old, new]}}, with None for a field that was not there.
 
     `base` is the folder of the base policy; `changed`, the fields with another value than in the
-    preset; `method`, what `train.method.describe` says. Raises ValueError, with what differs, for
-    the workdir of another config or method.
+    preset; `method`, what `train.method.describe` says; `start`, what `find_start` found. Raises
+    ValueError, with what differs, for the workdir of another config or method.
     """
     path, resolved, method = workdir / "config.json", json.loads(config.to_json()), method or {}
     if not path.exists():
@@ -55,6 +56,7 @@ def claim_workdir(
             "config": resolved,
             "changed": list(changed),
             "method": dict(method),
+            **({"start": dict(start)} if start else {}),
             "base": str(base),
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
             "git": _git_revision(),
@@ -75,7 +77,8 @@ def claim_workdir(
     step, now = newest_saved_step(workdir), datetime.datetime.now(datetime.UTC)
     entry = {"step": step, "date": now.isoformat(timespec="seconds"), "changes": changes}
     history = [*record.get("history", []), entry]
-    if "train.steps" in changes:  # a comparison takes a run with a report for a finished one
+    # A comparison takes a run with a report for a finished one.
+    if {"train.steps", "train.stop_after"} & {*changes}:
         (workdir / "report.html").unlink(missing_ok=True)
     record |= {"config": resolved, "changed": list(changed), "history": history}
     write_json(path, record)

@@ -24,6 +24,7 @@ from permix_jax.core.declare import (
     some_of,
     zero_or_at_least,
 )
+from permix_jax.core.fields import names_in
 from permix_jax.core.persona import EVAL_SETS, PLACEMENTS
 
 # Why a run may go on with another value of a field.
@@ -52,6 +53,9 @@ _DECAYS = ("none", "linear", "cosine")
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _WHOLE = "the update scores the whole distribution, not a truncated one"
 _CANDIDATES = zero_or_at_least(2, "off", "the persona that was asked for, and others")
+
+# What stability.json has of an evaluation, and is the better the higher it is.
+FIGURES = ("pss", "accuracy_worst", "accuracy_mean", "accuracy_best", "accuracy_no_persona")
 
 # By the name of the section, "" for what stands at the top.
 SECTIONS: dict[str, Section] = {}
@@ -158,6 +162,16 @@ SECTIONS["train"] = Section("", (), dict(
         at_least(1), _SAVES),
     keep_checkpoints=Field(3, "how many of the newest checkpoints stay", at_least(1),
         resume="decides only what is kept"),
+    keep_steps=Field("", "steps, with commas, whose checkpoints stay for ever",
+        Rule(lambda v: all(n.isdecimal() and int(n) for n in names_in(v)),
+             "use steps such as 50,100"), resume="decides only what is kept"),
+    keep_best=Field("", 'figure of the evaluations; the checkpoint with the highest is "best" and '
+        "stays", Rule(lambda v: v in ("", *FIGURES), f'use one of {", ".join(FIGURES)}, or ""',
+             FIGURES), reads={"eval.every": OtherThan(0)}),
+    stop_after=Field(0, "the run ends early after so many evaluations without a new best; 0: never",
+        at_least(0), resume="the steps done are the same",
+        reads={"train.keep_best": OtherThan("")}),
+    start=Field("", "RUN, RUN:STEP or RUN:best: the policy of another run to begin with (--from)"),
     log_completions_every=Field(10, "steps between files of completions, beside first and last",
         at_least(1), resume="decides only what is written", reads=_ROLLS_OUT),
 ))  # fmt: skip
@@ -408,6 +422,14 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
             "set grpo.advantage_scale to none, or use group_mean"),
         (c.train.decay == "exponential" and not c.train.decay_to, "train.decay_to",
             "an exponential decay never ends at 0: use a share of the peak, such as 0.1"),
+        (c.train.keep_best and not c.eval.every, "train.keep_best",
+            "without evaluations on the way there is no best: set eval.every, or leave it empty"),
+        (c.train.stop_after and not c.train.keep_best, "train.stop_after",
+            "name the figure that has to rise in train.keep_best, or use 0"),
+        (any(int(n) > c.train.steps for n in names_in(c.train.keep_steps)), "train.keep_steps",
+            f"use steps up to train.steps = {c.train.steps}"),
+        (c.train.start and c.sft.steps, "sft.steps", "a run that begins with another run's policy "
+            "(train.start, --from) has it as its base: use 0"),
         (not any(terms), "rewards.correctness", "every term has weight 0: give one a weight"),
         (c.rewards.overlong and not 1 <= c.rewards.overlong_tokens <= budget,
             "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"),

@@ -61,6 +61,12 @@ class Agenda:
         """Nothing is left of the phase, even if another process did it."""
         self._phases.pop(name, None)
 
+    def correct(self, phases: Sequence[Phase]) -> None:
+        """So much is left of these phases after all."""
+        for phase in phases:
+            if phase.name in self._phases:
+                self._phases[phase.name].left = phase.left
+
     def learn(self, kind: str, units: int, seconds: float) -> None:
         """`units` of a kind took `seconds`, within a phase of another kind.
 
@@ -106,6 +112,11 @@ def following(agenda: Agenda) -> Iterator[None]:
 def finish(name: str) -> None:
     """`Agenda.finish` of the agenda that is followed, if any."""
     _AGENDA.get(_NOTHING).finish(name)
+
+
+def correct(phases: Sequence[Phase]) -> None:
+    """`Agenda.correct` of the agenda that is followed, if any."""
+    _AGENDA.get(_NOTHING).correct(phases)
 
 
 def learn(kind: str, units: int, seconds: float) -> None:

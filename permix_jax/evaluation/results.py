@@ -5,6 +5,8 @@ from pathlib import Path
 
 from permix_jax.core import files
 
+BEST = "best.json"
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -32,6 +34,11 @@ class Evaluation:
 def read_json(path: Path) -> dict:
     """Raises FileNotFoundError or ValueError, each one line with the path."""
     return files.read_json(path, "name the workdir of a run")
+
+
+def read_best(workdir: Path) -> dict:
+    """What best.json says: figure, step, value, stopped_at; {} where the run keeps no best."""
+    return read_json(workdir / BEST) if (workdir / BEST).exists() else {}
 
 
 def read_jsonl(path: Path) -> list[dict]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from permix_jax.core.randomness import generator
-from permix_jax.evaluation.results import Evaluation, read_evaluations, read_json
+from permix_jax.evaluation.results import Evaluation, read_best, read_evaluations, read_json
 from permix_jax.stats.paired import Graded
 from permix_jax.stats.stability import accuracy_figures, on_decided_problems, pss_formula
 from permix_jax.stats.statistics import bootstrap_weights, pooled_means
@@ -73,6 +73,7 @@ def read_run(workdir: Path) -> Run:
     record = read_json(workdir / "config.json")
     config, last = record["config"], evaluations[-1].step
     steps = config.get("train", {}).get("steps", last)
+    steps = read_best(workdir).get("stopped_at") or steps
     if last == 0 or last < steps:
         raise ValueError(
             f"{workdir}: the last evaluation is of step {last}, train.steps is {steps}; "

@@ -7,6 +7,7 @@ import numpy as np
 
 from permix_jax.evaluation.results import (
     Evaluation,
+    read_best,
     read_evaluation,
     read_evaluations,
     read_json,
@@ -65,6 +66,9 @@ def run_report(workdir: Path) -> dict:
     facts += [f"seed {config['seed']}"] if "seed" in config else []
     facts += [str(record["device"])] if record.get("device") else []
     facts += [f"git {record['git'][:12]}"] if record.get("git") else []
+    if start := record.get("start"):
+        facts.append(f"begins with step {start['step']} of {start['run']}")
+    facts += best_lines(workdir)
     metrics = read_jsonl(workdir / "metrics.jsonl")
     warned = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
     warnings = table({"step": "d", "what was seen": "", "what to do": ""}, warned)
@@ -172,6 +176,15 @@ def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping)
         if any(cells) or not label.startswith("Fidelity"):
             body.append([label, *cells, *difference, meaning])
     return table(columns | {"what it is": ""}, body)
+
+
+def best_lines(workdir: Path) -> list[str]:
+    """Which checkpoint is the best of a run, and where it ended early; [] where nobody asked."""
+    if not (best := read_best(workdir)):
+        return []
+    figure, step, stopped = best["figure"], best["step"], best["stopped_at"]
+    found = f"best {figure}: {best['value']:.3f} at step {step}" if step else f"no {figure} at all"
+    return [found, *([f"stopped early at step {stopped}: no new best"] if stopped else [])]
 
 
 def _over_steps(evaluations: Sequence[Evaluation]) -> dict:

@@ -18,7 +18,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.models.policy import Policy
 from permix_jax.train.checkpoints import Checkpoints
 from permix_jax.train.loop import Loop, Row
-from permix_jax.train.run import Run
+from permix_jax.train.run import Run, base_is_stored
 from permix_jax.train.supervised import SHOWN, learn
 
 # What the base depends on beside its config: a change of this code makes a new base.
@@ -49,16 +49,19 @@ def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> 
 def prepare_base(run: Run) -> None:
     """Trains the base policy into `run.base_folder`, unless it is there, or goes on with it.
 
-    Without steps of SFT there is nothing to do. SFT trains all weights, in `model.param_dtype`,
-    whether or not GRPO will train adapters. The folder gets `checkpoints/`, `metrics.jsonl` and
-    `tensorboard/` of the SFT. Of several runs one trains it, and the others wait.
+    Another run's policy, `run.origin`, is copied there. Without both there is nothing to do. SFT
+    trains all weights, in `model.param_dtype`, whether or not GRPO will train adapters. The folder
+    gets `checkpoints/`, and of the SFT `metrics.jsonl` and `tensorboard/`. Of several runs one
+    makes the base, and the others wait.
     """
-    if run.config.sft.steps == 0:
+    if not base_is_stored(run.config):
         return
     with locked(run.base_folder.with_suffix(".lock"), run.stop.check):
         with closing(Checkpoints(run.base_folder / "checkpoints")) as checkpoints:
             newest = checkpoints.latest_step()
-        if newest != run.config.sft.steps:
+            if run.origin and newest is None:
+                checkpoints.save(0, run.origin.load_params())
+        if run.config.sft.steps not in (0, newest):
             _train_base(run)
     finish(SFT)  # another run may have done it
 

@@ -8,7 +8,9 @@ import itertools
 import json
 import logging
 import re
+from collections.abc import Collection, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,12 +40,29 @@ class MisfitError(ValueError):
     """A checkpoint is whole, but of another model, optimiser or kind."""
 
 
-class Checkpoints:
-    """The checkpoints of one run; `keep` is how many of the newest stay (None: all)."""
+@dataclass
+class Keep:
+    """Which checkpoints stay: the `newest` so many, those of `steps`, and that of the step `best`.
 
-    def __init__(self, directory: Path, keep: int | None = None):
+    It is Orbax's PreservationPolicy, asked at every save. All processes must have the same `best`.
+    """
+
+    newest: int
+    steps: Collection[int] = ()
+    best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
+        """For each checkpoint, in the order of their steps, whether it stays."""
+        stay = {info.step for info in checkpoints[-self.newest :]} | {*self.steps, self.best}
+        return [info.step in stay for info in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of one run; `keep` says which stay (None: all)."""
+
+    def __init__(self, directory: Path, keep: Keep | None = None):
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep)
         items = "params", "optimizer", "checksums"
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=items)
 

@@ -1,15 +1,16 @@
 """The loop that SFT and GRPO share: update, check, log, checkpoint, stop, resume."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from permix_jax.core.progress import TRAINING, Progress
+from permix_jax.core.progress import TRAINING, Progress, finish
 from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.stats.alarms import Alarms
-from permix_jax.train.checkpoints import Checkpoints
+from permix_jax.train.checkpoints import Checkpoints, Keep
 from permix_jax.train.log import MetricsLog
 from permix_jax.train.state import TrainState
 
@@ -28,6 +29,8 @@ class Loop:
     folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
     steps: it saves every `checkpoint_every` of them, and keeps the newest `keep_checkpoints`.
     phase: its name in the run's agenda (`core/progress.py`).
+    keep_steps: it saves these, too, and keeps them.
+    judged_every: it saves every so many steps, too, because one of them may be the best; 0: none.
     """
 
     label: str
@@ -37,6 +40,26 @@ class Loop:
     keep_checkpoints: int
     shown: dict[str, str]
     phase: str = TRAINING
+    keep_steps: Collection[int] = ()
+    judged_every: int = 0
+
+    def saves(self, step: int) -> bool:
+        """Whether the state after a step is saved, even if nobody asks for a stop."""
+        every = [n for n in (self.checkpoint_every, self.judged_every) if n]
+        return step == self.steps or step in self.keep_steps or any(step % n == 0 for n in every)
+
+
+class Verdict(NamedTuple):
+    """What a loop learns after a step.
+
+    best: the step whose checkpoint stays until another is the best. ends: there is no next step.
+    """
+
+    best: int | None
+    ends: bool
+
+
+AfterStep = Callable[[dict, int], Verdict | None]  # of the policy's parameters and the step
 
 
 def fit(
@@ -45,9 +68,11 @@ def fit(
     create: Callable[[], TrainState],
     update: Callable[[TrainState, int], tuple[TrainState, Row]],
     stop: StopRequest,
-    after_step: Callable[[TrainState, int], None] = lambda state, step: None,
+    after_step: Callable[[TrainState, int], Verdict | None] = lambda state, step: None,
 ) -> TrainState:
     """Trains to the loop's last step, going on from the newest undamaged checkpoint, if any.
+
+    Where `after_step` says so, an earlier step is the last one.
 
     A step is a pure function of (state, step), so a run that was killed and started again ends
     where the uninterrupted one does.
@@ -58,22 +83,33 @@ def fit(
         two states.
       update: (state, step) -> (new state, metrics). The metrics include `loss` and `grad_norm`.
       after_step: called after each step's row is written. Called again when a run goes on from
-        that step, because it may have been interrupted; does nothing if its work is done.
+        that step, because it may have been interrupted; does nothing if its work is done. None:
+        the verdict before holds.
 
     Raises:
       NonFiniteError: naming the step; checkpoints are left as they were.
       DamagedError, MisfitError: there are checkpoints, and the run cannot go on from them.
       Stopped: a stop was requested; the step in flight is finished and saved.
     """
-    checkpoints = Checkpoints(loop.folder / "checkpoints", loop.keep_checkpoints)
+    keep = Keep(loop.keep_checkpoints, loop.keep_steps)
+    checkpoints = Checkpoints(loop.folder / "checkpoints", keep)
     done, state = _restored(checkpoints, abstract) or (0, create())
     log = MetricsLog(loop.folder, done)
-    alarms = Alarms(log.found, done)
+    alarms, ends = Alarms(log.found, done), False
+
+    def judge(step: int) -> bool:
+        """Whether the loop ends after the step."""
+        if verdict := after_step(state, step):
+            keep.best = verdict.best
+        return bool(verdict and verdict.ends)
+
     try:
         if done:
-            after_step(state, done)
+            ends = judge(done)
         with Progress(loop.label, loop.steps, done, loop.phase) as progress:
             for step in range(done + 1, loop.steps + 1):
+                if ends:
+                    break
                 stop.check()
                 state, row = update(state, step)
                 _require_finite(row, step, checkpoints)
@@ -84,11 +120,11 @@ def fit(
                 shown = {name: row[key] for name, key in loop.shown.items() if key in row}
                 progress.advance(**shown)
                 save = partial(checkpoints.save, step, state.policy, _without_policy(state))
-                saved = step % loop.checkpoint_every == 0 or step == loop.steps or stop.requested
+                saved = loop.saves(step) or stop.requested
                 if saved:
                     save()
                 try:
-                    after_step(state, step)
+                    ends = judge(step)
                 except Stopped:
                     if not saved:
                         save()
@@ -98,6 +134,7 @@ def fit(
         log.close()
     if stop.requested:
         raise Stopped
+    finish(loop.phase)  # also where the last step was an earlier one
     return state
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from permix_jax.core.fields import names_in
 from permix_jax.core.keys import key
 from permix_jax.core.problem import Task
 from permix_jax.core.stop import StopRequest
@@ -29,7 +30,8 @@ class Run:
     task: the problems and personas, without prompts that are over the budget.
     policy: RL trains it; it has adapters where the config asks for them.
     initial: the policy before any training, without adapters.
-    base_folder: the SFT of the base policy writes there, if `sft.steps` asks for one.
+    base_folder: the base policy is there, if `base_is_stored`.
+    origin: another run's policy, without adapters, if it is to be copied there.
     """
 
     config: ConfigDict
@@ -41,6 +43,7 @@ class Run:
     verifier: Verifier
     stop: StopRequest = field(default_factory=StopRequest)
     method: Method = PERMIX
+    origin: StoredPolicy | None = None
 
     @property
     def mesh(self) -> Mesh:
@@ -49,7 +52,7 @@ class Run:
     @property
     def base(self) -> StoredPolicy:
         """The policy that RL starts from; also the reference of its KL."""
-        folder = self.base_folder if self.config.sft.steps else None
+        folder = self.base_folder if base_is_stored(self.config) else None
         return base_policy(self.policy, self.initial, folder)
 
     def at(self, step: int) -> StoredPolicy:
@@ -58,8 +61,13 @@ class Run:
 
     def loop(self, label: str, shown: dict[str, str]) -> Loop:
         """The loop that trains the policy; see `Loop`."""
-        t, label = self.config.train, f"{label} {self.workdir.name}"
-        return Loop(label, self.workdir, t.steps, t.checkpoint_every, t.keep_checkpoints, shown)
+        c, label = self.config, f"{label} {self.workdir.name}"
+        kept, steps = c.train.keep_checkpoints, [int(n) for n in names_in(c.train.keep_steps)]
+        every, judged = c.train.checkpoint_every, c.eval.every if c.train.keep_best else 0
+        return Loop(
+            label, self.workdir, c.train.steps, every, kept, shown,
+            keep_steps=steps, judged_every=judged,
+        )  # fmt: skip
 
     def start(
         self,
@@ -83,13 +91,18 @@ class Run:
         return programs.abstract.replace(accuracies=abstract_like(accuracies)), create
 
 
-def base_policy(policy: Policy, initial: StoredPolicy, sft: Path | None) -> StoredPolicy:
-    """The base of `policy`, without adapters: the newest checkpoint in the folder `sft`, or the
-    initial policy where that is None."""
+def base_is_stored(config: ConfigDict) -> bool:
+    """Whether the base is a checkpoint, by SFT or from another run, not the model as it is."""
+    return bool(config.sft.steps or config.train.get("start"))
+
+
+def base_policy(policy: Policy, initial: StoredPolicy, folder: Path | None) -> StoredPolicy:
+    """The base of `policy`, without adapters: the newest checkpoint in `folder`, or the initial
+    policy where that is None."""
     name, mesh, model = "the base policy", initial.mesh, without_lora(policy.model)
-    if sft is None:
+    if folder is None:
         return replace(initial, name=name)
-    load = partial(load_params, sft / "checkpoints", model, mesh)
+    load = partial(load_params, folder / "checkpoints", model, mesh)
     return StoredPolicy(name, policy._replace(model=model), mesh, load)
 
 

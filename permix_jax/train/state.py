@@ -106,10 +106,10 @@ def _names(path) -> tuple[str, ...]:
 def create_state(params, optimizer: optax.GradientTransformation, abstract) -> TrainState:
     """A state at step 0 that owns copies of `params` (the step donates its state's buffers)."""
 
-    def copy():
-        return jax.tree.map(jnp.copy, params)
-
     def init(params):
+        def copy():
+            return jax.tree.map(jnp.copy, params)
+
         state = TrainState(jnp.int32(0), copy(), optimizer.init(params))
         return state.replace(**{n: copy() for n in ("ema", "reference") if getattr(abstract, n)})
 

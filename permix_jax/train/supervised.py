@@ -24,7 +24,7 @@ from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.personas.prompts import render_all
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.log import write_completions
-from permix_jax.train.loop import Loop, Row, fit
+from permix_jax.train.loop import AfterStep, Loop, Row, fit
 from permix_jax.train.programs import batch_shapes, rollouts_per_step
 from permix_jax.train.rollouts import Rollouts, RolloutWorker
 from permix_jax.train.run import Run
@@ -96,7 +96,7 @@ def learn(
     settings: ConfigDict,
     size: tuple[int, int],
     examples: Examples,
-    after_step: Callable[[dict, int], None] = lambda params, step: None,
+    after_step: AfterStep = lambda params, step: None,
     temperature: float = 1.0,
     counter: str = "tokens/trained",
 ) -> TrainState:
@@ -134,11 +134,11 @@ def learn(
         *run.start(programs, lambda: frozen or base.load_params()),
         update,
         run.stop,
-        lambda state, step: after_step(join(state.params, frozen), step),
+        lambda state, step: after_step(join(state.policy, frozen), step),
     )
 
 
-def train_sft(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
+def train_sft(run: Run, after_step: AfterStep) -> TrainState:
     """Cross-entropy on the task's own demonstrations: the SFT baseline. Arguments as `train_grpo`.
 
     Demonstrations under personas that training must not see are drawn again.
@@ -152,9 +152,7 @@ def train_sft(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
     return _baseline(run, examples, after_step)
 
 
-def train_distill(
-    run: Run, teacher: StoredPolicy, task: Task, after_step: Callable[[dict, int], None]
-) -> TrainState:
+def train_distill(run: Run, teacher: StoredPolicy, task: Task, after_step: AfterStep) -> TrainState:
     """Sequence-level distillation: cross-entropy on a frozen teacher's verified responses.
 
     The teacher answers what GRPO's policy would be asked, under the same personas. The policy
@@ -196,7 +194,7 @@ def _demonstration(task: Task, rng: np.random.Generator) -> Demonstration:
 
 
 def _baseline(
-    run: Run, examples: Examples, after_step: Callable[[dict, int], None], temperature: float = 1.0
+    run: Run, examples: Examples, after_step: AfterStep, temperature: float = 1.0
 ) -> TrainState:
     c, loop = run.config, run.loop(run.config.train.method, SHOWN)
     size = rollouts_per_step(c), c.rollout.max_new_tokens

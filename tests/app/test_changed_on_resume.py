@@ -22,6 +22,8 @@ OTHER = {
     "train.micro_batch_tokens": 64,
     "train.checkpoint_every": 1,
     "train.keep_checkpoints": 1,
+    "train.keep_steps": "1,3",
+    "train.stop_after": 2,
     "train.log_completions_every": 5,
     "sft.checkpoint_every": 7,
     "rollout.micro_batches": 2,
@@ -147,6 +149,10 @@ def test_a_comparison_takes_a_run_of_fewer_steps_for_unfinished(tmp_path):
     six, nine = (Job("permix", 0, tiny(train__steps=n).to_dict(), tmp_path, "") for n in (6, 9))
     assert finished(six) and not finished(nine)
     claim(tmp_path, tiny(train__steps=9))  # it goes on, and is killed
+    assert not finished(nine)
+    (tmp_path / "report.html").write_text("")
+    assert finished(nine)
+    claim(tmp_path, tiny(train__steps=9, train__stop_after=1))  # it may have ended early
     assert not finished(nine)
 
 

@@ -91,8 +91,12 @@ NAN = float("nan")
 IMPOSSIBLE = [
     ("use 0 or more", -1, "seed data.max_steps rewards.correctness personas.curriculum_steps"),
     ("use 0 or more", -1, "lora.rank sft.steps rehearsal.weight personas.count eval.kl_responses"),
-    ("use 0 or more", -1, "train.warmup_steps train.weight_decay grpo.kl_weight eval.every"),
-    ("use 0 or more", -1, "eval.temperature"),
+    (
+        "use 0 or more",
+        -1,
+        "train.warmup_steps train.weight_decay grpo.kl_weight eval.every",
+    ),
+    ("use 0 or more", -1, "eval.temperature train.stop_after"),
     ("use 0 or more, below 2**31", 2**31, "seed"),
     ("use 1 or more", 0, "task.num_test rewards.workers rollout.micro_batches model.head_chunk"),
     ("use 1 or more", 0, "sft.batch_size sft.checkpoint_every train.steps rehearsal.rows"),
@@ -126,6 +130,9 @@ IMPOSSIBLE = [
     ("use one or more of heldout,harmful,neutral,train, each", "heldout,pirates", "eval.sets"),
     ("use one or more of heldout,harmful,neutral,train, each", "", "eval.sets"),
     ("use one or more of heldout,harmful,neutral,train, each once", "train,train", "eval.sets"),
+    ("use steps such as 50,100", "5,x", "train.keep_steps"),
+    ("use steps such as 50,100", "0", "train.keep_steps"),
+    ("use one of pss, accuracy_worst,", "accuracy", "train.keep_best"),
     *((f"use one of {choices}", "x", field) for field, choices in CHOICES.items()),
 ]
 

@@ -1,5 +1,6 @@
 """Two processes on one mesh: the same run as one process makes on it, stopped and gone on with."""
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,9 @@ FIELDS = {
     "eval.personas": 2,
     "eval.batch_size": 16,
     "eval.every": 1,
+    "train.keep_best": "accuracy_no_persona",
+    "train.keep_checkpoints": 1,
+    "train.keep_steps": "2",
     "eval.kl_responses": 0,
     "rollout.halvings": 0,
 }
@@ -60,6 +64,9 @@ def test_two_processes_make_the_run_of_one_to_the_last_bit(two, one_process):
     assert metrics(two) == metrics(one_process)[:2]
     for file in ("eval/1/completions.jsonl", "eval/1/stability.json", "completions/2.jsonl"):
         assert (two / file).read_bytes() == (one_process / file).read_bytes()
+    best = json.loads((two / "best.json").read_text())["step"]
+    there = {path.name for path in (two / "checkpoints").iterdir()}
+    assert best in (1, 2) and there == {str(best), "2"}
 
 
 def test_what_two_processes_saved_is_read_by_one_on_another_mesh(two, one_process):

@@ -203,3 +203,12 @@ def test_a_bar_has_the_time_of_what_follows(monkeypatch, clock, agenda):
 def test_durations():
     said = {0.4: "0 s", 599: "599 s", 600: "10 min", 5999: "100 min", 11520: "3.2 h"}
     assert {seconds: progress.duration(seconds) for seconds in said} == said
+
+
+def test_less_may_be_left_of_a_phase_after_all():
+    agenda = Agenda([Phase("evaluation", 90, "answers", ""), Phase("kl", 4, "responses", "")])
+    with progress.following(agenda):
+        progress.correct([Phase("evaluation", 30, "answers", ""), Phase("sft", 7, "steps", "")])
+    assert agenda.after("kl", 1)[0] == "30 answers, 3 responses"
+    progress.correct([Phase("evaluation", 10, "answers", "")])  # no agenda is followed
+    assert agenda.after("", 0)[0] == "30 answers, 4 responses"

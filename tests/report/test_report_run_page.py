@@ -71,6 +71,21 @@ def test_html_markdown_and_json_have_the_same_tables(standard):
             assert any(all(n in line for n in numbers) for line in markdown.splitlines())
 
 
+def test_report_says_which_step_is_the_best_and_what_the_run_began_with(tmp_path):
+    write_run(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["start"] = {"run": "/runs/other", "step": 7, "sha256": "0"}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    best = {"figure": "accuracy_worst", "step": 40, "value": 0.71849, "stopped_at": None}
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    began, found = "begins with step 7 of /runs/other", "best accuracy_worst: 0.718 at step 40"
+    assert run_report(tmp_path)["facts"][-2:] == [began, found]
+    best |= {"step": None, "value": None, "stopped_at": 60}
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    ended = ["no accuracy_worst at all", "stopped early at step 60: no new best"]
+    assert run_report(tmp_path)["facts"][-2:] == ended
+
+
 def test_report_holds_the_figures_of_the_evaluations(standard):
     workdir, _, report, _ = standard
     for place, step in ((1, 0), (2, 60)):

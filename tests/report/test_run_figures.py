@@ -21,6 +21,20 @@ def graded(rng, skill) -> Graded:
     return Graded(correct, (rng.normal(size=(PROBLEMS, 1)) < ease[0]).astype(float))
 
 
+def test_a_run_that_ended_early_is_finished_where_it_ended(tmp_path):
+    write_run(tmp_path, steps=60)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"steps": 60', '"steps": 90'))
+    with pytest.raises(ValueError, match="last evaluation is of step 60, train.steps is 90; run"):
+        read_run(tmp_path)
+    best = {"figure": "pss", "step": None, "value": None, "stopped_at": 60}
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    assert read_run(tmp_path).evaluations[-1].step == 60
+    (tmp_path / "best.json").write_text(json.dumps(best | {"stopped_at": None}))
+    with pytest.raises(ValueError, match="train.steps is 90"):
+        read_run(tmp_path)
+
+
 def write_answers(workdir, answers: Graded, first_problem: int, **kwargs):
     write_run(workdir, steps=3, **kwargs)
     rows = [

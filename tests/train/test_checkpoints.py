@@ -19,6 +19,7 @@ from permix_jax.models.transformer import Decoder
 from permix_jax.train.checkpoints import (
     Checkpoints,
     DamagedError,
+    Keep,
     MisfitError,
     find_damage,
     load_params,
@@ -132,8 +133,20 @@ def test_load_params_takes_the_newest_or_the_step_it_is_told(three, tiny_model, 
         load_params(three, tiny_model, mesh, 9)
 
 
+def test_what_stays_is_asked_at_each_save(tmp_path, tiny_params):
+    keep = Keep(1, steps=[2], best=1)
+    with opened(tmp_path, keep=keep) as checkpoints:
+        for step in (1, 2, 3, 4):
+            checkpoints.save(step, tiny_params)
+        assert checkpoints.all_steps() == [1, 2, 4]
+        keep.best = 4
+        checkpoints.save(5, tiny_params)
+        assert checkpoints.all_steps() == [2, 4, 5]
+    assert names(tmp_path) == {"2", "4", "5"}
+
+
 def test_the_newest_n_are_kept(tmp_path, tiny_params):
-    with opened(tmp_path, keep=2) as checkpoints:
+    with opened(tmp_path, keep=Keep(2)) as checkpoints:
         for step in (10, 20, 30, 40):
             checkpoints.save(step, tiny_params)
         checkpoints.wait()

@@ -10,9 +10,11 @@ import pytest
 from runs import assert_same_run, crash_after, load_config, metrics
 
 import permix_jax.app.build
+from permix_jax.app import experiment
 from permix_jax.app.experiment import run
 from permix_jax.core.sharding import make_mesh
 from permix_jax.tasks.embedded_world import latent_style_task
+from permix_jax.train.checkpoints import load_params
 from permix_jax.train.supervised import _demonstration
 
 
@@ -108,3 +110,19 @@ def test_no_demonstration_under_a_persona_that_training_must_not_see():
     drawn = [_demonstration(task, rng) for _ in range(400)]
     splits = {d.persona.split if d.persona else None for d in drawn}
     assert splits == {None, "train"}
+
+
+def test_the_average_of_the_weights_is_evaluated_as_it_is_saved(tmp_path, mesh, monkeypatch):
+    seen, evaluate = {}, experiment.evaluate_policy
+
+    def look(run, asked, of, folder):
+        seen[of["step"]] = jax.tree.map(np.array, asked.load_params())
+        seen["model"] = asked.policy.model
+        evaluate(run, asked, of, folder)
+
+    monkeypatch.setattr(experiment, "evaluate_policy", look)
+    fields = {"train__ema": 0.5, "train__steps": 2, "train__checkpoint_every": 1, "eval__every": 1}
+    fields["sft__steps"] = 0
+    run_tiny("sft.py", tmp_path, **fields)
+    saved = load_params(tmp_path / "checkpoints", seen["model"], mesh, 1)
+    jax.tree.map(np.testing.assert_array_equal, seen[1], saved)
