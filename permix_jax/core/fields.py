@@ -45,12 +45,13 @@ def filled_up(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a wrong name: "; did you mean ...?".
 
-    It is "" if no known name is similar, or if all of several are.
+    It is "" if no known name is similar, or if all of several are, and for names of one or two
+    letters, which are near to any other such.
     """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     close = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
     near = [other for other, ratio in zip(near, close, strict=True) if ratio > close[0] - 0.1]
-    if not near or 1 < len(known) == len(near):
+    if not near or len(name) < 3 or 1 < len(known) == len(near):
         return ""
     return f"; did you mean {' or '.join(near)}?"

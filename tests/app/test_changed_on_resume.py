@@ -29,6 +29,7 @@ OTHER = {
     "rollout.micro_batches": 2,
     "rollout.halvings": 1,
     "rewards.workers": 1,
+    "method": "mine.py",
     "model.head_chunk": 16,
     "model.remat": "full",
     "eval.batch_size": 8,

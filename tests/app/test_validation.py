@@ -82,8 +82,8 @@ CHOICES = {
     "personas.level": "problem, rollout",
     "grpo.advantage_group": "problem, problem_persona",
     "grpo.advantage_scale": "group, batch, none",
-    "grpo.aggregation": "grpo, dapo, dr_grpo",
-    "grpo.kl_estimator": "k2, k3 (k1 in a loss has no gradient but noise)",
+    "grpo.aggregation": "grpo, dapo, bnpo, dr_grpo",
+    "grpo.kl_estimator": "k2, k3, k3_ratio (k1 in a loss has no gradient but noise)",
     "eval.pss": "min_over_max, mean_over_plain, one_minus_range",
 }
 NAN = float("nan")
@@ -230,7 +230,7 @@ def test_the_edges_of_what_is_possible(fields):
 @pytest.mark.parametrize(
     ("field", "value", "meant"),
     [
-        # k1 is what the remedy warns of; and what is near all of the few choices says nothing.
+        # k1 is what the remedy warns of, and too short for a guess.
         ("grpo.kl_estimator", "k1", ""),
         ("grpo.kl_estimator", "use", ""),
         ("grpo.aggregation", "drgrpo", "; did you mean dr_grpo?"),
