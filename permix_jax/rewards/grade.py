@@ -18,7 +18,7 @@ from typing import NamedTuple
 from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
 from permix_jax.rewards import words
 from permix_jax.rewards.answer import extract_answer
-from permix_jax.rewards.compare import Same, dump, kind, same
+from permix_jax.rewards.equivalence import Same, dump, kind, same
 from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, number
 from permix_jax.rewards.naming import renamed, unnamed
 from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed

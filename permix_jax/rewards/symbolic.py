@@ -6,7 +6,7 @@ refused. Letters are real numbers, roots and logarithms have positive arguments 
 and odd roots of negative numbers are real. This needs no algebra, and always ends in milliseconds.
 """
 
-from permix_jax.rewards.compare import Same, load, same
+from permix_jax.rewards.equivalence import Same, load, same
 from permix_jax.rewards.expression import ONE, Node, inverse, times
 from permix_jax.rewards.notation import read
 from permix_jax.rewards.steps import counted

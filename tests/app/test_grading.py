@@ -254,7 +254,7 @@ def test_ctrl_c_ends_the_command_with_whole_lines_and_without_a_traceback(file):
     write(file, [*rows, {"problem": "", "gold": "hang", "answer": "5"}])
     out = file.with_name("out")
     program = f"""
-import runpy, signal, sys
+import functools, runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` may have it ignored
 from permix_jax.app import grading
 from permix_jax.core.problem import Undecided
@@ -265,6 +265,7 @@ exact = grading.explain
 def explain(answer, gold, prompt):
     return Undecided(answer, gold) if gold == "hang" else exact(answer, gold, prompt)
 grading.explain = explain
+grading.Verifier = functools.partial(Verifier, item_seconds=1000)
 waiting = "print('{{\\"ready\\": 1}}', flush=True); input(); print('asked', file=sys.stderr)"
 pool._COMMAND = (sys.executable, "-c", "import sys, time; " + waiting + "; time.sleep(1000)")
 pool.subprocess.DEVNULL = None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from permix_jax.core.json_lines import read_rows
 from permix_jax.core.problem import Problem, Undecided
-from permix_jax.rewards.compare import dump, load
+from permix_jax.rewards.equivalence import dump, load
 from permix_jax.rewards.grade import grade_answer, readable
 from permix_jax.rewards.notation import MAX_CHARS
 from permix_jax.rewards.symbolic import equivalent
