@@ -254,7 +254,8 @@ def test_ctrl_c_ends_the_command_with_whole_lines_and_without_a_traceback(file):
     write(file, [*rows, {"problem": "", "gold": "hang", "answer": "5"}])
     out = file.with_name("out")
     program = f"""
-import runpy, sys
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` may have it ignored
 from permix_jax.app import grading
 from permix_jax.core.problem import Undecided
 from permix_jax.rewards import pool
