@@ -54,12 +54,37 @@ def grade_answer(completion: str, problem: Problem, last_number: bool = False) -
     if not readable(problem.answer):
         return math.nan
     answer = extract_answer(completion, last_number)
-    verdict = explain(answer, problem.answer, problem.prompt)
+    verdict = _verdict(answer, problem.answer, problem.prompt)
     return verdict if isinstance(verdict, Undecided) else verdict.right
 
 
 def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
     """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
+    parts = _read(gold)
+    return _verdict(answer, gold, prompt)._replace(kind=_kind(parts) if parts else "")
+
+
+def _kind(gold: Answer) -> str:
+    """What a gold answer is: number, quantity, expression, text, equation, inequality, ratio, tuple
+    or interval, list, set, union, matrix."""
+    if gold.unit:
+        return "quantity"
+    match gold.tree:
+        case Leaf(tokens):
+            if exact.number(tokens) is not None:
+                return "number"
+            return "text" if any(map(latex.is_word, tokens)) else "expression"
+        case Relation(signs):
+            return "equation" if set(signs) == {"="} else "inequality"
+        case Pair(":"):
+            return "ratio"
+        case Pair():
+            return "tuple or interval"
+    return gold.tree.kind
+
+
+def _verdict(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
+    """As `explain`, without the kind."""
     parts = _read(gold)
     if parts is None:
         return Verdict(math.nan, "", "the gold answer states nothing")
