@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from permix_jax.core.json_lines import read_rows
 from permix_jax.core.problem import Problem, Undecided
 from permix_jax.rewards.equivalence import dump, load
-from permix_jax.rewards.grade import grade_answer, readable
+from permix_jax.rewards.grade import explain, grade_answer, readable
 from permix_jax.rewards.notation import MAX_CHARS
 from permix_jax.rewards.symbolic import equivalent
 
@@ -313,3 +313,18 @@ def test_every_real_gold_answer_equals_itself():
     for _, where, row in rows:
         gold = problem(row["answer"], row["problem"])
         assert grade_answer(rf"\boxed{{{row['answer']}}}", gold) == 1.0, where
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind"),
+    [
+        ("5", "number"), (r"\frac{1}{2}", "expression"), (r"1.5\text{ m}", "quantity"),
+        (r"x^2+1", "expression"), (r"\text{Monday}", "text"), ("y = 2x", "equation"),
+        (r"x \le 5", "set of reals"), ("3:4:5", "ratio"), ("(1, 2)", "tuple"),
+        ("[0, 1)", "tuple"), ("2, 3", "list"), (r"\{2, 3\}", "set"),
+        (r"(0, 1) \cup (2, 3)", "set of reals"), (r"\begin{pmatrix} 1 & 2 \end{pmatrix}", "matrix"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_verdict_names_the_kind_of_the_gold_answer(gold, kind):
+    assert explain(gold, gold, "").kind == kind
