@@ -21,7 +21,7 @@ _NUMBER = re.compile(
 
 _SPACING = re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[,;:! ]|\\?\$|\s")
 _THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
-_RATIONAL = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40}|/[1-9][0-9]{0,39})?")
+_RATIONAL = re.compile(r"-?(?:[0-9]{0,40}\.[0-9]{1,40}|[0-9]{1,40}(?:/[1-9][0-9]{0,39})?)")
 
 
 def stated_answer(text: str, last_number: bool = False) -> str | None:

@@ -121,6 +121,7 @@ IMPOSSIBLE = [
     ("use 0 (off), or 1 or more", 0.5, "grpo.importance_cap"),
     ("use 0 (off), or 2 or more", 1, "eval.judge_free_candidates"),
     ("use 0 (all), or 2 or more", 1, "eval.judge_free_questions"),
+    ("use 0 (rollout.max_new_tokens), or 2 or more", 1, "eval.max_new_tokens"),
     ("use some of q_proj,k_proj,v_proj,o_proj,gate_proj", "q_proj,lm_head", "lora.targets"),
     ("use some of q_proj", "", "lora.targets"),
     ("use one or more of heldout,harmful,neutral,train, each", "heldout,pirates", "eval.sets"),
