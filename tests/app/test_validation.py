@@ -267,6 +267,7 @@ PROMPTS, OVER = "rollout.max_prompt_tokens", "over the model's context of 256; l
         ("mesh.fsdp", 8, "mesh.fsdp is 8; it must divide the model's embed_dim of 20"),
         ("rollout.max_new_tokens", 241, f"{PROMPTS} + rollout.max_new_tokens is 257, {OVER}"),
         ("sft.max_new_tokens", 250, f"{PROMPTS} + sft.max_new_tokens is 266, {OVER}"),
+        ("eval.max_new_tokens", 241, f"{PROMPTS} + eval.max_new_tokens is 257, {OVER}"),
     ],
 )
 def test_a_model_that_the_mesh_does_not_divide_or_texts_outgrow(field, value, message):
@@ -280,6 +281,7 @@ def test_a_model_that_the_mesh_does_not_divide_or_texts_outgrow(field, value, me
     [
         {"mesh.data": 8, "mesh.fsdp": 4, "mesh.tensor": 2},
         {"rollout.max_new_tokens": 240},
+        {"eval.max_new_tokens": 240},
         {"sft.max_new_tokens": 500, "sft.steps": 0},
     ],
 )
