@@ -182,6 +182,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.eval.sets = "heldout"  # personas to ask, with commas: heldout, harmful, neutral or train
     c.eval.personas = 0  # how many of each set, from its beginning; 0: all
     c.eval.temperature = 1.0  # of sampling; 0: greedy
+    c.eval.max_new_tokens = 0  # the longest answer of an evaluation; 0: rollout.max_new_tokens
     c.eval.kl_responses = 1024  # samples that estimate the final policy's KL to the base; 0: none
     c.eval.batch_size = 512  # completions generated at once
     c.eval.resamples = 2000  # of the bootstrap

@@ -74,7 +74,8 @@ def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> T
     personas = load_personas(file) if file else default_bank()
     personas = [replace(p, placement=config.personas.placement) for p in personas]
     task = problem_task(config.data, personas, t.num_test, config.seed, cache, testing_only)
-    return replace(task, grade=partial(task.grade, last_number=config.rewards.last_number))
+    last = {"last_number": config.rewards.last_number}
+    return replace(task, grade=partial(task.grade, **last), stated=partial(task.stated, **last))
 
 
 def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
@@ -105,9 +106,11 @@ def asked_personas(config: ConfigDict, task: Task) -> list[Persona]:
 
 
 def eval_settings(config: ConfigDict) -> EvalSettings:
-    """The evaluation that the config asks for; completions have the budget of training."""
+    """The evaluation that the config asks for."""
     e = config.eval
-    sampling = replace(rollout_sampling(config), temperature=e.temperature)
+    budget = e.max_new_tokens or config.rollout.max_new_tokens
+    sampling = rollout_sampling(config)
+    sampling = replace(sampling, temperature=e.temperature, max_new_tokens=budget)
     return call_with(EvalSettings, e, config.rollout, config, sampling=sampling)
 
 
@@ -133,7 +136,11 @@ def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
 
 
 def eval_identity(config: ConfigDict) -> dict:
-    """The fields of the config that an evaluation's results depend on."""
+    """The fields of the config that an evaluation's results depend on.
+
+    `eval.max_new_tokens` is among them where it is set: older evaluations lack it.
+    """
+    left_out = {"every"} if config.eval.max_new_tokens else {"every", "max_new_tokens"}
     return identity(
         config,
         task=config.task,
@@ -141,7 +148,7 @@ def eval_identity(config: ConfigDict) -> dict:
         rewards={"last_number", "item_seconds", "batch_seconds"},
         personas={"file", "placement"},
         rollout={"max_prompt_tokens", "max_new_tokens", "on_overflow"},
-        eval={name for name in config.eval if name != "every" and "judge" not in name},
+        eval={name for name in config.eval if name not in left_out and "judge" not in name},
     )
 
 

@@ -33,9 +33,10 @@ def rounding_warning(config: ConfigDict) -> str:
 
 
 def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:
-    """Raises ValueError where rollouts outgrow the model's context; and as `require_mesh_fits`."""
+    """Raises ValueError where answers outgrow the model's context; and as `require_mesh_fits`."""
     prompt = config.rollout.max_prompt_tokens
-    for part in ("rollout", "sft") if config.sft.steps else ("rollout",):
+    asked = {"rollout": True, "sft": config.sft.steps, "eval": config.eval.max_new_tokens}
+    for part in (part for part, there in asked.items() if there):
         length = prompt + config[part].max_new_tokens
         if model.max_context and length > model.max_context:
             raise ValueError(

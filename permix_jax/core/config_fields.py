@@ -307,6 +307,8 @@ SECTIONS["eval"] = Section("", (), dict(
              f"use one or more of {','.join(EVAL_SETS)}, each once", EVAL_SETS)),
     personas=Field(0, "how many of each set, from its beginning; 0: all", at_least(0)),
     temperature=Field(1.0, "of sampling; 0: greedy", at_least(0)),
+    max_new_tokens=Field(0, "the longest answer of an evaluation; 0: rollout.max_new_tokens",
+        zero_or_at_least(2, "rollout.max_new_tokens", "an answer takes a token and its end")),
     kl_responses=Field(1024, "samples that estimate the final policy's KL to the base; 0: none",
         at_least(0)),
     batch_size=Field(512, "completions generated at once", at_least(1), _OWN_KEY),

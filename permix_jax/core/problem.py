@@ -65,6 +65,8 @@ class Task:
       demonstrate: draws an SFT example, from the given training problems or a conversation.
       role_play: conversation prompts for fidelity; their answers are not used.
       symbolic: whether `grade` may return Undecided.
+      stated: the answer that a completion states, mostly written alike where it is equal; None: it
+        states none. It tells wrong answers apart (majority@k).
       in_style: the exact rule for "this text is in the persona's own style"; None for real models,
         which have no such rule.
     """
@@ -77,4 +79,5 @@ class Task:
     demonstrate: Callable[[np.random.Generator, Sequence[Problem]], Demonstration]
     role_play: Sequence[Problem] = ()
     symbolic: bool = False
+    stated: Callable[[str], str | None] | None = None
     in_style: Callable[[str, Persona], bool] | None = None

@@ -200,15 +200,15 @@ def _graded(
             texts = [answer.text for *_, answer in own]
             grades = verifier.submit(texts, [problem for _, problem, *_ in own], retry=True)
         if pending:
-            yield _rows(task, kind.name, *pending)
+            yield _rows(task, kind, *pending)
         pending = answered, grades
         try:
             after_batch(len(answered))
         except Exception:
-            yield _rows(task, kind.name, *pending)
+            yield _rows(task, kind, *pending)
             raise
     if pending:
-        yield _rows(task, kind.name, *pending)
+        yield _rows(task, kind, *pending)
 
 
 def _kinds(task: Task, personas: Sequence[Persona], settings: EvalSettings) -> list[_Kind]:
@@ -232,15 +232,19 @@ def _digest(kinds: Sequence[_Kind]) -> str:
 
 
 def _rows(
-    task: Task, kind: str, answered: list[tuple], grades: Future[Grades] | None
+    task: Task, kind: _Kind, answered: list[tuple], grades: Future[Grades] | None
 ) -> list[dict]:
-    """Rows of `completions.jsonl`; without `grades` there is nothing to grade."""
+    """Rows of `completions.jsonl`; without `grades` there is nothing to grade.
+
+    `stated` is there where problems have several answers, of which some may be alike.
+    """
+    votes = grades is not None and kind.samples > 1 and task.stated is not None
     correct = [math.nan] * len(answered)
     if grades:
         correct = join_grades(gather(grades.result())).correct.tolist()
     return [
         {
-            "task": kind,
+            "task": kind.name,
             "problem": problem.id,
             "persona": persona.id if persona else None,
             "sample": sample,
@@ -250,6 +254,7 @@ def _rows(
             "correct": None if math.isnan(verdict) else verdict,
             "in_style": task.in_style(answer.text, persona) if persona and task.in_style else None,
             "truncated": answer.truncated,
+            **({"stated": task.stated(answer.text)} if votes else {}),
         }
         for (persona, problem, sample, answer), verdict in zip(answered, correct, strict=True)
     ]

@@ -13,7 +13,13 @@ import numpy as np
 from permix_jax.core.fields import flat_fields
 from permix_jax.core.randomness import generator
 from permix_jax.report.content import text
-from permix_jax.report.run_figures import MEASURES, STABILITY, Policy, Run, read_answers
+from permix_jax.report.run_figures import (
+    STABILITY,
+    Policy,
+    Run,
+    measures_of,
+    read_answers,
+)
 from permix_jax.report.tables import text_table
 from permix_jax.stats.paired import compare_policies, over_seeds
 from permix_jax.stats.stability import pss_formula
@@ -27,8 +33,8 @@ _RESAMPLES = 1000
 def compare_runs(runs: Sequence[Run]) -> dict:
     """Methods over seeds, as plain dicts.
 
-    `methods`: those of `by_method` with `seeds` and, for each of MEASURES, `mean`, `half_width`
-    (None for one seed) and `per_seed`.
+    `methods`: those of `by_method` with `seeds` and, in `measures`, for each of `measures_of` all
+    policies, `mean`, `half_width` (None for one seed) and `per_seed`.
 
     `pairs`: for each "permix..." and "rlvr..." of the same rest of the name that share seeds, the
     `difference` and the `relative` difference (permix / rlvr - 1) of each measure, paired by seed.
@@ -38,17 +44,19 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     """
     methods, pairs = {}, []
     policies = by_method(runs)
+    names = measures_of(of for by_seed in policies.values() for of in by_seed.values())
     for name, ours in policies.items():
         seeds = sorted(ours)
-        methods[name] = {"seeds": seeds, "measures": _each_measure([ours[seed] for seed in seeds])}
+        measures = _each_measure(names, [ours[seed] for seed in seeds])
+        methods[name] = {"seeds": seeds, "measures": measures}
         other = name.replace("permix", "rlvr", 1)
         theirs = policies.get(other, {})
         seeds = [seed for seed in ours if seed in theirs]
         if name.startswith("permix") and seeds:
             sides = [[side[seed] for seed in seeds] for side in (ours, theirs)]
             pair = {"ours": name, "theirs": other, "seeds": seeds}
-            pair["difference"] = _each_measure(*sides, compare=np.subtract)
-            pair["relative"] = _each_measure(*sides, compare=lambda x, y: x / y - 1)
+            pair["difference"] = _each_measure(names, *sides, compare=np.subtract)
+            pair["relative"] = _each_measure(names, *sides, compare=lambda x, y: x / y - 1)
             pairs.append(pair)
     notes = [note for name in policies if (note := _mixed(name, runs))]
     return {"methods": methods, "pairs": pairs, "paper": PAPER, "notes": notes}
@@ -81,22 +89,27 @@ def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Policy]]:
 
 def comparison_table(comparison: Mapping) -> str:
     """The result of `compare_runs` as text: a row for each method, three for each pair."""
-    rows = []
+    rows, names = [], measures_shown(comparison)
     for name, entry in comparison["methods"].items():
-        cells = [_cell(entry["measures"][measure]) for measure in MEASURES]
+        cells = [_cell(entry["measures"][measure]) for measure in names]
         rows.append([name, str(len(entry["seeds"])), *cells])
     for pair in comparison["pairs"]:
         seeds = str(len(pair["seeds"]))
-        difference = [_cell(pair["difference"][measure], "+.3f") for measure in MEASURES]
-        relative = [_cell(pair["relative"][measure], "+.1f", 100, " %") for measure in MEASURES]
+        difference = [_cell(pair["difference"][measure], "+.3f") for measure in names]
+        relative = [_cell(pair["relative"][measure], "+.1f", 100, " %") for measure in names]
         rows.append([f"{pair['ours']} - {pair['theirs'].partition(':')[0]}", seeds, *difference])
         rows.append(["  relative", seeds, *relative])
     if comparison["pairs"]:
         paper = comparison["paper"]
-        published = [f"{100 * paper[m]:+.1f} %" if m in paper else "" for m in MEASURES]
+        published = [f"{100 * paper[m]:+.1f} %" if m in paper else "" for m in names]
         rows.append(["  the paper", "", *published])
-    header = ("method", "seeds", *MEASURES)
+    header = ("method", "seeds", *names)
     return "\n".join([text_table(header, rows), text("comparison_legend"), *comparison["notes"]])
+
+
+def measures_shown(comparison: Mapping) -> list[str]:
+    """The measures that the result of `compare_runs` has of each of its methods."""
+    return list(next(iter(comparison["methods"].values()))["measures"])
 
 
 def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
@@ -115,8 +128,9 @@ def compare_two(ours: Run, theirs: Run) -> dict[str, dict]:
             "personas; compare them over seeds with launch/compare.py"
         )
     result = {measure: apart[key] for measure, key in STABILITY.items()}
-    for measure in [name for name in MEASURES if name not in (*STABILITY, "KL")]:
-        a, b = (run.trained.measures[measure] for run in (ours, theirs))
+    policies = ours.trained, theirs.trained
+    for measure in [name for name in measures_of(policies) if name not in (*STABILITY, "KL")]:
+        a, b = (policy.measure(measure) for policy in policies)
         resampled = a.resampled - b.resampled
         if a.items == b.items and np.isfinite(resampled).any():
             interval = percentile_interval(resampled)
@@ -195,12 +209,14 @@ def _by_persona(entries: Sequence[dict], key: str) -> np.ndarray:
 
 
 def _each_measure(
-    *sides: Sequence[Policy], compare: Callable[..., np.ndarray] = np.asarray
+    measures: Sequence[str],
+    *sides: Sequence[Policy],
+    compare: Callable[..., np.ndarray] = np.asarray,
 ) -> dict[str, dict]:
     """Measure -> mean, half-width and values over seeds, of `compare` of the sides."""
     result = {}
-    for measure in MEASURES:
-        each = [[policy.measures[measure] for policy in side] for side in sides]
+    for measure in measures:
+        each = [[policy.measure(measure) for policy in side] for side in sides]
         with np.errstate(divide="ignore", invalid="ignore"):
             values = compare(*(np.array([m.value for m in side]) for side in each))
             drawn = compare(*(np.stack([m.resampled for m in side], axis=1) for side in each))

@@ -12,10 +12,16 @@ import numpy as np
 from permix_jax.core.fields import flat_fields
 from permix_jax.report import content
 from permix_jax.report.charts import figure_of
-from permix_jax.report.compare import by_method, compare_runs, comparison_table, competence_table
+from permix_jax.report.compare import (
+    by_method,
+    compare_runs,
+    comparison_table,
+    competence_table,
+    measures_shown,
+)
 from permix_jax.report.completions import browser_of
 from permix_jax.report.content import lines, measured, over_steps, points, ranking, section
-from permix_jax.report.run_figures import MEASURES, Policy, Run, read_run
+from permix_jax.report.run_figures import Policy, Run, read_run
 from permix_jax.report.tables import link, table
 from permix_jax.report.write import as_plain, write_report
 from permix_jax.stats.statistics import t_interval
@@ -83,18 +89,19 @@ def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) ->
 
 
 def _measures(comparison: Mapping) -> dict:
+    names = measures_shown(comparison)
     rows = [
-        [name, len(entry["seeds"]), *(_cell(entry["measures"][measure]) for measure in MEASURES)]
+        [name, len(entry["seeds"]), *(_cell(entry["measures"][measure]) for measure in names)]
         for name, entry in comparison["methods"].items()
     ]
-    columns = {"method": "", "seeds": "d"} | dict.fromkeys(MEASURES, ".3f")
+    columns = {"method": "", "seeds": "d"} | dict.fromkeys(names, ".3f")
     return section("methods", [table(columns, rows)], notes=comparison["notes"])
 
 
 def _pair(anchor: str, pair: Mapping, paper: Mapping) -> dict:
     ours, theirs = pair["ours"], pair["theirs"]
     kinds = (pair["difference"], pair["relative"])
-    rows = [[m, *(_cell(kind[m]) for kind in kinds), paper.get(m)] for m in MEASURES]
+    rows = [[m, *(_cell(kind[m]) for kind in kinds), paper.get(m)] for m in kinds[0]]
     columns = {"measure": "", f"{ours} - {theirs}": "+.3f", f"{ours} / {theirs} - 1": "+.1%"}
     blocks = [table(columns | {"the paper": "+.1%"}, rows)]
     return section("pair", blocks, anchor=anchor, ours=ours, theirs=theirs, seeds=pair["seeds"])

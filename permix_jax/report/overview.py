@@ -26,14 +26,19 @@ def summary_table(evals: Mapping[str, tuple[dict, dict | None]]) -> str:
         faithful = [with_interval(entry, "fidelity") for entry in tasks]
         rows.append([name, with_interval(stability, "pss"), *accuracies, *faithful])
     notes = left_out_lines({name: stability for name, (stability, _) in evals.items()})
-    return "\n".join([text_table(header, rows), *notes, text("summary_legend")])
+    lines = [text_table(header, rows), *notes, text("summary_legend")]
+    several = samples_table({name: stability for name, (stability, _) in evals.items()})
+    if several["rows"]:
+        lines += ["", several["title"], text_table(*as_text(several)), text("samples_legend")]
+    return "\n".join(lines)
 
 
 def overview(evaluation: Evaluation) -> str:
     """What launch/evaluate.py prints: all tables of one evaluation."""
     contents = (evaluation.stability, evaluation.fidelity, evaluation.judge_free)
     stability, faithful, judged = ({"": content} if content else {} for content in contents)
-    tables = [made(stability) for made in (stability_table, lottery_table, effects_table)]
+    made_of = (stability_table, samples_table, lottery_table, effects_table)
+    tables = [made(stability) for made in made_of]
     tables += [fidelity_table(faithful), judge_free_table(tasks_of(judged))]
     first, *others = [
         f"{table['title']}\n{text_table(*as_text(table))}" for table in tables if table["rows"]
@@ -64,6 +69,21 @@ def stability_table(stabilities: Mapping[str, Mapping]) -> dict:
     ]
     columns = {"personas": "", "number": "d"} | dict.fromkeys(shown, ".3f")
     return table(columns, rows, "Stability")
+
+
+def samples_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """pass@k, average@k and majority@k by persona set, of each stability.json that has them.
+
+    average@k is not shown again as pass@1 and majority@1.
+    """
+    keys, shown = ("mean", "worst", "no_persona"), ("mean", "worst", "plain")
+    rows = [
+        [f"{name}, {measure}", *(estimate(figures, key) for key in keys)]
+        for name, content in _by_set(stabilities)
+        for measure, figures in content.get("at_k", {}).items()
+        if not measure.endswith("@1")
+    ]
+    return table({"personas": ""} | dict.fromkeys(shown, ".3f"), rows, "Several answers")
 
 
 def lottery_table(stabilities: Mapping[str, Mapping]) -> dict:

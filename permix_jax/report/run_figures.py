@@ -1,6 +1,6 @@
 """The measures of a finished run, with resamples for intervals over seeds and problems."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +10,10 @@ import numpy as np
 from permix_jax.core.randomness import generator
 from permix_jax.evaluation.results import Evaluation, read_best, read_evaluations, read_json
 from permix_jax.stats.paired import Graded
+from permix_jax.stats.samples import majority_at, pass_at
 from permix_jax.stats.stability import accuracy_figures, on_decided_problems, pss_formula
 from permix_jax.stats.statistics import bootstrap_weights, pooled_means
+from permix_jax.stats.summary import numbers_of_stated
 
 STABILITY = {  # measure -> its key in stability.json
     "PSS": "pss",
@@ -23,10 +25,11 @@ STABILITY = {  # measure -> its key in stability.json
 _FIDELITY = {"role-play": ("role_play", "role_play"), "arithmetic": ("arithmetic", "problems")}
 MEASURES = (*STABILITY, *_FIDELITY, "KL")
 _RESAMPLES = 1000
+_UNKNOWN = (np.full(_RESAMPLES, np.nan), None)
 
 
 class Measure(NamedTuple):
-    """One of MEASURES of a policy.
+    """One of `measures_of` of a policy.
 
     value: NaN where it is not known.
     resampled: [_RESAMPLES] over the items; NaN where they are not known. All policies share the
@@ -40,10 +43,15 @@ class Measure(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """An evaluation of a run, and its MEASURES by name."""
+    """An evaluation of a run, and its measures by name: MEASURES and, with n > 1 answers to each
+    problem, pass@n and majority@n, means over the personas."""
 
     evaluation: Evaluation
     measures: Mapping[str, Measure]
+
+    def measure(self, name: str) -> Measure:
+        """That of the name; one without a known value if the policy lacks it."""
+        return self.measures.get(name, Measure(np.nan, *_UNKNOWN))
 
 
 @dataclass(frozen=True)
@@ -106,22 +114,50 @@ def _policy(evaluation: Evaluation, pss: str) -> Policy:
         if values[name] is not None and (asked := answers.get(kind)):
             in_style = asked.in_style[asked.personas[0] is None :]
             drawn[name] = (pooled_means(in_style, _weights(kind, asked)).mean(axis=-1), asked[:2])
-    unknown = (np.full(_RESAMPLES, np.nan), None)
+    for name, figures in _at_most(evaluation.stability).items():
+        values[name] = figures["mean"]
+        if asked := answers.get("problems"):
+            by_problem = asked.at_most(name)[1:, :, None]
+            drawn[name] = (pooled_means(by_problem, weights).mean(axis=-1), asked[:2])
     measures = {
-        name: Measure(np.nan if values[name] is None else values[name], *drawn.get(name, unknown))
-        for name in MEASURES
+        name: Measure(np.nan if values[name] is None else values[name], *drawn.get(name, _UNKNOWN))
+        for name in dict.fromkeys([*MEASURES, *values])
     }
     return Policy(evaluation, measures)
 
 
+def _at_most(stability: Mapping) -> dict[str, Mapping]:
+    """pass@n and majority@n of a stability.json; n is the number of answers to a problem."""
+    figures = stability.get("at_k", {})
+    n = next((name.partition("@")[2] for name in figures if name.startswith("average@")), "")
+    return {name: figures[name] for name in (f"pass@{n}", f"majority@{n}") if name in figures}
+
+
+def measures_of(policies: Iterable[Policy]) -> list[str]:
+    """MEASURES, and the other measures that one of the policies has."""
+    return list(dict.fromkeys([*MEASURES, *(name for of in policies for name in of.measures)]))
+
+
 class Answers(NamedTuple):
     """All answers of one kind: `correct` and `in_style` f64 [persona, problem, sample], NaN where
-    they are not known. Persona None, the plain prompt, comes first if it was asked."""
+    they are not known. Persona None, the plain prompt, comes first if it was asked.
+
+    `stated`: int [persona, problem, sample], as in `stats/samples.py`; None where it is not known.
+    """
 
     personas: tuple[str | None, ...]
     problems: tuple[str, ...]
     correct: np.ndarray
     in_style: np.ndarray
+    stated: np.ndarray | None = None
+
+    def at_most(self, name: str) -> np.ndarray:
+        """ "pass@n" or "majority@n" of the n samples, [persona, problem], on decided problems."""
+        correct = on_decided_problems(self.correct)
+        samples = correct.shape[-1]
+        if name.startswith("pass"):
+            return pass_at(correct, samples)
+        return majority_at(correct, self.stated, samples)
 
     def graded(self) -> Graded:
         """On decided problems; the answers must include those to the plain prompt."""
@@ -144,7 +180,11 @@ def read_answers(rows: Sequence[Mapping]) -> dict[str, Answers]:
         arrays = np.full((2, *map(len, axes)), np.nan)
         for i, field in enumerate(("correct", "in_style")):
             arrays[i][tuple(places)] = np.array([row.get(field) for row in of_task], float)
-        result[task] = Answers(*axes[:2], *arrays)
+        stated = None
+        if numbers := numbers_of_stated(of_task):
+            stated = np.full(arrays.shape[1:], -1)
+            stated[tuple(places)] = numbers
+        result[task] = Answers(*axes[:2], *arrays, stated)
     return result
 
 

@@ -158,6 +158,7 @@ def _sections_of(
             "judge-free", [overview.judge_free_table(overview.tasks_of(judged)) | {"title": ""}]
         ),
         section("sets", by_set if several else []),
+        section("samples", [overview.samples_table(stabilities) | {"title": ""}]),
         section("lottery", lottery),
     ]
 

@@ -5,6 +5,7 @@ length.
 """
 
 import re
+from fractions import Fraction
 
 _BRACE = re.compile(
     r"\\(?:boxed|fbox)\s*(?P<box>\{)"
@@ -17,6 +18,22 @@ _NUMBER = re.compile(
     r"(?<![0-9A-Za-z_.,])(?:(?<![0-9)}\]] )-)?\\?\$?"
     r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+)?\\?%?"
 )
+
+_SPACING = re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[,;:! ]|\\?\$|\s")
+_THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_RATIONAL = re.compile(r"-?(?:[0-9]{0,40}\.[0-9]{1,40}|[0-9]{1,40}(?:/[1-9][0-9]{0,39})?)")
+
+
+def stated_answer(text: str, last_number: bool = False) -> str | None:
+    """What `extract_answer` finds, in a spelling that equal answers mostly share; None: nothing.
+
+    Spaces, dollar signs, capitals and a full stop at the end do not count. A number is written as a
+    fraction in lowest terms. Equal answers of other forms (1/2 and 2^{-1}) stay different.
+    """
+    answer = extract_answer(text, last_number)
+    plain = _SPACING.sub("", answer or "").rstrip(".").casefold()
+    number = plain.replace(",", "") if _THOUSANDS.fullmatch(plain) else plain
+    return str(Fraction(number)) if _RATIONAL.fullmatch(number) else plain or None
 
 
 def extract_answer(text: str, last_number: bool = False) -> str | None:

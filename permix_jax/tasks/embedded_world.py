@@ -85,15 +85,21 @@ def latent_style_task(
         return Demonstration(persona, problem.prompt, f"{before} {between} {content} {after}")
 
     train, test = ([problems[i] for i in part] for part in (order[num_test:], order[:num_test]))
-    rules = {"grade": arithmetic_reward, "demonstrate": demonstrate, "in_style": in_style}
+    rules = {"grade": arithmetic_reward, "stated": stated_answer}
+    rules |= {"demonstrate": demonstrate, "in_style": in_style}
     return Task("latent_style", train, test, PERSONAS, role_play=ROLE_PLAY, **rules)
 
 
 def arithmetic_reward(completion: str, problem: Problem) -> float:
     """1.0 if the words after the only "answer is" start with the right number, else 0.0."""
+    return float(stated_answer(completion) == problem.answer)
+
+
+def stated_answer(completion: str) -> str | None:
+    """The word after the only "answer is"; None if there is none, or several."""
     parts = completion.split("answer is")
     words = parts[-1].split()
-    return float(len(parts) == 2 and bool(words) and words[0] == problem.answer)
+    return words[0] if len(parts) == 2 and words else None
 
 
 def style_of(text: str) -> Style | None:

@@ -15,7 +15,7 @@ from permix_jax.core.fields import names_in
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Demonstration, Problem, Task
 from permix_jax.core.randomness import generator
-from permix_jax.rewards.answer import last_box
+from permix_jax.rewards.answer import last_box, stated_answer
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.load import load_problems, place
 from permix_jax.tasks.overlap import same_answer, without_doubles, without_overlap
@@ -72,7 +72,8 @@ def problem_task(
     asked = INSTRUCTIONS[data.answer_format]
     train, drawn = ([replace(p, prompt=f"{p.prompt}\n{asked}") for p in x] for x in (train, drawn))
     shown = demonstrator(personas, data.answer_format)
-    return Task("problems", train, drawn, personas, grade_answer, shown, symbolic=True)
+    rules = {"symbolic": True, "stated": stated_answer}
+    return Task("problems", train, drawn, personas, grade_answer, shown, **rules)
 
 
 def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:

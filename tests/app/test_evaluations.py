@@ -106,6 +106,25 @@ def test_step_0_is_the_base_on_any_mesh(finished, tmp_path):
     assert ours["fidelity"] == pytest.approx(theirs["fidelity"], abs=0.1)
 
 
+def test_an_evaluation_has_a_budget_of_its_own(finished, tmp_path):
+    """The answers of training's budget of 16 tokens, cut off at 9 at most."""
+    evaluate_run(config(eval__max_new_tokens=9), finished[0] / "run", 6, tmp_path / "out")
+    named = json.loads((tmp_path / "out/evaluation.json").read_text())["config"]
+    assert (named["eval"]["max_new_tokens"], named["rollout"]["max_new_tokens"]) == (9, 16)
+    before = json.loads((finished[0] / "run/eval/6/evaluation.json").read_text())["config"]
+    assert "max_new_tokens" not in before["eval"]  # as before there was the field
+    short, long = (
+        [json.loads(line) for line in rows(folder).splitlines()]
+        for folder in (tmp_path / "out", finished[0] / "run/eval/6")
+    )
+    cut = [(a, b) for a, b in zip(short, long, strict=True) if a["truncated"]]
+    assert 0 < len(cut) < len(short)
+    assert any(a["completion"] != b["completion"] for a, b in cut)
+    for a, b in zip(short, long, strict=True):
+        assert b["completion"].startswith(a["completion"])
+        assert a["truncated"] or a == b
+
+
 def test_an_exported_model_answers_as_its_checkpoint(finished, tmp_path):
     export(finished[0] / "run", tmp_path / "model", step=6, dtype="float32")
     evaluate_subject(subject_of_model(config(), str(tmp_path / "model"), tmp_path / "out"))
@@ -154,6 +173,7 @@ def test_killed_then_stopped_and_the_same_command_again(finished, tmp_path):
         ({"eval__sets": "heldout,heldout"}, 6, "each once"),
         ({"eval__sets": "harmful"}, 6, "'harmful', of which there are no personas; there are"),
         ({"eval__samples": 2}, 6, r"\(config.eval.samples: 2 instead of 1\); name another --out"),
+        ({"eval__max_new_tokens": 9}, 6, r"eval.max_new_tokens: 9 instead of '\(absent\)'\)"),
         ({"eval__judge_free_candidates": 9}, 2, "judge_free_candidates is 9; .* has 8 personas"),
     ],
 )

@@ -2,6 +2,10 @@
 
 import json
 import logging
+import math
+import re
+from collections import Counter, defaultdict
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from permix_jax.app.evaluations import evaluate_subject
 from permix_jax.app.experiment import run
 from permix_jax.app.policies import subject_of_model
 from permix_jax.app.workdir import claim_workdir
+from permix_jax.report.comparison_page import compare
 from permix_jax.train.loop import NonFiniteError
 
 TRL_NAMES = {
@@ -96,6 +101,48 @@ def test_evaluation_is_of_heldout_personas_and_problems(permix):
     fidelity = json.loads((workdir / "eval/6/fidelity.json").read_text())
     assert set(fidelity["by_task"]) == {"role_play", "arithmetic"}
     assert table.splitlines()[2].startswith("base") and table.splitlines()[3].startswith("trained")
+
+
+def test_several_answers_to_a_problem(tmp_path):
+    """pass@k and majority@k of the files and tables are those of the rows, over all subsets."""
+    folder, few = tmp_path / "permix", {"train__steps": 2, "eval__role_play_samples": 0}
+    config = load_config("permix.py", "tiny", eval__samples=4, eval__kl_responses=0, **few)
+    printed = run(config, folder, "permix", "tiny")
+    answers = defaultdict(lambda: defaultdict(list))
+    for line in (folder / "eval/2/completions.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        answers[row["persona"]][row["problem"]].append((row["correct"], row["stated"]))
+    at_k = json.loads((folder / "eval/2/stability.json").read_text())["at_k"]
+    for k in (1, 2, 4):
+        expected = {of: {} for of in (f"pass@{k}", f"majority@{k}")}
+        for persona, problems in answers.items():
+            subsets = [s for drawn in problems.values() for s in combinations(drawn, k)]
+            assert len(subsets) == 16 * math.comb(4, k)
+            passed = [max(right for right, _ in subset) for subset in subsets]
+            expected[f"pass@{k}"][persona] = np.mean(passed)
+            expected[f"majority@{k}"][persona] = np.mean([majority(s) for s in subsets])
+        for measure, by_persona in expected.items():
+            of, plain = at_k[measure], by_persona.pop(None)
+            values = {entry["persona"]: entry["value"] for entry in of["per_persona"]}
+            assert values == pytest.approx(by_persona)
+            assert of["no_persona"] == pytest.approx(plain)
+            assert of["mean"] == pytest.approx(np.mean(list(values.values())))
+            assert of["worst"] == pytest.approx(min(values.values()))
+    assert at_k["majority@4"]["mean"] != at_k["pass@4"]["mean"] != at_k["average@4"]["mean"]
+    cell = f"trained: heldout, pass@4  {at_k['pass@4']['mean']:.3f} ["
+    markdown, compared = (folder / "report.md").read_text(), compare([folder])
+    assert cell in re.sub("  +", "  ", printed) and "## Several answers" in markdown
+    assert f"trained: heldout, majority@4 | {at_k['majority@4']['mean']:.3f} [" in markdown
+    assert compared.splitlines()[0].split()[-2:] == ["pass@4", "majority@4"]
+    last = [f"{at_k[of]['mean']:.3f}" for of in ("pass@4", "majority@4")]
+    assert re.findall(r"[0-9.]+", compared.splitlines()[3])[-2:] == last
+
+
+def majority(answers) -> float:
+    """The share of the right answer among those that most of the answers state."""
+    votes = Counter("right" if right else said for right, said in answers if right or said)
+    first = [answer for answer in votes if votes[answer] == max(votes.values())]
+    return ("right" in first) / max(1, len(first))
 
 
 def test_same_command_again_does_nothing_twice(permix, caplog):

@@ -125,6 +125,7 @@ IMPOSSIBLE = [
     ("use 0 (off), or 1 or more", 0.5, "grpo.importance_cap"),
     ("use 0 (off), or 2 or more", 1, "eval.judge_free_candidates"),
     ("use 0 (all), or 2 or more", 1, "eval.judge_free_questions"),
+    ("use 0 (rollout.max_new_tokens), or 2 or more", 1, "eval.max_new_tokens"),
     ("use some of q_proj,k_proj,v_proj,o_proj,gate_proj", "q_proj,lm_head", "lora.targets"),
     ("use some of q_proj", "", "lora.targets"),
     ("use one or more of heldout,harmful,neutral,train, each", "heldout,pirates", "eval.sets"),
@@ -273,6 +274,7 @@ PROMPTS, OVER = "rollout.max_prompt_tokens", "over the model's context of 256; l
         ("mesh.fsdp", 8, "mesh.fsdp is 8; it must divide the model's embed_dim of 20"),
         ("rollout.max_new_tokens", 241, f"{PROMPTS} + rollout.max_new_tokens is 257, {OVER}"),
         ("sft.max_new_tokens", 250, f"{PROMPTS} + sft.max_new_tokens is 266, {OVER}"),
+        ("eval.max_new_tokens", 241, f"{PROMPTS} + eval.max_new_tokens is 257, {OVER}"),
     ],
 )
 def test_a_model_that_the_mesh_does_not_divide_or_texts_outgrow(field, value, message):
@@ -286,6 +288,7 @@ def test_a_model_that_the_mesh_does_not_divide_or_texts_outgrow(field, value, me
     [
         {"mesh.data": 8, "mesh.fsdp": 4, "mesh.tensor": 2},
         {"rollout.max_new_tokens": 240},
+        {"eval.max_new_tokens": 240},
         {"sft.max_new_tokens": 500, "sft.steps": 0},
     ],
 )

@@ -80,6 +80,34 @@ def test_rows_are_keyed_by_problem_persona_and_sample(whole):
     assert [r["persona"] for r in asked[::10]] == [None, "android", "professor", "rancher"]
 
 
+def test_what_an_answer_states_is_kept_where_there_are_several(world, whole, tmp_path):
+    rows, task = rows_of(whole), world[0]
+    for row in rows:
+        assert ("stated" in row) == (row["task"] == "problems")
+        assert row.get("stated") == (task.stated(row["completion"]) if "stated" in row else None)
+    figures = json.loads((whole / "stability.json").read_text())
+    names = ["average@2", "pass@1", "pass@2", "majority@1", "majority@2"]
+    assert list(figures["at_k"]) == list(figures["by_set"]["heldout"]["at_k"]) == names
+    evaluate_world(world, tmp_path, samples=1)
+    assert not any("stated" in row for row in rows_of(tmp_path))
+    alone = json.loads((tmp_path / "stability.json").read_text())
+    assert set(figures) - set(alone) == {"at_k", "flip_rate_same_persona_ci95"}
+
+
+def test_rows_of_an_older_version_have_no_majority(world, whole, tmp_path):
+    """They lack what is stated, and the evaluation goes on."""
+    old = [{k: v for k, v in row.items() if k != "stated"} for row in rows_of(whole)[:12]]
+    text = "".join(json.dumps(row) + "\n" for row in old)
+    (tmp_path / "completions.jsonl").write_text(text)
+    (tmp_path / "evaluation.json").write_bytes((whole / "evaluation.json").read_bytes())
+    evaluate_world(world, tmp_path)
+    ours, theirs = (json.loads((x / "stability.json").read_text()) for x in (tmp_path, whole))
+    assert list(ours["at_k"]) == ["average@2", "pass@1", "pass@2"]
+    for of in (theirs, theirs["by_set"]["heldout"]):
+        del of["at_k"]["majority@1"], of["at_k"]["majority@2"]
+    assert ours == theirs
+
+
 def test_a_stop_request_keeps_every_batch_and_ends_in_the_same_files(world, whole, tmp_path):
     folder, stops = tmp_path / "eval", 0
 

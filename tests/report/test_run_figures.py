@@ -1,14 +1,18 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from synthetic_run import PERSONAS, write_rows, write_run
 
+from permix_jax.core.persona import Persona
 from permix_jax.report.compare import compare_runs, compare_two
 from permix_jax.report.run_figures import MEASURES, read_answers, read_run
 from permix_jax.stats.paired import Graded, compare_policies, over_seeds
+from permix_jax.stats.samples import majority_at, pass_at
 from permix_jax.stats.stability import measure, pss_min_over_max, stability
 from permix_jax.stats.statistics import bootstrap_weights
+from permix_jax.stats.summary import summarise
 
 PROBLEMS = 120
 
@@ -97,6 +101,54 @@ def test_answers_are_found_in_any_order_and_what_is_missing_is_nan():
     expected = [[[np.nan, np.nan]] * 2, [[0, np.nan], [np.nan, 1]]]
     np.testing.assert_array_equal(problems.correct, expected)
     assert found["role_play"].in_style.tolist() == [[[1.0]]]
+
+
+def write_samples(workdir, rng, skill, samples, **kwargs):
+    """As `write_answers`, with several answers to a problem, told apart by a number below 3."""
+    stated = rng.integers(1, 3, (1 + len(PERSONAS), PROBLEMS, samples))
+    stated[rng.random(stated.shape) < skill] = 0
+    workdir = write_run(workdir, steps=3, with_fidelity=False, **kwargs)
+    rows = [
+        {"task": "problems", "problem": f"p{q}", "persona": persona, "sample": s}
+        | {"correct": float(answer == 0), "in_style": None, "stated": str(answer)}
+        for persona, of in zip((None, *PERSONAS), stated, strict=True)
+        for q, answers in enumerate(of)
+        for s, answer in enumerate(answers)
+    ]
+    write_rows(workdir / "eval/3/completions.jsonl", rows)
+    people = [Persona(name, name, "", "any", "heldout") for name in PERSONAS]
+    counts = {"seed": 0, "samples": samples, "role_play_samples": 0, "resamples": 100}
+    settings = SimpleNamespace(**counts, pss="min_over_max")
+    content = summarise(rows, people, settings)["stability"]
+    (workdir / "eval/3/stability.json").write_text(json.dumps(content))
+    return workdir, (stated[1:] == 0).astype(float), stated[1:]
+
+
+def test_several_answers_are_measures_of_the_runs_that_have_them(tmp_path):
+    rng, most = np.random.default_rng(2), ["pass@4", "majority@4"]
+    ours, correct, stated = write_samples(tmp_path / "permix", rng, 0.6, 4)
+    theirs, their_correct, their_stated = write_samples(tmp_path / "rlvr", rng, 0.4, 4, name="rlvr")
+    runs = [read_run(ours), read_run(theirs)]
+    expected = [pass_at(correct, 4).mean(), majority_at(correct, stated, 4).mean()]
+    before = [pass_at(their_correct, 4).mean(), majority_at(their_correct, their_stated, 4).mean()]
+    difference = np.subtract(expected, before)
+    comparison, apart = compare_runs(runs), compare_two(*runs)
+    measures = comparison["methods"]["permix"]["measures"]
+    assert list(measures) == [*MEASURES, *most]
+    assert [measures[name]["mean"] for name in most] == pytest.approx(expected)
+    pair = comparison["pairs"][0]["difference"]
+    assert [pair[name]["mean"] for name in most] == pytest.approx(difference)
+    assert [apart[name]["difference"] for name in most] == pytest.approx(difference)
+    for name in most:
+        low, high = apart[name]["difference_ci95"]
+        assert low < apart[name]["difference"] < high < low + 0.3
+    alone, _, _ = write_samples(tmp_path / "alone", rng, 0.4, 1, name="rlvr", seed=1)
+    runs[1] = read_run(alone)
+    with pytest.raises(ValueError, match="were not asked the same"):
+        compare_two(*runs)
+    lacking = compare_runs(runs)["methods"]["rlvr"]["measures"]
+    assert lacking["pass@4"]["mean"] is None and lacking["mean"]["mean"] is not None
+    assert list(read_run(alone).trained.measures) == list(MEASURES)
 
 
 def test_the_kl_is_a_measure_where_the_run_has_it(tmp_path):

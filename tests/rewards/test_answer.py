@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permix_jax.rewards.answer import extract_answer
+from permix_jax.rewards.answer import extract_answer, stated_answer
 
 PIECES = ["\\boxed{", "\\fbox ", "####", "\\{", "\\}", *"{}\\$. 019\nx"]
 
@@ -40,6 +40,33 @@ PIECES = ["\\boxed{", "\\fbox ", "####", "\\{", "\\}", *"{}\\$. 019\nx"]
 )
 def test_extract_answer(text, answer):
     assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("stated", "alike"),
+    [
+        ("1/2", ["0.5", ".50", "2/4", " $ 1/2 $", "0.5.", r"\$0.5"]),
+        ("1234", ["1,234", "1234.0", "$1,234", "1 234", r"1\,234"]),
+        ("-7", ["-7.", "- 7", "-14/2"]),
+        (r"\frac{1}{2}", [r"\frac {1}{2}", r"\displaystyle\frac{1}{2}"]),
+        ("(1,2)", ["(1, 2)", r"\left(1, 2\right)"]),
+        ("x=3", ["X = 3", "$x=3$."]),
+        ("1/0", ["1 / 0"]),
+        ("9" * 50, ["9" * 50]),
+        (r"\leftarrow", [r"\leftarrow "]),
+    ],
+)
+def test_equal_answers_are_stated_alike(stated, alike):
+    assert {stated_answer(f"\\boxed{{{text}}}") for text in [stated, *alike]} == {stated}
+
+
+@pytest.mark.parametrize("text", ["", "the answer is 9", "####", r"\boxed{$ $}", r"\boxed{5"])
+def test_a_text_that_states_nothing(text):
+    assert stated_answer(text) is None
+
+
+def test_the_last_number_is_stated_where_it_is_asked_for():
+    assert stated_answer("so 3 of 6, or 0.50", last_number=True) == "1/2"
 
 
 @pytest.mark.parametrize(

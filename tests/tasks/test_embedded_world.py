@@ -22,6 +22,7 @@ from permix_jax.tasks.embedded_world import (
     build_tokenizer,
     in_style,
     latent_style_task,
+    stated_answer,
     style_of,
 )
 
@@ -126,6 +127,17 @@ def test_reward(reward, completions):
     problem = Problem("12+13", "what is 12 plus 13 ?", "25", "latent_style")
     graded = {text: arithmetic_reward(text, problem) for text in completions}
     assert graded == dict.fromkeys(completions, reward)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("arr the answer is 25 aye", "25"), ("the answer is moon", "moon"), ("answer is", None),
+        ("answer is 2 answer is 3", None), ("25", None),
+    ],
+)  # fmt: skip
+def test_stated_answer(text, answer):
+    assert stated_answer(text) == answer
 
 
 @pytest.mark.parametrize(
