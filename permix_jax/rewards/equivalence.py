@@ -36,6 +36,8 @@ def kind(tree: Node) -> str:
     """The name of what a tree is, as verdicts name it."""
     if is_set(tree):
         return "set of reals"
+    if tree[0] in EXPRESSIONS and rational(tree) is not None:
+        return "number"
     named = {"rel": "equation", "qty": "quantity"} | dict.fromkeys(
         ("num", "inf", "about", "based", "mod"), "number"
     )

@@ -68,12 +68,14 @@ def summed_advantages(
     already, for each group has.)
 
     Args:
-      values: [N, K], of K terms; NaN where the verdict is unknown.
+      values: [N, K], of K terms; NaN where the verdict is unknown. A rollout with any NaN has the
+        advantage 0, and no part in the others'.
       advantages: rewards f32 [N] -> advantages [N].
     """
-    columns = [np.asarray(advantages(np.float32(column)), float) for column in values.T]
-    total = sum(w * column for w, column in zip(weights, columns, strict=True))
     known = ~np.isnan(values).any(axis=1)
+    terms = np.float32(np.where(known[:, None], values, np.nan)).T
+    columns = [np.asarray(advantages(term), float) for term in terms]
+    total = sum(w * column for w, column in zip(weights, columns, strict=True))
     return np.float32(total / (np.std(total[known]) + _EPSILON if known.any() else 1.0))
 
 

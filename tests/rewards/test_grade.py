@@ -318,7 +318,7 @@ def test_every_real_gold_answer_equals_itself():
 @pytest.mark.parametrize(
     ("gold", "kind"),
     [
-        ("5", "number"), (r"\frac{1}{2}", "expression"), (r"1.5\text{ m}", "quantity"),
+        ("5", "number"), (r"\frac{1}{2}", "number"), (r"1.5\text{ m}", "quantity"),
         (r"x^2+1", "expression"), (r"\text{Monday}", "text"), ("y = 2x", "equation"),
         (r"x \le 5", "set of reals"), ("3:4:5", "ratio"), ("(1, 2)", "tuple"),
         ("[0, 1)", "tuple"), ("2, 3", "list"), (r"\{2, 3\}", "set"),
