@@ -28,6 +28,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.task.own_style_prior = 0.89  # latent_style: pi(own style | persona)
     c.task.arithmetic_share = 0.6  # latent_style: demonstrations that are arithmetic
     c.task.plain_share = 0.2  # latent_style: demonstrations without a persona
+    c.task.plain_style_share = 0.0  # latent_style: pi(a style of its own | no persona)
 
     c.data = ConfigDict()  # read where task.name = problems
     c.data.train = "gsm8k,mawps"  # data sets or JSONL files of prompt and answer, with commas

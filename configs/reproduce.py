@@ -25,7 +25,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.reproduce.methods = "sft,distill,rlvr,permix"  # what to train; their base is evaluated, too
     c.reproduce.seeds = 5  # how many, from c.seed on; each has its own base, split and runs
     c.reproduce.ablation = "none"  # what to change in further runs of permix and rlvr: none, level,
-    # advantage_group, share, kl, adaptive, personas or rehearsal
+    # advantage_group, share, kl, adaptive, personas, rehearsal or plain
     c.reproduce.processes = 0  # runs side by side on the CPU; 0: as many as cores; 1: on any device
     # These were the fields.
     return c.lock()

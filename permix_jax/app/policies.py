@@ -45,7 +45,7 @@ def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, S
         shape = replace(pretrained.config, param_dtype=param_dtype, dtype=m.dtype, remat=m.remat)
         tokenizer, end_tokens = pretrained.tokenizer, pretrained.end_tokens
     else:
-        tokenizer = build_tokenizer()
+        tokenizer = build_tokenizer(assistant=config.task.get("plain_style_share", 0) > 0)
         end_tokens = (tokenizer.eos_token_id,)
         vocabulary = len(tokenizer)
         shape = call_with(ModelConfig, m, vocab_size=vocabulary, lora=None, param_dtype=param_dtype)

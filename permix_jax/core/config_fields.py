@@ -76,6 +76,8 @@ SECTIONS["task"] = Section("", (), dict(
         reads=_DEMONSTRATES),
     plain_share=Field(0.2, "latent_style: demonstrations without a persona", SHARE,
         reads=_DEMONSTRATES),
+    plain_style_share=Field(0.0, "latent_style: pi(a style of its own | no persona)", SHARE,
+        reads=_DEMONSTRATES),
 ))  # fmt: skip
 SECTIONS["data"] = Section("read where task.name = problems", _PROBLEMS, dict(
     train=Field("gsm8k,mawps", "data sets or JSONL files of prompt and answer, with commas"),
@@ -357,7 +359,7 @@ SECTIONS["reproduce"] = Section("read by launch/reproduce.py alone (configs/repr
     seeds=Field(5, "how many, from c.seed on; each has its own base, split and runs", at_least(1)),
     ablation=Field("none", "what to change in further runs of permix and rlvr:",
         one_of("none", "level", "advantage_group", "share", "kl", "adaptive", "personas",
-               "rehearsal")),
+               "rehearsal", "plain")),
     processes=Field(0, "runs side by side on the CPU; 0: as many as cores; 1: on any device",
         Rule(lambda v: v >= 0, "use 0 (all cores) or more")),
 ))  # fmt: skip

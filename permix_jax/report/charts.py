@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from permix_jax.report.tables import number_of
 
@@ -25,7 +26,7 @@ _PAGE |= {_INK: "currentColor", _RULE: "var(--rule)"}
 
 def figure_of(charts: Sequence[Mapping], names: Sequence[str]) -> Figure:
     """Charts (see `content`) side by side; `names` in the order of their colours."""
-    draw = {"lines": _lines, "points": _points, "ranking": _ranking}
+    draw = {"lines": _lines, "points": _points, "ranking": _ranking, "grid": _grid}
     widths, heights = zip(*map(_inches, charts), strict=True)
     legend = {}
     # A dollar sign in a name must not start a formula.
@@ -50,6 +51,8 @@ def _inches(chart: Mapping) -> tuple[float, float]:
         return 6.4, 0.9 + (0.16 + 0.12 * (len(chart["columns"]) - 1)) * len(chart["rows"])
     if chart["type"] == "points":
         return 5.0, 3.6
+    if chart["type"] == "grid":
+        return 1.2 + 0.75 * len(chart["xs"]), 1.0 + 0.45 * len(chart["ys"])
     return (5.0, 3.0) if chart["y"] else (3.6, 1.9)
 
 
@@ -157,6 +160,22 @@ def _ranking(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
         axes.axhline(line + 0.5, color=_RULE, linewidth=0.5)
     if chart.get("zero"):
         axes.axvline(0, color=_INK, linewidth=0.8)
+
+
+def _grid(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
+    """A coloured cell with its percent for each estimate; framed if its interval excludes 0."""
+    values = np.array([[c["value"] if c else np.nan for c in row] for row in chart["series"]])
+    most = np.nanmax(np.abs(values), initial=1e-9)
+    axes.imshow(values, cmap="PuOr", vmin=-1.6 * most, vmax=1.6 * most, aspect="auto")
+    for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        axes.text(column, row, f"{values[row, column]:+.1%}", ha="center", va="center", color=_INK)
+        interval = limits(chart["series"][row][column])
+        if interval and (interval[0] > 0 or interval[1] < 0):
+            place = (column - 0.46, row - 0.46)
+            axes.add_patch(Rectangle(place, 0.92, 0.92, fill=False, edgecolor=_INK, linewidth=1.6))
+    axes.set_xticks(range(len(chart["xs"])), list(map(str, chart["xs"])))
+    axes.set_yticks(range(len(chart["ys"])), list(map(str, chart["ys"])))
+    axes.grid(visible=False)
 
 
 def _with_arms(cell: Mapping) -> tuple[float, np.ndarray | None]:

@@ -21,6 +21,7 @@ from permix_jax.report.compare import (
 )
 from permix_jax.report.completions import browser_of
 from permix_jax.report.content import lines, measured, over_steps, points, ranking, section
+from permix_jax.report.maps import maps
 from permix_jax.report.run_figures import Policy, Run, read_run
 from permix_jax.report.tables import link, table
 from permix_jax.report.write import as_plain, write_report
@@ -52,7 +53,8 @@ def write_comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Pa
     """Writes report.json, report.md, report.html and the charts as PNG files.
 
     The charts are accuracy_by_persona.png and, if a PSS is defined, pss_over_steps.png and (with
-    role-play fidelity) robustness_fidelity.png. `comparison` is the result of `compare_runs`.
+    role-play fidelity) robustness_fidelity.png; where pairs differ in two fields, map_*.png.
+    `comparison` is the result of `compare_runs`.
     """
     report = as_plain(comparison_report(runs, comparison, folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +79,7 @@ def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) ->
         "names": list(methods),
         "sections": [
             _measures(comparison),
+            *maps(comparison, runs),
             *(_pair(f"pair-{i}", pair, comparison["paper"]) for i, pair in pairs),
             _robustness_fidelity(methods),
             _steps(runs),

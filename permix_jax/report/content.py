@@ -170,6 +170,21 @@ def points(title: str, x: str, y: str, series: Sequence[dict]) -> dict:
     return {"type": "points", "title": title, "x": x, "y": y, "series": list(series)}
 
 
+def grid(
+    title: str, x: str, y: str, xs: Sequence, ys: Sequence, rows: Sequence[Sequence[dict | None]]
+) -> dict:
+    """A map of estimates: a row for each of `ys`, and in it a cell for each of `xs`."""
+    return {
+        "type": "grid",
+        "title": title,
+        "x": x,
+        "y": y,
+        "xs": list(xs),
+        "ys": list(ys),
+        "series": [list(row) for row in rows],
+    }
+
+
 def config_section(record: Mapping[str, Any]) -> dict:
     """All fields of a config.json. Those that differ from the preset are marked and come first."""
     changed, apart = record.get("changed", []), ("config", "changed", "history")

@@ -28,6 +28,7 @@ _WIDE = {
     "rollout.group_size": 32,
     "train.problems_per_step": 8,
 }
+PLAIN_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 # The runs that an ablation adds to unchanged "permix" and "rlvr".
 ABLATIONS: dict[str, dict[str, Changes]] = {
     "level": {"permix rollout": {"personas.level": "rollout"}},
@@ -47,6 +48,16 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         f"{method} rehearsal": {**METHODS[method], "rehearsal.weight": 0.5}
         for method in ("rlvr", "permix")
     },
+    "plain": {
+        f"{method} plain {q} kl {x}": {
+            **METHODS[method],
+            "task.plain_style_share": q,
+            "grpo.kl_weight": x,
+        }
+        for q in PLAIN_SHARES
+        for x in (0.0, 0.02, 0.1)
+        for method in ("rlvr", "permix")
+    },
 }
 
 
@@ -64,7 +75,7 @@ def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
     """The runs that `config.reproduce` asks for, with workdirs in `out`.
 
     Neighbours differ in their seed: runs of one seed share a base policy, and would wait until one
-    of them has trained it.
+    of them has trained it. A run of an ablation that changes nothing is left out.
 
     Raises:
       ValueError: an impossible value, in one line with field, value and remedy.
@@ -76,11 +87,15 @@ def jobs_of(config: ConfigDict, out: Path, preset: str) -> list[Job]:
     ablation = ABLATIONS.get(r.ablation, {})
     methods = ("rlvr", "permix") if ablation else names_in(r.methods)
     runs, jobs = {name: METHODS[name] for name in methods} | ablation, []
+    done = []
     for name, changes in runs.items():
         for seed in range(config.seed, config.seed + r.seeds):
             run = ConfigDict(common)
             run.update_from_flattened_dict({**changes, "seed": seed})
             require_valid(run)
+            if run.to_dict() in done:
+                continue
+            done.append(run.to_dict())
             folder = f"{name.replace(',', '').replace(' ', '-')}-s{seed}"
             jobs.append(Job(name, seed, run.to_dict(), out / folder, preset))
     return jobs

@@ -1,7 +1,8 @@
 """The embedded world: a small, concrete instance of the paper's latent-style model.
 
 A response has a latent style s. A persona is a prior pi(s | persona) with most of its mass on one
-style; the plain prompt has a uniform prior. Marker words show the style of a text. The competence
+style. The plain prompt has a style of its own with probability `plain_style_share`; the personas'
+styles share the rest equally. Marker words show the style of a text. The competence
 of a style is the chance that an arithmetic answer in it is right. The base policy is trained on
 text of this world, so its accuracy depends on the persona: the persona lottery.
 """
@@ -38,10 +39,13 @@ STYLES = (
     Style("pirate", 0.43, ("arr", "matey", "ahoy", "aye"), "buccaneer"),
     Style("clown", 0.35, ("honk", "tada", "giggle", "whoopee"), "jester"),
 )
+# The plain prompt's own style. Its competence is the mean of the others', so that it alone makes
+# plain prompts neither better nor worse.
+ASSISTANT = Style("assistant", 0.65, ("certainly", "sure", "okay", "glad"), "")
 TOPICS = "sea moon rain city forest bread music winter garden river night road".split()
 QUALITIES = "quiet bright old wide cold sweet deep slow warm loud".split()
 
-_STYLE_OF_MARKER = {marker: style for style in STYLES for marker in style.markers}
+_STYLE_OF_MARKER = {marker: style for style in (*STYLES, ASSISTANT) for marker in style.markers}
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -49,13 +53,19 @@ _CHAT_TEMPLATE = (
 
 
 def latent_style_task(
-    num_test: int, own_style_prior: float, arithmetic_share: float, plain_share: float, seed: int
+    num_test: int,
+    own_style_prior: float,
+    arithmetic_share: float,
+    plain_share: float,
+    seed: int,
+    plain_style_share: float = 0.0,
 ) -> Task:
     """The world's problems, personas, rules and demonstrations.
 
     The seed holds `num_test` arithmetic problems out of both SFT and RL. `own_style_prior` is
-    pi(own style | persona); the other styles share the rest equally. The shares are of
-    demonstrations; the others are conversation, and under a persona.
+    pi(own style | persona); the other styles share the rest equally. `plain_style_share` is
+    pi(ASSISTANT | no persona); again the others share the rest. `arithmetic_share` and
+    `plain_share` are of demonstrations; the others are conversation, and under a persona.
     """
     problems = _arithmetic_problems()
     if num_test >= len(problems):
@@ -67,7 +77,9 @@ def latent_style_task(
     def demonstrate(rng: np.random.Generator, train: Sequence[Problem]) -> Demonstration:
         persona = None if rng.random() < plain_share else PERSONAS[rng.integers(len(PERSONAS))]
         if persona is None:
-            style = STYLES[rng.integers(len(STYLES))]
+            # No draw where the share is 0: the demonstrations of older runs stay as they were.
+            own = plain_style_share and rng.random() < plain_style_share
+            style = ASSISTANT if own else STYLES[rng.integers(len(STYLES))]
         else:
             own = [style.name == persona.category for style in STYLES]
             style = STYLES[rng.choice(len(STYLES), p=np.where(own, own_style_prior, other_prior))]
@@ -113,9 +125,13 @@ def in_style(text: str, persona: Persona) -> bool:
     return getattr(style_of(text), "name", None) == persona.category
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A `transformers` tokenizer over the world's words, with single digits and a chat template."""
-    words = [marker for style in STYLES for marker in style.markers]
+def build_tokenizer(assistant: bool = False) -> PreTrainedTokenizerFast:
+    """A `transformers` tokenizer over the world's words, with single digits and a chat template.
+
+    `assistant` says whether the words of ASSISTANT are among them.
+    """
+    styles = (*STYLES, ASSISTANT) if assistant else STYLES
+    words = [marker for style in styles for marker in style.markers]
     words += [*(persona.name for persona in PERSONAS), *TOPICS, *QUALITIES]
     words += "you are a . what is plus minus ? tell me about the answer".split()
     special = ["<pad>", "<unknown>", "<end>", "<system>", "<user>", "<assistant>"]

@@ -36,4 +36,6 @@ def test_a_long_meaning_goes_on_in_the_next_line_and_choices_follow_a_colon():
     at = next(i for i, line in enumerate(lines) if line.startswith("    c.reproduce.ablation ="))
     meaning = "what to change in further runs of permix and rlvr"
     assert lines[at].endswith(f"  # {meaning}: none, level,")
-    assert lines[at + 1] == "    # advantage_group, share, kl, adaptive, personas or rehearsal"
+    assert (
+        lines[at + 1] == "    # advantage_group, share, kl, adaptive, personas, rehearsal or plain"
+    )

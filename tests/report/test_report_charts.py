@@ -12,7 +12,7 @@ from permix_jax.report.charts import (
     svg_of,
     ticks_within,
 )
-from permix_jax.report.content import lines, points, ranking
+from permix_jax.report.content import grid, lines, points, ranking
 
 
 def cell(value, *limits):
@@ -47,6 +47,16 @@ def test_personas_without_a_figure_rank_last_and_no_persona_first():
     column = {"a": None, "b": cell(0.1), None: cell(0.0), "c": cell(0.9)}
     chart = ranking(["base"], "accuracy", [column], "problems")
     assert [row[0]["text"] for row in chart["rows"]] == ["no persona", "c", "b", "a"]
+
+
+def test_a_map_frames_the_cells_whose_interval_excludes_0():
+    rows = [[cell(0.1, 0.02, 0.18), cell(-0.05, -0.2, 0.1)], [None, cell(-0.3, -0.4, -0.2)]]
+    axes = figure_of([grid("PSS", "kl", "share", [0.0, 0.1], [0.5, 1.0], rows)], []).axes[0]
+    assert [(text.get_text(), *text.get_position()) for text in axes.texts] == [
+        ("+10.0%", 0, 0), ("-5.0%", 1, 0), ("-30.0%", 1, 1),
+    ]  # fmt: skip
+    centres = [tuple(np.add(p.get_xy(), 0.46).round(9)) for p in axes.patches]
+    assert centres == [(0, 0), (1, 1)]
 
 
 def test_a_ranking_names_each_policy_once_beside_its_uppermost_estimate():

@@ -2,10 +2,10 @@ import json
 
 import pytest
 from report_page import read_report, section, tables_of
-from synthetic_run import write_run
+from synthetic_run import change, write_run
 
 from permix_jax.report.compare import compare_runs
-from permix_jax.report.comparison_page import compare, comparison_report
+from permix_jax.report.comparison_page import compare, comparison_report, write_comparison_report
 from permix_jax.report.run_figures import MEASURES, read_run
 from permix_jax.report.run_page import write_run_report
 from permix_jax.report.tables import as_text
@@ -76,6 +76,34 @@ def test_runs_are_linked_where_they_have_a_report(compared):
     rows = section(compared[4], "runs")["blocks"][0]["rows"]
     assert rows[0][0] == {"text": "permix-s0", "href": "permix-s0/report.html"}
     assert [row[0] for row in rows[1:]] == ["permix-s1", "rlvr-s0", "rlvr-s1"]
+
+
+def test_pairs_over_two_fields_make_maps(tmp_path):
+    """Two shares by two KL weights, one cell without runs."""
+    runs = []
+    for share, kl in ((0.0, 0.1), (0.5, 0.1), (0.5, 0.02)):
+        for method in ("permix", "rlvr"):
+            name = f"{method} plain {share} kl {kl}"
+            for seed in (0, 1):
+                folder = write_run(tmp_path / f"{name}-s{seed}", name=name, seed=seed, steps=3)
+                fields = {"task": {"plain_style_share": share}, "grpo": {"kl_weight": kl}}
+                change(folder / "config.json", config={"seed": seed, **fields})
+                runs.append(read_run(folder))
+    comparison = compare_runs(runs)
+    gain = {pair["ours"]: pair["relative"]["PSS"] for pair in comparison["pairs"]}
+    (maps,) = [s for s in comparison_report(runs, comparison, tmp_path)["sections"]
+               if s["id"] == "maps"]  # fmt: skip
+    chart = maps["blocks"][0]
+    assert (chart["y"], chart["ys"]) == ("grpo.kl_weight", [0.02, 0.1])
+    assert (chart["x"], chart["xs"]) == ("task.plain_style_share", [0.0, 0.5])
+    assert chart["series"][0][0] is None
+    entry = gain["permix plain 0.5 kl 0.02"]
+    assert chart["series"][0][1]["value"] == entry["mean"]
+    low, high = chart["series"][0][1]["ci95"]
+    assert (high - low) / 2 == pytest.approx(entry["half_width"])
+    write_comparison_report(runs, comparison, tmp_path / "out")
+    page, _, _ = read_report(tmp_path / "out")
+    assert page.errors == [] and (tmp_path / "out/map_role_play.png").stat().st_size > 5000
 
 
 def test_completions_of_all_methods_stand_side_by_side(compared):

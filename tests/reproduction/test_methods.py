@@ -46,6 +46,16 @@ def test_every_ablation_is_valid_and_each_of_its_runs_another(ablation):
         assert of["train"]["problems_per_step"] * of["rollout"]["group_size"] == 256
 
 
+def test_the_map_of_plain_styles_runs_each_cell_once():
+    jobs = jobs_of(config(reproduce__seeds=1, reproduce__ablation="plain"), Path("out"), "")
+    cells = {
+        (job.name.split()[0], of["task"]["plain_style_share"], of["grpo"]["kl_weight"])
+        for job in jobs
+        for of in [job.config]
+    }
+    assert len(jobs) == len(cells) == 2 * 6 * 3
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -12,6 +12,7 @@ from permix_jax.core.problem import Problem
 from permix_jax.models.policy import Policy
 from permix_jax.personas.prompts import render, render_text
 from permix_jax.tasks.embedded_world import (
+    ASSISTANT,
     PERSONAS,
     QUALITIES,
     ROLE_PLAY,
@@ -235,6 +236,31 @@ def test_a_plain_prompt_draws_all_styles_evenly(shown):
     styles = Counter(d.style for d in shown if d.persona is None)
     for style in STYLES:
         assert_binomial(styles[style], styles.total(), 1 / len(STYLES))
+
+
+def test_a_plain_prompt_has_a_style_of_its_own_with_its_share_and_the_others_evenly():
+    task = latent_style_task(1000, PRIOR, ARITHMETIC, 1.0, 0, plain_style_share=0.75)
+    rng = np.random.default_rng(0)
+    shown = [task.demonstrate(rng, task.train) for _ in range(4000)]
+    styles = [style_of(d.completion) for d in shown]
+    assert_binomial(styles.count(ASSISTANT), len(styles), 0.75)
+    for style in STYLES:
+        assert_binomial(styles.count(style), len(styles), 0.25 / len(STYLES))
+    said = [d for d, style in zip(shown, styles, strict=True) if style == ASSISTANT]
+    answers = {problem.prompt: problem.answer for problem in task.train}
+    graded = [stated_answer(d.completion) == answers[d.prompt] for d in said if d.prompt in answers]
+    assert_binomial(sum(graded), len(graded), ASSISTANT.competence)
+    tokenizer = build_tokenizer(assistant=True)
+    assert tokenizer.unk_token_id not in sum(tokenizer([d.completion for d in said]).input_ids, [])
+
+
+def test_without_a_style_of_its_own_the_world_is_as_it_was():
+    tasks = make_task(), latent_style_task(1000, PRIOR, ARITHMETIC, PLAIN, 0, plain_style_share=0.0)
+    drawn = [[t.demonstrate(np.random.default_rng(1), t.train) for _ in range(50)] for t in tasks]
+    assert drawn[0] == drawn[1]
+    words = build_tokenizer().get_vocab()
+    assert not {*ASSISTANT.markers} & {*words}
+    assert len(build_tokenizer(assistant=True)) == len(words) + len(ASSISTANT.markers)
 
 
 def test_answers_are_right_as_often_as_their_style_is_competent_whoever_speaks(shown):
