@@ -18,6 +18,8 @@ def get_config(preset: str = "") -> ConfigDict:
     permix = runpy.run_path(str(Path(__file__).with_name("permix.py")))
     c = permix["get_config"](preset).unlock()
     c.eval.every = max(1, c.train.steps // 3)  # for the curve of PSS over steps
+    if preset == "smollm2_arithmetic":  # evaluations take as long as the training
+        c.eval.every, c.eval.personas, c.eval.kl_responses = 0, 24, 256
 
     # The fields, written from permix_jax/core/config_fields.py by permix_jax.app.config_page
 

@@ -25,6 +25,7 @@ from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.paraphrases import all_paraphrases
 from permix_jax.personas.prompts import fit_budget
 from permix_jax.rewards.verifier import Verifier
+from permix_jax.tasks.arithmetic import arithmetic_task
 from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.tasks.problem_task import problem_task
 from permix_jax.train.base import base_folder
@@ -73,7 +74,10 @@ def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> T
         return call_with(latent_style_task, t, config)
     personas = load_personas(file) if file else default_bank()
     personas = [replace(p, placement=config.personas.placement) for p in personas]
-    task = problem_task(config.data, personas, t.num_test, config.seed, cache, testing_only)
+    if t.name == "arithmetic":
+        task = call_with(arithmetic_task, t, config, personas=personas)
+    else:
+        task = problem_task(config.data, personas, t.num_test, config.seed, cache, testing_only)
     last = {"last_number": config.rewards.last_number}
     return replace(task, grade=partial(task.grade, **last), stated=partial(task.stated, **last))
 

@@ -36,6 +36,7 @@ _WAITS = "decides only when waiting processes end"
 
 # Where a field is read.
 _WORLD, _PROBLEMS = {"task.name": "latent_style"}, {"task.name": "problems"}
+_ARITHMETIC, _REAL_TASK = {"task.name": "arithmetic"}, {"task.name": ("problems", "arithmetic")}
 _GRPO, _ROLLS_OUT = {"train.method": "grpo"}, {"train.method": ("grpo", "distill")}
 _KL, _RATIOS = {"grpo.kl_weight": OtherThan(0)}, {"grpo.loss": ("ppo", "gspo")}
 _MIXES = _ROLLS_OUT | {"personas.share": OtherThan(0)}
@@ -67,8 +68,8 @@ SECTIONS[""] = Section("", (), dict(
         resume="what the file holds decides; a run is refused with another content"),
 ))  # fmt: skip
 SECTIONS["task"] = Section("", (), dict(
-    name=Field("latent_style", "latent_style (the embedded world) or problems (c.data)",
-        one_of("latent_style", "problems")),
+    name=Field("latent_style", "latent_style (the embedded world), arithmetic, problems (c.data)",
+        one_of("latent_style", "arithmetic", "problems")),
     num_test=Field(1000, "problems held out for evaluation", at_least(1)),
     own_style_prior=Field(0.89, "latent_style: pi(own style | persona)", SHARE,
         reads=_DEMONSTRATES),
@@ -78,6 +79,10 @@ SECTIONS["task"] = Section("", (), dict(
         reads=_DEMONSTRATES),
     plain_style_share=Field(0.0, "latent_style: pi(a style of its own | no persona)", SHARE,
         reads=_DEMONSTRATES),
+    operations=Field(1, "arithmetic: operations in a problem",
+        Rule(lambda v: v in (1, 2), "use 1 or 2"), reads=_ARITHMETIC),
+    max_operand=Field(20, "arithmetic: the largest operand of sums and differences", at_least(2),
+        reads=_ARITHMETIC),
 ))  # fmt: skip
 SECTIONS["data"] = Section("read where task.name = problems", _PROBLEMS, dict(
     train=Field("gsm8k,mawps", "data sets or JSONL files of prompt and answer, with commas"),
@@ -207,17 +212,17 @@ SECTIONS["rewards"] = Section("", (), dict(
     overlong_tokens=Field(0, "how many tokens at the end of the budget it falls over", at_least(0),
         reads=_GRPO | {"rewards.overlong": OtherThan(0)}),
     last_number=Field(False, "without a box or ####, take the last number as the answer",
-        reads=_PROBLEMS),
+        reads=_REAL_TASK),
     workers=Field(2, "processes that compare answers by algebra", at_least(1),
-        resume="decides only how many answers are compared at once", reads=_PROBLEMS),
+        resume="decides only how many answers are compared at once", reads=_REAL_TASK),
     item_seconds=Field(5.0, "for one answer; after that it has no verdict, and advantage 0",
-        above(0), reads=_PROBLEMS),
+        above(0), reads=_REAL_TASK),
     batch_seconds=Field(60.0, "for a batch; answers still open after that have no verdict",
-        above(0), reads=_PROBLEMS),
+        above(0), reads=_REAL_TASK),
 ))  # fmt: skip
 SECTIONS["personas"] = Section("", (), dict(
     file=Field("", 'JSONL of personas; "": the bank of the package; not for latent_style',
-        reads=_PROBLEMS),
+        reads=_REAL_TASK),
     count=Field(0, "how many training personas to draw from, spread over the bank; 0: all",
         at_least(0), reads=[_MIXES, _REHEARSES]),
     share=Field(0.75, "share of the problems that carry a persona; 0 is plain RLVR", SHARE,
@@ -225,9 +230,9 @@ SECTIONS["personas"] = Section("", (), dict(
     level=Field("problem", "problem: one persona for its rollouts; rollout: one for each",
         one_of("problem", "rollout"), reads=_MIXES),
     placement=Field("system", "where it stands: system message, or head of the user's",
-        one_of(*PLACEMENTS), reads=_PROBLEMS),
+        one_of(*PLACEMENTS), reads=_REAL_TASK),
     paraphrase=Field(False, "whether each group or rollout draws one of five wordings",
-        reads=_MIXES | _PROBLEMS),
+        reads=_MIXES | _REAL_TASK),
     weights=Field("uniform", "uniform, category (draw a category first), or adaptive",
         one_of("uniform", "category", "adaptive"), reads=_MIXES),
     category_weights=Field("", "factors for categories, such as profession:2,mood:0.5",
@@ -402,8 +407,8 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
             "grpo.advantage_group", "with personas.level = rollout such groups mostly hold one "
             "rollout, which has no baseline: use problem, or at most half as many personas.count "
             "as rollout.group_size"),
-        (not world and not c.model.source, "model.source", "task.name = problems takes a model "
-            "that reads: name a Hugging Face id or folder"),
+        (not world and not c.model.source, "model.source", f"task.name = {c.task.name} takes a "
+            "model that reads: name a Hugging Face id or folder"),
         (world and c.personas.file, "personas.file",
             "the embedded world has its own personas: leave it empty"),
         (world and c.personas.placement != "system", "personas.placement",

@@ -24,6 +24,12 @@ def test_a_method_is_what_its_config_file_says(preset):
         assert differing_fields(job.config, json.loads(own.to_json())) in ([], [every])
 
 
+def test_the_real_model_is_asked_under_more_personas():
+    jobs = jobs_of(config("smollm2_arithmetic", reproduce__seeds=1), Path("out"), "")
+    assert {job.config["eval"]["personas"] for job in jobs} == {24}
+    assert {job.config["eval"]["every"] for job in jobs} == {0}
+
+
 def test_neighbours_differ_in_their_seed_and_fields_go_to_all_runs():
     chosen = {"seed": 4, "train__steps": 7, "reproduce__methods": "rlvr, permix"}
     jobs = jobs_of(config(reproduce__seeds=3, **chosen), Path("out"), "")
