@@ -66,7 +66,7 @@ def test_the_other_methods_are_permix_but_for_one_field(preset):
 # ---- impossible values ----------------------------------------------------------------------
 
 CHOICES = {
-    "task.name": "latent_style, problems",
+    "task.name": "latent_style, arithmetic, problems",
     "data.answer_format": "boxed, hashes",
     "data.overlap": "drop, keep",
     "model.dtype": "float32, bfloat16",
