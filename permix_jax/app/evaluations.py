@@ -31,14 +31,17 @@ from permix_jax.report.run_page import write_evaluation_report
 from permix_jax.train.run import Run, base_is_stored
 
 
-def evaluate_policy(run: Run, asked: StoredPolicy, of: dict[str, Any], folder: Path) -> None:
+def evaluate_policy(
+    run: Run, asked: StoredPolicy, of: dict[str, Any], folder: Path, shared: Path | None = None
+) -> None:
     """Evaluates a policy into `folder`, or goes on there; does nothing where it is done.
 
     `of` says which policy it is. A folder that holds the evaluation of another policy is refused.
+    `shared`: see `evaluate`.
     """
     settings = eval_settings(run.config)
     identity = {"policy": of, "config": eval_identity(run.config)}
-    evaluate(run.task, asked, run.verifier, settings, identity, folder, run.stop.check)
+    evaluate(run.task, asked, run.verifier, settings, identity, folder, run.stop.check, shared)
 
 
 def measure_likelihoods(run: Run, folders: Sequence[Path]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from permix_jax.app.base_answers import base_answers
 from permix_jax.app.best import judge, last_step
 from permix_jax.app.build import build_run, drop_overlong, kl_settings
 from permix_jax.app.compilation import compiled_programs
@@ -107,7 +108,8 @@ def train_and_evaluate(run: Run) -> None:
 
     # Both policies, under personas that RL never saw.
     trained = replace(run.at(last), name="the trained policy")
-    before = _evaluate(run, 0, run.base)
+    before = _evaluate(run, 0, run.base, base_answers(run))
+    correct(phases_of_run(run))  # the base may have been asked by another run
     after = _evaluate(run, last, trained)
     if run.config.train.keep_best:
         on_main(partial(judge, run.config, run.workdir, last))
@@ -143,10 +145,10 @@ def _train(run: Run) -> None:
         train_distill(run, *_open_teacher(run), after_step)
 
 
-def _evaluate(run: Run, step: int, policy: StoredPolicy) -> Path:
+def _evaluate(run: Run, step: int, policy: StoredPolicy, shared: Path | None = None) -> Path:
     """Evaluates the policy of a step into its folder, which is returned."""
     folder = run.workdir / "eval" / str(step)
-    evaluate_policy(run, policy, run_identity(run.workdir, step, folder), folder)
+    evaluate_policy(run, policy, run_identity(run.workdir, step, folder), folder, shared)
     return folder
 
 

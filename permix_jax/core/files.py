@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ def write_text(path: Path, text: str) -> None:
     with _named(path):
         partial.write_text(text, "utf-8")
         partial.replace(path)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file, and makes the folder if it is missing. Raises OSError that names `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    with _named(target):
+        shutil.copyfile(source, partial)
+        partial.replace(target)
 
 
 def append(file: io.FileIO, content: bytes, sync: bool = True) -> None:

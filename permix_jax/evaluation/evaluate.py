@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from permix_jax.core.distributed import gather, is_main, on_main, own_part
-from permix_jax.core.files import write_json
+from permix_jax.core.files import copy_file, write_json
 from permix_jax.core.keys import key
 from permix_jax.core.persona import EVAL_SETS, Persona
 from permix_jax.core.problem import Problem, Task
@@ -72,6 +72,7 @@ def evaluate(
     identity: Mapping[str, Any],
     folder: Path,
     check_stop: Callable[[], None] = lambda: None,
+    shared: Path | None = None,
 ) -> None:
     """Writes completions.jsonl, stability.json and, where the task has a style rule, fidelity.json.
 
@@ -86,6 +87,8 @@ def evaluate(
       identity: what the folder's evaluation is of: policy and config fields, plain values.
       folder: such as `eval/<step>` of a workdir.
       check_stop: called between batches; may raise, after which what is generated is still kept.
+      shared: where other evaluations keep the completions.jsonl of the same policy and questions.
+        It is taken from there, or put there.
 
     Raises:
       ValueError: an unknown persona set, or a folder that belongs to another evaluation.
@@ -97,19 +100,24 @@ def evaluate(
     kinds = [kind._replace(prompts=ids) for kind, ids in zip(kinds, prompts, strict=True)]
     identity = {**identity, "prompts_sha256": _digest(kinds)}
 
+    path = folder / "completions.jsonl"
+
     def claim() -> bool:
         claim_folder(folder, identity)
+        if shared and shared.exists() and not path.exists():
+            copy_file(shared, path)
         return (folder / "stability.json").exists()
 
     if on_main(claim):
         return
 
-    path = folder / "completions.jsonl"
     rows = _answer(task, asked, verifier, settings, kinds, path, check_stop)
     if is_main():
         results = summarise(rows, personas, settings)
         for name in sorted(results):  # stability last: where it exists, the evaluation is whole
             write_json(folder / f"{name}.json", results[name])
+        if shared and not shared.exists():
+            copy_file(path, shared)
 
 
 def answers_asked(task: Task, personas: Sequence[Persona], settings: EvalSettings) -> int:

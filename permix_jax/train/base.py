@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +39,18 @@ def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> 
     versions = [importlib.metadata.version(package) for package in _PACKAGES]
     for fact in (*versions, *task.train, *task.role_play, *task.personas):
         digest.update(repr(fact).encode())
-    root = Path(permix_jax.__file__).parent
-    for part in _CODE:
+    digest.update(code_digest(_CODE).encode())
+    return cache / "bases" / digest.hexdigest()[:16]
+
+
+def code_digest(parts: Sequence[str]) -> str:
+    """A hash of the code in some folders (their own files) and files of the package."""
+    digest, root = hashlib.sha256(), Path(permix_jax.__file__).parent
+    for part in parts:
         files = sorted((root / part).glob("*.py")) if (root / part).is_dir() else [root / part]
         for file in files:
             digest.update(file.read_bytes())
-    return cache / "bases" / digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def prepare_base(run: Run) -> None:
