@@ -95,15 +95,28 @@ def kept_tokens(batch: RolloutBatch, config: LossConfig) -> np.ndarray:
     """Bool [N, T]: the tokens that the loss sees.
 
     It sees none of a rollout without a reward (NaN): the KL would still move the policy on it, and
-    it would count in the denominators. With `mask_truncated` it sees none of a truncated rollout,
-    with dead_groups = "drop" none of a group whose advantages are all 0.
+    it would count in the denominators. Nor does it see a rollout with faulty log-probs. With
+    `mask_truncated` it sees none of a truncated rollout, with dead_groups = "drop" none of a group
+    whose advantages are all 0.
     """
-    seen = ~np.isnan(batch.rewards)
+    seen = ~np.isnan(batch.rewards) & ~faulty_logprobs(batch.completions).any(axis=1)
     if config.mask_truncated:
         seen &= ~batch.completions.truncated
     if config.dead_groups == "drop":
         seen &= in_live_group(batch.advantages, batch.group)
     return batch.completions.mask & seen[:, None]
+
+
+def faulty_logprobs(completions: Completions) -> np.ndarray:
+    """Bool [N, T]: the tokens of completions whose log-prob, as sampled, cannot be one: it is NaN,
+    infinite, or above 0. A ratio to it means nothing.
+
+    0 is no fault. It is the log-prob, in f32, of a token whose probability rounds to 1, and a sure
+    policy draws many such. Without them the loss would see the unsure rollouts alone. A sampler
+    that gives 0 where it knows no log-prob shows in `sampling/logp_difference`.
+    """
+    possible = np.isfinite(completions.logprobs) & (completions.logprobs <= 0)
+    return completions.mask & ~possible
 
 
 def in_live_group(advantages: np.ndarray, groups: np.ndarray) -> np.ndarray:
