@@ -17,16 +17,16 @@ from permix_jax.models.packing import PackedRows, Packing
 from permix_jax.models.params import join, unchanged
 from permix_jax.personas import adaptive
 from permix_jax.rollout.sampler import Completions
-from permix_jax.train.log import write_completions
-from permix_jax.train.loop import Row, fit
-from permix_jax.train.loss import (
-    SAME_AS_POLICY,
+from permix_jax.train.batch import (
     RolloutBatch,
     faulty_logprobs,
     loss_tokens,
     mini_batch_tokens,
     of_high_entropy,
 )
+from permix_jax.train.log import write_completions
+from permix_jax.train.loop import Row, fit
+from permix_jax.train.loss import SAME_AS_POLICY
 from permix_jax.train.programs import (
     grpo_programs,
     loss_config,

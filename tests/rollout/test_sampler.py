@@ -16,7 +16,7 @@ from permix_jax.models.params import create_params
 from permix_jax.rollout import sampler
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling, draw
-from permix_jax.train.loss import kept_tokens
+from permix_jax.train.batch import kept_tokens
 
 VOCAB = 48
 U, S, P, T = 2, 3, 6, 10

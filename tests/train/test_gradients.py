@@ -20,18 +20,14 @@ from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.train.gradients import accumulate, packed_gradients, weighted
-from permix_jax.train.loss import (
-    entropy_factors,
-    faulty_logprobs,
-    kept_tokens,
+from permix_jax.train.batch import (
     loss_tokens,
     mini_batch_tokens,
     of_problems,
-    token_losses,
     token_weights,
-    with_completions,
 )
+from permix_jax.train.gradients import accumulate, packed_gradients, weighted
+from permix_jax.train.loss import entropy_factors, token_losses, with_completions
 
 MODEL = small_decoder()
 AGGREGATIONS = FIELDS["grpo.aggregation"].rule.choices
@@ -303,18 +299,6 @@ def test_rollouts_that_are_left_out_are_as_if_they_were_not_there(aggregation, l
     assert not nothing.any() and not any(float(x) for x in metrics.values())
 
 
-def test_a_log_prob_of_0_is_of_a_sure_token_and_stays():
-    logprobs = np.array([[0, -0.0, -1e-7], [np.nan, -1, -1], [0, 1e-7, -1]], np.float32)
-    batch = token_batch([3, 3, 1], 3, logprobs=logprobs)
-    # The third rollout is one token long: what stands behind its end is nothing of it.
-    assert faulty_logprobs(batch.completions).tolist() == [
-        [False] * 3,
-        [True, False, False],
-        [False] * 3,
-    ]
-    assert kept_tokens(batch, loss_config()).any(axis=1).tolist() == [True, False, True]
-
-
 @pytest.mark.parametrize("aggregation", ["grpo", "dapo", "dr_grpo"])
 def test_the_mean_of_mini_batches_is_the_gradient_of_the_batch(gradients, aggregation):
     loss = loss_config(aggregation=aggregation, mask_truncated=True)
@@ -326,11 +310,3 @@ def test_the_mean_of_mini_batches_is_the_gradient_of_the_batch(gradients, aggreg
         assert float(tokens.shares.sum()) == pytest.approx(1)
         parts.append(gradients(part, loss, of_loss=tokens)[0])
     assert_close(jax.tree.map(lambda x, y: (x + y) / 2, *parts), whole)
-
-
-def test_bnpo_weighs_the_tokens_of_each_mini_batch_alike():
-    loss = loss_config(aggregation="bnpo")
-    _, rollouts = of_problems(BATCH, np.array([1]))
-    tokens = mini_batch_tokens(loss_tokens(BATCH, loss), rollouts, 4, loss)
-    kept = BATCH.completions.mask[2:4]
-    np.testing.assert_allclose(tokens.weights, kept / kept.sum())
