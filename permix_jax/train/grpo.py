@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -25,7 +24,7 @@ from permix_jax.train.batch import (
     of_high_entropy,
 )
 from permix_jax.train.log import write_completions
-from permix_jax.train.loop import Row, fit
+from permix_jax.train.loop import AfterStep, Row, fit
 from permix_jax.train.loss import SAME_AS_POLICY
 from permix_jax.train.programs import (
     grpo_programs,
@@ -52,7 +51,7 @@ _SHOWN = {
 }
 
 
-def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
+def train_grpo(run: Run, after_step: AfterStep) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
     `after_step` gets the policy's parameters, adapters and base together, and the step.
