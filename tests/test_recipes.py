@@ -1,5 +1,6 @@
 """Each recipe of docs/recipes.md trains, and a run of many parts is resumed bit for bit."""
 
+import dataclasses
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import pytest
 from commands import parsed
 from runs import ROOT, assert_same_run, crash_after, load_config, metrics, newest_arrays, run_tiny
 
+import permix_jax.app.build
 from permix_jax.app.experiment import run
 from permix_jax.train.method import Method
 
@@ -53,10 +55,20 @@ def test_a_recipe_trains(name, cache, tmp_path, monkeypatch):
 
 
 def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkeypatch):
-    """Epochs, mini-batches, refill, an average, a renewed reference and adaptive weights; killed
-    between checkpoints, whose interval does not divide the steps, across the border of an epoch."""
+    """Epochs, mini-batches, refill, an average, a renewed reference and adaptive weights. It is
+    killed between checkpoints, whose interval does not divide the steps, in the step that goes over
+    the border of an epoch: the 20 problems last for two steps and a half. An answer is right if it
+    has an even length, for otherwise none would be, and all weights would stay alike."""
+    build_task = permix_jax.app.build.build_task
+
+    def of_few(*args):
+        task = build_task(*args)
+        return dataclasses.replace(task, train=task.train[:20], grade=even_length)
+
+    monkeypatch.setattr(permix_jax.app.build, "build_task", of_few)
     fields = {name.replace(".", "__"): value for name, value in SMALL.items()} | {
         "train__steps": 5,
+        "train__log_completions_every": 1,
         "train__checkpoint_every": 2,
         "grpo__epochs": 2,
         "grpo__mini_batches": 2,
@@ -75,6 +87,13 @@ def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkey
     with crash_after(3, having="reward"):
         run_tiny(tmp_path / "killed", cache=cache, **fields)
     assert_same_run(run_tiny(tmp_path / "killed", cache=cache, **fields), whole)
+    rows = metrics(whole)
+    rates = [row["learning_rate"] for row in rows]
+    # Warm-up and decay count the updates, 4 in a step.
+    assert rates[0] < rates[1] > rates[2] > rates[3] > rates[4]
+    drawn = [problems_of(whole, step) for step in range(1, 6)]
+    assert len({*drawn[0], *drawn[1], *drawn[2][:4]}) == 20  # an epoch; then they come again
+    assert len({row["personas/weight_entropy"] for row in rows}) == 5  # the weights adapt
 
 
 @pytest.mark.parametrize(
@@ -95,6 +114,16 @@ def test_a_run_without_any_signal_stays_where_it_began(
     base = Path(json.loads((tmp_path / "run/config.json").read_text())["base"])
     for mine, theirs in zip(*map(trained, (tmp_path / "run", base)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def even_length(text, problem) -> float:
+    return float(len(text) % 2 == 0)
+
+
+def problems_of(workdir: Path, step: int) -> list[str]:
+    """The problems of a step, in their order."""
+    lines = (workdir / f"completions/{step}.jsonl").read_text().splitlines()
+    return list(dict.fromkeys(json.loads(line)["problem"] for line in lines))
 
 
 def trained(folder: Path) -> list[np.ndarray]:

@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from permix_jax.core.config_fields import FIELDS, broken_between_fields
+from permix_jax.core.between_fields import broken_between_fields
+from permix_jax.core.config_fields import FIELDS
 from permix_jax.core.field_rules import valid_field
 from permix_jax.models.config import ModelConfig
 

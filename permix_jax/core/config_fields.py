@@ -1,4 +1,4 @@
-"""Every field of the config, declared once, and the rules between fields.
+"""Every field of the config, declared once; those of evaluations are in `evaluation_fields.py`.
 
 What is declared here decides what a config must satisfy (`require_valid`), which fields a run may
 go on with (`field_rules.py`), the fields of `configs/permix.py` and `configs/reproduce.py`,
@@ -7,8 +7,6 @@ docs/config.md (`python -m permix_jax.app.config_page` writes all three) and `--
 
 import re
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from permix_jax.core.declare import (
     SHARE,
@@ -24,13 +22,13 @@ from permix_jax.core.declare import (
     some_of,
     zero_or_at_least,
 )
+from permix_jax.core.evaluation_fields import EVAL, PERSONAGYM, REPRODUCE
 from permix_jax.core.fields import names_in
-from permix_jax.core.persona import EVAL_SETS, PLACEMENTS
+from permix_jax.core.persona import PLACEMENTS
 
 # Why a run may go on with another value of a field.
 _SAVES = "decides only when the state is saved"
 _PARTS = "an update sums in other parts: equal up to rounding"
-_OWN_KEY = "an answer depends only on its own key: equal up to rounding"
 _DEVICES = "other devices compute the sums: equal up to rounding"
 _WAITS = "decides only when waiting processes end"
 
@@ -46,14 +44,11 @@ _DEMONSTRATES = [_WORLD | _SFT, _WORLD | {"train.method": "sft"}]
 _SCRATCH = {"model.source": ""}
 _REAL = [{"model.source": OtherThan("")}, {"eval.judge_free_reference": OtherThan("")}]
 _REHEARSES = {"rehearsal.weight": OtherThan(0)}
-_WITHOUT_JUDGE = {"eval.judge_free_candidates": OtherThan(0)}
-_GYM = {"command": "personagym"}
 
 _DTYPES = one_of("float32", "bfloat16")
 _DECAYS = ("none", "linear", "cosine")
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _WHOLE = "the update scores the whole distribution, not a truncated one"
-_CANDIDATES = zero_or_at_least(2, "off", "the persona that was asked for, and others")
 
 # What stability.json has of an evaluation, and is the better the higher it is.
 FIGURES = ("pss", "accuracy_worst", "accuracy_mean", "accuracy_best", "accuracy_no_persona")
@@ -302,46 +297,8 @@ SECTIONS["rehearsal"] = Section(
     prompts=Field("", 'JSONL with a field prompt; "": the task\'s conversation, or our list',
         reads=_REHEARSES),
 ))  # fmt: skip
-SECTIONS["eval"] = Section("", (), dict(
-    every=Field(0, "steps between evaluations; 0: only the base and the final policy", at_least(0)),
-    pss=Field("min_over_max", "PSS formula:",
-        one_of("min_over_max", "mean_over_plain", "one_minus_range")),
-    samples=Field(1, "completions per problem and persona", at_least(1)),
-    role_play_samples=Field(16, "completions per conversation prompt and persona", at_least(0),
-        reads=_WORLD),
-    sets=Field("heldout", "personas to ask, with commas:",
-        Rule(lambda v: sorted(v.split(",")) == sorted(set(v.split(",")) & set(EVAL_SETS)),
-             f"use one or more of {','.join(EVAL_SETS)}, each once", EVAL_SETS)),
-    personas=Field(0, "how many of each set, from its beginning; 0: all", at_least(0)),
-    temperature=Field(1.0, "of sampling; 0: greedy", at_least(0)),
-    max_new_tokens=Field(0, "the longest answer of an evaluation; 0: rollout.max_new_tokens",
-        zero_or_at_least(2, "rollout.max_new_tokens", "an answer takes a token and its end")),
-    kl_responses=Field(1024, "samples that estimate the final policy's KL to the base; 0: none",
-        at_least(0)),
-    batch_size=Field(512, "completions generated at once", at_least(1), _OWN_KEY),
-    resamples=Field(2000, "of the bootstrap", at_least(1)),
-    judge_free_candidates=Field(0, "personas under which a response is scored; 0: not measured",
-        _CANDIDATES),
-    judge_free_questions=Field(64, "questions of each kind to score at most; 0: all",
-        zero_or_at_least(2, "all", "the interval is over questions"), reads=_WITHOUT_JUDGE),
-    judge_free_reference=Field("", 'model that scores, as in model.source; "": the base policy',
-        reads=[_WITHOUT_JUDGE, _GYM | {"personagym.candidates": OtherThan(0)}]),
-))  # fmt: skip
-SECTIONS["personagym"] = Section("read by launch/personagym.py alone (docs/judging.md)", _GYM, dict(
-    folder=Field("", 'a local folder with the benchmark\'s files; "": download them'),
-    light=Field(True, "only the first question of each task: 1,000 of 10,000"),
-    personas=Field(0, "how many of the 200 personas, drawn by seed; 0: all", at_least(0)),
-    per_task=Field(0, "how many questions of each task, drawn by seed; 0: all", at_least(0)),
-    temperature=Field(0.9, "of the answers; 0.9 is the published value", at_least(0)),
-    top_p=Field(0.9, "of the answers; 0.9 is the published value", SHARE_ABOVE_0),
-    max_new_tokens=Field(512, "the longest answer; longer ones are cut off", at_least(1)),
-    batch_size=Field(32, "answers generated at once", at_least(1), _OWN_KEY),
-    candidates=Field(4, "personas under which an answer is scored without a judge; 0: off",
-        _CANDIDATES),
-    judges=Field("", 'path of judges.jsonl; "": only answer'),
-    examples=Field(True, "judges see a response for each score, by the first judge",
-        reads={"personagym.judges": OtherThan("")}),
-))  # fmt: skip
+SECTIONS["eval"] = EVAL
+SECTIONS["personagym"] = PERSONAGYM
 SECTIONS["mesh"] = Section("", (), dict(
     data=Field(1, "copies of the policy; each computes its share of the rows",
         at_least(1), _DEVICES),
@@ -357,17 +314,7 @@ SECTIONS["distributed"] = Section(
     wait_seconds=Field(1800, "a process for which the others wait so long ends all",
         at_least(5), _WAITS),
 ))  # fmt: skip
-SECTIONS["reproduce"] = Section("read by launch/reproduce.py alone (configs/reproduce.py)",
-    (), dict(
-    methods=Field("sft,distill,rlvr,permix", "what to train; their base is evaluated, too",
-        some_of("sft", "distill", "rlvr", "permix"), reads={"reproduce.ablation": "none"}),
-    seeds=Field(5, "how many, from c.seed on; each has its own base, split and runs", at_least(1)),
-    ablation=Field("none", "what to change in further runs of permix and rlvr:",
-        one_of("none", "level", "advantage_group", "share", "kl", "adaptive", "personas",
-               "rehearsal", "plain")),
-    processes=Field(0, "runs side by side on the CPU; 0: as many as cores; 1: on any device",
-        Rule(lambda v: v >= 0, "use 0 (all cores) or more")),
-))  # fmt: skip
+SECTIONS["reproduce"] = REPRODUCE
 
 
 def dotted(section: str, name: str) -> str:
@@ -387,60 +334,3 @@ def defaults() -> dict[str, Any]:
     values = {s: {n: f.default for n, f in fields.items()} for s, (*_, fields) in SECTIONS.items()}
     del values["reproduce"]
     return values.pop("") | values
-
-
-def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
-    """(field, remedy) of each rule between fields that is broken; each field alone is valid."""
-    world, method, budget = c.task.name == "latent_style", c.train.method, c.rollout.max_new_tokens
-    devices, parts = c.mesh.data * c.mesh.fsdp, c.rollout.micro_batches
-    # Every other batch is filled up to the mesh; rollouts that count for nothing would cost most.
-    uneven = method != "sft" and c.train.problems_per_step % (devices * parts)
-    played = c.eval.role_play_samples if world else 0
-    by_persona = c.grpo.advantage_group == "problem_persona" and c.personas.level == "rollout"
-    terms = c.rewards.correctness, c.rewards.format, c.rewards.overlong
-    rules = [
-        (uneven, "train.problems_per_step", f"use a multiple of mesh.data * mesh.fsdp = {devices} "
-            f"times rollout.micro_batches = {parts}"),
-        (c.eval.temperature == 0 and max(c.eval.samples, played) > 1, "eval.temperature",
-            "greedy answers do not vary: use 1 sample, or more than 0"),
-        (by_persona and not 0 < 2 * c.personas.count <= c.rollout.group_size,
-            "grpo.advantage_group", "with personas.level = rollout such groups mostly hold one "
-            "rollout, which has no baseline: use problem, or at most half as many personas.count "
-            "as rollout.group_size"),
-        (not world and not c.model.source, "model.source", f"task.name = {c.task.name} takes a "
-            "model that reads: name a Hugging Face id or folder"),
-        (world and c.personas.file, "personas.file",
-            "the embedded world has its own personas: leave it empty"),
-        (world and c.personas.placement != "system", "personas.placement",
-            "the embedded world's policy knows system messages alone"),
-        (world and c.personas.paraphrase, "personas.paraphrase",
-            "the embedded world lacks the words: set it to False"),
-        (c.rehearsal.weight and method != "grpo", "rehearsal.weight",
-            "rehearsal stands beside GRPO: use 0, or train.method = grpo"),
-        (c.distill.teacher and method != "distill", "distill.teacher",
-            "only train.method = distill has a teacher: leave it empty"),
-        (c.personas.weights == "adaptive" and method != "grpo", "personas.weights",
-            "they adapt under train.method = grpo alone: use uniform"),
-        (method == "grpo" and c.train.problems_per_step % c.grpo.mini_batches, "grpo.mini_batches",
-            f"use a divisor of train.problems_per_step = {c.train.problems_per_step}"),
-        (c.rollout.refill_rounds and c.grpo.kl_weight and c.grpo.kl_in == "reward",
-            "rollout.refill_rounds", "with the KL in the reward every group has advantages: use 0, "
-            "or grpo.kl_in = loss"),
-        (c.grpo.advantage_baseline == "leave_one_out" and c.grpo.advantage_scale != "none",
-            "grpo.advantage_baseline", "leave_one_out is unbiased as it is, and a scale is not: "
-            "set grpo.advantage_scale to none, or use group_mean"),
-        (c.train.decay == "exponential" and not c.train.decay_to, "train.decay_to",
-            "an exponential decay never ends at 0: use a share of the peak, such as 0.1"),
-        (c.train.keep_best and not c.eval.every, "train.keep_best",
-            "without evaluations on the way there is no best: set eval.every, or leave it empty"),
-        (c.train.stop_after and not c.train.keep_best, "train.stop_after",
-            "name the figure that has to rise in train.keep_best, or use 0"),
-        (any(int(n) > c.train.steps for n in names_in(c.train.keep_steps)), "train.keep_steps",
-            f"use steps up to train.steps = {c.train.steps}"),
-        (c.train.start and c.sft.steps, "sft.steps", "a run that begins with another run's policy "
-            "(train.start, --from) has it as its base: use 0"),
-        (not any(terms), "rewards.correctness", "every term has weight 0: give one a weight"),
-        (c.rewards.overlong and not 1 <= c.rewards.overlong_tokens <= budget,
-            "rewards.overlong_tokens", f"use 1 to rollout.max_new_tokens = {budget}"),
-    ]  # fmt: skip
-    return [(field, remedy) for broken, field, remedy in rules if broken]

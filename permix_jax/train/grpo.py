@@ -1,7 +1,7 @@
 """GRPO on persona-mixed rollouts. The base policy is also the frozen reference of the KL."""
 
+import logging
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,20 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from permix_jax.core.distributed import is_main
 from permix_jax.core.sharding import replicate, shard_packed, to_host
 from permix_jax.models.logprobs import score
 from permix_jax.models.packing import PackedRows, Packing
 from permix_jax.models.params import join, unchanged
 from permix_jax.personas import adaptive
-from permix_jax.train.log import write_completions
-from permix_jax.train.loop import Row, fit
-from permix_jax.train.loss import (
-    SAME_AS_POLICY,
+from permix_jax.rollout.sampler import Completions
+from permix_jax.train.batch import (
     RolloutBatch,
+    faulty_logprobs,
     loss_tokens,
     mini_batch_tokens,
     of_high_entropy,
 )
+from permix_jax.train.log import write_completions
+from permix_jax.train.loop import AfterStep, Row, fit
+from permix_jax.train.loss import SAME_AS_POLICY
 from permix_jax.train.programs import (
     grpo_programs,
     loss_config,
@@ -40,6 +43,7 @@ from permix_jax.train.run import Run
 from permix_jax.train.state import TrainState
 from permix_jax.train.supervised import SftBatch
 
+_LOG = logging.getLogger(__name__)
 _SHOWN = {
     "reward": "reward",
     "truncated": "completions/clipped_ratio",
@@ -47,7 +51,7 @@ _SHOWN = {
 }
 
 
-def train_grpo(run: Run, after_step: Callable[[dict, int], None]) -> TrainState:
+def train_grpo(run: Run, after_step: AfterStep) -> TrainState:
     """Runs (or goes on with) the GRPO phase of a run; see `loop.fit` for what it raises.
 
     `after_step` gets the policy's parameters, adapters and base together, and the step.
@@ -118,6 +122,7 @@ class _Grpo:
         if refills:
             batch, more = self.worker.refilled(params, step, accuracies, rollouts)
             parts, row = self._mini_batches(state, batch, step), row | more
+        _say_faulty(batch.completions, step)
 
         state, metrics = self._epochs(state, batch, parts, rehearsed)
         if accuracies:
@@ -191,6 +196,8 @@ class _Grpo:
             return 0.0
         reference = self._on_host(batch, parts, [part.scores["reference"] for part in parts])
         log_ratios = np.where(batch.completions.mask, batch.completions.logprobs - reference, 0)
+        # A rollout that the loss leaves out for its log-probs has no KL, and so no reward.
+        log_ratios[faulty_logprobs(batch.completions)] = np.nan
         return np.float32(self.config.grpo.kl_weight * log_ratios.sum(axis=1))
 
     def _on_host(
@@ -243,6 +250,21 @@ class _Grpo:
         row = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
         row |= {name: float(x) for name, x in first.items() if name.startswith("sampling/")}
         return state.replace(reference=reference), row
+
+
+def _say_faulty(completions: Completions, step: int) -> None:
+    """Warns of the rollouts of a step that the loss leaves out for their log-probs, in one line."""
+    faulty = faulty_logprobs(completions)
+    rollouts = np.flatnonzero(faulty.any(axis=1))
+    if not len(rollouts) or not is_main():
+        return
+    first, token = rollouts[0], faulty[rollouts[0]].argmax()
+    _LOG.warning(
+        "step %d: %d of %d rollouts are left out of the loss, first rollout %d: its token %d was "
+        "sampled with log-prob %s, not a number up to 0; use model.dtype=float32, or lower "
+        "train.learning_rate",
+        step, len(rollouts), len(faulty), first, token, completions.logprobs[first, token],
+    )  # fmt: skip
 
 
 def _same(targets: jax.Array) -> jax.Array:

@@ -14,13 +14,12 @@ from permix_jax.models.lm_head import Scoring
 from permix_jax.models.packing import PackedRows, Packing, Ragged, RowShape, pack, row_shapes
 from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampling import Sampling
+from permix_jax.train.batch import RolloutBatch, of_problems
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.loss import (
     LossConfig,
     LossTokens,
-    RolloutBatch,
     entropy_factors,
-    of_problems,
     token_losses,
     with_completions,
 )

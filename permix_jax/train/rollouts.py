@@ -26,7 +26,7 @@ from permix_jax.rollout.generate import bucket, right_pad
 from permix_jax.rollout.sampler import Completions, sample
 from permix_jax.tasks.order import problems_of_step
 from permix_jax.train.advantages import group_ids, share_without_spread, summed_advantages
-from permix_jax.train.loss import RolloutBatch, filled, live_problems
+from permix_jax.train.batch import RolloutBatch, filled, live_problems
 from permix_jax.train.method import all_terms, as_advantages, require_assigned
 from permix_jax.train.programs import prompts_are_shared, rollout_sampling, rollouts_per_step
 from permix_jax.train.run import Run

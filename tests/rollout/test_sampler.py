@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dense import dense_statistics
+from grpo_batches import loss_config, token_batch
 from jaxprs import array_shapes
 
 from permix_jax.core.sharding import make_mesh, shard_rows
@@ -15,6 +16,7 @@ from permix_jax.models.params import create_params
 from permix_jax.rollout import sampler
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling, draw
+from permix_jax.train.batch import kept_tokens
 
 VOCAB = 48
 U, S, P, T = 2, 3, 6, 10
@@ -96,6 +98,25 @@ def test_an_end_token_in_the_last_place_is_no_truncation(run):
     assert result.mask.all()
     np.testing.assert_array_equal(result.truncated, result.tokens[:, 0] >= VOCAB // 2)
     assert 0 < result.truncated.sum() < 32
+
+
+def test_every_end_token_ends_a_completion_also_in_the_last_place(tiny_model, tiny_params):
+    """Sampler and loss agree: with all tokens alike, 512 rows of up to 3 tokens end in each."""
+    zeros = jax.tree.map(jnp.zeros_like, tiny_params)
+    prompts = PROMPTS[:1], MASK[:1]
+    drawn = sample(tiny_model, zeros, prompts, keys(3, 512), Sampling(3), END_TOKENS)
+    drawn = jax.tree.map(np.asarray, drawn)
+    lengths = drawn.mask.sum(axis=1)
+    last = drawn.tokens[np.arange(512), lengths - 1]
+    for length in (1, 2, 3):
+        assert set(END_TOKENS) <= set(last[lengths == length])
+    ended = np.isin(last, END_TOKENS)
+    np.testing.assert_array_equal(drawn.truncated, ~ended)
+
+    batch = token_batch(lengths, 3, logprobs=drawn.logprobs)._replace(completions=drawn)
+    kept = kept_tokens(batch, loss_config(mask_truncated=True))
+    np.testing.assert_array_equal(kept, drawn.mask & ended[:, None])
+    assert kept[lengths == 3].any() and not ended.all()
 
 
 def test_rows_do_not_depend_on_their_neighbours(run, completions):

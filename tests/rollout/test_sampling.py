@@ -1,5 +1,6 @@
 """Draws against NumPy's cumulative sums, log_softmax and exact binomial bounds."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -76,6 +77,19 @@ def test_weight_zero_is_never_drawn(magnitudes, uniforms):
         weights[0, i] = 10.0**exponent
     drawn = jitted_inverse_cdf(weights, np.array([uniforms], np.float32))
     assert int(drawn[0]) in magnitudes
+
+
+@pytest.mark.parametrize("vocab", [1, 255, 256, 1000, 49152])
+def test_the_first_and_last_uniforms_draw_tokens_of_positive_probability(vocab):
+    """Whole blocks at both ends, and tokens at both ends of a block, have the probability 0."""
+    logits = np.random.default_rng(vocab).normal(size=(2, vocab)).astype(np.float32) * 5
+    possible = np.zeros((2, vocab), bool)
+    possible[0, vocab // 2] = True
+    possible[1, vocab // 3 : vocab - vocab // 3 : 3] = True
+    weights = np.where(possible, np.exp(logits - logits.max(axis=1, keepdims=True)), 0)
+    for uniforms in itertools.product((0.0, 1 - 2**-24), repeat=2):
+        drawn = jitted_inverse_cdf(weights.astype(np.float32), np.float32([uniforms] * 2))
+        assert possible[[0, 1], drawn].all()
 
 
 def test_weight_zero_is_not_drawn_where_prefix_sums_are_parallel(monkeypatch):

@@ -10,7 +10,8 @@ from permix_jax.models.config import ModelConfig
 from permix_jax.models.packing import Packing
 from permix_jax.models.transformer import Decoder
 from permix_jax.rollout.sampler import Completions
-from permix_jax.train.loss import LossConfig, LossTokens, RolloutBatch, loss_tokens, token_losses
+from permix_jax.train.batch import RolloutBatch, loss_tokens
+from permix_jax.train.loss import LossConfig, LossTokens, token_losses
 from permix_jax.train.programs import pack_tokens
 
 

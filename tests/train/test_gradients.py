@@ -20,16 +20,14 @@ from permix_jax.models.lm_head import Scoring
 from permix_jax.models.params import create_params
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
-from permix_jax.train.gradients import accumulate, packed_gradients, weighted
-from permix_jax.train.loss import (
-    entropy_factors,
+from permix_jax.train.batch import (
     loss_tokens,
     mini_batch_tokens,
     of_problems,
-    token_losses,
     token_weights,
-    with_completions,
 )
+from permix_jax.train.gradients import accumulate, packed_gradients, weighted
+from permix_jax.train.loss import entropy_factors, token_losses, with_completions
 
 MODEL = small_decoder()
 AGGREGATIONS = FIELDS["grpo.aggregation"].rule.choices
@@ -255,40 +253,50 @@ def test_the_gradient_is_that_of_the_loss_of_dense_log_probs(gradients, params, 
     assert_close(got, wanted, 2e-5)
 
 
+@pytest.mark.parametrize("faults", [(), (np.nan, 1e-6), (np.inf, -np.inf)])
 @pytest.mark.parametrize("loss", FIELDS["grpo.loss"].rule.choices)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_truncated_rollouts_are_as_if_they_were_not_there(aggregation, loss):
-    """2 of 8 are truncated; with KL and importance, under every loss and aggregation."""
+def test_rollouts_that_are_left_out_are_as_if_they_were_not_there(aggregation, loss, faults):
+    """2 of 8 are truncated, or have an impossible log-prob at one token of theirs; with KL and
+    importance, under every loss and aggregation."""
     kept = np.array([1, 1, 0, 1, 1, 1, 0, 1], bool)
     config = loss_config(
         loss=loss, aggregation=aggregation, mask_truncated=True, importance_cap=1.2,
         importance="sequence", **KL,
     )  # fmt: skip
     rng = np.random.default_rng(3)
-    arrays = rng.normal(-1, 0.3, (4, 8, 3)).astype(np.float32)
+    behaviour, *arrays = rng.normal(-1, 0.3, (4, 8, 3)).astype(np.float32)
     advantages, lengths = rng.normal(size=8), rng.integers(1, 4, 8)
+    if faults:
+        behaviour[~kept, lengths[~kept] - 1] = faults
 
     def gradient(rows):
         batch = token_batch(
             lengths[rows],
             3,
-            logprobs=arrays[0][rows],
+            logprobs=behaviour[rows],
             advantages=advantages[rows],
-            truncated=~kept[rows],
+            truncated=~kept[rows] & (not faults),
         )
-        scored = {"reference": arrays[1][rows], "trainer": arrays[2][rows]}
+        scored = {"reference": arrays[0][rows], "trainer": arrays[1][rows]}
         tokens = loss_tokens(batch, config)._replace(**scored)
 
         def total(logprobs):
-            losses, _ = token_losses(logprobs, with_completions(logprobs, tokens, config), config)
-            return weighted(tokens.weights, losses).sum()
+            prepared = with_completions(logprobs, tokens, config)
+            losses, metrics = token_losses(logprobs, prepared, config)
+            means = {name: weighted(tokens.shares, x).sum() for name, x in metrics.items()}
+            return weighted(tokens.weights, losses).sum(), means
 
-        return np.asarray(jax.grad(total)(arrays[3][rows]))
+        (value, means), gradient = jax.value_and_grad(total, has_aux=True)(arrays[2][rows])
+        return np.asarray(gradient), {"loss": value, **means}
 
-    every = gradient(np.ones(8, bool))
-    np.testing.assert_allclose(every[kept], gradient(kept), rtol=1e-6)
+    (every, metrics), (alone, expected) = gradient(np.ones(8, bool)), gradient(kept)
+    np.testing.assert_allclose(every[kept], alone, rtol=1e-6)
     assert np.abs(every[kept]).max() > 1e-2 and not every[~kept].any()
-    assert not gradient(~kept).any()  # all truncated
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+    nothing, metrics = gradient(~kept)  # all are left out
+    assert not nothing.any() and not any(float(x) for x in metrics.values())
 
 
 @pytest.mark.parametrize("aggregation", ["grpo", "dapo", "dr_grpo"])
@@ -302,11 +310,3 @@ def test_the_mean_of_mini_batches_is_the_gradient_of_the_batch(gradients, aggreg
         assert float(tokens.shares.sum()) == pytest.approx(1)
         parts.append(gradients(part, loss, of_loss=tokens)[0])
     assert_close(jax.tree.map(lambda x, y: (x + y) / 2, *parts), whole)
-
-
-def test_bnpo_weighs_the_tokens_of_each_mini_batch_alike():
-    loss = loss_config(aggregation="bnpo")
-    _, rollouts = of_problems(BATCH, np.array([1]))
-    tokens = mini_batch_tokens(loss_tokens(BATCH, loss), rollouts, 4, loss)
-    kept = BATCH.completions.mask[2:4]
-    np.testing.assert_allclose(tokens.weights, kept / kept.sum())

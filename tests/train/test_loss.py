@@ -6,7 +6,7 @@ from grpo_batches import loss_config, losses_of, token_batch
 
 from permix_jax.core.config_fields import FIELDS
 from permix_jax.train.gradients import weighted
-from permix_jax.train.loss import kl_term, token_weights
+from permix_jax.train.loss import kl_term
 
 AGGREGATIONS = FIELDS["grpo.aggregation"].rule.choices
 RATIOS = jnp.array([0.5, 0.9, 1.1, 1.5])
@@ -86,30 +86,6 @@ def test_where_sampler_and_trainer_agree_the_correction_changes_nothing():
     corrected, metrics = losses_of(logprobs, batch, CAP, trainer=jnp.zeros((1, 4)))
     np.testing.assert_array_equal(corrected, losses_of(logprobs, batch, loss_config())[0])
     assert not metrics["sampling/logp_difference"].any()
-
-
-LENGTHS = [1, 3, 2]
-LOSSES = np.array([[6.0, 99, 99, 99], [1, 2, 6, 99], [4, 8, 99, 99]], np.float32)
-
-
-@pytest.mark.parametrize(
-    ("aggregation", "every", "ended"),
-    [
-        # All three rollouts, and without the second, which is truncated.
-        ("grpo", (6 / 1 + 9 / 3 + 12 / 2) / 3, (6 + 6) / 2),
-        ("dapo", (6 + 9 + 12) / 6, (6 + 12) / 3),
-        ("bnpo", (6 + 9 + 12) / 6, (6 + 12) / 3),
-        ("dr_grpo", (6 + 9 + 12) / (3 * 4), (6 + 12) / (2 * 4)),
-    ],
-)
-def test_aggregations_by_hand(aggregation, every, ended):
-    batch = token_batch(LENGTHS, 4, truncated=[False, True, False])
-    for mask_truncated, expected in ((False, every), (True, ended)):
-        config = loss_config(aggregation=aggregation, mask_truncated=mask_truncated)
-        total = weighted(token_weights(batch, config), LOSSES).sum()
-        assert float(total) == pytest.approx(expected)
-    nothing = token_weights(token_batch(LENGTHS, 4, truncated=True), config)
-    np.testing.assert_array_equal(nothing, np.zeros((3, 4)))
 
 
 def test_a_sum_ignores_what_has_weight_zero_in_value_and_gradient():

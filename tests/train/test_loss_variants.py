@@ -7,16 +7,9 @@ import pytest
 from grpo_batches import loss_config, losses_of, token_batch
 
 from permix_jax.core.config_fields import FIELDS
+from permix_jax.train.batch import loss_tokens
 from permix_jax.train.gradients import weighted
-from permix_jax.train.loss import (
-    SAME_AS_POLICY,
-    in_live_group,
-    kl_term,
-    loss_tokens,
-    token_losses,
-    token_weights,
-    with_completions,
-)
+from permix_jax.train.loss import SAME_AS_POLICY, kl_term, token_losses, with_completions
 
 RATIOS = jnp.array([0.5, 0.9, 1.1, 1.5])
 LOSSES = FIELDS["grpo.loss"].rule.choices
@@ -210,11 +203,6 @@ def test_a_kl_in_the_reward_is_not_in_the_loss():
 # ---- dead groups -------------------------------------------------------------------------------
 
 
-def test_a_group_lives_where_one_of_its_advantages_is_not_0():
-    advantages, groups = np.array([0, 0, 1, 0, 0, -2]), np.array([5, 5, 3, 3, 8, 5])
-    assert in_live_group(advantages, groups).tolist() == [True, True, True, True, False, True]
-
-
 @pytest.mark.parametrize("aggregation", FIELDS["grpo.aggregation"].rule.choices)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_dropped_groups_are_as_if_they_were_not_there(aggregation, loss):
@@ -251,15 +239,3 @@ def test_dropped_groups_are_as_if_they_were_not_there(aggregation, loss):
     assert np.abs(alone).max() > 1e-2 and not np.asarray(every[~live]).any()
     for name in metrics:
         np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-6)
-
-
-def test_kept_dead_groups_dilute():
-    batch = token_batch([2] * 8, 2, advantages=[0, 0, 0, 0, 1, -1, 0, 0])
-    batch = batch._replace(group=np.repeat(np.arange(4), 2))
-    kept, dropped = (token_weights(batch, loss_config(dead_groups=x)) for x in ("keep", "drop"))
-    np.testing.assert_allclose(4 * kept[4:6], dropped[4:6])
-
-
-def test_a_batch_of_dead_groups_alone_weighs_nothing():
-    weights = token_weights(token_batch([2, 2], 2), loss_config(dead_groups="drop"))
-    np.testing.assert_array_equal(weights, np.zeros((2, 2)))

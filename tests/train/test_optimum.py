@@ -16,7 +16,8 @@ from grpo_batches import loss_config, token_batch
 from scipy.optimize import brentq
 
 from permix_jax.train.advantages import group_advantages
-from permix_jax.train.loss import LossTokens, token_losses, token_weights
+from permix_jax.train.batch import token_weights
+from permix_jax.train.loss import LossTokens, token_losses
 
 REWARDS = np.array([1.0, 0.0, 0.6, 0.3, 0.9, 0.1])
 REFERENCE = np.array([0.08, 0.3, 0.2, 0.22, 0.1, 0.1])

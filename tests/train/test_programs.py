@@ -13,7 +13,7 @@ from permix_jax.models.config import Lora
 from permix_jax.models.packing import Ragged, pack
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
-from permix_jax.train.loss import loss_tokens
+from permix_jax.train.batch import loss_tokens
 from permix_jax.train.programs import (
     grpo_programs,
     loss_config,

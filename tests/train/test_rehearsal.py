@@ -71,6 +71,22 @@ def test_the_gradient_is_that_of_grpo_plus_the_weighted_cross_entropy(policy, pa
     assert max(float(np.abs(x).max()) for x in jax.tree.leaves(ce)) > 1e-3
 
 
+def test_the_gradient_is_the_same_for_any_micro_batch(policy, params, rehearsal_of):
+    """Rehearsal and GRPO share `train.micro_batch_tokens`; here rehearsal alone is cut up."""
+    batch, reference = random_rollouts(0, 4, 2, vocab=policy.model.config.vocab_size)
+    results, counts = [], []
+    for tokens in (16, 128, 2048):
+        config = tiny(train__micro_batch_tokens=tokens)
+        rehearsed = rehearsal_of(config).batch(params, 1)
+        x = packed(batch, loss_config(config), reference)
+        gradients = jax.jit(policy_gradients(config, policy.model))
+        results.append(gradients(params, x.rows, x.tokens, {}, rehearsed))
+        counts.append(int(rehearsed.rows.count))
+    assert counts[0] > counts[1] > counts[2] == 1
+    for result in results[:2]:
+        assert_close(result, results[2])
+
+
 def test_a_batch_is_a_function_of_step_under_training_personas(policy, params, rehearsal_of):
     rehearsal = rehearsal_of(tiny(rehearsal__rows=64))
     first, again, second = (rehearsal.batch(params, step) for step in (1, 1, 2))

@@ -2,20 +2,25 @@
 
 import dataclasses
 import json
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
 import pytest
-from runs import assert_same_run, crash_after, load_config, metrics
+from grpo_batches import assert_close
+from runs import assert_same_run, crash_after, embedded_policy, load_config, metrics
 
 import permix_jax.app.build
 from permix_jax.app import experiment
 from permix_jax.app.experiment import run
 from permix_jax.core.sharding import make_mesh
+from permix_jax.models.lm_head import Scoring
+from permix_jax.models.params import create_params
 from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.train.checkpoints import load_params
-from permix_jax.train.supervised import _demonstration
+from permix_jax.train.gradients import cross_entropy, packed_gradients
+from permix_jax.train.programs import batch_shapes
+from permix_jax.train.supervised import _demonstration, pack_demonstrations
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,3 +131,27 @@ def test_the_average_of_the_weights_is_evaluated_as_it_is_saved(tmp_path, mesh, 
     run_tiny("sft.py", tmp_path, **fields)
     saved = load_params(tmp_path / "checkpoints", seen["model"], mesh, 1)
     jax.tree.map(np.testing.assert_array_equal, seen[1], saved)
+
+
+def test_the_gradient_on_a_teachers_answers_is_the_same_for_any_micro_batch(mesh):
+    """Answers of many lengths, under prompts that some of them share; one is cut at the budget."""
+    policy = embedded_policy()
+    params = create_params(policy.model, jax.random.key(1), mesh)
+    task, rng = latent_style_task(16, 0.89, 0.6, 0.2, seed=0), np.random.default_rng(1)
+    drawn = [task.demonstrate(rng, task.train) for _ in range(11)]
+    drawn = [
+        dataclasses.replace(d, completion=" ".join([d.completion] * (1 + i % 3)))
+        for i, d in enumerate(drawn)
+    ]
+    drawn += drawn[:3]
+    gradients = jax.jit(partial(packed_gradients, policy.model, cross_entropy, Scoring(0.8, 16)))
+    results, counts = [], []
+    for tokens in (32, 96, 1024):
+        config = load_config("distill.py", "tiny", train__micro_batch_tokens=tokens)
+        shapes = batch_shapes(config, len(drawn), 12)
+        batch = pack_demonstrations(policy, drawn, (16, 12), shapes)
+        results.append(gradients(params, *batch))
+        counts.append(int(batch.rows.count))
+    assert counts[0] > counts[1] > counts[2] == 1
+    for result in results[:2]:
+        assert_close(result, results[2])
