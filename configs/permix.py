@@ -108,8 +108,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rollout.group_size = 8  # rollouts of a problem
     c.rollout.micro_batches = 1  # parts sampled one after the other: changes memory, no result
     c.rollout.halvings = 0  # how often a batch is halved as its rows end: changes speed alone
-    c.rollout.refill_rounds = 0  # while groups without advantages leave too few, further problems
-    # are sampled, so often at most
+    c.rollout.refill_rounds = 0  # rounds of further problems at most, in place of those without
+    # advantages
     c.rollout.max_prompt_tokens = 16  # the longest prompt, with chat template and persona
     c.rollout.max_new_tokens = 16  # the longest completion; longer ones are truncated
     c.rollout.on_overflow = "error"  # for a prompt that is too long: error, or drop (and count it)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from permix_jax.app.cli import Parser, fail
+from permix_jax.app.cli import STOPPED, Parser, fail
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         kept = "what was done is saved, and the same command goes on from there"
-        said = f"stopped; {kept}" if a.out else "stopped"
+        print(f"stopped; {kept}" if a.out else "stopped", file=sys.stdout if a.out else sys.stderr)
+        sys.exit(STOPPED)
     print(said, file=sys.stdout if a.out else sys.stderr)
 
 

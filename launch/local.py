@@ -16,9 +16,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from permix_jax.app.cli import Parser
+from permix_jax.app.cli import STOPPED, Parser
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_ENDS = (0, STOPPED)
 
 
 def main() -> int:
@@ -43,16 +44,18 @@ def main() -> int:
     # Ctrl-C reaches the processes by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in running])
-    while not any(process.poll() for process in running):
-        if all(process.poll() == 0 for process in running):
-            return 0
+    while not any(process.poll() not in (None, *_ENDS) for process in running):
+        if all(process.poll() in _ENDS for process in running):
+            return max(process.returncode for process in running)
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     return _end(running)
 
 
 def _end(running: Sequence[subprocess.Popen]) -> int:
     """Ends those that wait for the one that failed, frozen ones too; the status of that one."""
-    number, code = next((i, p.returncode) for i, p in enumerate(running) if p.returncode)
+    number, code = next(
+        (i, p.returncode) for i, p in enumerate(running) if p.returncode not in (None, *_ENDS)
+    )
     for process in running:
         process.kill()
         process.wait()

@@ -9,11 +9,12 @@ comparison.txt, comparison.json, plots and report.html into --out. Repeat the co
 where it stopped; it keeps finished runs. docs/comparison.md says what the results mean.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
 
-from permix_jax.app.cli import changed_fields, config_arguments, launch
+from permix_jax.app.cli import STOPPED, changed_fields, config_arguments, launch
 
 _OUT = flags.DEFINE_string("out", None, "DIR: for the comparison; default: runs/<config>-<preset>")
 
@@ -28,6 +29,7 @@ def main(config, workdir, name, preset) -> None:
         print(reproduce(config, out, preset, changed_fields()))
     except Stopped:
         print(f"stopped; {out} is saved, and the same command goes on from there")
+        sys.exit(STOPPED)
     else:
         print(after_reproduction(out, config_arguments(), config.reproduce.ablation))
 

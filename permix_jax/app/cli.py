@@ -26,6 +26,7 @@ from permix_jax.core.config_fields import FIELDS, SECTIONS
 from permix_jax.core.field_rules import valid_field
 from permix_jax.core.fields import did_you_mean, flat_fields
 
+STOPPED = 130  # the exit status after Ctrl-C or SIGTERM, as shells have it: not all is done
 _CONFIG_OF_RUN = Path(__file__).with_name("config_of_run.py")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE:PRESET: a file of configs/; the preset is optional"
@@ -72,6 +73,7 @@ def launch(
                     job(_CONFIG.value, workdir, name, preset)
                 except Stopped:
                     print(stopped)
+                    sys.exit(STOPPED)
         except (ValueError, OSError, ImportError, NonFiniteError, JudgeError) as error:
             fail(str(error))
 

@@ -59,12 +59,15 @@ def after_reproduction(folder: Path, config: Sequence[str], ablation: str) -> st
 
 
 def after_export(workdir: Path, folder: Path, adapter: bool) -> str:
-    """How to load the folder, and the evaluation of a real model."""
+    """How to load the folder, and of a run on named data sets, the evaluation on MATH500."""
     wrote = f"wrote {folder}"
     if adapter:
         return f"{wrote}; peft.PeftModel.from_pretrained(base, {str(folder)!r}) loads it"
     wrote += f"; transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it"
-    if not read_json(workdir / "config.json")["config"]["model"]["source"]:
+    config = read_json(workdir / "config.json")["config"]
+    data = config["data"]
+    named = ".jsonl" not in data["train"] + data["test"]  # MATH500 says little of one's own data
+    if config["task"]["name"] != "problems" or not named:
         return wrote
     out = f"--out={folder.with_name(folder.name + '-math500')}"
     config = f"--config={_root() / 'configs' / 'eval_math500.py'}"

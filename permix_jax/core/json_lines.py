@@ -56,9 +56,15 @@ def _object(text: bytes, where: str) -> dict[str, Any]:
         reason = f"the text is not UTF-8 ({error.reason}); save the file as UTF-8"
         raise ValueError(f"{where}: not a JSON object: {reason}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not a JSON object ({error})") from None
+        reason = getattr(error, "msg", str(error))
+        at = f" at column {error.colno}" if hasattr(error, "colno") else ""
+        raise ValueError(
+            f"{where}: not a JSON object ({reason}{at}); write one JSON object a line"
+        ) from None
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: not a JSON object but {type(row).__name__}")
+        raise ValueError(
+            f"{where}: not a JSON object but {type(row).__name__}; write one JSON object a line"
+        )
     return row
 
 

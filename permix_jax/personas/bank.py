@@ -17,7 +17,8 @@ def load_personas(path: str | Path) -> list[Persona]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such persona file; write one JSON object a line with {', '.join(FIELDS)}"
+            f"{path}: no such persona file; name one in personas.file, with one JSON object a line "
+            f"of {', '.join(FIELDS)}"
         )
     return _parse(path.read_bytes(), str(path))
 

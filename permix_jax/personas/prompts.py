@@ -74,15 +74,15 @@ def fit_budget(
     longest = max(zip(candidates, probes, strict=True), key=lambda pair: len(pair[1]))[0]
     lengths = [*map(len, render_all(tokenizer, [(longest, p.prompt) for p in problems]))]
 
-    fitting = []
-    for problem, length in zip(problems, lengths, strict=True):
-        if length <= budget:
-            fitting.append(problem)
-        elif on_overflow == "error":
-            raise ValueError(
-                f"problem {problem.id}: its prompt takes {length} tokens, over the budget of "
-                f"{budget}; raise rollout.max_prompt_tokens or set rollout.on_overflow to 'drop'"
-            )
+    fitting = [p for p, length in zip(problems, lengths, strict=True) if length <= budget]
+    if len(fitting) < len(problems) and on_overflow == "error":
+        most = max(lengths)
+        over = f"{len(problems) - len(fitting)} of {len(problems)} prompts are over {budget} tokens"
+        raise ValueError(
+            f"rollout.max_prompt_tokens is {budget}; {over}, the longest (problem "
+            f"{problems[lengths.index(most)].id}) takes {most}: raise it to that, or set "
+            "rollout.on_overflow to 'drop'"
+        )
     if not fitting:
         raise ValueError(
             f"none of {len(problems)} prompts fits into {budget} tokens, the shortest takes "

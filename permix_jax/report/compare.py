@@ -7,6 +7,7 @@ lowest accuracy of the base should lose most fidelity.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -60,6 +61,25 @@ def compare_runs(runs: Sequence[Run]) -> dict:
             pairs.append(pair)
     notes = [note for name in policies if (note := _mixed(name, runs))]
     return {"methods": methods, "pairs": pairs, "paper": PAPER, "notes": notes}
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with names by which those of one method and seed, but other configs, differ.
+
+    The first config of a method keeps the name. Another one gets the fields that differ from it:
+    "permix grpo.loss=gspo". Equal configs stay alike, and `by_method` refuses them.
+    """
+    named, configs = [], [flat_fields(run.config) | {"seed": None} for run in runs]
+    for own, run in zip(configs, runs, strict=True):
+        alike = [i for i, other in enumerate(runs) if other.method() == run.method()]
+        if len({runs[i].seed for i in alike}) == len(alike):
+            named.append(run)
+            continue
+        first = configs[alike[0]]
+        fields = [field for field in sorted({*own, *first}) if own.get(field) != first.get(field)]
+        apart = ", ".join(f"{field}={own.get(field)}" for field in fields)
+        named.append(replace(run, name=f"{run.name} {apart}".rstrip()))
+    return named
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Policy]]:

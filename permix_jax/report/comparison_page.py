@@ -18,6 +18,7 @@ from permix_jax.report.compare import (
     comparison_table,
     competence_table,
     measures_shown,
+    told_apart,
 )
 from permix_jax.report.completions import browser_of
 from permix_jax.report.content import lines, measured, over_steps, points, ranking, section
@@ -39,9 +40,9 @@ def compare(workdirs: Sequence[Path], folder: Path | None = None, competence: bo
 
     Raises:
       FileNotFoundError, ValueError: a folder without a finished run, or two runs of one method
-        with the same seed.
+        with the same seed and config.
     """
-    runs = [read_run(Path(workdir)) for workdir in workdirs]
+    runs = told_apart([read_run(Path(workdir)) for workdir in workdirs])
     comparison = compare_runs(runs)
     tables = [comparison_table(comparison), *([competence_table(runs)] if competence else [])]
     if folder is not None:

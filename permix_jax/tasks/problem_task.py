@@ -58,6 +58,11 @@ def problem_task(
     train = [] if testing_only else _training_problems(names, data, cache)
     test = load_problems(data.test, data.folder, cache) if data.test else train
     spare = len(test) if data.test else len(test) - 1
+    if spare < 1:
+        raise ValueError(
+            f"data.train is {data.train!r}, with {len(test)} problems; give one to train on and "
+            "one to test on, or name a data.test"
+        )
     if not 1 <= num_test <= spare:
         there = f"{data.test or data.train} has {len(test)} problems{'' if data.test else ' left'}"
         raise ValueError(f"task.num_test is {num_test}; {there} to test on, use 1 to {spare}")
@@ -94,7 +99,8 @@ def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:
 def _training_problems(names: Sequence[str], data: ConfigDict, cache: Path) -> list[Problem]:
     problems = [p for name in names for p in load_problems(name, data.folder, cache)]
     train = without_doubles(problems)
-    logger.info("data.train: left out %d doubled questions", len(problems) - len(train))
+    if doubled := len(problems) - len(train):
+        logger.info("data.train: left out %d doubled questions", doubled)
     return filter_problems(train, data.max_steps, data.levels, data.subjects)
 
 
@@ -104,7 +110,8 @@ def _without_overlap(train: list[Problem], test: list[Problem], data: ConfigDict
     for name in names_in(data.train):
         overlap = without_overlap([p for p in train if p.source == name], test)
         said = "%s: %s %d problems of the test set, word for word, and %d in other words"
-        logger.info(said, name, deed, overlap.exact, overlap.reworded)
+        if overlap.exact or overlap.reworded:
+            logger.info(said, name, deed, overlap.exact, overlap.reworded)
         kept += overlap.kept
     if data.overlap == "keep":
         return train

@@ -167,6 +167,6 @@ def _require_finite(row: Row, step: int, checkpoints: Checkpoints) -> None:
         last = checkpoints.latest_step()
         kept = "no checkpoint was written yet" if last is None else f"checkpoint {last} stays"
         raise NonFiniteError(
-            f"step {step}: {broken[0]} is {row[broken[0]]}; {kept}; lower the learning rate or "
-            "max_grad_norm and start again"
+            f"step {step}: {broken[0]} is {row[broken[0]]}; {kept}; lower the learning rate "
+            "or max_grad_norm, and start again in another --workdir"
         )

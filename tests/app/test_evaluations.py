@@ -148,7 +148,7 @@ def test_judge_free_fidelity_knows_the_personas_of_a_trained_base(finished):
 
 def test_killed_then_stopped_and_the_same_command_again(finished, tmp_path):
     args = (f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")  # its config is the run's
-    for batches, name, status in (2, "SIGKILL", -signal.SIGKILL), (1, "SIGINT", 0):
+    for batches, name, status in (2, "SIGKILL", -signal.SIGKILL), (1, "SIGINT", 130):
         program = strike(batches, name, after=GRADED_BATCH, script="launch/evaluate.py")
         struck = command(*args, cwd=tmp_path, program=program)
         assert struck.returncode == status, struck.stderr

@@ -274,7 +274,7 @@ runpy.run_path({str(ROOT / "launch/grade.py")!r}, run_name="__main__")
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate()
     kept = "what was done is saved, and the same command goes on from there"
-    assert (process.returncode, said, errors) == (0, f"stopped; {kept}\n", "")
+    assert (process.returncode, said, errors) == (130, f"stopped; {kept}\n", "")
     assert rights(out) == [True] * grading.BATCH
 
 

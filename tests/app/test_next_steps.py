@@ -173,6 +173,14 @@ def test_a_real_model_is_exported_and_the_export_evaluated(tmp_path):
     assert parsed(next_of(said)[0]).data.test == "math500"
 
 
+def test_an_export_that_learnt_its_own_problems_is_not_sent_to_math500(tmp_path):
+    mine = real(tmp_path, "permix")
+    record = json.loads((mine / "config.json").read_text())
+    record["config"]["data"]["train"] = "sums.jsonl"
+    (mine / "config.json").write_text(json.dumps(record))
+    assert next_of(next_steps.after_export(mine, Path("out"), adapter=False)) == []
+
+
 def test_an_export_of_the_embedded_world_is_loaded_and_no_more(tmp_path):
     said = next_steps.after_export(workdir(tmp_path, "permix"), Path("out"), adapter=False)
     assert "from_pretrained('out')" in said and next_of(said) == []

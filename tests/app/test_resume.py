@@ -36,7 +36,7 @@ def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
     # Asked to stop after step 5: saved, though checkpoint_every is 2. Checkpoint 4 may be lost.
     after = 5 - newest_saved_step(folder)
     stopped = start(strike(after, "SIGTERM"))
-    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.returncode == 130, stopped.stderr
     assert "is saved, and the same command goes on" in stopped.stdout
     assert [row["step"] for row in metrics(folder)] == done
     assert (folder / "checkpoints/5").is_dir()

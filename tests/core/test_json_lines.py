@@ -47,7 +47,7 @@ def test_a_whole_surrogate_pair_and_a_zero_character_are_text():
         (b'{"a": "\xed\xa0\xbd"}', NOT_UTF_8),
         ('{"a": 1}'.encode("utf-16"), "x.jsonl: the text is in UTF-16, .* as UTF-8"),
         ('{"a": 1}'.encode("utf-16-be"), "x.jsonl: the text is in UTF-16, .* as UTF-8"),
-        (b'{"a": 1}\n[2]', "x.jsonl:2: not a JSON object but list"),
+        (b'{"a": 1}\n[2]', "x.jsonl:2: not a JSON object but list; write one JSON object a line"),
         (b'{"a": ' + b"[" * 10**5, r"x.jsonl:1: not a JSON object \(maximum recursion .*"),
         (b'{"a": ' + b"1" * 5000 + b"}", r"x.jsonl:1: not a JSON object \(Exceeds the limit .*"),
         (b" \r\n", "x.jsonl: the file is empty; write one JSON object a line"),

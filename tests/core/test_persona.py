@@ -51,7 +51,9 @@ def test_a_row_that_lacks_fields_is_named(tmp_path):
 
 
 def test_missing_file_is_named_with_the_remedy(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.jsonl: no such persona file; write one"):
+    with pytest.raises(
+        FileNotFoundError, match="absent.jsonl: no such persona file; name one in pers"
+    ):
         load_personas(tmp_path / "absent.jsonl")
     with pytest.raises(FileNotFoundError, match="no such persona file"):
         load_personas(tmp_path)

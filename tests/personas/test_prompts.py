@@ -132,8 +132,8 @@ def test_overflow_is_refused_with_the_remedy(tokenizer):
     with pytest.raises(ValueError) as error:
         fit_budget(tokenizer, [ONE, SIX], [PIRATE], 12, "error")
     assert str(error.value) == (
-        "problem six: its prompt takes 15 tokens, over the budget of 12; raise "
-        "rollout.max_prompt_tokens or set rollout.on_overflow to 'drop'"
+        "rollout.max_prompt_tokens is 12; 1 of 2 prompts are over 12 tokens, the longest (problem "
+        "six) takes 15: raise it to that, or set rollout.on_overflow to 'drop'"
     )
     assert fit_budget(tokenizer, [ONE, SIX], [PIRATE], 15, "error") == [ONE, SIX]
 

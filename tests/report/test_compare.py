@@ -86,6 +86,21 @@ def test_says_when_runs_of_a_method_differ(runs):
     assert "note: the runs of permix differ in grpo.kl_weight" in compare(runs)
 
 
+def test_a_variant_of_a_method_is_named_by_the_fields_that_differ(tmp_path, runs):
+    for number, (weight, pss) in enumerate([(0.2, 0.5), (0.2, 0.6), (0.01, 0.7)]):
+        folder = write_with_pss(tmp_path / str(number), pss, seed=number % 2)
+        path = folder / "config.json"
+        path.write_text(path.read_text().replace('"kl_weight": 0.05', f'"kl_weight": {weight}'))
+    table = compare([*runs, *(tmp_path / name for name in "012")])
+    for name, seeds, pss in (
+        ("permix", "3", None),
+        ("permix grpo.kl_weight=0.2", "2", "0.550"),
+        ("permix grpo.kl_weight=0.01", "1", "0.700"),
+    ):
+        shown = cells(table, name)
+        assert shown[0] == seeds and (pss is None or shown[1].startswith(pss)), table
+
+
 def test_refuses_the_same_seed_twice(tmp_path, runs):
     again = write_with_pss(tmp_path / "again", 0.9)
     said = f"^{runs[0]} and {again}: both are permix with seed 0; leave one out"

@@ -35,7 +35,9 @@ def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
     if name.endswith(_USERS_OWN):
         path = Path(name).expanduser()
         if not path.is_file():
-            remedy = "name a JSONL file with the fields prompt and answer"
+            remedy = (
+                "name a JSONL file with the fields prompt and answer in data.train or data.test"
+            )
             raise FileNotFoundError(f"{path}: there is no such file; {remedy}")
         problems = list(read_problems(path.read_bytes(), str(path), name, users_own))
     elif name in DATASETS:
