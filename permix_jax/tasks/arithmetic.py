@@ -6,14 +6,15 @@ right is right.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from permix_jax.core.persona import Persona
-from permix_jax.core.problem import Problem, Task
+from permix_jax.core.problem import Grade, Problem, Task
 from permix_jax.core.randomness import generator
-from permix_jax.rewards.answer import stated_answer
+from permix_jax.rewards.answer import extract_answer, stated_answer
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.problem_task import demonstrator
 
@@ -27,6 +28,7 @@ _OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "+": int.__add__, "-": int.__sub__, "*": int.__mul__,
 }  # fmt: skip
 _MAX_FACTOR = 9
+_NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?")
 
 Calculation = tuple[int | str, ...]  # such as (7, "+", 5, "-", 3)
 
@@ -62,7 +64,19 @@ def arithmetic_task(
     sides = [[_problem(c, seed) for c in side] for side in (train, test[:num_test])]
     shown = demonstrator(personas, "hashes")
     rules = {"symbolic": True, "stated": stated_answer}
-    return Task("arithmetic", *sides, personas, grade_answer, shown, **rules)
+    return Task("arithmetic", *sides, personas, grade_result, shown, **rules)
+
+
+def grade_result(completion: str, problem: Problem, last_number: bool = False) -> Grade:
+    """As `grade_answer`, but a calculation that is left undone is no answer.
+
+    The verifier takes 7 + 5 for 12, as it should for algebra. Here a policy would be paid for the
+    question. So one side of an equation, such as 7 + 5 = 12, has to have one number alone.
+    """
+    stated = extract_answer(completion, last_number) or ""
+    if all(len(_NUMBER.findall(side)) > 1 for side in stated.split("=") if side.strip()):
+        return 0.0
+    return grade_answer(completion, problem, last_number)
 
 
 def calculations(operations: int, max_operand: int) -> Iterator[Calculation]:

@@ -106,6 +106,8 @@ IMPOSSIBLE = [
     ("use 1 or more", 0, "mesh.data mesh.fsdp"),
     ("use 1 or more", -2, "mesh.tensor"),
     ("use 2 or more", 1, "sft.max_new_tokens rollout.max_new_tokens rollout.group_size"),
+    ("use 2 or more", 1, "task.max_operand"),
+    ("use 1 or 2", 3, "task.operations"),
     ("use 2 or more: a group of one has no baseline", 1, "rollout.group_size"),
     ("use 5 or more", 4, "distributed.silent_seconds distributed.wait_seconds"),
     ("use a number above 0", 0, "rewards.item_seconds lora.alpha sft.learning_rate grpo.clip_high"),

@@ -25,6 +25,7 @@ from permix_jax.tasks.problem_task import INSTRUCTIONS
 
 ALL = flat_fields(load_config("reproduce.py", "").to_dict())
 REAL = {"task__name": "problems", "model__source": "org/model"}
+ARITHMETIC = REAL | {"task__name": "arithmetic"}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -141,6 +142,10 @@ def test_what_nothing_reads_is_refused_with_what_would():
         {**REAL, "model__embed_dim": 64},
         {**REAL, "task__own_style_prior": 0.5},
         {**REAL, "eval__role_play_samples": 3},
+        {**REAL, "task__operations": 2},
+        {"task__max_operand": 12},
+        {**ARITHMETIC, "data__answer_format": "hashes"},
+        {**ARITHMETIC, "task__plain_share": 0.1},
         {"model__thinking": True},
         {"rewards__item_seconds": 1.0},
         {"lora__alpha": 8.0},
@@ -172,6 +177,9 @@ def test_the_last_of_these_fields_is_read_by_nothing(fields):
     "fields",
     [
         {**REAL, "data__train": "gsm8k", "rewards__workers": 4, "model__thinking": True},
+        {**ARITHMETIC, "task__operations": 2, "task__max_operand": 12},
+        {**ARITHMETIC, "rewards__last_number": True, "rewards__workers": 4},
+        {**ARITHMETIC, "personas__file": "x", "personas__paraphrase": True},
         {"model__embed_dim": 64, "task__own_style_prior": 0.5, "eval__role_play_samples": 3},
         {"lora__rank": 0},
         {"lora__rank": 4, "lora__alpha": 8.0, "model__param_dtype": "bfloat16"},

