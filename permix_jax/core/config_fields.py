@@ -57,6 +57,12 @@ _CANDIDATES = zero_or_at_least(2, "off", "the persona that was asked for, and ot
 # What stability.json has of an evaluation, and is the better the higher it is.
 FIGURES = ("pss", "accuracy_worst", "accuracy_mean", "accuracy_best", "accuracy_no_persona")
 
+# Fields that older configs have, and why there are none any more. What they hold decides nothing.
+_IN_TIME = "every answer is compared within milliseconds, in the verifier's own thread"
+GONE: dict[str, str] = {
+    f"rewards.{name}": _IN_TIME for name in ("workers", "item_seconds", "batch_seconds")
+}
+
 # By the name of the section, "" for what stands at the top.
 SECTIONS: dict[str, Section] = {}
 
@@ -206,12 +212,6 @@ SECTIONS["rewards"] = Section("", (), dict(
         reads=_GRPO | {"rewards.overlong": OtherThan(0)}),
     last_number=Field(False, "without a box or ####, take the last number as the answer",
         reads=_PROBLEMS),
-    workers=Field(2, "processes that compare answers by algebra", at_least(1),
-        resume="decides only how many answers are compared at once", reads=_PROBLEMS),
-    item_seconds=Field(5.0, "for one answer; after that it has no verdict, and advantage 0",
-        above(0), reads=_PROBLEMS),
-    batch_seconds=Field(60.0, "for a batch; answers still open after that have no verdict",
-        above(0), reads=_PROBLEMS),
 ))  # fmt: skip
 SECTIONS["personas"] = Section("", (), dict(
     file=Field("", 'JSONL of personas; "": the bank of the package; not for latent_style',
