@@ -2,25 +2,23 @@
 
 DIR holds gsm8k/train.jsonl.gz and math/train.jsonl.gz. Each problem gets one completion, its own
 worked solution with another end: of ten, four state the gold answer, three a rewritten form of it,
-two the answer of another problem, and one ends within its box. The verifier (two processes beside
-the calling one, nothing remembered) is timed on all of them, math-verify called directly, in this
-one process, on some; and then the processes alone, on identities that take 150 digits.
+two the answer of another problem, and one ends within its box. The verifier is timed on all of
+them, math-verify called directly on some; both in seconds of CPU. At the end the verifier grades
+what a step of 256 problems and 8 rollouts each would bring: eight such completions of each.
 """
 
 import argparse
 import random
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from math_verify import parse, verify
 from verifier_math import REWRITERS
 
 from permix_jax.core.json_lines import read_rows
-from permix_jax.core.problem import Problem, Undecided
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import grade_answer
-from permix_jax.rewards.pool import Pool
 from permix_jax.rewards.verifier import Verifier
 
 _KINDS = ["gold"] * 4 + ["rewritten"] * 3 + ["of another problem"] * 2 + ["unfinished"]
@@ -35,24 +33,20 @@ def main() -> None:
         problems, solutions = read(args.folder)
         texts, kinds = completions(problems, solutions, random.Random(0))
         seconds, grades = time_verifier(texts, problems)
-        share = grades.metrics["verifier/symbolic_share"]
         print(
             f"{name}: {len(texts)} completions, {sum(map(len, texts)) / len(texts):.0f} characters "
-            f"each\n  verifier, 2 processes   {len(texts) / seconds:8.0f} /s, "
-            f"{share:.3%} undecided in its thread"
+            f"each\n  verifier     {len(texts) / seconds:8.0f} /s of CPU"
         )
         for kind in dict.fromkeys(kinds):
             right = [c for c, k in zip(grades.correct, kinds, strict=True) if k == kind]
             print(f"    {kind:<20} {len(right):>5}, {sum(right) / len(right):8.2%} right")
         few = slice(0, args.direct)
-        print(f"  math-verify, 1 process  {time_direct(texts[few], problems[few]):8.0f} /s")
-    pairs = hard_pairs()
-    with closing(Pool(2, item_seconds=10)) as pool:
-        pool.grade(pairs[:4], batch_seconds=60)
-        start = time.perf_counter()
-        pool.grade(pairs, batch_seconds=600)
-        rate = len(pairs) / (time.perf_counter() - start)
-    print(f"identities: 2 processes {rate:.0f} /s")
+        print(f"  math-verify  {time_direct(texts[few], problems[few]):8.0f} /s of CPU")
+    step = random.Random(1).sample(range(len(problems)), 256)
+    eight = [[each[i] for i in step for _ in range(8)] for each in (problems, solutions)]
+    texts, _ = completions(*eight, random.Random(2))
+    seconds, _ = time_verifier(texts, eight[0])
+    print(f"a step of 256 problems of MATH and 8 rollouts: {seconds:.2f} s of CPU")
 
 
 def read_gsm8k(folder: Path) -> tuple[list[Problem], list[str]]:
@@ -91,35 +85,20 @@ def completions(
 
 
 def time_verifier(texts: Sequence[str], problems: Sequence[Problem]):
-    with Verifier(grade_answer, workers=2, batch_seconds=600) as verifier:
-        warm = Undecided("\\ln 2+\\ln 3", "\\ln 6")
-        verifier.submit([f"\\boxed{{{warm.answer}}}"], [Problem("", "", warm.gold, "")]).result()
-        start = time.perf_counter()
+    """(seconds of CPU, grades)."""
+    with Verifier(grade_answer) as verifier:
+        verifier.submit(["\\boxed{5 m}"], [Problem("", "", "6 m", "")]).result()  # reads the units
+        start = time.process_time()
         grades = verifier.submit(texts, problems).result()
-        return time.perf_counter() - start, grades
+        return time.process_time() - start, grades
 
 
 def time_direct(texts: Sequence[str], problems: Sequence[Problem]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     for text, problem in zip(texts, problems, strict=True):
         gold = parse(f"\\boxed{{{problem.answer}}}", parsing_timeout=None)
         verify(gold, parse(text, parsing_timeout=None), timeout_seconds=None)
-    return len(texts) / (time.perf_counter() - start)
-
-
-def hard_pairs() -> list[Undecided]:
-    """Identities with other numbers in each, right and wrong."""
-    return [
-        pair
-        for n in range(2, 42)
-        for pair in (
-            Undecided(f"\\ln {n}+\\ln {n + 1}", f"\\ln {n * n + n}"),
-            Undecided(f"\\sin {2 * n}x", f"2\\sin {n}x\\cos {n}x"),
-            Undecided(f"\\sqrt {{{n + 1}+2\\sqrt {{{n}}}}}", f"1+\\sqrt {{{n}}}"),
-            Undecided(f"|{n}-x|", f"|x-{n}|"),
-            Undecided(f"\\log _{{{n}}}{n * n * n}", "3"),
-        )
-    ]
+    return len(texts) / (time.process_time() - start)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ accepted.
 
 import argparse
 import logging
-import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +18,6 @@ from math_verify import parse, verify
 
 from permix_jax.app.grading import Answer, graded, read_answers
 from permix_jax.core.json_lines import read_rows
-from permix_jax.rewards.grade import grade_answer
-from permix_jax.rewards.verifier import Verifier
 
 _HEAD = ("kind", "rows", *["right accepted", "right refused", "wrong accepted"] * 2)
 
@@ -60,8 +57,7 @@ def main() -> None:
 def judge(table: Path) -> list[Judged]:
     """The rows of a table with all verdicts. Raises ValueError for a row without one of its own."""
     answers, judged = read_answers(table), []
-    with Verifier(grade_answer, item_seconds=20, batch_seconds=math.inf) as verifier:
-        verdicts = [each for some in graded(answers, verifier) for each in some]
+    verdicts = [each for some in graded(answers) for each in some]
     rows = read_rows(table)
     for answer, verdict, (_, where, row) in zip(answers, verdicts, rows, strict=True):
         right = row.get("right", row.get("correct"))

@@ -124,9 +124,6 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rewards.overlong = 0.0  # weight of a length penalty: 0, falling to -1 over the last tokens
     c.rewards.overlong_tokens = 0  # how many tokens at the end of the budget it falls over
     c.rewards.last_number = False  # without a box or ####, take the last number as the answer
-    c.rewards.workers = 2  # processes that compare answers by algebra
-    c.rewards.item_seconds = 5.0  # for one answer; after that it has no verdict, and advantage 0
-    c.rewards.batch_seconds = 60.0  # for a batch; answers still open after that have no verdict
 
     c.personas = ConfigDict()
     c.personas.file = ""  # JSONL of personas; "": the bank of the package; not for latent_style

@@ -5,8 +5,8 @@
 
 A row is {"problem", "gold", "completion"}, or with "answer", what would stand in the box, for
 "completion". Its verdict is {"right", "kind", "why", "row"}; right is null where the gold answer
-states nothing or algebra ran out of time. Repeat the command to continue where it stopped.
-docs/rewards.md says which answers are right.
+states nothing. Repeat the command to continue where it stopped. docs/rewards.md says which answers
+are right.
 """
 
 import sys
@@ -22,15 +22,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--file", type=Path, required=True, metavar="FILE", help="JSON Lines, plain or gzipped")
     add("--out", type=Path, metavar="FILE", help="for the verdicts; default: they are printed")
     add("--last_number", action="store_true", help="without a box or ####, the last number counts")
-    add("--workers", type=int, default=2, metavar="N", help="processes for algebra; default: 2")
     a = parser.parse_args(argv)
-    if a.workers < 1:
-        fail(f"--workers is {a.workers}; use 1 or more")
 
     from permix_jax.app.grading import grade_file
 
     try:
-        said = grade_file(a.file, a.out, a.last_number, a.workers)
+        said = grade_file(a.file, a.out, a.last_number)
     except (OSError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -76,6 +76,10 @@ def test_help_and_mistakes_need_no_jax():
         (f"--config={PERMIX} --wrkdir=x", "did you mean --workdir?"),
         (f"--config={PERMIX} --train.steps=3", "did you mean --config.train.steps?"),
         (f"--config={PERMIX} --config.trian.steps=3", "no such field; did you mean train.steps"),
+        (
+            f"--config={PERMIX} --config.rewards.workers=2",
+            "--config.rewards.workers: there is no such field any more, for every answer is",
+        ),
         (f"--config={PERMIX} --config.group_sise=3", "did you mean rollout.group_size?"),
         (f"--config={PERMIX} --config.train.steps=abc", "'abc'; use a value of type int, such as"),
         (f"--config={PERMIX} --config.model.thinking=maybe", "of type bool, such as False"),

@@ -131,7 +131,7 @@ def same_on_both(seen, name, mesh, found):
 def test_evaluation_and_its_likelihoods(world, seen, tmp_path):
     config, task, policy, params, mesh = world
     settings, personas = eval_settings(config), PERSONAS[1:4:2]
-    with Verifier(task.grade, workers=0) as verifier:
+    with Verifier(task.grade) as verifier:
         asked = StoredPolicy("it", policy, mesh, lambda: params)
         evaluate(task, asked, verifier, settings, {}, tmp_path)
     reference = Reference(asked, settings.batch_size, 64, 64)
@@ -201,7 +201,7 @@ def start(world, tmp_path):
     """A run of a config, without SFT."""
     _, task, policy, params, mesh = world
     fixed = {"mesh__data": mesh.size, "sft__steps": 0}
-    with Verifier(task.grade, workers=0) as verifier:
+    with Verifier(task.grade) as verifier:
         parts = task, policy, params, mesh, tmp_path, verifier
         yield lambda file, **fields: run_of(odd(file, **fixed, **fields), *parts)
 
@@ -227,7 +227,7 @@ def test_distillation(world, start, seen, only_looking):
     given = only_looking(supervised)
     run = start("distill.py")
     task = replace(run.task, grade=lambda text, problem: float(len(text) % 2))
-    with Verifier(task.grade, workers=0) as verifier:
+    with Verifier(task.grade) as verifier:
         run = replace(run, verifier=verifier)
         supervised.train_distill(run, run.base, task, lambda *_: None)
     same_on_both(seen, "distill", world[-1], pairs_of(given[0][0]))

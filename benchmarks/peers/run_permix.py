@@ -65,7 +65,7 @@ def main() -> None:
     wait()
     with tempfile.TemporaryDirectory() as folder, jax.set_mesh(mesh):
         base, workdir = StoredPolicy("base", policy, mesh, load_params), Path(folder)
-        run = Run(config, workdir, task, policy, base, workdir, Verifier(grade, workers=0))
+        run = Run(config, workdir, task, policy, base, workdir, Verifier(grade))
         with run.verifier, run.stop:
             train_grpo(run, after_step)
 

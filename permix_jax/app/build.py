@@ -43,7 +43,7 @@ def build_run(
     testing_only: bool = False,
     start: Mapping[str, Any] | None = None,
 ) -> Run:
-    """The run of a config. Reads no weights. Grading processes start here: enter the verifier.
+    """The run of a config. Reads no weights. The verifier has a thread: enter it.
 
     `base` is the folder of the base policy (None: its place in the cache). With `testing_only`,
     training problems are left out where they are other data than the test's. `start` is what
@@ -61,9 +61,7 @@ def build_run(
         if not (begun and (base / "checkpoints/0").is_dir()):
             origin = open_start(start, policy, base, mesh)
     base = base or base_folder(config, task, policy, cache)
-    r = config.rewards
-    workers = r.workers if task.symbolic else 0
-    verifier = Verifier(task.grade, workers, r.item_seconds, r.batch_seconds)
+    verifier = Verifier(task.grade)
     return Run(config, workdir, task, policy, initial, base, verifier, method=method, origin=origin)
 
 
@@ -149,7 +147,7 @@ def eval_identity(config: ConfigDict) -> dict:
         config,
         task=config.task,
         data=config.data,
-        rewards={"last_number", "item_seconds", "batch_seconds"},
+        rewards={"last_number"},
         personas={"file", "placement"},
         rollout={"max_prompt_tokens", "max_new_tokens", "on_overflow"},
         eval={name for name in config.eval if name not in left_out and "judge" not in name},

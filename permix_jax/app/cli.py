@@ -22,7 +22,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from permix_jax.core.config_fields import FIELDS, SECTIONS
+from permix_jax.core.config_fields import FIELDS, GONE, SECTIONS
 from permix_jax.core.field_rules import valid_field
 from permix_jax.core.fields import did_you_mean, flat_fields
 
@@ -212,6 +212,8 @@ def _check(args: Sequence[str], spec: str, config_of_workdir: bool) -> None:
         name = found[1]
         field = re.sub(r"^(no)?config\.", "", name)
         if field != name:
+            if fields and field in GONE:
+                fail(f"--{name}: there is no such field any more, for {GONE[field]}; leave it out")
             if fields and field not in fields:
                 fail(f"--{name}: the config has no such field{did_you_mean(field, fields)}")
         elif not {name, name.removeprefix("no")} & set(flags.FLAGS):

@@ -5,14 +5,17 @@
 
 from pathlib import Path
 
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from permix_jax.core.config_fields import defaults
+from permix_jax.core.config_fields import GONE, defaults
 from permix_jax.core.fields import filled_up
 from permix_jax.evaluation.results import read_json
 
 
 def get_config(workdir: str) -> ConfigDict:
-    """Fields that are newer than the run have their defaults. Raises as `read_json`."""
-    record = read_json(Path(workdir, "config.json"))
-    return ConfigDict(filled_up(record["config"], defaults())).lock()
+    """Fields that are newer than the run have their defaults; those that are no more are left out.
+    Raises as `read_json`."""
+    config = read_json(Path(workdir, "config.json"))["config"]
+    fields = {name: x for name, x in flatten_dict(config, sep=".").items() if name not in GONE}
+    return ConfigDict(filled_up(unflatten_dict(fields, sep="."), defaults())).lock()

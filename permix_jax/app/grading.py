@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +12,10 @@ from tqdm import tqdm
 
 from permix_jax.core.files import append
 from permix_jax.core.json_lines import field, read_rows
-from permix_jax.core.problem import Undecided, Verdict
 from permix_jax.rewards.answer import extract_answer
-from permix_jax.rewards.grade import explain, grade_answer
-from permix_jax.rewards.verifier import ERROR, UNKNOWN, Decision, Verifier
+from permix_jax.rewards.grade import explain
 
 BATCH = 64  # rows whose verdicts are written together, at most
-_HARD = 4  # and of them those a process that need algebra
 _STATES = {True: "right", False: "wrong", None: "null"}
 _MAX_LINES_NAMED = 10
 
@@ -34,19 +31,16 @@ class Answer(NamedTuple):
     hash: str
 
 
-def grade_file(
-    file: Path, out: Path | None = None, last_number: bool = False, workers: int = 2
-) -> str:
+def grade_file(file: Path, out: Path | None = None, last_number: bool = False) -> str:
     """Writes a verdict a row to `out`, or prints it; returns the summary by kind.
 
     A verdict is {"right": true, false or null, "kind", "why", "row": a hash of the row's texts}.
-    null: the gold answer states nothing, or algebra ran out of time. Verdicts that `out` has are
-    kept; an interrupted call leaves whole lines, and the same call goes on behind them.
+    null: the gold answer states nothing. Verdicts that `out` has are kept; an interrupted call
+    leaves whole lines, and the same call goes on behind them.
 
     Args:
       file: JSON Lines, plain or gzipped; a row has "problem", "gold", and "completion" or "answer".
       last_number: a completion without a box or #### states the last number in it.
-      workers: processes that compare answers by algebra.
 
     Raises ValueError or OSError, in one line: a bad row, or an `out` that belongs to other rows.
     """
@@ -54,11 +48,8 @@ def grade_file(
     with _verdicts(out, file, rows) as (verdicts, write):
         left = rows[len(verdicts) :]
         if left:
-            with (
-                Verifier(grade_answer, workers, batch_seconds=math.inf) as verifier,
-                tqdm(total=len(rows), initial=len(verdicts), disable=None) as progress,
-            ):
-                for some in graded(left, verifier, _HARD * workers):
+            with tqdm(total=len(rows), initial=len(verdicts), disable=None) as progress:
+                for some in graded(left):
                     write(some)
                     verdicts += some
                     progress.update(len(some))
@@ -163,43 +154,13 @@ def _lines(verdicts: Sequence[Mapping[str, Any]]) -> str:
 # ---- grading -------------------------------------------------------------------------------------
 
 
-def graded(
-    rows: Iterable[Answer], verifier: Verifier, hard: int = BATCH
-) -> Iterator[list[dict[str, Any]]]:
-    """Yields the rows' verdicts, as `grade_file` writes them, some rows at a time: BATCH, or as
-    many as have `hard` among them that need algebra."""
-    batch: list[tuple[Answer, Verdict | Undecided]] = []
-    pairs: list[Undecided] = []
-    for row in rows:
-        verdict = explain(row.answer, row.gold, row.problem)
-        batch.append((row, verdict))
-        if isinstance(verdict, Undecided):
-            pairs.append(verdict)
-        if len(batch) == BATCH or len(pairs) == hard:
-            yield _written(batch, pairs, verifier)
-            batch, pairs = [], []
-    if batch:
-        yield _written(batch, pairs, verifier)
+def graded(rows: Sequence[Answer]) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows' verdicts, as `grade_file` writes them, BATCH rows at a time."""
+    for first in range(0, len(rows), BATCH):
+        yield [_graded(row) for row in rows[first : first + BATCH]]
 
 
-def _written(
-    batch: Sequence[tuple[Answer, Verdict | Undecided]],
-    pairs: Sequence[Undecided],
-    verifier: Verifier,
-) -> list[dict[str, Any]]:
-    decisions = verifier.decide(pairs, retry=True) if pairs else {}
-    written = []
-    for row, verdict in batch:
-        if isinstance(verdict, Undecided):
-            verdict = _decided(verdict, decisions[verdict])
-        right = None if math.isnan(verdict.right) else bool(verdict.right)
-        written.append({"right": right, "kind": verdict.kind, "why": verdict.why, "row": row.hash})
-    return written
-
-
-def _decided(pair: Undecided, decision: Decision) -> Verdict:
-    if decision in UNKNOWN:
-        why = "the process that compares them died" if decision == ERROR else "out of time"
-        return Verdict(math.nan, pair.kind, f"algebra: {why}, twice")
-    why = "equal" if decision else "not shown to be equal"
-    return Verdict(float(decision), pair.kind, f"algebra: {why}")
+def _graded(row: Answer) -> dict[str, Any]:
+    verdict = explain(row.answer, row.gold, row.problem)
+    right = None if math.isnan(verdict.right) else bool(verdict.right)
+    return {"right": right, "kind": verdict.kind, "why": verdict.why, "row": row.hash}

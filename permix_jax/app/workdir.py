@@ -14,6 +14,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from permix_jax.core.config_fields import GONE
 from permix_jax.core.field_rules import fixed_fields
 from permix_jax.core.fields import differing_fields, filled_up, flat_fields
 from permix_jax.core.files import write_json
@@ -42,7 +43,7 @@ def claim_workdir(
 
     Fields of `field_rules.CHANGEABLE` may differ. A change is logged, `config` in config.json gets
     the new values, and `history` one more entry: {"step": the newest checkpoint, "date": UTC,
-    "changes": {field: [old, new]}}, with None for a field that was not there.
+    "changes": {field: [old, new]}}, with None for a field that was not there, or is no more.
 
     `base` is the folder of the base policy; `changed`, the fields with another value than in the
     preset; `method`, what `train.method.describe` says; `start`, what `find_start` found. Raises
@@ -101,6 +102,7 @@ def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, l
         )
     old, new = flat_fields(theirs), flat_fields(config)
     changes = {f: [old.get(f), value] for f, value in new.items() if old.get(f) != value}
+    changes |= {f: [old[f], None] for f in GONE if f in old}
     if "train.steps" in changes:
         before, steps = changes["train.steps"]
         decay, done = config["train"]["decay"], newest_saved_step(workdir)

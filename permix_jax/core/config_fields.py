@@ -53,6 +53,12 @@ _WHOLE = "the update scores the whole distribution, not a truncated one"
 # What stability.json has of an evaluation, and is the better the higher it is.
 FIGURES = ("pss", "accuracy_worst", "accuracy_mean", "accuracy_best", "accuracy_no_persona")
 
+# Fields that older configs have, and why there are none any more. What they hold decides nothing.
+_IN_TIME = "every answer is compared within milliseconds, in the verifier's own thread"
+GONE: dict[str, str] = {
+    f"rewards.{name}": _IN_TIME for name in ("workers", "item_seconds", "batch_seconds")
+}
+
 # By the name of the section, "" for what stands at the top.
 SECTIONS: dict[str, Section] = {}
 
@@ -208,12 +214,6 @@ SECTIONS["rewards"] = Section("", (), dict(
         reads=_GRPO | {"rewards.overlong": OtherThan(0)}),
     last_number=Field(False, "without a box or ####, take the last number as the answer",
         reads=_REAL_TASK),
-    workers=Field(2, "processes that compare answers by algebra", at_least(1),
-        resume="decides only how many answers are compared at once", reads=_REAL_TASK),
-    item_seconds=Field(5.0, "for one answer; after that it has no verdict, and advantage 0",
-        above(0), reads=_REAL_TASK),
-    batch_seconds=Field(60.0, "for a batch; answers still open after that have no verdict",
-        above(0), reads=_REAL_TASK),
 ))  # fmt: skip
 SECTIONS["personas"] = Section("", (), dict(
     file=Field("", 'JSONL of personas; "": the bank of the package; not for latent_style',

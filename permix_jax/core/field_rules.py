@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from permix_jax.core.config_fields import FIELDS, SECTIONS
+from permix_jax.core.config_fields import FIELDS, GONE, SECTIONS
 from permix_jax.core.declare import Condition, OtherThan
 from permix_jax.core.fields import did_you_mean, flat_fields, names_in
 
@@ -76,11 +76,11 @@ def call_with(function: Callable, *sections: Mapping[str, Any], **given: Any) ->
 
 
 def fixed_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The config, or its section `prefix` ("model."), without the fields of CHANGEABLE."""
+    """The config, or its section `prefix` ("model."), without the fields of CHANGEABLE and GONE."""
     return {
         name: fixed_fields(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
         for name, value in config.items()
-        if prefix + name not in CHANGEABLE
+        if prefix + name not in CHANGEABLE and prefix + name not in GONE
     }
 
 

@@ -20,17 +20,6 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Undecided(NamedTuple):
-    """Texts of an answer and a gold answer; only algebra decides whether they are equal.
-
-    `kind` is the kind of the gold answer, as in `Verdict`.
-    """
-
-    answer: str
-    gold: str
-    kind: str = ""
-
-
 class Verdict(NamedTuple):
     """`right`: 1.0, 0.0, or NaN where there is no gold answer. `kind`: what the gold answer is
     ("number", "interval", ...). `why`: the rule that decided."""
@@ -40,8 +29,8 @@ class Verdict(NamedTuple):
     why: str
 
 
-# 1.0: right. 0.0: wrong. NaN: there is no gold answer. Undecided: algebra decides.
-Grade = float | Undecided
+# 1.0: right. 0.0: wrong. NaN: there is no gold answer.
+Grade = float
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,6 @@ class Task:
         it in other threads than the main one.
       demonstrate: draws an SFT example, from the given training problems or a conversation.
       role_play: conversation prompts for fidelity; their answers are not used.
-      symbolic: whether `grade` may return Undecided.
       stated: the answer that a completion states, mostly written alike where it is equal; None: it
         states none. It tells wrong answers apart (majority@k).
       in_style: the exact rule for "this text is in the persona's own style"; None for real models,
@@ -78,6 +66,5 @@ class Task:
     grade: Callable[[str, Problem], Grade]
     demonstrate: Callable[[np.random.Generator, Sequence[Problem]], Demonstration]
     role_play: Sequence[Problem] = ()
-    symbolic: bool = False
     stated: Callable[[str], str | None] | None = None
     in_style: Callable[[str, Persona], bool] | None = None

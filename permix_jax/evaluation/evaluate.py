@@ -82,8 +82,7 @@ def evaluate(
 
     Args:
       asked: loaded if there is anything left to answer; the progress bar shows its name.
-      verifier: grades a batch of answers while the next is generated; tries those whose verdict
-        is unknown a second time.
+      verifier: grades a batch of answers while the next is generated.
       identity: what the folder's evaluation is of: policy and config fields, plain values.
       folder: such as `eval/<step>` of a workdir.
       check_stop: called between batches; may raise, after which what is generated is still kept.
@@ -206,7 +205,7 @@ def _graded(
         if kind.name == "problems":
             own = answered[own_part(len(answered))]
             texts = [answer.text for *_, answer in own]
-            grades = verifier.submit(texts, [problem for _, problem, *_ in own], retry=True)
+            grades = verifier.submit(texts, [problem for _, problem, *_ in own])
         if pending:
             yield _rows(task, kind, *pending)
         pending = answered, grades

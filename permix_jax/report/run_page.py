@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from permix_jax.core.field_rules import fixed_fields
 from permix_jax.evaluation.results import (
     Evaluation,
     read_best,
@@ -92,8 +93,7 @@ def write_evaluation_report(folder: Path) -> str:
     policies = {name: evaluation}
     base = folder / (run or "") / "eval" / "0"
     if run and base.resolve() != folder.resolve() and (base / "stability.json").is_file():
-        others = _identity(base)
-        if others | {"policy": policy} == identity:
+        if _asked(base) == _asked(folder):
             policies = {"base": read_evaluation(base), name: evaluation}
     rows = {policy: of.rows() for policy, of in policies.items()}
     sections = _sections_of(policies, rows, identity.get("config", {}))
@@ -128,6 +128,12 @@ def _report(
 def _identity(folder: Path) -> dict:
     path = folder / "evaluation.json"
     return read_json(path) if path.is_file() else {}
+
+
+def _asked(folder: Path) -> dict:
+    """What an evaluation asks of its policy; older ones name fields that change no answer."""
+    identity = _identity(folder)
+    return identity | {"policy": {}, "config": fixed_fields(identity.get("config", {}))}
 
 
 def _sections_of(

@@ -1,14 +1,10 @@
 r"""Comparing: buys the verdicts on lists, sets, tuples, matrices, ratios and equations.
 
-    a list and a set hold their elements in any order, and each of them once in a set;
-    a tuple and an interval are ordered, and their brackets count: (1, 2) may be either, [1, 2) not;
-    a list is no tuple, an element is no set, and an equation no value.
-
-Whether two expressions are equal is asked of a function, so that the thread and the processes
-share these rules.
+a list and a set hold their elements in any order, and each of them once in a set;
+a tuple and an interval are ordered, and their brackets count: (1, 2) may be either, [1, 2) not;
+a list is no tuple, an element is no set, and an equation no value.
 """
 
-import json
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -22,11 +18,7 @@ from permix_jax.rewards.expression import (
     times,
 )
 from permix_jax.rewards.sets import is_set, same_sets
-from permix_jax.rewards.values import difference, ratio, rational
-
-Same = bool | None
-# (expression, gold expression, whether they are sides that are 0) -> whether they are equal
-Decide = Callable[[Node, Node, bool], Same]
+from permix_jax.rewards.values import difference, ratio, rational, same_value, top
 
 _BUNCHES = ("list", "set")
 _AXES = ("i", "j", "k")
@@ -34,64 +26,64 @@ _AXES = ("i", "j", "k")
 
 def kind(tree: Node) -> str:
     """The name of what a tree is, as verdicts name it."""
-    if is_set(tree):
+    if is_set(tree) or _is_interval(tree):
         return "set of reals"
     if tree[0] in EXPRESSIONS and rational(tree) is not None:
         return "number"
     named = {"rel": "equation", "qty": "quantity"} | dict.fromkeys(
         ("num", "inf", "about", "based", "mod"), "number"
     )
-    return named.get(tree[0]) or ("expression" if tree[0] in EXPRESSIONS else tree[0])
+    of_letters = "expression" if names(tree) else "number"
+    return named.get(tree[0]) or (of_letters if tree[0] in EXPRESSIONS else tree[0])
 
 
-def same(tree: Node, gold: Node, decide: Decide) -> Same:
-    """Whether two answers are equal; None where an expression that matters is undecided."""
+def _is_interval(tree: Node) -> bool:
+    """[0, 1), which is no point, and (2, \\infty)."""
+    pair = tree[0] == "tuple" and len(tree[3]) == 2
+    return pair and (tree[1:3] != ("(", ")") or any(map(_has_infinity, tree[3])))
 
-    def equal(one: Node, two: Node) -> Same:
-        if one == two:
-            return True
-        if one[0] in EXPRESSIONS and two[0] in EXPRESSIONS:
-            return False if _has_infinity(one) or _has_infinity(two) else decide(one, two, False)
-        if (is_set(one) or is_set(two)) and not (
-            one[0] == two[0] == "rel" and names(one) != names(two)
-        ):
-            if (verdict := same_sets(one, two)) is not None:
-                return verdict
-        one, two = _shaped(one, two), _shaped(two, one)
-        match one, two:
-            case ("rel", signs, _), ("rel", gold_signs, _):
-                return _relation(one, two, equal, decide) if signs == gold_signs else False
-            case ("ratio", parts), ("ratio", golds):
-                return _in_order(_quotients(parts), _quotients(golds), equal)
-            case ("ratio", (top, bottom)), _ if two[0] in EXPRESSIONS:
-                return equal(times(top, inverse(bottom)), two)
-            case _, ("ratio", (top, bottom)) if one[0] in EXPRESSIONS:
-                return equal(one, times(top, inverse(bottom)))
-            case ("tuple", *ends, parts), ("tuple", *gold_ends, golds):
-                return (ends == gold_ends or len(parts) > 2) and _in_order(parts, golds, equal)
-            case ("matrix", rows), ("matrix", golds):
-                return _in_order(rows, golds, lambda row, gold_row: _in_order(row, gold_row, equal))
-            case ("qty", value, unit), ("qty", gold_value, gold_unit):
-                return unit == gold_unit and equal(value, gold_value)
-            case ("mod", value, modulus), ("mod", gold_value, gold_modulus):
-                steps = rational(times(("+", (value, negated(gold_value))), inverse(modulus)))
-                return (
-                    equal(modulus, gold_modulus) is True
-                    and steps is not None
-                    and steps.denominator == 1
-                )
-            case ("builder", element, condition), ("builder", gold_element, gold_condition):
-                return _all([equal(element, gold_element), equal(condition, gold_condition)])
-            case (("cup" | "cap" | "minus" as sign), parts), (other, golds) if sign == other:
-                return (_in_order if sign == "minus" else _any_order)(parts, golds, equal)
-        if one[0] in _BUNCHES and two[0] in _BUNCHES:
-            parts, golds = one[1], two[1]
-            if "set" in (one[0], two[0]):
-                parts, golds = _distinct(parts, equal), _distinct(golds, equal)
-            return _any_order(parts, golds, equal)
-        return False
 
-    return equal(tree, gold)
+def same(one: Node, two: Node) -> bool:
+    """Whether two answers are equal."""
+    if one == two:
+        return True
+    if one[0] in EXPRESSIONS and two[0] in EXPRESSIONS:
+        return not _has_infinity(one) and not _has_infinity(two) and same_value(one, two)
+    if (is_set(one) or is_set(two)) and not (
+        one[0] == two[0] == "rel" and names(one) != names(two)
+    ):
+        if (verdict := same_sets(one, two)) is not None:
+            return verdict
+    one, two = _shaped(one, two), _shaped(two, one)
+    match one, two:
+        case ("rel", signs, _), ("rel", gold_signs, _):
+            return signs == gold_signs and _relation(one, two)
+        case ("ratio", parts), ("ratio", golds):
+            return _in_order(_quotients(parts), _quotients(golds))
+        case ("ratio", (upper, lower)), _ if two[0] in EXPRESSIONS:
+            return same(times(upper, inverse(lower)), two)
+        case _, ("ratio", (upper, lower)) if one[0] in EXPRESSIONS:
+            return same(one, times(upper, inverse(lower)))
+        case ("tuple", *ends, parts), ("tuple", *gold_ends, golds):
+            return (ends == gold_ends or len(parts) > 2) and _in_order(parts, golds)
+        case ("matrix", rows), ("matrix", golds):
+            return _in_order(rows, golds, _in_order)
+        case ("qty", value, unit), ("qty", gold_value, gold_unit):
+            return unit == gold_unit and same(value, gold_value)
+        case ("mod", value, modulus), ("mod", gold_value, gold_modulus):
+            steps = rational(times(("+", (value, negated(gold_value))), inverse(modulus)))
+            whole = steps is not None and steps.denominator == 1
+            return whole and same(modulus, gold_modulus)
+        case ("builder", element, condition), ("builder", gold_element, gold_condition):
+            return same(element, gold_element) and same(condition, gold_condition)
+        case (("cup" | "cap" | "minus" as sign), parts), (other, golds) if sign == other:
+            return (_in_order if sign == "minus" else _any_order)(parts, golds)
+    if one[0] in _BUNCHES and two[0] in _BUNCHES:
+        parts, golds = one[1], two[1]
+        if "set" in (one[0], two[0]):
+            parts, golds = _distinct(parts), _distinct(golds)
+        return _any_order(parts, golds)
+    return False
 
 
 def _has_infinity(node: Node) -> bool:
@@ -131,71 +123,43 @@ def _quotients(parts: tuple) -> list[Node]:
     return [times(parts[0], inverse(part)) for part in parts[1:]]
 
 
-def _relation(one: Node, two: Node, equal: Callable, decide: Decide) -> Same:
+def _relation(one: Node, two: Node) -> bool:
     """Equations that are multiples of each other, inequalities with equal sides, in any writing."""
     _, signs, parts = one
     golds, equation = two[2], signs in (("=",), ("\\ne",))
-    sides = _in_order(parts, golds, equal)
-    if sides or (equation and _in_order(parts[::-1], golds, equal)):
+    if _in_order(parts, golds) or (equation and _in_order(parts[::-1], golds)):
         return True
-    if (
-        len(parts) != 2
-        or len(golds) != 2
-        or not all(part[0] in EXPRESSIONS for part in (*parts, *golds))
-    ):
-        return sides
+    sides = (*parts, *golds)
+    if len(parts) != 2 or len(golds) != 2 or not all(side[0] in EXPRESSIONS for side in sides):
+        return False
     rest, gold_rest = difference(one), difference(two)
     factor = ratio(rest, gold_rest)
     if factor is not None:
         return factor != 0 if equation else factor > 0
-    return decide(rest, gold_rest, True) if equation else sides
+    tops = top(rest), top(gold_rest)
+    return equation and None not in tops and bool(ratio(*tops))
 
 
-def _all(verdicts: list[Same]) -> Same:
-    return False if False in verdicts else None if None in verdicts else True
+def _in_order(parts, golds, equal: Callable[..., bool] = same) -> bool:
+    return len(parts) == len(golds) and all(map(equal, parts, golds))
 
 
-def _in_order(parts, golds, equal: Callable) -> Same:
-    if len(parts) != len(golds):
-        return False
-    return _all([equal(part, gold) for part, gold in zip(parts, golds, strict=True)])
-
-
-def _any_order(parts, golds, equal: Callable) -> Same:
+def _any_order(parts, golds) -> bool:
     """Pairs each gold part with an equal one; the first one does, for equality is transitive."""
     if len(parts) != len(golds):
         return False
-    left, undecided = list(parts), False
+    left = list(parts)
     for gold in golds:
-        verdicts = [equal(part, gold) for part in left]
-        if True in verdicts:
-            left.pop(verdicts.index(True))
-        elif None in verdicts:
-            undecided = True
-        else:
+        place = next((at for at, part in enumerate(left) if same(part, gold)), None)
+        if place is None:
             return False
-    return None if undecided else True
+        left.pop(place)
+    return True
 
 
-def _distinct(parts: tuple, equal: Callable) -> tuple:
+def _distinct(parts: tuple) -> tuple:
     kept: list[Node] = []
     for part in parts:
-        if not any(equal(part, other) for other in kept):
+        if not any(same(part, other) for other in kept):
             kept.append(part)
     return tuple(kept)
-
-
-def dump(tree: Node) -> str:
-    """A tree as a text of JSON."""
-    return json.dumps(tree, default=str, ensure_ascii=False)
-
-
-def load(text: str) -> Node:
-    """The tree of `dump`."""
-    return _tuples(json.loads(text))
-
-
-def _tuples(value):
-    if not isinstance(value, list):
-        return value
-    return ("num", Fraction(value[1])) if value[:1] == ["num"] else tuple(map(_tuples, value))

@@ -1,8 +1,7 @@
 r"""The rule of every real task: does a completion state the gold answer, and why?
 
 Both answers are read into trees (`tree.py`), their names and units are held against each other and
-against the problem's wording, and what is left is compared in the kind of the gold answer. A float
-is final. Undecided leaves the equality of two values to `symbolic.py`.
+against the problem's wording, and what is left is compared in the kind of the gold answer.
 
 Every gold answer that states anything can be graded. Text that this package cannot read as
 mathematics (words of any language, long texts, unknown commands) is compared as text: it is right
@@ -15,18 +14,19 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from permix_jax.core.problem import Grade, Problem, Undecided, Verdict
+from permix_jax.core.problem import Grade, Problem, Verdict
 from permix_jax.rewards import words
 from permix_jax.rewards.answer import extract_answer
-from permix_jax.rewards.equivalence import Same, dump, kind, same
+from permix_jax.rewards.equivalence import kind, same
 from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, number
 from permix_jax.rewards.naming import renamed, unnamed
 from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
 from permix_jax.rewards.quantity import unit_of, without_units
 from permix_jax.rewards.sets import is_set, same_sets
 from permix_jax.rewards.tree import EMPTY, parse
-from permix_jax.rewards.values import place, same_value
+from permix_jax.rewards.values import place
 
+MAX_REMEMBERED = 20_000  # pairs
 _OPERATOR = re.compile(r"[-+^/!|]|\\(?:frac|sqrt|cdot|times|binom|div|sin|cos|tan|log|ln)")
 _FORMULA = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,400}?)\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)", re.DOTALL
@@ -56,11 +56,9 @@ class Answer(NamedTuple):
 def grade_answer(completion: str, problem: Problem, last_number: bool = False) -> Grade:
     """1.0: `completion` states the gold answer. 0.0: it does not. NaN: there is no gold answer.
 
-    Undecided: only algebra decides whether they are equal. With `last_number`, the answer of a
-    completion without a box or #### is the last number in it.
+    With `last_number`, the answer of a completion without a box or #### is the last number in it.
     """
-    verdict = explain(extract_answer(completion, last_number), problem.answer, problem.prompt)
-    return verdict if isinstance(verdict, Undecided) else verdict.right
+    return explain(extract_answer(completion, last_number), problem.answer, problem.prompt).right
 
 
 def readable(gold: str) -> bool:
@@ -68,8 +66,20 @@ def readable(gold: str) -> bool:
     return _read(gold) is not None
 
 
-def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
+def explain(answer: str | None, gold: str, prompt: str) -> Verdict:
     """Whether `answer` (what stands in the box; None: none does) states `gold`, and why."""
+    if answer is not None and len(answer) > max(MAX_CHARS, 2 * len(gold)):
+        wanted = _read(gold)
+        if wanted is not None:
+            return Verdict(0.0, _kind(wanted), "the answer is too long")
+    try:
+        return _explained(answer, gold, prompt)
+    except (RecursionError, MemoryError):  # of what nests deeply, in a thread that has little left
+        return Verdict(0.0, "", "too large to be compared")
+
+
+@lru_cache(MAX_REMEMBERED)  # a group of completions repeats its answers
+def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
     letters = _letters(prompt)
     wanted = _read(gold, letters)
     if wanted and not unit_of(wanted.tree):
@@ -79,8 +89,6 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
     what = _kind(wanted)
     if answer is None:
         return Verdict(0.0, what, "no answer is stated")
-    if len(answer) > max(MAX_CHARS, 2 * len(gold)):
-        return Verdict(0.0, what, "the answer is too long")
     given = _read(answer, letters)
     if given is None:
         return Verdict(0.0, what, "the answer states nothing")
@@ -113,13 +121,13 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict | Undecided:
     return _compared(tree, wanted.tree, prompt, what)
 
 
-def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undecided:
+def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict:
     """The verdict of the first pair of readings that are equal."""
     if tree[0] == "list" and tree[2] == "or" and gold[0] in EXPRESSIONS and len(tree[1]) == 2:
         both = [_compared(part, gold, prompt, what) for part in tree[1]]  # 3/4 or 75 %
-        if all(isinstance(verdict, Verdict) and verdict.right for verdict in both):
+        if all(verdict.right for verdict in both):
             return both[0]
-    undecided, why = None, "unequal"
+    why = "unequal"
     pairs = (
         (one, two) for two in _readings(gold, gold, prompt) for one in _readings(tree, two, prompt)
     )
@@ -130,16 +138,12 @@ def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict | Undec
             continue
         bare = without_units(one, two, prompt)
         why = why if bare else "its unit is not the one wanted"
-        for pair in (new for a, b in bare for new in renamed(a, b, prompt)):
-            verdict = _same(*pair, prompt)
-            if verdict:
-                return Verdict(1.0, what, "equal")
-            if verdict is None and undecided is None:
-                undecided = Undecided(dump(pair[0]), dump(pair[1]), what)
-    return undecided or Verdict(0.0, what, why)
+        if any(_same(*new, prompt) for a, b in bare for new in renamed(a, b, prompt)):
+            return Verdict(1.0, what, "equal")
+    return Verdict(0.0, what, why)
 
 
-def _same(tree: Node, gold: Node, prompt: str) -> Same:
+def _same(tree: Node, gold: Node, prompt: str) -> bool:
     """`same`, but for sets of integers, and for lists of which the problem asks the order."""
     if (is_set(tree) or is_set(gold)) and (_WHOLE.search(prompt) or "\\Z" in repr((tree, gold))):
         bounded = not any(part in repr((tree, gold)) for part in ("'inf'", "'abs'"))
@@ -148,17 +152,13 @@ def _same(tree: Node, gold: Node, prompt: str) -> Same:
             return verdict
     if tree[0] == gold[0] == "list" and _ORDER.search(prompt):
         tree, gold = (("tuple", "(", ")", part[1]) for part in (tree, gold))
-    return same(tree, gold, _decide)
+    return same(tree, gold)
 
 
 def _bare(text: str) -> str:
     """Letters and digits alone: H2SO4 of \\mathrm{H_2SO_4}."""
     text = re.sub(r"\\(?:long)?rightarrow(?![a-z])|->|→", r"\\to", text)
     return re.sub(r"\\(?:text|mathrm|ce|mathbf|textbf)|[\s{}_^$\\,]|and", "", text)
-
-
-def _decide(node: Node, gold: Node, zero: bool) -> Same:
-    return same_value(node, gold) if not zero else None
 
 
 @lru_cache(8192)
@@ -199,7 +199,7 @@ def _kind(gold: Answer) -> str:
     return kind(gold.tree)
 
 
-def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
+def _special(answer: Answer, gold: Answer, prompt: str) -> bool | None:
     """Compares choices, dates, times of day and numbers in another base; None for other answers."""
     options = words.options(prompt)
     if (stated := words.choice(answer.text)) in options and not words.choice(gold.text):
@@ -239,7 +239,7 @@ def _special(answer: Answer, gold: Answer, prompt: str) -> Same:
     return None
 
 
-def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: str) -> Same:
+def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: str) -> bool | None:
     if time[1] and gold[1]:
         return time == gold
     if time[0] != gold[0]:

@@ -102,11 +102,11 @@ def _is_equation(tree: Node) -> bool:
 
 
 def _contradicts_itself(tree: Node) -> bool:
-    """Whether a chain as x = 5 + 6 = 7 holds two values that surely differ."""
+    """Whether a chain as x = 5 + 6 = 7 holds two unequal values."""
     if not _is_equation(tree):
         return False
     parts = [part for part in tree[2] if part[0] in EXPRESSIONS and not names(part)]
-    return any(same_value(one, two) is False for one, two in zip(parts, parts[1:], strict=False))
+    return any(not same_value(one, two) for one, two in zip(parts, parts[1:], strict=False))
 
 
 def _both_named(tree: Node, gold: Node) -> tuple[Node, Node]:

@@ -8,14 +8,16 @@ are not the variable of a condition have one value each, as in `values.py`.
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
+from math import floor
 from typing import NamedTuple
 
-from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, negated, replaced
+from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, negated, replaced, size
 from permix_jax.rewards.tree import INFINITY
 from permix_jax.rewards.values import digits
 
 MAX_CONDITIONS = 4
 MAX_ROOTS = 4  # of one condition
+MAX_SIZE = 50  # of the sides of a condition
 
 _SIGNS = {"<", "\\le", "\\ne", "\\in"}
 _GRID = sorted(Fraction(sign * n * n * n, 190) for n in range(1, 29) for sign in (1, -1))
@@ -40,13 +42,16 @@ def is_set(tree: Node) -> bool:
 
 
 def same_sets(tree: Node, gold: Node, whole: bool = False) -> bool | None:
-    """Whether two sets are equal, or (`whole`) hold the same integers; None: one is no set."""
+    """Whether two sets are equal, or (`whole`) hold the same integers; None: one is no set, or
+    neither holds an integer."""
     one, two = real_set(tree), real_set(gold)
     if one is None or two is None:
         return None
     ends = sorted(one.ends | two.ends)
     if whole:
-        return all(one.has(Fraction(n)) == two.has(Fraction(n)) for n in (*range(-300, 301), 10**6))
+        near = {Fraction(n) for end in ends for n in range(floor(end) - 1, floor(end) + 3)}
+        held = [(one.has(n), two.has(n)) for n in (*near, Fraction(-(10**6)), Fraction(10**6))]
+        return all(a == b for a, b in held) if any(map(any, held)) else None
     between = [(low + high) / 2 for low, high in pairwise(ends) if high - low > _tiny(low)]
     around = (ends[0] - 1, ends[-1] + 1) if ends else (Fraction(0),)
     return all(one.has(x) == two.has(x) for x in (*ends, *between, *around))
@@ -114,11 +119,16 @@ def _filled(numbers: RealSet) -> bool:
 
 def _condition(signs: tuple, parts: tuple, subject: Node) -> RealSet | None:
     """The numbers for which a chain of relations holds."""
-    if not set(signs) <= {"<", "\\le", "=", "\\ne"}:
+    moving = [part for part in parts if part != subject and subject[1] in names(part)]
+    if not set(signs) <= {"<", "\\le", "=", "\\ne"} or size(tuple(moving)) > MAX_SIZE:
         return None
+    fixed = [None if subject[1] in names(part) else _value(part) for part in parts]
 
     def values(x: Fraction) -> list:
-        return [_value(replaced(part, subject, ("num", x))) for part in parts]
+        return [
+            known if subject[1] not in names(part) else _value(replaced(part, subject, ("num", x)))
+            for part, known in zip(parts, fixed, strict=True)
+        ]
 
     def has(x: Fraction) -> bool:
         sides = values(x)
@@ -126,11 +136,11 @@ def _condition(signs: tuple, parts: tuple, subject: Node) -> RealSet | None:
             return False
         return all(_holds(sign, *pair) for sign, pair in zip(signs, pairwise(sides), strict=True))
 
-    bounds = [_value(part) for part in parts if subject[1] not in names(part)]
+    bounds = [x for part, x in zip(parts, fixed, strict=True) if subject[1] not in names(part)]
     if None in bounds:
         return None
     ends = set(bounds)
-    if any(part != subject and subject[1] in names(part) for part in parts):
+    if moving:
         for at in range(len(signs)):
             roots = _roots(values, at)
             if len(roots) > MAX_ROOTS:

@@ -14,10 +14,11 @@ from math import comb, factorial, isqrt
 
 from mpmath import MPContext
 
-from permix_jax.rewards.expression import Node, names, negated
+from permix_jax.rewards.expression import ONE, Node, inverse, names, negated, times
 
 MAX_BITS = 20_000
 MAX_OWN_DIGITS = 100
+MAX_FRACTIONS = 6  # that are put over one denominator
 CONSTANTS = ("\\pi", "e", "i", "\\circ")
 
 _CALLS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arsinh": "asinh", "ln": "log",
@@ -54,12 +55,12 @@ def rational(node: Node) -> Fraction | None:
     return found[0] if found and found[1] else None
 
 
-def same_value(node: Node, gold: Node) -> bool | None:
-    """Whether two expressions are equal; None where these two ways do not tell."""
+def same_value(node: Node, gold: Node) -> bool:
+    """Whether two expressions are equal."""
     one, two = exact(node), exact(gold)
     if node == gold or (one and two and (one[0] == two[0] or one[1] and two[1])):
         return node == gold or one[0] == two[0]
-    return False if differ(node, gold) else None
+    return not differ(node, gold) and agree(node, gold)
 
 
 def ratio(node: Node, gold: Node) -> Fraction | None:
@@ -72,6 +73,30 @@ def ratio(node: Node, gold: Node) -> Fraction | None:
         (node, gold)
     )
     return first if first == second else Fraction(0) if plain else None
+
+
+def top(node: Node) -> Node | None:
+    """The numerator of a node as one fraction, for y = 1/x is x y = 1; None for many fractions."""
+    return _fraction(node)[0] if _powers(node).count("Fraction(-") <= MAX_FRACTIONS else None
+
+
+def _fraction(node: Node) -> tuple[Node, Node]:
+    match node:
+        case ("+", terms):
+            tops, bottoms = zip(*map(_fraction, terms), strict=True)
+            others = [
+                times(ONE, *(b for j, b in enumerate(bottoms) if j != i)) for i in range(len(tops))
+            ]
+            return ("+", tuple(times(t, o) for t, o in zip(tops, others, strict=True))), times(
+                ONE, *bottoms
+            )
+        case ("*", factors):
+            tops, bottoms = zip(*map(_fraction, factors), strict=True)
+            return times(ONE, *tops), times(ONE, *bottoms)
+        case ("^", base, ("num", power)) if power < 0 and power.denominator == 1:
+            numerator, bottom = _fraction(base)
+            return ("^", bottom, ("num", -power)), ("^", numerator, ("num", -power))
+    return node, inverse(inverse(ONE))
 
 
 def _powers(tree: tuple) -> str:

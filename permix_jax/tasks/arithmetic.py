@@ -63,8 +63,7 @@ def arithmetic_task(
         )
     sides = [[_problem(c, seed) for c in side] for side in (train, test[:num_test])]
     shown = demonstrator(personas, "hashes")
-    rules = {"symbolic": True, "stated": stated_answer}
-    return Task("arithmetic", *sides, personas, grade_result, shown, **rules)
+    return Task("arithmetic", *sides, personas, grade_result, shown, stated=stated_answer)
 
 
 def grade_result(completion: str, problem: Problem, last_number: bool = False) -> Grade:

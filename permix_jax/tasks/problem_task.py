@@ -77,8 +77,7 @@ def problem_task(
     asked = INSTRUCTIONS[data.answer_format]
     train, drawn = ([replace(p, prompt=f"{p.prompt}\n{asked}") for p in x] for x in (train, drawn))
     shown = demonstrator(personas, data.answer_format)
-    rules = {"symbolic": True, "stated": stated_answer}
-    return Task("problems", train, drawn, personas, grade_answer, shown, **rules)
+    return Task("problems", train, drawn, personas, grade_answer, shown, stated=stated_answer)
 
 
 def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:

@@ -8,10 +8,12 @@ import pytest
 from runs import crash_after, load_config, metrics, newest_arrays, run_tiny
 
 from permix_jax.app.build import eval_identity
+from permix_jax.app.config_of_run import get_config
 from permix_jax.app.policies import build_policy, run_identity
 from permix_jax.app.workdir import claim_workdir, config_at_start
 from permix_jax.core.field_rules import CHANGEABLE, fixed_fields
 from permix_jax.core.fields import flat_fields
+from permix_jax.evaluation.graded_rows import claim_folder
 from permix_jax.reproduction.methods import Job
 from permix_jax.reproduction.reproduce import finished
 from permix_jax.tasks.embedded_world import latent_style_task
@@ -28,7 +30,6 @@ OTHER = {
     "sft.checkpoint_every": 7,
     "rollout.micro_batches": 2,
     "rollout.halvings": 1,
-    "rewards.workers": 1,
     "method": "mine.py",
     "model.head_chunk": 16,
     "model.remat": "full",
@@ -94,13 +95,13 @@ def test_a_change_is_accepted_said_and_kept_with_its_step(field, tmp_path, caplo
 
 def test_changes_add_up_and_the_same_config_adds_none(tmp_path):
     first = claim(tmp_path, tiny())
-    claim(tmp_path, tiny(rewards__workers=1))
+    claim(tmp_path, tiny(rollout__halvings=1))
     with_checkpoints(tmp_path, 2)
-    claim(tmp_path, tiny(rewards__workers=1))
-    record = claim(tmp_path, tiny(rewards__workers=3, model__remat="dots"))
+    claim(tmp_path, tiny(rollout__halvings=1))
+    record = claim(tmp_path, tiny(rollout__halvings=3, model__remat="dots"))
     assert [(entry["step"], entry["changes"]) for entry in record["history"]] == [
-        (0, {"rewards.workers": [2, 1]}),
-        (2, {"rewards.workers": [1, 3], "model.remat": ["none", "dots"]}),
+        (0, {"rollout.halvings": [0, 1]}),
+        (2, {"rollout.halvings": [1, 3], "model.remat": ["none", "dots"]}),
     ]
     assert config_at_start(record) == first["config"]
 
@@ -114,13 +115,39 @@ def test_a_field_that_an_older_config_lacks_is_a_change_too(tmp_path):
     assert config_at_start(again) == record["config"]
 
 
+def test_an_older_run_has_fields_that_are_no_more(tmp_path):
+    """It goes on, is known by the same hash, is evaluated with its config, and keeps its values."""
+    gone = {"workers": 3, "item_seconds": 9.0, "batch_seconds": 60.0}
+    older = claim(tmp_path, tiny())
+    older["config"]["rewards"] |= gone
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    identity = run_identity(tmp_path, 4, tmp_path / "eval/4")
+    assert get_config(str(tmp_path)).to_dict() == tiny().to_dict()
+    again = claim(tmp_path, get_config(str(tmp_path)))
+    changes = {f"rewards.{name}": [value, None] for name, value in gone.items()}
+    assert again["config"] == json.loads(tiny().to_json())
+    assert [entry["changes"] for entry in again["history"]] == [changes]
+    assert run_identity(tmp_path, 4, tmp_path / "eval/4") == identity
+    assert config_at_start(again) == older["config"]
+
+
+def test_an_older_evaluation_names_fields_that_are_no_more(tmp_path):
+    asked = {"policy": {"step": 4}, "config": eval_identity(tiny())}
+    older = json.loads(json.dumps(asked))
+    older["config"]["rewards"] |= {"item_seconds": 9.0, "batch_seconds": 60.0}
+    (tmp_path / "evaluation.json").write_text(json.dumps(older))
+    claim_folder(tmp_path, asked)
+    with pytest.raises(ValueError, match="belongs to another evaluation .config.seed: 1 instead"):
+        claim_folder(tmp_path, {**asked, "config": asked["config"] | {"seed": 1}})
+
+
 def test_what_decides_the_results_is_refused_and_nothing_is_written(tmp_path):
     before = claim(tmp_path, tiny())
     with pytest.raises(ValueError) as refused:
-        claim(tmp_path, tiny(rewards__item_seconds=9.0, rewards__workers=1))
+        claim(tmp_path, tiny(rewards__format=0.5, rollout__halvings=1))
     assert str(refused.value) == (
-        f"{tmp_path} belongs to a run with another config (rewards.item_seconds: 9.0 instead of "
-        "5.0); name another --workdir, or set these fields as they were"
+        f"{tmp_path} belongs to a run with another config (rewards.format: 0.5 instead of "
+        "0.0); name another --workdir, or set these fields as they were"
     )
     assert json.loads((tmp_path / "config.json").read_text()) == before
 
@@ -207,7 +234,7 @@ def test_more_steps_and_other_intervals_give_the_run_of_so_many_steps(uninterrup
     run = short_run(tmp_path, train__steps=2)
     kept = (run / "eval/2/completions.jsonl").stat().st_mtime_ns
     intervals = {"train__checkpoint_every": 1, "train__keep_checkpoints": 1}
-    intervals |= {"train__log_completions_every": 3, "rewards__workers": 1}
+    intervals |= {"train__log_completions_every": 3}
     short_run(tmp_path, **intervals)
     assert names(run / "checkpoints") == {"4"}
     assert names(run / "completions") == {f"{step}.jsonl" for step in (1, 2, 3, 4)}

@@ -13,11 +13,8 @@ from commands import answer, executed
 from runs import FULL, ROOT, needs_full_device
 
 from permix_jax.app import grading
-from permix_jax.app.grading import grade_file, graded, read_answers
-from permix_jax.core.problem import Undecided, Verdict
-from permix_jax.rewards import pool
-from permix_jax.rewards.grade import grade_answer
-from permix_jax.rewards.verifier import Verifier
+from permix_jax.app.grading import grade_file
+from permix_jax.core.problem import Verdict
 
 ROWS = [
     {"problem": "What is 2 + 3?", "gold": "5", "completion": "It is $\\boxed{5}$."},
@@ -28,17 +25,6 @@ ROWS = [
     {"problem": "What is 2 + 3?", "gold": "", "answer": "5"},
 ]
 RIGHT = [True, False, True, True, False, None]
-# A grading process: the answer says what it does.
-OBEDIENT = """
-import json, os, sys
-print(json.dumps({"ready": True}), flush=True)
-for line in sys.stdin:
-    pair = json.loads(line)
-    if pair["answer"] == "die":
-        os._exit(1)
-    told = {"yes": True, "no": False}
-    print(json.dumps({"verdict": told.get(pair["answer"], "timeout")}), flush=True)
-"""
 
 
 @pytest.fixture
@@ -121,24 +107,6 @@ def test_long_texts_are_graded(file):
     assert rights(file.with_name("out")) == [True, False, False, False, True]
 
 
-def test_algebra_is_left_to_processes_and_one_that_dies_stops_nothing(file, monkeypatch):
-    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-c", OBEDIENT))
-    monkeypatch.setattr(
-        grading, "explain", lambda answer, gold, prompt: Undecided(answer, gold, "expression")
-    )
-    answers = ["yes", "die", "no", "late", "yes"]
-    write(file, [{"problem": "", "gold": "x", "answer": answer} for answer in answers])
-    grade_file(file, file.with_name("out"), workers=1)
-    assert [(v["right"], v["why"]) for v in read(file.with_name("out"))] == [
-        (True, "algebra: equal"),
-        (None, "algebra: the process that compares them died, twice"),
-        (False, "algebra: not shown to be equal"),
-        (None, "algebra: out of time, twice"),
-        (True, "algebra: equal"),
-    ]
-    assert {v["kind"] for v in read(file.with_name("out"))} == {"expression"}
-
-
 def test_the_example_in_the_docs(file):
     page = (ROOT / "docs/rewards.md").read_text("utf-8")
     row, verdict = map(json.loads, re.findall(r"```json\n(.*)\n```", page))
@@ -146,22 +114,6 @@ def test_the_example_in_the_docs(file):
     grade_file(file, file.with_name("out"))
     (given,) = read(file.with_name("out"))
     assert given == verdict
-
-
-def test_rows_that_take_algebra_are_written_before_there_are_many(file, monkeypatch):
-    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-c", OBEDIENT))
-
-    def explain(answer, gold, prompt):
-        return Undecided(answer, gold) if answer == "yes" else Verdict(0.0, "number", "")
-
-    monkeypatch.setattr(grading, "explain", explain)
-    answers = ["5", "yes", "yes", "5", "yes", *["5"] * (grading.BATCH + 1), "yes"]
-    write(file, [{"problem": "", "gold": "x", "answer": answer} for answer in answers])
-    rows = read_answers(file)
-    with Verifier(grade_answer, workers=1) as verifier:
-        parts = list(graded(rows, verifier, hard=2))
-    assert [len(part) for part in parts] == [3, grading.BATCH, 4]
-    assert [v["right"] for part in parts for v in part] == [answer == "yes" for answer in answers]
 
 
 # ---- interruption --------------------------------------------------------------------------------
@@ -242,26 +194,21 @@ def test_a_file_of_something_else_is_left_alone(file, line):
 
 
 def test_ctrl_c_ends_the_command_with_whole_lines_and_without_a_traceback(file):
-    """It waits for algebra on the second batch, which its process never ends."""
+    """It comes while the second batch is graded."""
     rows = [{"problem": "", "gold": "5", "answer": "5"}] * grading.BATCH
     write(file, [*rows, {"problem": "", "gold": "hang", "answer": "5"}])
     out = file.with_name("out")
     program = f"""
-import functools, runpy, signal, sys
+import runpy, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` may have it ignored
 from permix_jax.app import grading
-from permix_jax.core.problem import Undecided
-from permix_jax.rewards import pool
-from permix_jax.rewards.grade import grade_answer
-from permix_jax.rewards.verifier import Verifier
 exact = grading.explain
 def explain(answer, gold, prompt):
-    return Undecided(answer, gold) if gold == "hang" else exact(answer, gold, prompt)
+    if gold == "hang":
+        print("asked", file=sys.stderr, flush=True)
+        signal.pause()
+    return exact(answer, gold, prompt)
 grading.explain = explain
-grading.Verifier = functools.partial(Verifier, item_seconds=1000)
-waiting = "print('{{\\"ready\\": 1}}', flush=True); input(); print('asked', file=sys.stderr)"
-pool._COMMAND = (sys.executable, "-c", "import sys, time; " + waiting + "; time.sleep(1000)")
-pool.subprocess.DEVNULL = None
 sys.argv = ["grade.py", "--file={file}", "--out={out}"]
 runpy.run_path({str(ROOT / "launch/grade.py")!r}, run_name="__main__")
 """
@@ -343,5 +290,6 @@ def test_options_that_cannot_be():
     assert answer("launch/grade.py --fil=x") == (
         "error: --fil: there is no such option; did you mean --file? (--help says more)"
     )
-    with pytest.raises(SystemExit, match="--workers is 0; use 1 or more"):
-        executed("launch/grade.py --file=x --workers=0")
+    assert answer("launch/grade.py --file=x --workers=2") == (
+        "error: --workers: there is no such option (--help says more)"
+    )

@@ -1,13 +1,12 @@
-"""A whole run on a user's own problems: JSONL in, the verifier's processes, adaptive personas."""
+"""A whole run on a user's own problems: JSONL in, the verifier's thread, adaptive personas."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 from own_problems import own_problems
 from runs import assert_same_run, crash_after, metrics, run_tiny
-
-from permix_jax.core.problem import Undecided
 
 TRAINED = {"cook": "train", "judge": "train", "diver": "train", "fool": "harmful_train"}
 ASKED = {"smith": "heldout", "miller": "heldout"}
@@ -28,9 +27,9 @@ FIELDS = {
 
 
 def even_length(text, problem, last_number=False):
-    """Right where the text is of even length; every third length asks algebra, of 1/2 and 0.5."""
+    """Right where the text is of even length; no verdict at every third length."""
     if len(text) % 3 == 0:
-        return Undecided("\\frac{1}{2}", "0.5")
+        return math.nan
     return float(len(text) % 2 == 0)
 
 
@@ -51,8 +50,7 @@ def test_the_log_shows_weights_that_move_and_what_the_verifier_did(finished):
     rows = metrics(folder / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["personas/weight_max_over_min"] == 1 < rows[-1]["personas/weight_max_over_min"]
-    assert any(0 < row["verifier/symbolic_share"] < 1 for row in rows)
-    assert all(row["verifier/timeouts"] == row["verifier/errors"] == 0 for row in rows)
+    assert any(0 < row["verifier/unparseable_gold"] < 16 for row in rows)
     for row in rows:
         expected = row["rewards/correctness/mean"] + 0.5 * row["rewards/format/mean"]
         assert row["reward"] == pytest.approx(expected)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from verdicts import by_kind, judge, math_verify_alone
-from verifier_hostile import GOLDS, hostile
+from verifier_hostile import GOLDS, WORST, hostile
 
-from permix_jax.core.problem import Problem, Undecided
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import grade_answer
 
 ROWS = [
@@ -52,4 +52,11 @@ def test_hostile_strings_are_the_same_each_time_at_most_a_megabyte_and_never_rig
     assert strings == list(hostile(70))[:60] and 900_000 < max(map(len, strings)) < 1_000_100
     for text in strings:
         grade = grade_answer(f"\\boxed{{{text}}}", Problem("", "", GOLDS[0], ""))
-        assert grade == 0.0 or isinstance(grade, Undecided), text[:99]
+        assert grade == 0.0, text[:99]
+
+
+@pytest.mark.parametrize("gold", ["72", "y=1/x", "(3,4)"])
+def test_the_worst_answers_that_we_know_are_wrong(gold):
+    prompt = "Find all integers $x$, in increasing order. How many feet?"
+    for text in WORST:
+        assert grade_answer(f"\\boxed{{{text}}}", Problem("", prompt, gold, "")) == 0.0, text[:99]

@@ -147,7 +147,7 @@ def test_what_nothing_reads_is_refused_with_what_would():
         {**ARITHMETIC, "data__answer_format": "hashes"},
         {**ARITHMETIC, "task__plain_share": 0.1},
         {"model__thinking": True},
-        {"rewards__item_seconds": 1.0},
+        {"rewards__last_number": True},
         {"lora__alpha": 8.0},
         {"lora__rank": 4, "sft__steps": 0, "model__param_dtype": "bfloat16"},
         {"sft__steps": 0, "sft__learning_rate": 0.1},
@@ -176,9 +176,9 @@ def test_the_last_of_these_fields_is_read_by_nothing(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {**REAL, "data__train": "gsm8k", "rewards__workers": 4, "model__thinking": True},
+        {**REAL, "data__train": "gsm8k", "rewards__last_number": True, "model__thinking": True},
         {**ARITHMETIC, "task__operations": 2, "task__max_operand": 12},
-        {**ARITHMETIC, "rewards__last_number": True, "rewards__workers": 4},
+        {**ARITHMETIC, "rewards__last_number": True},
         {**ARITHMETIC, "personas__file": "x", "personas__paraphrase": True},
         {"model__embed_dim": 64, "task__own_style_prior": 0.5, "eval__role_play_samples": 3},
         {"lora__rank": 0},

@@ -2,19 +2,17 @@
 
 import errno
 import json
+import math
 import os
-import sys
 from dataclasses import replace
 
 import jax
 import pytest
 from runs import embedded_policy
 
-from permix_jax.core.problem import Undecided
 from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas, evaluate
 from permix_jax.models.params import create_params
 from permix_jax.models.policy import StoredPolicy
-from permix_jax.rewards import pool
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.tasks.embedded_world import latent_style_task
@@ -50,7 +48,7 @@ def evaluate_world(world, folder, check_stop=lambda: None, identity=IDENTITY, **
     task, policy, params, mesh = world
     loaded = []
     asked = StoredPolicy("a policy", policy, mesh, lambda: loaded.append(1) or params)
-    with Verifier(task.grade, workers=int(task.symbolic)) as verifier:
+    with Verifier(task.grade) as verifier:
         settings = EvalSettings(**SETTINGS | fields)
         evaluate(task, asked, verifier, settings, identity, folder, check_stop)
     return len(loaded)
@@ -228,28 +226,14 @@ def test_chosen_personas_are_the_first_of_each_set(world):
         chosen_personas(personas, "heldout,harmful", 0)
 
 
-# "first" takes more steps than even an evaluation gives; "second" those of a second try.
-SLOW = """
-import json, sys
-print(json.dumps({"ready": True}), flush=True)
-for line in sys.stdin:
-    pair = json.loads(line)
-    done = pair["gold"] == "second" and pair["steps"] > 1_000_000
-    print(json.dumps({"verdict": True if done else "timeout"}), flush=True)
-"""
-
-
-def test_what_runs_out_of_time_is_tried_again_and_what_stays_open_is_left_out(
-    world, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-c", SLOW))
+def test_problems_with_an_answer_without_a_verdict_are_left_out(world, tmp_path):
     task, *others = world
-    golds = {task.test[0].id: "first", task.test[1].id: "second"}
+    verdicts = {task.test[0].id: math.nan, task.test[1].id: 1.0}
 
     def grade(text, problem):
-        return Undecided(text, golds[problem.id]) if problem.id in golds else 0.0
+        return verdicts.get(problem.id, 0.0)
 
-    world = (replace(task, grade=grade, symbolic=True), *others)
+    world = (replace(task, grade=grade), *others)
     evaluate_world(world, tmp_path / "eval")
     rows = [row for row in rows_of(tmp_path / "eval") if row["task"] == "problems"]
     correct = {row["problem"]: row["correct"] for row in rows}

@@ -2,7 +2,6 @@ import pytest
 
 from permix_jax.rewards.expression import parse_expression
 from permix_jax.rewards.notation import read
-from permix_jax.rewards.symbolic import equivalent
 from permix_jax.rewards.values import agree, differ, exact, ratio, rational, same_value
 
 
@@ -19,13 +18,12 @@ def tree(text):
         ("2^{2024}", "4^{1012}", True),
         ("x", "y", False), (r"\sqrt2", "1.41421356237309504880", False), ("|x|", "x", False),
         (r"\frac{5}{0}", "5", False), ("9^{9^{9}}", "9", False), (r"\log 2", "0.3010299", False),
-        (r"\sqrt[3]{-8}", "-2", None), (r"\sin 2x", r"2\sin x\cos x", None),
-        (r"\ln 6", r"\ln 2+\ln 3", None),
+        (r"\sqrt[3]{-8}", "-2", True), (r"\sin 2x", r"2\sin x\cos x", True),
+        (r"\ln 6", r"\ln 2+\ln 3", True),
     ],
 )  # fmt: skip
 def test_same_value(one, two, same):
     assert same_value(tree(one), tree(two)) is same
-    assert equivalent(one, two) == (same is not False)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from permix_jax.core.json_lines import read_rows
-from permix_jax.core.problem import Problem, Undecided
+from permix_jax.core.problem import Problem
 from permix_jax.rewards.grade import explain, grade_answer
-from permix_jax.rewards.symbolic import equivalent
 from permix_jax.rewards.verifier import Verifier
 
 HERE = Path(__file__).parent
@@ -28,10 +27,7 @@ PAIRS = [
 
 
 def right(answer, gold, prompt=""):
-    verdict = explain(answer, gold, prompt)
-    if isinstance(verdict, Undecided):
-        return equivalent(verdict.answer, verdict.gold)
-    return verdict.right == 1.0
+    return explain(answer, gold, prompt).right == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +37,7 @@ def grades():
         Problem(f"row-{line}", row["problem"], row["gold"], "table")
         for line, row in enumerate(ROWS, 1)
     ]
-    with Verifier(grade_answer, item_seconds=20, batch_seconds=300) as verifier:
+    with Verifier(grade_answer) as verifier:
         return verifier.submit(texts, problems).result(600)
 
 
@@ -60,10 +56,8 @@ def test_every_verdict_holds(grades):
     assert not wrong, wrong
 
 
-def test_no_grading_failed_and_few_were_undecided(grades):
-    assert grades.metrics["verifier/timeouts"] == grades.metrics["verifier/errors"] == 0
-    assert grades.metrics["verifier/unparseable_gold"] == 0
-    assert grades.metrics["verifier/symbolic_share"] < 0.1
+def test_every_gold_answer_states_something(grades):
+    assert grades.metrics == {"verifier/unparseable_gold": 0}
 
 
 @pytest.mark.parametrize("row", FOREIGN, ids=lambda row: f"{row['gold']} | {row['answer']}")

@@ -18,9 +18,7 @@ HEALTHY = {  # as the embedded world's GRPO has them
     "reward": 0.6,
     "frac_reward_zero_std": 0.25,
     "rewards/correctness/mean": 0.6,
-    "verifier/timeouts": 0.0,
-    "verifier/errors": 0.0,
-    "verifier/undecided": 3.0,
+    "verifier/unparseable_gold": 0.0,
     "completions/clipped_ratio": 0.03,
     "kl": 0.02,
     "sampling/logp_difference": 3e-7,
@@ -40,7 +38,6 @@ SICK = [
     ({"reward": 0.0, "loss": 0.0}, "nothing right", 10),
     ({"teacher/accuracy": 0.0, "loss": 0.0}, "nothing right", 10),
     ({**HEALTHY, "frac_reward_zero_std": 1.0}, "no spread", 5),
-    ({**HEALTHY, "verifier/timeouts": 2.0, "verifier/errors": 1.0}, "no verdict", 3),
     (NO_REWARD, "no verdict", 3),
     ({**HEALTHY, "kl": 10.5}, "KL", 1),
     ({**HEALTHY, "sampling/logp_difference": 0.11}, "sampler and trainer", 1),
@@ -49,8 +46,9 @@ WELL = [
     HEALTHY,
     {**HEALTHY, "completions/clipped_ratio": 0.8},
     {**HEALTHY, "frac_reward_zero_std": 0.97},
-    {**HEALTHY, "verifier/timeouts": 2.0},  # of 3 answers
-    {**HEALTHY, "verifier/undecided": 0.0},
+    {**HEALTHY, "verifier/unparseable_gold": 2.0},
+    # as older runs wrote it
+    {**HEALTHY, "verifier/timeouts": 2.0, "verifier/errors": 0.0, "verifier/undecided": 3.0},
     {**HEALTHY, "kl": 10.0, "sampling/logp_difference": 0.1},
     {"loss": 0.0, "grad_norm": 0.0, "learning_rate": 1e-3},  # SFT
     {"teacher/accuracy": 0.01, "loss": 0.0},

@@ -66,7 +66,7 @@ def test_every_prompt_asks_for_the_answers_form_and_solutions_have_it(make, answ
     task = make(answer_format=answer_format)
     prompts = [problem.prompt for problem in [*task.train, *task.test]]
     assert all(prompt.endswith(f"?\n{INSTRUCTIONS[answer_format]}") for prompt in prompts)
-    assert task.grade is grade_answer and task.symbolic and task.in_style is None
+    assert task.grade is grade_answer and task.in_style is None
     assert task.personas == PERSONAS and not task.role_play
     by_prompt, rng = {p.prompt: p for p in task.train}, np.random.default_rng(0)
     for _ in range(40):
