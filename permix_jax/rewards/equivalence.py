@@ -99,6 +99,13 @@ def _shaped(tree: Node, other: Node) -> Node:
             return ("list", tree[3], "")
     if tree[0] == "matrix" and other[0] in _BUNCHES:
         return ("list", tuple(("tuple", "(", ")", row) for row in tree[1]), "")
+    if tree[0] == "tuple" and other[0] == "matrix" and len(other[1]) == 1:
+        return ("matrix", (tree[3],))
+    if other[0] == "matrix" and tree[0] in EXPRESSIONS and "I" in {n[0] for n in names(tree)}:
+        (name,) = [n for n in names(tree) if n[0] == "I"][:1]
+        on, off = (replaced(tree, ("sym", name), ("num", Fraction(n))) for n in (1, 0))
+        size = range(len(other[1]))
+        return ("matrix", tuple(tuple(on if i == j else off for j in size) for i in size))
     if tree[0] in EXPRESSIONS and (column or other[0] == "tuple"):
         size = len(other[1] if column else other[3])
         if tree[:2] == ("f", "binomial") and column:

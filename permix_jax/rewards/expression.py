@@ -263,8 +263,9 @@ class _Parser:
         raise _Unknown
 
     def is_pair(self) -> bool:
-        """Whether (a, b) is next, with simple a and b."""
-        return self.peek() == "(" and self.peek(2) == "," and self.peek(4) == ")"
+        """Whether (a, b) is next."""
+        inner = self.tokens[self.at : (self.tokens + [")"]).index(")", self.at)]
+        return inner[:1] == ["("] and inner.count("(") == inner.count(",") == 1
 
     def subscript(self) -> str:
         if not self.took("_"):

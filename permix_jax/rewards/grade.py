@@ -41,7 +41,13 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 _FORMULA_OF_ATOMS = re.compile(
     r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?"
 )
-_MODULAR = re.compile(r"(?i)remainder|mod|divide|^$")
+_MODULAR = re.compile(r"(?i)remainder|mod|divide|digit|^$")
+_OPTION = re.compile(
+    r"(?:\\(?:text|textbf|textrm|mathrm)\s*\{)?\s*(?:\(([A-F])\)|([A-F])[.:])"
+    r"(?:\s*\}|\s|\\ |\\quad|~)+(.*\w.*)"
+)
+_AXIS = re.compile(r"\\(?:hat|vec|mathbf|overrightarrow)\s*\{?\\?[ijk](?:math)?\b")
+_ROWS = re.compile(r"\[([^][;]+(?:;[^][;]+)+)\]")
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
 _MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
@@ -80,6 +86,10 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict:
 
 @lru_cache(MAX_REMEMBERED)  # a group of completions repeats its answers
 def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
+    if answer != gold and (option := _OPTION.fullmatch(gold.strip())):
+        return _chosen(answer, option, gold, prompt)
+    if re.fullmatch("[a-z]{3}", gold) and gold in _words(prompt):
+        gold = rf"\text{{{gold}}}"  # red is a word there
     letters = _letters(prompt)
     wanted = _read(gold, letters)
     if wanted and not unit_of(wanted.tree):
@@ -118,7 +128,23 @@ def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
         return Verdict(1.0, what, "the same letters")
     if wanted.tree[0] in ("list", "tuple") and _THOUSANDS.fullmatch(answer):
         tree = parse(read(answer.replace(",", ";")) or ())  # 45,135 are two numbers here
+    if wanted.tree[0] in ("tuple", "matrix") and _AXIS.search(answer):
+        tree = parse(read(answer + "+0j") or ())
+    if wanted.tree[0] == "matrix" and (rows := _ROWS.fullmatch(answer.strip())):
+        cells = re.sub(r"[\s,]+", "&", re.sub(r"\s*;\s*", r"\\\\", rows[1].strip()))
+        tree = parse(read(rf"\begin{{matrix}}{cells}\end{{matrix}}") or ())
     return _compared(tree, wanted.tree, prompt, what)
+
+
+def _chosen(answer: str | None, gold: re.Match, text: str, prompt: str) -> Verdict:
+    """Against "(B) 12": the letter, what it stands for, or both."""
+    stated = _OPTION.fullmatch((answer or "").strip())
+    if answer is None or stated or words.choice(answer):
+        letter = (stated[1] or stated[2]) if stated else words.choice(answer or "")
+        right = letter == (gold[1] or gold[2])
+        right = right and (not stated or explain(stated[3], gold[3], prompt).right == 1)
+        return Verdict(float(right), "choice", f"{'equal' if right else 'unequal'} as choice")
+    return explain(answer, gold[3], prompt)._replace(kind="choice")
 
 
 def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict:

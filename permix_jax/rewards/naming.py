@@ -29,13 +29,17 @@ _FREE = re.compile(
     r"\\int\b|integrate|parametri|primitive|d\w+/d\w"
 )
 _CONSTANT = re.compile(r"(?:[CcKkAaBbDstr]|const)(?:_?[0-9])?")
+_SIGNS = {"cup": "\\cup", "cap": "\\cap", "minus": "\\setminus"}
 _CODE = {"E": "e", "I": "i", "j": "i"}
 
 
 def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     """Both without "x =" where one of them has none; None: what is named is not what is asked."""
-    if _contradicts_itself(tree):
+    left = tree[2][0] if _is_equation(tree) else ("",)
+    named = left[0] not in _SIGNS or not prompt or _written(left) in squeezed(prompt)
+    if _contradicts_itself(tree) or not named:
         return None, gold
+    tree, gold = _pairs(tree, gold, prompt), _pairs(gold, tree, prompt)
     families = _family(tree), _family(gold)
     if families != (None, None):
         families = families[0] or _loose_family(tree), families[1] or _loose_family(gold)
@@ -119,6 +123,9 @@ def _both_named(tree: Node, gold: Node) -> tuple[Node, Node]:
         return replaced(value, ("sym", old), ("sym", new)), gold_value
     if one and two and ("(" in one and two == "y" or "(" in two and one == "y"):
         return value, gold_value
+    bare = [label.partition("(")[0] for label in (one, two)]
+    if one and bare[0] == bare[1] and bare != [one, two]:  # x(t) and x
+        return value, gold_value
     if one and one.partition("_")[0] == two.partition("_")[0] and is_name(name):
         return value, gold_value
     return ("rel", ("=",), (name, value)), ("rel", ("=",), (gold_name, gold_value))
@@ -129,7 +136,7 @@ def _is_label(node: Node) -> bool:
 
     A sum, or what has a number in it, is a side of an equation.
     """
-    if node[0] in ("tuple", "ratio"):
+    if node[0] in ("tuple", "ratio", "cup", "cap", "minus"):
         return all(map(_is_label, node[-1]))
     if node[0] in ("*", "f"):
         return all(map(_is_label, node[-1]))
@@ -177,6 +184,13 @@ def _as_tuple(tree: Node, prompt: str, other: Node) -> Node:
     return ("tuple", "(", ")", tuple(found.values()))
 
 
+def _pairs(tree: Node, other: Node, prompt: str) -> Node:
+    """(1, 2), (2, 1) of "x = 1, y = 2 or x = 2, y = 1", where the other one is such a list."""
+    if tree[0] == "list" and other[0] in ("list", "set") and other[1] and other[1][0][0] == "tuple":
+        return ("list", tuple(_as_tuple(part, prompt, other[1][0]) for part in tree[1]), tree[2])
+    return tree
+
+
 def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
     """Whether the left of "x = 5" names what is asked for, or "2 + 3 = 5" is true."""
     left = tree[2][0]
@@ -199,7 +213,10 @@ def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
         or not names(left)
     ):
         return True
-    return _written(left) in squeezed(prompt[-8000:])
+    written, asked = _written(left), _asked(prompt)
+    if names(left) <= asked and written not in asked:  # 2x = 10 where x is asked for
+        return False
+    return written in squeezed(prompt[-8000:])
 
 
 def _written(node: Node) -> str:
@@ -211,6 +228,8 @@ def _written(node: Node) -> str:
             return "+".join(map(_written, terms)).replace("+-", "-")
         case ("*", factors):
             return "".join("-" if factor == MINUS else _written(factor) for factor in factors)
+        case (("cup" | "cap" | "minus") as sign, parts):
+            return _SIGNS[sign].join(map(_written, parts))
         case ("^", base, exponent):
             return f"{_written(base)}^{_written(exponent)}"
     return "\0"

@@ -59,7 +59,9 @@ _LEX = re.compile(
 _REWRITTEN = [
     (re.compile(form), new)
     for form, new in (
-        (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[A-Za-z])", ""),
+        (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[A-Za-z])|^lambda [\w, ]+:", ""),
+        (r"(\\\\)\s*\[[0-9.]+ ?[a-z]{2}\]", r"\1"),  # \\[4pt]
+        (r"\\text\{ (?:y|e|i) \}|(?<=[0-9}$]) y (?=[-0-9\\$])", r"\\text{ and }"),  # 2 y 3
         (r"\\d?dots[a-z]?|\.\.\.", r"\\ldots "),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # periods of decimals: 0.8~3 is 0.8333...
@@ -98,6 +100,7 @@ _SPACED = re.compile(r"(\D{0,3}[1-9][0-9]{0,2}(?:[ \u202f~][0-9]{3})+)(?! ?[0-9]
 _BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
 _BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
 _ABOUT = {'"about', '"approximately', '"approx', '"roughly'}
+_REMARKING = {f'"{word}' for word in "when at attained since because not the as i.e".split()}
 _CLAUSES = {'"all', '"any', '"every', '"each', '"some'}
 
 
@@ -169,7 +172,21 @@ def straightened(tokens: Tokens) -> Tokens:
         clause = token == '"for' and (turned[at + 1 : at + 2] or [""])[0] in _CLAUSES
         if clause or token == "\\forall" or (token, len(turned)) == ('"only', at + 1):
             return tuple(turned[: at - (turned[at - 1] == ",")])
-    return tuple(turned)
+    return _without_remark(tuple(turned))
+
+
+def _without_remark(tokens: Tokens) -> Tokens:
+    """5 of "5 (when x = 2)", "5 (x = 2)" and "5 when x = 2"."""
+    starts = [at for at, token in enumerate(tokens) if token in ('"when', '"at', "(") and at]
+    for at in starts if not any(token.startswith("\\begin") for token in tokens) else ():
+        inner = tokens[at:]
+        whole = inner[-1] == ")" and inner.count("(") == inner.count(")") == 1
+        closes = '"or' not in inner and (inner[0] != "(" or whole)
+        said = {token.lower() for token in inner} & _REMARKING
+        about = "=" in inner and not tokens[at - 1][-1:].isalpha()
+        if closes and (about or (said and inner[0] == "(")):
+            return tokens[:at]
+    return tokens
 
 
 def _fraction(char: str) -> str:

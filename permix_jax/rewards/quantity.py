@@ -53,6 +53,8 @@ def without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]
 
     A number without a unit has the unit that the problem asks for, or that of the gold answer.
     """
+    if prompt:  # which says of what
+        tree, gold = (_map_units(t, _of_nothing) for t in (tree, gold))
     unit, gold_unit = unit_of(tree), unit_of(gold)
     if not unit and not gold_unit:
         return [(tree, gold)]
@@ -70,11 +72,13 @@ def without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]
         return [(tree, gold)]  # 3 dogs and 2 cats
     if unit and not gold_unit and not _counts(unit, prompt):
         return []
-    wanted = gold_unit or units.asked(prompt)
+    wanted = asked = gold_unit or units.asked(prompt)
     if not wanted or (units.is_noun(wanted) and not gold_unit):
         wanted = unit
     if gold_unit and any(name == "unit" for name, _ in gold_unit):
         return [tuple(_map_units(t, lambda value, unit: value) for t in (tree, gold))]
+    if unit and asked and unit != asked and unit[0][0] == asked[0][0] == "unit":
+        return []  # units of length are no square units
     if unit and unit != wanted and units.is_noun(unit) and (not gold_unit or _loose(unit, wanted)):
         tree = _map_units(tree, lambda value, unit: value)
     kelvins = re.search("change|difference|increase|rise", prompt)
@@ -83,6 +87,12 @@ def without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]
         for t in (tree, gold)
     )
     return [] if None in pair else [pair]
+
+
+def _of_nothing(value: Node, unit: units.Unit) -> Node:
+    """Grams of "grams of NaCl"."""
+    bare = tuple(part for part in unit if not part[0].startswith("of "))
+    return ("qty", value, bare) if bare else value
 
 
 def _counts(unit: units.Unit, prompt: str) -> bool:

@@ -46,7 +46,8 @@ _FLIPPED = {">": "<", "\\ge": "\\le"}
 _SETS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus"}
 _JOINERS = dict.fromkeys((",", ";", "\\\\"), "")
 _JOINERS |= dict.fromkeys(('"or', '"oder', '"ou', '"или', '"或'), "or")
-_JOINERS |= dict.fromkeys(('"and', '"und', '"et', '"и', '"和'), "and")
+_JOINERS |= dict.fromkeys(('"and', '"und', '"et', '"и', '"和', '"且'), "and")
+_OR = {mark for mark, said in _JOINERS.items() if said == "or"} | {";"}
 _SYSTEMS = {"\\begin{cases}", "\\begin{dcases}", "\\begin{aligned}", "\\begin{align}"}
 
 
@@ -65,6 +66,8 @@ def _parse(tokens: Tokens, depth: int) -> Node:
         return ("set", _elements(inner, depth)) if listed else _parse(inner, depth + 1)
     if all(map(is_word, tokens)) and (said := text(tokens))[0] != "text":
         return said
+    if solutions := _solutions(tokens, depth):
+        return solutions
     parts, marks = split(tokens, _JOINERS)
     if 1 < len(parts) <= MAX_PARTS:
         return _list([part for part in parts if part], {_JOINERS[mark] for mark in marks}, depth)
@@ -186,6 +189,17 @@ def _list(parts: list[Tokens], marks: set[str], depth: int) -> Node:
     return ("list", trees, "or" if "or" in marks else "and" if "and" in marks else "")
 
 
+def _solutions(tokens: Tokens, depth: int) -> Node | None:
+    """ "x = 1, y = 2 or x = 2, y = 1" as a list of lists; None for what has no such parts."""
+    parts, _ = split(tokens, _OR)
+    parts = [part[:-1] if part[-1:] == (",",) else part for part in parts]
+    if 1 < len(parts) <= MAX_PARTS and all("=" in part for part in parts):
+        trees = [_parse(part, depth + 1) for part in parts]
+        if all(t[0] == "list" and all(p[0] == "rel" for p in t[1]) for t in trees):
+            return ("list", tuple(trees), "or")
+    return None
+
+
 def _both(tokens: Tokens, depth: int) -> list[Node]:
     r"""[1 + x, 1 - x] for 1 \pm x; one tree for what has no \pm."""
     count = tokens.count("\\pm") + tokens.count("\\mp")
@@ -243,6 +257,12 @@ def _enclosed(tokens: Tokens, depth: int) -> Node | None:
     ):
         tree = _enclosed(tokens[1:], depth) if tokens[1] == "(" else None  # the point M(2; 3)
         return tree if tree and tree[0] == "tuple" else None
+    if first == '"diag' and (tree := _enclosed(tokens[1:], depth)) and tree[0] == "tuple":
+        size = range(len(tree[3]))
+        return (
+            "matrix",
+            tuple(tuple(tree[3][i] if i == j else number(0) for j in size) for i in size),
+        )
     if len(tokens) < 2 or not _closes_at_end(tokens):
         return None
     if first == "\\{" and last == "\\}":
@@ -292,7 +312,8 @@ def _multiple(tokens: Tokens, depth: int) -> Node | None:
         if token not in ("\\begin{matrix}", "("):
             continue
         front = tokens[: at - 1] if tokens[at - 1] == "\\cdot" else tokens[:at]
-        factor = MINUS if front == ("-",) else parse_expression(front)
+        signs = {("-",): MINUS, ("+",): number(1)}
+        factor = signs.get(front) or parse_expression(front)
         tree = _enclosed(tokens[at:], depth + 1) if factor else None
         if tree and tree[0] == "matrix":
             return ("matrix", tuple(tuple(times(factor, cell) for cell in row) for row in tree[1]))
@@ -310,7 +331,8 @@ def _based(tokens: Tokens) -> Node | None:
     digits, base = "".join(bare[:at]).upper(), "".join(bare[at + 1 :])
     base = str(words.numeral(base.lower()) or base)
     if base.isdigit() and 1 < int(base) <= 36 and re.fullmatch("[0-9A-Z]+", digits):
-        if digits[0].isdigit() or base == "16" and len(digits) > 1:
+        fits = all(int(digit, 36) < int(base) for digit in digits)
+        if fits and (digits[0].isdigit() or base == "16" and len(digits) > 1):
             return ("based", digits.lstrip("0") or "0", base)
     return None
 

@@ -15,6 +15,8 @@ Unit = tuple[tuple[str, int], ...]
 
 PERCENT: Unit = (("percent", 1),)
 DEGREE: Unit = (("degree", 1),)
+CENT: Unit = (("cent", 1),)
+DOLLAR: Unit = (("dollar", 1),)
 RADIAN: Unit = (("radian", 1),)
 
 _OWN = {
@@ -47,6 +49,8 @@ _MONEY = {
     "¥": "yen",
     "₹": "rupee",
 }
+_WEIGHED = {"gram", "kilogram", "milligram", "mole", "millimole", "liter", "milliliter"}
+_ATOMS = re.compile(r"(?:[A-Z][a-z]?|[_{}()0-9])+")
 _RAISED = {"squared": 2, "cubed": 3}
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2}
 _FORMS = [
@@ -91,13 +95,24 @@ def split(tokens: Tokens) -> tuple[Tokens, Unit] | None:
         value, rest = (*value, "\\cdot", scale), rest[2:] if rest[1:2] == ('"of',) else rest[1:]
         if not rest:
             return value, ()
-    if (unit := parse(rest)) is not None:
-        return value, unit
+    bare = _without_substance(rest)
+    if (unit := parse(bare)) is not None:
+        of = "".join(rest[len(bare) :]).replace('"', "")
+        return value, (*unit, (f"of {of}", 1)) if of else unit
     said = [token for token in rest if token not in ("(", ")", ".", "!")]
     noun = [token[1:].casefold() for token in said]
     if len(said) > 5 or not all(map(is_word, said)) or words.changes([*noun, "".join(noun)]):
         return None
     return value, ((" ".join(noun), 1),)
+
+
+def _without_substance(tokens: Tokens) -> Tokens:
+    """The unit of "L of water" and "g NaCl"."""
+    if '"of' in tokens[1:] and all(map(is_word, tokens)):
+        return tokens[: tokens.index('"of')] if parse(tokens[: tokens.index('"of')]) else tokens
+    formula = "".join(token.strip('"') for token in tokens[1:] if token != '"of')
+    weighed = _name(tokens[0][1:]) in _WEIGHED and is_word(tokens[0])
+    return tokens[:1] if weighed and _ATOMS.fullmatch(formula) else tokens
 
 
 def _start(tokens: Tokens) -> int:
@@ -223,6 +238,7 @@ def is_noun(unit: Unit) -> bool:
 @lru_cache(4096)
 def asked(prompt: str) -> Unit:
     """The unit that the problem asks for last ("how many feet", "in m/s^2"), or ()."""
+    money: Unit = ()
     for match in reversed(list(_ASKING.finditer(prompt[-4000:]))):
         tokens = read(rf"\text{{{match['unit'].replace('$', ' ')}}}") or ()
         for count in range(min(8, len(tokens)), 0, -1):
@@ -230,5 +246,9 @@ def asked(prompt: str) -> Unit:
             if unit and not (
                 count < len(tokens) and len(tokens[0]) == 2 and is_word(tokens[count])
             ):
-                return unit
-    return ()
+                if unit == CENT and match[0].startswith("nearest"):
+                    money = DOLLAR  # that is how it is rounded
+                    break
+                if not money or unit == CENT:
+                    return unit
+    return money

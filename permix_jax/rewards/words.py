@@ -32,11 +32,14 @@ _PARTS = {
     w: n
     for n, w in enumerate("half third quarter fifth sixth seventh eighth ninth tenth".split(), 2)
 }
+_NUMBERS |= {word: int(n) for word, n in paired("numbers_elsewhere").items()}
 _SCALES = {name: int(n) for name, n in paired("scales").items()}
 _PARTS |= {"fourth": 4, "halve": 2}
+_SPOKEN = paired("spoken")
 _CHANGING_SIGNS = re.compile(
     "[万億亿千百十半]|тыс|милл|millón|millones|million|mille|mil$|dutzend|hundert|tausend"
 )
+_LEADING = re.compile("[^不非没错]*[为是得了的]")  # 答案为 5
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = (
     r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
@@ -62,6 +65,8 @@ _COMMANDS = re.compile(
     r"\\(?:text|mbox|textbf|mathrm|textrm|textit|displaystyle|fbox|boxed|mathbf)\b|\\[,;:! ]|[{}$]"
 )
 
+_CHOSEN = re.compile("^(?:故?应?选|(?:正确)?答案[为是]?)[择:： ]*(?=[(（]?[A-Z])")
+
 
 def said(tokens: Tokens) -> str:
     """What a text says, equal for texts that people read alike: no articles, no punctuation."""
@@ -78,6 +83,7 @@ def said(tokens: Tokens) -> str:
     ):
         if form.fullmatch(text):
             return canonical
+    text = _SPOKEN.get(text.replace(" ", "_"), text)
     return "undefined" if text in _UNDEFINED else text.replace("infinity", "\\infty")
 
 
@@ -127,6 +133,7 @@ def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
     if before and numeral(" ".join(before)) is not None and tokens[start:][:1] == ("(",):
         return tokens[start:]  # five (5)
     led = not before or before[-1] in _LEADS or tokens[start - 1] == ":"
+    led = led or _LEADING.fullmatch(before[-1])
     if not led and not (known and (len(before) > 1 or before[0] in known)):
         return tokens
     if set(before) & (CHANGES - {"is", "are", "was", "zero", "only", "point"}):
@@ -215,6 +222,7 @@ def same(answer: str, gold: str, prompt: str) -> bool:
             rf"(?i)\b{re.escape(w)}\w*\W*(?:,|or\b)|(?:,|or)\s+(?:an?\s+)?{re.escape(w)}\b", prompt
         )
         for w in extra
+        if w not in _HARMLESS
     ):
         return False  # it is another of the answers that the problem offers
     known = prompt.casefold()
@@ -252,4 +260,4 @@ def clock(text: str) -> tuple[Fraction, str] | None:
 
 
 def _spoken(text: str) -> str:
-    return " ".join(_COMMANDS.sub(" ", text).split()).strip(" .*")
+    return _CHOSEN.sub("", " ".join(_COMMANDS.sub(" ", text).split()).strip(" .*"))

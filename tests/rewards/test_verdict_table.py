@@ -15,10 +15,12 @@ from permix_jax.rewards.verifier import Verifier
 HERE = Path(__file__).parent
 ROWS = [row for _, _, row in read_rows(HERE / "verdict_table.jsonl")]
 FOREIGN = [row for _, _, row in read_rows(HERE / "foreign_examples.jsonl")]
+HELDOUT = [row for _, _, row in read_rows(HERE / "heldout_table.jsonl")]
 GOLDS = sorted({row["gold"] for row in ROWS + FOREIGN})
 # What a text says beside, a rounded help, or "or" may stand in an answer, not in a gold answer.
 WORDY = {"text", "choice"}
-ONE_WAY = {"3,5", "x\\approx 11", "1.47", "40", "3/4 \\text{ or } 75\\%"}
+ONE_WAY = {"3,5", "x\\approx 11", "1.47", "40", "3/4 \\text{ or } 75\\%", "noon", "log(2)"}
+ONE_WAY |= {"7\\hat{i}", "2\\vec{k}", "[1, 2; 3, 4]", "[5 6; 7 8]"}
 PAIRS = [
     (row["answer"], row["gold"])
     for row in FOREIGN
@@ -63,6 +65,11 @@ def test_every_gold_answer_states_something(grades):
 @pytest.mark.parametrize("row", FOREIGN, ids=lambda row: f"{row['gold']} | {row['answer']}")
 def test_pairs_of_the_kinds_that_others_write(row):
     assert right(row["answer"], row["gold"], row["problem"]) == row["right"]
+
+
+def test_pairs_that_were_held_out_until_their_first_run_was_reported():
+    missed = [r for r in HELDOUT if right(r["answer"], r["gold"], r["problem"]) != r["right"]]
+    assert [(row["gold"], row["answer"]) for row in missed] == []
 
 
 @settings(deadline=None, max_examples=300)
