@@ -34,22 +34,24 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=10, help="lines of the table")
     parser.add_argument("--tiny", action="store_true", help="the tiny preset: whether it runs")
     parser.add_argument("--out", type=Path, default=Path("refill"), help="folder of the runs")
-    args, fields = parser.parse_known_args()
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="of launch/train.py"
+    )
+    args = parser.parse_args()
     if args.seeds < 1 or args.windows < 1:
         parser.error("--seeds and --windows are numbers of 1 or more")
-    if wrong := [field for field in fields if not field.startswith("--config.")]:
-        parser.error(f"{wrong[0]}: give fields of launch/train.py, such as --config.train.steps=50")
+    if wrong := [each for each in args.set if "=" not in each]:
+        parser.error(f"--set={wrong[0]}: give a field and its value, such as train.steps=50")
     try:
         runs = {
-            rounds: [train(args, seed, rounds, fields) for seed in range(args.seeds)]
-            for rounds in ROUNDS
+            rounds: [train(args, seed, rounds) for seed in range(args.seeds)] for rounds in ROUNDS
         }
     except subprocess.CalledProcessError as error:
         sys.exit(f"refill.py: {' '.join(map(str, error.cmd))} exited with {error.returncode}")
     print(table(runs, args.windows))
 
 
-def train(args: argparse.Namespace, seed: int, rounds: int, fields: Sequence[str]) -> Run:
+def train(args: argparse.Namespace, seed: int, rounds: int) -> Run:
     """Trains one policy, if that is not done, and reads its metrics."""
     workdir = args.out / f"refill-{rounds}-s{seed}"
     changes = EVALUATION | {"seed": seed, "rollout.refill_rounds": rounds}
@@ -60,7 +62,7 @@ def train(args: argparse.Namespace, seed: int, rounds: int, fields: Sequence[str
             f"--config={ROOT / 'configs/permix.py'}{':tiny' if args.tiny else ''}",
             f"--workdir={workdir}",
             *(f"--config.{name}={value}" for name, value in changes.items()),
-            *fields,
+            *(f"--config.{each}" for each in args.set),
         ],
         check=True,
         stdout=subprocess.DEVNULL,

@@ -39,7 +39,10 @@ def test_the_table_pairs_seeds_and_ends_with_the_shortest_run():
 
 
 def test_what_is_no_field_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["refill.py", "--stepz=3"])
+    monkeypatch.setattr(sys, "argv", ["refill.py", "--set=train.steps"])
     with pytest.raises(SystemExit):
         refill.main()
-    assert "--stepz=3: give fields of launch/train.py" in capsys.readouterr().err
+    assert (
+        "--set=train.steps: give a field and its value, such as train.steps=50"
+        in capsys.readouterr().err
+    )
