@@ -51,6 +51,11 @@ TOGETHER = {
     ],
     "rollout.refill_rounds is 1; with the KL in the reward every group has advantages: use 0, or "
     "grpo.kl_in = loss": [{"rollout.refill_rounds": 1, "grpo.kl_in": "reward"}],
+    "grpo.kl_in is 'reward'; normalize_then_sum sums the advantages of the terms of the reward, "
+    "and the KL is none of them: use loss, or grpo.multi_objective_aggregation = "
+    "sum_then_normalize": [
+        {"grpo.kl_in": "reward", "grpo.multi_objective_aggregation": "normalize_then_sum"}
+    ],
     "train.decay_to is 0.0; an exponential decay never ends at 0: use a share of the peak, such as "
     "0.1": [{"train.decay": "exponential"}],
     "train.keep_best is 'pss'; without evaluations on the way there is no best: set eval.every, or "
@@ -93,6 +98,7 @@ def test_values_that_are_impossible_together(message, fields):
         {"grpo.mini_batches": 5, "train.method": "sft"},
         {"grpo.advantage_baseline": "leave_one_out", "grpo.advantage_scale": "none"},
         {"rollout.refill_rounds": 1, "grpo.kl_in": "reward", "grpo.kl_weight": 0.0},
+        {"grpo.multi_objective_aggregation": "normalize_then_sum"},
         {"train.keep_steps": "1,150"},
         PERSONAS_IN_A_GROUP | {"personas.count": 4},
         # Batches that the mesh does not divide are filled up to it.
