@@ -42,6 +42,10 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
         (c.rollout.refill_rounds and c.grpo.kl_weight and c.grpo.kl_in == "reward",
             "rollout.refill_rounds", "with the KL in the reward every group has advantages: use 0, "
             "or grpo.kl_in = loss"),
+        (c.grpo.multi_objective_aggregation == "normalize_then_sum" and c.grpo.kl_weight
+            and c.grpo.kl_in == "reward", "grpo.kl_in", "normalize_then_sum sums the advantages of "
+            "the terms of the reward, and the KL is none of them: use loss, or "
+            "grpo.multi_objective_aggregation = sum_then_normalize"),
         (c.grpo.advantage_baseline == "leave_one_out" and c.grpo.advantage_scale != "none",
             "grpo.advantage_baseline", "leave_one_out is unbiased as it is, and a scale is not: "
             "set grpo.advantage_scale to none, or use group_mean"),

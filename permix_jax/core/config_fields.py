@@ -268,7 +268,7 @@ SECTIONS["grpo"] = Section("", _GRPO, dict(
     importance=Field("token", "how the sampler's rounding (bf16) is corrected:",
         one_of("token", "sequence", "mask"), reads={"grpo.importance_cap": OtherThan(0)}),
     importance_cap=Field(0.0, "cap of the weights that correct it; 0: no correction",
-        zero_or_at_least(1, "off", "weights that correct nothing are 1")),
+        zero_or_at_least(1, "off", "the weight is 1 where sampler and trainer agree")),
     kl_weight=Field(0.1, "weight of the KL to the base policy; 0: no reference is kept",
         at_least(0)),
     kl_estimator=Field("k3", "k2 and k3_ratio descend KL(policy || base), k3 KL(base || policy)",

@@ -1,6 +1,5 @@
 """GRPO on persona-mixed rollouts. The base policy is also the frozen reference of the KL."""
 
-import logging
 import time
 from typing import NamedTuple
 
@@ -9,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from permix_jax.core.distributed import is_main
 from permix_jax.core.sharding import replicate, shard_packed, to_host
 from permix_jax.models.logprobs import score
 from permix_jax.models.packing import PackedRows, Packing
 from permix_jax.models.params import join, unchanged
 from permix_jax.personas import adaptive
-from permix_jax.rollout.sampler import Completions
 from permix_jax.train.batch import (
     RolloutBatch,
     faulty_logprobs,
@@ -23,7 +20,7 @@ from permix_jax.train.batch import (
     mini_batch_tokens,
     of_high_entropy,
 )
-from permix_jax.train.log import write_completions
+from permix_jax.train.log import warn_of_faults, write_completions
 from permix_jax.train.loop import AfterStep, Row, fit
 from permix_jax.train.loss import SAME_AS_POLICY
 from permix_jax.train.programs import (
@@ -43,7 +40,7 @@ from permix_jax.train.run import Run
 from permix_jax.train.state import TrainState
 from permix_jax.train.supervised import SftBatch
 
-_LOG = logging.getLogger(__name__)
+_unchanged = jax.jit(unchanged)
 _SHOWN = {
     "reward": "reward",
     "truncated": "completions/clipped_ratio",
@@ -69,13 +66,12 @@ def train_grpo(run: Run, after_step: AfterStep) -> TrainState:
 class _MiniBatch(NamedTuple):
     """The rollouts of one update of a step.
 
-    rollouts: their numbers in the step. mask: bool [N, T] of their completions.
+    rollouts: their numbers in the step.
     rows: on the mesh. scores: log-probs [M, R, L] by fields of LossTokens.
     entropy: f32 [M, R, L], if the loss sees the tokens of high entropy alone.
     """
 
     rollouts: np.ndarray
-    mask: np.ndarray
     packing: Packing
     rows: PackedRows
     scores: dict[str, jax.Array]
@@ -102,37 +98,34 @@ class _Grpo:
         needs_base = lora or self.rehearsal or (g.kl_weight and not g.reference_every)
         self.base = run.base.load_params() if needs_base else None
         self.frozen = self.base if lora else {}
-        # Whether the policy may still be the reference: no update has changed it.
-        self.same = bool(g.kl_weight)
 
     def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
-        """Samples, packs, scores, grades and updates; returns the new state and its metrics."""
+        """Samples, grades, packs, scores and updates; returns the new state and its metrics."""
         c, accuracies = self.config, jax.tree.map(np.asarray, state.accuracies)
-        params = join(state.params, self.frozen)
+        params, same = join(state.params, self.frozen), self._is_reference(state)
         sampled = self.worker.sample(params, step, accuracies)
-        begin, refills = time.monotonic(), c.rollout.refill_rounds
-        # Dispatched before the rewards are waited for: the device scores while the verifier grades.
-        parts = [] if refills else self._mini_batches(state, sampled.batch, step)
+
+        begin = time.monotonic()
         rehearsal = self.rehearsal and self.rehearsal.batch(self.base, step)
         rehearsed = [shard_packed(rehearsal, self.run.mesh)] if rehearsal else []
-        rollouts = self.worker.grade(sampled, self._penalties(sampled.batch, parts))
+        if c.rollout.refill_rounds:  # the rewards decide what is packed
+            first = self.worker.grade(sampled)
+            rollouts = self.worker.refilled(first, params, step, accuracies)
+            begin = time.monotonic()
+            parts = self._mini_batches(state, rollouts.batch, step, same)
+        else:  # the device scores while the verifier grades
+            parts = self._mini_batches(state, sampled.batch, step, same)
+            penalties = 0.0 if same else self._penalties(sampled.batch, parts)
+            rollouts = self.worker.grade(sampled, penalties)
 
-        batch, row = rollouts.batch, rollouts.metrics
-        row["tokens/generated"] = int(batch.completions.mask.sum())
-        if refills:
-            batch, more = self.worker.refilled(params, step, accuracies, rollouts)
-            parts, row = self._mini_batches(state, batch, step), row | more
-        _say_faulty(batch.completions, step)
+        inputs, before = self._inputs(rollouts.batch, parts), state
+        # The accuracies and the reference are no business of the jitted step.
+        state = state.replace(accuracies={}, reference={})
+        state, metrics = self._epochs(state, inputs, rehearsed, same)
+        accuracies = replicate(rollouts.accuracies, self.run.mesh)
+        state = state.replace(accuracies=accuracies, reference=before.reference)
 
-        state, metrics = self._epochs(state, batch, parts, rehearsed)
-        if accuracies:
-            decay = self.config.personas.adaptive_decay
-            seen = rollouts.batch.persona, rollouts.correct
-            accuracies = adaptive.update(accuracies, *seen, decay)
-            state = state.replace(accuracies=replicate(accuracies, self.run.mesh))
-        state = self._renewed(state, step)
-
-        row |= metrics
+        row = rollouts.metrics | metrics
         row["learning_rate"] = float(self.programs.schedule(step * updates_per_step(c) - 1))
         row["time/update"] = time.monotonic() - begin
         row["tokens/padding"] = float(np.mean([part.packing.padding for part in parts]))
@@ -140,8 +133,16 @@ class _Grpo:
         if rehearsed:
             row["tokens/rehearsal"] = int(rehearsed[0].rows.scored.sum())
             row["tokens/generated"] += row["tokens/rehearsal"]
+        warn_of_faults(rollouts.batch.completions, step)
         write_completions(c, self.run.workdir, step, rollouts.records)
-        return state, row
+        return self._renewed(state, step), row
+
+    def _is_reference(self, state: TrainState) -> bool:
+        """Whether there is a KL, and the policy still is its reference, bit for bit."""
+        if not self.config.grpo.kl_weight:
+            return False
+        base = None if self.model.config.lora else self.base
+        return bool(_unchanged(state.params, state.reference or base))
 
     def _renewed(self, state: TrainState, step: int) -> TrainState:
         """The state, whose reference every `grpo.reference_every` steps moves towards the policy.
@@ -154,37 +155,35 @@ class _Grpo:
         reference = jax.tree.map(jnp.copy, state.params)
         if mix < 1:
             reference = optax.incremental_update(state.params, state.reference, mix)
-        self.same = True  # unless the next step finds that it is not
         return state.replace(reference=reference)
 
-    def _mini_batches(self, state: TrainState, batch: RolloutBatch, step: int) -> list[_MiniBatch]:
-        """Packs the mini-batches of a step, and scores what the loss asks for."""
-        params, lora = join(state.params, self.frozen), self.model.config.lora
-        reference = state.reference or (None if lora else self.base)
-        self.same = self.same and bool(unchanged(state.params, reference))
-        reference = self.model, join(state.reference, self.frozen)
-        if not state.reference:
-            reference = self.run.base.policy.model, self.base
-        return [
-            self._mini_batch(params, reference, part, rollouts)
-            for part, rollouts in mini_batches(self.config, batch, step)
-        ]
+    def _mini_batches(
+        self, state: TrainState, batch: RolloutBatch, step: int, same: bool
+    ) -> list[_MiniBatch]:
+        """Packs the mini-batches of a step, and scores what the loss asks for.
 
-    def _mini_batch(
-        self, params, reference: tuple, part: RolloutBatch, rollouts: np.ndarray
-    ) -> _MiniBatch:
-        g, how, scores, entropy = self.config.grpo, scoring(self.config), {}, None
-        packing = pack_step(part, self.shapes)
-        rows = shard_packed(packing.rows, self.run.mesh)
-        if g.kl_weight:
-            # The only update of a policy that is the reference itself asks for no scores.
-            asked = not self.same or updates_per_step(self.config) > 1
-            scores["reference"] = score(*reference, rows, how) if asked else _same(rows.targets)
-        if scores_trainer(self.config):
-            scores["trainer"] = score(self.model, params, rows, how)
-        if g.entropy_share < 1:
-            entropy = score(self.model, params, rows, how, entropy=True)
-        return _MiniBatch(rollouts, part.completions.mask, packing, rows, scores, entropy)
+        `same`: whether the policy is the reference.
+        """
+        c, how = self.config, scoring(self.config)
+        policy = self.model, join(state.params, self.frozen)
+        reference = self.run.base.policy.model, self.base
+        if state.reference:
+            reference = self.model, join(state.reference, self.frozen)
+
+        def of(part: RolloutBatch, rollouts: np.ndarray) -> _MiniBatch:
+            packing, scores, entropy = pack_step(part, self.shapes), {}, None
+            rows = shard_packed(packing.rows, self.run.mesh)
+            if c.grpo.kl_weight:
+                # The only update of a policy that is the reference itself asks for no scores.
+                asked = not same or updates_per_step(c) > 1
+                scores["reference"] = score(*reference, rows, how) if asked else _same(rows)
+            if scores_trainer(c):
+                scores["trainer"] = score(*policy, rows, how)
+            if c.grpo.entropy_share < 1:
+                entropy = score(*policy, rows, how, entropy=True)
+            return _MiniBatch(rollouts, packing, rows, scores, entropy)
+
+        return [of(*part) for part in mini_batches(c, batch, step)]
 
     def _penalties(self, batch: RolloutBatch, parts: list[_MiniBatch]) -> np.ndarray | float:
         """What the KL takes off each rollout's reward: f32 [N], or 0 if it is in the loss.
@@ -192,7 +191,7 @@ class _Grpo:
         It is kl_weight times the sum over the completion of log pi_behaviour - log pi_reference,
         an unbiased estimate of the KL of whole completions.
         """
-        if not self.config.grpo.kl_weight or self.config.grpo.kl_in == "loss" or self.same:
+        if not self.config.grpo.kl_weight or self.config.grpo.kl_in == "loss":
             return 0.0
         reference = self._on_host(batch, parts, [part.scores["reference"] for part in parts])
         log_ratios = np.where(batch.completions.mask, batch.completions.logprobs - reference, 0)
@@ -204,68 +203,46 @@ class _Grpo:
         self, batch: RolloutBatch, parts: list[_MiniBatch], packed: list[jax.Array]
     ) -> np.ndarray:
         """f32 [N, T] of the step from what each mini-batch has at its targets."""
-        values = np.zeros(batch.completions.mask.shape, np.float32)
+        mask, values = batch.completions.mask, np.zeros(batch.completions.mask.shape, np.float32)
         for part, of_targets in zip(parts, packed, strict=True):
-            own = np.zeros(part.mask.shape, np.float32)
-            own[part.mask] = part.packing.collect(to_host(of_targets))
-            values[part.rollouts] = own
+            rows, places = np.nonzero(mask[part.rollouts])
+            values[part.rollouts[rows], places] = part.packing.collect(to_host(of_targets))
         return values
 
-    def _epochs(
-        self,
-        state: TrainState,
-        batch: RolloutBatch,
-        parts: list[_MiniBatch],
-        rehearsed: list[SftBatch],
-    ) -> tuple[TrainState, Row]:
-        """`grpo.epochs` times an update on each mini-batch; metrics are means over the last epoch.
-
-        `sampling/*` compare sampler and trainer under one policy, so they are the first update's.
-        """
+    def _inputs(self, batch: RolloutBatch, parts: list[_MiniBatch]) -> list[tuple]:
+        """The rows and LossTokens of each mini-batch of a graded batch, on the mesh."""
         tokens, share = loss_tokens(batch, self.loss), self.config.grpo.entropy_share
         if share < 1:
             entropy = self._on_host(batch, parts, [part.entropy for part in parts])
             seen = of_high_entropy(entropy, tokens.shares > 0, share)
             tokens = tokens._replace(advantages=tokens.advantages * seen)
-        inputs = []
+        inputs, mask = [], batch.completions.mask
         for part in parts:
             own = mini_batch_tokens(tokens, part.rollouts, len(parts), self.loss)
-            own = shard_packed(pack_tokens(own, part.mask, part.packing), self.run.mesh)
+            own = shard_packed(pack_tokens(own, mask[part.rollouts], part.packing), self.run.mesh)
             inputs.append((part.rows, own._replace(**part.scores)))
+        return inputs
 
-        reference = state.reference
-        # The host's business, not the jitted step's.
-        state = state.replace(accuracies={}, reference={})
-        first, metrics, same = None, [], self.same
-        for _ in range(self.config.grpo.epochs):
-            metrics = []
-            for rows, tokens in inputs:
-                if same:  # the KL and its gradient are exactly 0, whatever another program rounds
-                    tokens = tokens._replace(reference=_same(rows.targets))
-                state, found = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
-                same = same and float(found["grad_norm"]) == 0
-                first = first or found
-                metrics.append(found)
-        metrics, first = to_host((metrics, first))
-        row = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+    def _epochs(
+        self, state: TrainState, inputs: list[tuple], rehearsed: list[SftBatch], same: bool
+    ) -> tuple[TrainState, Row]:
+        """`grpo.epochs` times an update on each mini-batch; metrics are means over the last epoch.
+
+        `sampling/*` compare sampler and trainer under one policy, so they are the first update's.
+        `same`: whether the policy is the reference.
+        """
+        found = []
+        for rows, tokens in inputs * self.config.grpo.epochs:
+            if same:  # the KL and its gradient are exactly 0, whatever another program rounds
+                tokens = tokens._replace(reference=_same(rows))
+            state, metrics = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
+            same = same and float(metrics["grad_norm"]) == 0
+            found.append(metrics)
+        first, last = to_host((found[0], found[-len(inputs) :]))
+        row = {name: float(np.mean([m[name] for m in last])) for name in first}
         row |= {name: float(x) for name, x in first.items() if name.startswith("sampling/")}
-        return state.replace(reference=reference), row
+        return state, row
 
 
-def _say_faulty(completions: Completions, step: int) -> None:
-    """Warns of the rollouts of a step that the loss leaves out for their log-probs, in one line."""
-    faulty = faulty_logprobs(completions)
-    rollouts = np.flatnonzero(faulty.any(axis=1))
-    if not len(rollouts) or not is_main():
-        return
-    first, token = rollouts[0], faulty[rollouts[0]].argmax()
-    _LOG.warning(
-        "step %d: %d of %d rollouts are left out of the loss, first rollout %d: its token %d was "
-        "sampled with log-prob %s, not a number up to 0; use model.dtype=float32, or lower "
-        "train.learning_rate",
-        step, len(rollouts), len(faulty), first, token, completions.logprobs[first, token],
-    )  # fmt: skip
-
-
-def _same(targets: jax.Array) -> jax.Array:
-    return jnp.full_like(targets, SAME_AS_POLICY, jnp.float32)
+def _same(rows: PackedRows) -> jax.Array:
+    return jnp.full_like(rows.targets, SAME_AS_POLICY, jnp.float32)

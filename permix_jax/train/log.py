@@ -1,12 +1,14 @@
 """What a run writes beside its checkpoints: metrics as JSON lines and for TensorBoard."""
 
 import json
+import logging
 import socket
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
@@ -15,6 +17,10 @@ from tensorboardX.summary import scalar
 
 from permix_jax.core.distributed import is_main
 from permix_jax.core.files import append, json_rows, write_rows
+from permix_jax.rollout.sampler import Completions
+from permix_jax.train.batch import faulty_logprobs
+
+_LOG = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -72,6 +78,21 @@ def write_completions(
     t = config.train
     if is_main() and (step in (1, t.steps) or step % t.log_completions_every == 0):
         write_rows(workdir / "completions" / f"{step}.jsonl", records)
+
+
+def warn_of_faults(completions: Completions, step: int) -> None:
+    """Warns of the rollouts of a step that the loss leaves out for their log-probs, in one line."""
+    faulty = faulty_logprobs(completions)
+    rollouts = np.flatnonzero(faulty.any(axis=1))
+    if not len(rollouts) or not is_main():
+        return
+    first, token = rollouts[0], faulty[rollouts[0]].argmax()
+    _LOG.warning(
+        "step %d: %d of %d rollouts are left out of the loss, first rollout %d: its token %d was "
+        "sampled with log-prob %s, not a number up to 0; use model.dtype=float32, or lower "
+        "train.learning_rate",
+        step, len(rollouts), len(faulty), first, token, completions.logprobs[first, token],
+    )  # fmt: skip
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -95,7 +95,7 @@ def fit(
     checkpoints = Checkpoints(loop.folder / "checkpoints", keep)
     done, state = _restored(checkpoints, abstract) or (0, create())
     log = MetricsLog(loop.folder, done)
-    alarms, ends = Alarms(log.found, done), False
+    alarms = Alarms(log.found, done)
 
     def judge(step: int) -> bool:
         """Whether the loop ends after the step."""
@@ -104,8 +104,7 @@ def fit(
         return bool(verdict and verdict.ends)
 
     try:
-        if done:
-            ends = judge(done)
+        ends = done > 0 and judge(done)
         with Progress(loop.label, loop.steps, done, loop.phase) as progress:
             for step in range(done + 1, loop.steps + 1):
                 if ends:
@@ -117,11 +116,9 @@ def fit(
                 for alarm in alarms.see(row):
                     progress.warn(alarm.text)
                 log.write(row)
-                shown = {name: row[key] for name, key in loop.shown.items() if key in row}
-                progress.advance(**shown)
+                progress.advance(**{n: row[key] for n, key in loop.shown.items() if key in row})
                 save = partial(checkpoints.save, step, state.policy, _without_policy(state))
-                saved = loop.saves(step) or stop.requested
-                if saved:
+                if saved := loop.saves(step) or stop.requested:
                     save()
                 try:
                     ends = judge(step)

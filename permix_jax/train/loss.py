@@ -153,12 +153,9 @@ def token_losses(
     }
     if config.importance_cap:
         by_sequence = config.importance == "sequence"
-        importance = _exp(masked(tokens.log_importance) if by_sequence else off_policy)
-        if config.importance == "mask":
-            cap = config.importance_cap
-            inside = (importance >= 1 / cap) & (importance <= cap)
-            importance = jnp.where(inside, importance, 0)
-        importance = jnp.minimum(importance, config.importance_cap)
+        importance = _importance(
+            masked(tokens.log_importance) if by_sequence else off_policy, config
+        )
         losses *= importance
         metrics["sampling/importance"] = importance
     if config.kl_weight:
@@ -190,6 +187,13 @@ def _policy_losses(
     if config.dual_clip:
         gain = jnp.where(advantages < 0, jnp.maximum(gain, config.dual_clip * advantages), gain)
     return -gain
+
+
+def _importance(log_ratio: jax.Array, config: LossConfig) -> jax.Array:
+    ratio, cap = _exp(log_ratio), config.importance_cap
+    if config.importance == "mask":
+        ratio = jnp.where((ratio >= 1 / cap) & (ratio <= cap), ratio, 0)
+    return jnp.minimum(ratio, cap)
 
 
 def _exp(log_ratio: jax.Array) -> jax.Array:

@@ -4,10 +4,12 @@ import hashlib
 import inspect
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,7 +17,8 @@ from permix_jax.core.persona import Persona
 from permix_jax.personas.mixture import Mixture, assign
 from permix_jax.rewards.terms import Term, reward_terms
 from permix_jax.train.advantages import group_advantages
-from permix_jax.train.loss import token_losses
+from permix_jax.train.loss import LossTokens, token_losses
+from permix_jax.train.programs import loss_config, scores_trainer
 
 
 class Method(NamedTuple):
@@ -106,7 +109,8 @@ def all_terms(method: Method, config: ConfigDict) -> list[Term]:
 
 
 def require_used(method: Method, config: ConfigDict) -> None:
-    """Raises ValueError for parts of a method that `train.method` would leave unused."""
+    """Raises ValueError for parts of a method that `train.method` would leave unused, and for a
+    `token_loss` of another form than ours."""
     all_terms(method, config)
     own_baseline = method.advantages is not PERMIX.advantages
     if own_baseline and config.grpo.advantage_baseline != "group_mean":
@@ -121,6 +125,38 @@ def require_used(method: Method, config: ConfigDict) -> None:
                 f"method.{part} is given, and train.method = {config.train.method} does not use "
                 "it: leave it out, or use grpo"
             )
+    if method.token_loss is not PERMIX.token_loss:
+        _require_token_losses(method.token_loss, config)
+
+
+def _require_token_losses(token_loss: Callable, config: ConfigDict) -> None:
+    """Raises ValueError, one line, where `token_loss` does not give what `token_losses` does.
+
+    It is traced, on tokens that have what the run's own have; nothing is computed.
+    """
+    loss, x = loss_config(config), jax.ShapeDtypeStruct((2, 3), np.float32)
+    tokens = LossTokens(
+        *[x] * 4,
+        rollout=jax.ShapeDtypeStruct(x.shape, np.int32) if loss.of_completions else None,
+        reference=x if loss.kl_weight else None,
+        trainer=x if scores_trainer(config) else None,
+        mean_log_ratio=x if loss.of_completions else None,
+        log_importance=x if loss.of_completions else None,
+    )
+    try:
+        losses, metrics = jax.eval_shape(partial(token_loss, config=loss), x, tokens)
+        shapes = {"losses": losses.shape} | {name: y.shape for name, y in metrics.items()}
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(
+            f"method.token_loss gives no (losses, metrics by name): {said}; mend it, as "
+            "permix_jax/train/loss.py: token_losses"
+        ) from error
+    if wrong := [name for name, shape in shapes.items() if shape != x.shape]:
+        raise ValueError(
+            f"method.token_loss gives {wrong[0]} of shape {shapes[wrong[0]]} for tokens of shape "
+            f"{x.shape}; give a number for each token, without means or sums"
+        )
 
 
 def describe(method: Method) -> dict[str, Any]:

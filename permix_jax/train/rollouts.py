@@ -31,28 +31,33 @@ from permix_jax.train.method import all_terms, as_advantages, require_assigned
 from permix_jax.train.programs import prompts_are_shared, rollout_sampling, rollouts_per_step
 from permix_jax.train.run import Run
 
-_ROUND = 10**7  # steps; more than any run has
-
 
 class Sampled(NamedTuple):
-    """A step's rollouts while they are graded: the batch still lacks rewards and advantages."""
+    """A step's rollouts while they are graded: the batch still lacks rewards and advantages.
+
+    accuracies: those that they were sampled with.
+    """
 
     batch: RolloutBatch
     asked: list[tuple[Problem, Persona | None]]
     texts: list[str]
     grades: list[Future]
+    accuracies: AdaptiveState
     metrics: dict[str, float]
 
 
 class Rollouts(NamedTuple):
     """A step's graded rollouts.
 
+    batch: what the update sees; after `refilled` not all of it is what the rest speaks of.
     correct: f32 [N], the verifier's verdicts. records: rows of `completions/<step>.jsonl`.
+    accuracies: the running ones after the step; {} if there were none before.
     """
 
     batch: RolloutBatch
     correct: np.ndarray
     records: list[dict]
+    accuracies: AdaptiveState
     metrics: dict[str, float]
 
 
@@ -72,16 +77,14 @@ class RolloutWorker:
     def sample(self, params, step: int, accuracies: AdaptiveState, refill: int = 0) -> Sampled:
         """Samples the rollouts of `step`, and hands them to the verifier.
 
-        `accuracies`: the running ones of `mixture.personas`; not used unless the weights adapt.
+        `accuracies`: the running ones of `mixture.personas`; {} unless the weights adapt.
         `refill`: 0, or the number of a round that samples further problems of the same step.
         """
         run, c, begin = self.run, self.run.config, time.monotonic()
-        shape = c.train.problems_per_step, c.rollout.group_size
-        # A round takes its problems from far behind the last step of any run.
-        place, seed = step + refill * _ROUND, c.seed
-        if refill:
-            seed = int(generator(c.seed, "refill", refill).integers(2**31))
-        problems = problems_of_step(run.task.train, c.seed, place, shape[0])
+        shape, seed = (c.train.problems_per_step, c.rollout.group_size), c.seed
+        if refill:  # a round has its own order of the problems, personas and keys
+            seed = int(generator(seed, "refill", refill).integers(2**31))
+        problems = problems_of_step(run.task.train, seed, step, shape[0])
         personas = run.method.assign(self.mixture, seed, step, *shape, state=accuracies)
         require_assigned(personas, self.mixture, *shape, prompts_are_shared(c))
         asked = [(q, p) for q, row in zip(problems, personas, strict=True) for p in row]
@@ -104,11 +107,11 @@ class RolloutWorker:
         persona = np.array([number[p.id] if p else -1 for _, p in asked], np.int32)
         group = group_ids(c.grpo.advantage_group, problem, persona)
         batch = RolloutBatch(prompts, completions, problem, persona, group)
-        if self.mixture.weights == "adaptive" and self.mixture.share:
+        if accuracies and self.mixture.share:
             weights = adaptive_weights(self.mixture, accuracies)
             drawn = {p.id for _, p in asked if p}
             metrics |= adaptive.metrics(weights, self.mixture.personas, drawn)
-        return Sampled(batch, asked, texts, grades, metrics)
+        return Sampled(batch, asked, texts, grades, accuracies, metrics)
 
     def grade(self, sampled: Sampled, penalties: np.ndarray | float = 0.0) -> Rollouts:
         """Waits for the verifier; adds rewards and advantages to the batch.
@@ -139,32 +142,36 @@ class RolloutWorker:
             "completions/clipped_ratio": float(truncated.mean()),
             **sampled.metrics,
             "time/reward": waited,
+            "tokens/generated": int(batch.completions.mask.sum()),
         }
+        accuracies = sampled.accuracies
+        if accuracies:
+            decay = c.personas.adaptive_decay
+            accuracies = adaptive.update(accuracies, batch.persona, correct, decay)
         batch = batch._replace(rewards=rewards, advantages=advantages)
-        return Rollouts(batch, correct, _records(completions, asked, rewards), metrics)
+        records = _records(completions, asked, rewards)
+        return Rollouts(batch, correct, records, accuracies, metrics)
 
-    def refilled(self, params, step: int, accuracies: AdaptiveState, rollouts: Rollouts):
-        """The batch of a step whose dead problems give way to those of further rounds, and what
-        that took (dynamic sampling: DAPO, arXiv 2503.14476, 3.2).
+    def refilled(self, first: Rollouts, params, step: int, accuracies: AdaptiveState) -> Rollouts:
+        """The graded rollouts of a step, with a batch whose dead problems gave way to those of
+        further rounds (dynamic sampling: DAPO, arXiv 2503.14476, 3.2).
 
         There are at most `rollout.refill_rounds` rounds; no more once enough problems live. The
-        metrics `refill/*` count the rounds, and the share of rollouts that no update sees.
+        metrics `refill/*` count the rounds, and the share of rollouts that no update sees. All
+        other metrics but time and tokens are of the first round.
         """
-        c, batches, metrics = self.run.config, [rollouts.batch], {}
-        for number in range(1, c.rollout.refill_rounds + 1):
-            if sum(len(live_problems(batch)) for batch in batches) >= c.train.problems_per_step:
-                break
-            sampled = self.sample(params, step, accuracies, number)
-            batches.append(self.grade(sampled).batch)
-            time_before = metrics.get("time/rollout", rollouts.metrics["time/rollout"])
-            metrics["time/rollout"] = time_before + sampled.metrics["time/rollout"]
-        batch = filled(batches, c.train.problems_per_step)
-        live = sum(len(live_problems(batch)) for batch in batches)
-        metrics["refill/rounds"] = float(len(batches) - 1)
-        used = min(live, c.train.problems_per_step)
-        metrics["refill/unused"] = 1 - used / (len(batches) * c.train.problems_per_step)
-        metrics["tokens/generated"] = sum(int(b.completions.mask.sum()) for b in batches)
-        return batch, metrics
+        problems, rounds = self.run.config.train.problems_per_step, [first]
+        live = len(live_problems(first.batch))
+        while live < problems and len(rounds) <= self.run.config.rollout.refill_rounds:
+            sampled = self.sample(params, step, accuracies, refill=len(rounds))
+            rounds.append(self.grade(sampled))
+            live += len(live_problems(rounds[-1].batch))
+        sums = ("time/rollout", "tokens/generated")
+        metrics = first.metrics | {n: sum(each.metrics[n] for each in rounds) for n in sums}
+        metrics["refill/rounds"] = float(len(rounds) - 1)
+        metrics["refill/unused"] = 1 - min(live, problems) / (len(rounds) * problems)
+        batch = filled([each.batch for each in rounds], problems)
+        return first._replace(batch=batch, metrics=metrics)
 
     def _advantages(self, values: np.ndarray, rewards: np.ndarray, groups: np.ndarray):
         """[N], of the sum of the rewards, or summed from those of each term [N, K]."""

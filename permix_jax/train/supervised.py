@@ -177,11 +177,12 @@ def train_distill(run: Run, teacher: StoredPolicy, task: Task, after_step: After
 
 def _teacher_metrics(rollouts: Rollouts) -> Row:
     known = rollouts.correct[~np.isnan(rollouts.correct)]
-    kept = "completions/mean_length", "completions/clipped_ratio", "time/rollout"
+    kept = (
+        "completions/mean_length", "completions/clipped_ratio", "time/rollout", "tokens/generated"
+    )  # fmt: skip
     return {
         **({"teacher/accuracy": float(known.mean())} if known.size else {}),
         **{n: x for n, x in rollouts.metrics.items() if n.startswith("verifier/") or n in kept},
-        "tokens/generated": int(rollouts.batch.completions.mask.sum()),
     }
 
 

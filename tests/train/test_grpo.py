@@ -40,9 +40,9 @@ def broken_sampler(monkeypatch):
 def test_rollouts_with_impossible_log_probs_are_named_and_left_out(
     cache, tmp_path, caplog, broken_sampler, kl_in
 ):
-    with caplog.at_level(logging.WARNING, "permix_jax.train.grpo"):
+    with caplog.at_level(logging.WARNING, "permix_jax.train.log"):
         run_tiny(tmp_path / "run", cache=cache, grpo__kl_in=kl_in, **SMALL)
-    said = [r.getMessage() for r in caplog.records if r.name == "permix_jax.train.grpo"]
+    said = [r.getMessage() for r in caplog.records if r.name == "permix_jax.train.log"]
     assert said == [
         "step 2: 2 of 64 rollouts are left out of the loss, first rollout 7: its token 0 was "
         "sampled with log-prob nan, not a number up to 0; use model.dtype=float32, or lower "

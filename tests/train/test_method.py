@@ -17,6 +17,7 @@ from permix_jax.personas.mixture import assign, build_mixture
 from permix_jax.rewards.terms import Term, correctness
 from permix_jax.tasks.embedded_world import PERSONAS
 from permix_jax.train.advantages import group_advantages
+from permix_jax.train.loss import token_losses
 from permix_jax.train.method import (
     PERMIX,
     Method,
@@ -239,3 +240,41 @@ def test_a_missing_file_and_two_baselines_are_refused(tmp_path):
     both = {"grpo__advantage_baseline": "leave_one_out", "grpo__advantage_scale": "none"}
     with pytest.raises(ValueError, match="method.advantages has a baseline of its own"):
         require_used(OWN, load_config("permix.py", "tiny", **both))
+
+
+@pytest.mark.parametrize(
+    ("token_loss", "message"),
+    [
+        (
+            lambda logprobs, tokens, config: -logprobs,
+            r"gives no \(losses, metrics by name\): TypeEr",
+        ),
+        (
+            # Without a KL there is no reference.
+            lambda logprobs, tokens, config: (logprobs - tokens.reference, {}),
+            r"gives no \(losses, metrics by name\): TypeError: .*; mend it, as permix_jax",
+        ),
+        (
+            lambda logprobs, tokens, config: (-logprobs.mean(), {}),
+            r"gives losses of shape \(\) for tokens of shape \(2, 3\); give a number for each",
+        ),
+        (
+            lambda logprobs, tokens, config: (-logprobs, {"mine": 1.0}),
+            r"gives mine of shape \(\) for",
+        ),
+    ],
+)
+def test_a_token_loss_of_another_form_is_refused_before_anything_is_sampled(token_loss, message):
+    config = load_config("permix.py", "tiny", grpo__kl_weight=0.0)
+    with pytest.raises(ValueError, match=f"method.token_loss {message}") as caught:
+        require_used(Method(token_loss=token_loss), config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"grpo__loss": "gspo"}, {"grpo__importance_cap": 2.0, "grpo__epochs": 2}],
+)
+def test_a_token_loss_gets_what_the_loss_of_the_config_gets(fields):
+    config = load_config("permix.py", "tiny", **fields)
+    require_used(Method(token_loss=lambda *args, config: token_losses(*args, config)), config)
