@@ -51,6 +51,11 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
             "set grpo.advantage_scale to none, or use group_mean"),
         (c.train.decay == "exponential" and not c.train.decay_to, "train.decay_to",
             "an exponential decay never ends at 0: use a share of the peak, such as 0.1"),
+        (c.train.ema and c.model.param_dtype == "bfloat16" and not c.lora.rank, "train.ema",
+            "an average moves by less than bf16 can hold: use 0, or model.param_dtype = float32"),
+        (c.grpo.reference_every and c.grpo.reference_mix < 1 and not c.lora.rank
+            and c.model.param_dtype == "bfloat16", "grpo.reference_mix",
+            "a mixture moves by less than bf16 can hold: use 1, or model.param_dtype = float32"),
         (c.train.keep_best and not c.eval.every, "train.keep_best",
             "without evaluations on the way there is no best: set eval.every, or leave it empty"),
         (c.train.stop_after and not c.train.keep_best, "train.stop_after",

@@ -25,7 +25,7 @@ from permix_jax.train.supervised import SHOWN, learn
 # What the base depends on beside its config: a change of this code makes a new base.
 _CODE = ("models", "formats", "personas", "tasks", "tasks/datasets", "core/persona.py",
          "core/problem.py", "core/keys.py", "core/randomness.py", "train/supervised.py",
-         "train/state.py", "train/loop.py", "train/gradients.py")  # fmt: skip
+         "train/state.py", "train/optimizer.py", "train/loop.py", "train/gradients.py")  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax")
 
 

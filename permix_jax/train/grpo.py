@@ -1,6 +1,7 @@
 """GRPO on persona-mixed rollouts. The base policy is also the frozen reference of the KL."""
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -226,9 +227,8 @@ class _Grpo:
     def _epochs(
         self, state: TrainState, inputs: list[tuple], rehearsed: list[SftBatch], same: bool
     ) -> tuple[TrainState, Row]:
-        """`grpo.epochs` times an update on each mini-batch; metrics are means over the last epoch.
+        """`grpo.epochs` times an update on each mini-batch; metrics: see `_over_updates`.
 
-        `sampling/*` compare sampler and trainer under one policy, so they are the first update's.
         `same`: whether the policy is the reference.
         """
         found = []
@@ -238,10 +238,31 @@ class _Grpo:
             state, metrics = self.programs.update(state, rows, tokens, self.frozen, *rehearsed)
             same = same and float(metrics["grad_norm"]) == 0
             found.append(metrics)
-        first, last = to_host((found[0], found[-len(inputs) :]))
-        row = {name: float(np.mean([m[name] for m in last])) for name in first}
-        row |= {name: float(x) for name, x in first.items() if name.startswith("sampling/")}
-        return state, row
+        kept = [jnp.count_nonzero(tokens.shares) for _, tokens in inputs]
+        return state, _over_updates(*to_host((found, kept)))
+
+
+def _over_updates(found: Sequence[Row], kept: Sequence[int]) -> Row:
+    """The metrics of a step from those of its updates; `kept`: tokens that each mini-batch has.
+
+    They are of the last epoch. A mean over tokens is one over all mini-batches' tokens, a `_max` is
+    the largest; loss and grad_norm are means over the updates. `sampling/*` compare sampler and
+    trainer under one policy, so they are those of the first mini-batch with tokens.
+    """
+    last, weights = found[-len(kept) :], np.asarray(kept, float)
+    first = int(np.argmax(weights > 0))
+    row = {}
+    for name in found[0]:
+        values = [float(metrics[name]) for metrics in last]
+        if name.startswith("sampling/"):
+            row[name] = float(found[first][name])
+        elif name.endswith("_max"):
+            row[name] = max(values)
+        elif name in ("loss", "grad_norm") or not weights.any():
+            row[name] = float(np.mean(values))
+        else:
+            row[name] = float(np.average(values, weights=weights))
+    return row
 
 
 def _same(rows: PackedRows) -> jax.Array:

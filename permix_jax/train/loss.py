@@ -146,8 +146,13 @@ def token_losses(
         ratio = _exp(masked(tokens.mean_log_ratio) + through_token)
     losses = _policy_losses(logprobs, ratio, advantages, config)
     metrics = {
-        "clip_ratio/low_mean": (ratio < 1 - config.clip_low) & (advantages < 0),
-        "clip_ratio/high_mean": (ratio > 1 + config.clip_high) & (advantages > 0),
+        # CISPO has no lower bound, REINFORCE none.
+        "clip_ratio/low_mean": (ratio < 1 - config.clip_low)
+        & (advantages < 0)
+        & (config.loss in ("ppo", "gspo")),
+        "clip_ratio/high_mean": (ratio > 1 + config.clip_high)
+        & (advantages > 0)
+        & (config.loss != "reinforce"),
         "sampling/logp_difference": jnp.abs(off_policy),
         "sampling/logp_difference_max": jnp.abs(off_policy),
     }

@@ -1,5 +1,7 @@
 """The optimiser and its learning rate, both from optax."""
 
+from collections.abc import Mapping
+
 import jax
 import optax
 from optax import contrib
@@ -21,7 +23,8 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """An optimiser with global-norm clipping, and its learning rate by update.
 
-    Norms have no weight decay. `moments_dtype`: of the first moments; "": the parameters'.
+    Every optimiser takes learning_rate * weight_decay * weight off each weight but norms.
+    `moments_dtype`: of the first moments; "": the parameters'.
 
       adamw      Loshchilov and Hutter, arXiv 1711.05101
       adafactor  Shazeer and Stern, arXiv 1804.04235; no first moments, second ones by rows, columns
@@ -37,25 +40,31 @@ def make_optimizer(
     elif optimizer == "lion":
         chosen = optax.lion(schedule, b1=beta1, b2=beta2, **decayed, **moments)
     elif optimizer == "adafactor":
-        chosen = optax.adafactor(
-            schedule,
-            multiply_by_parameter_scale=False,
-            weight_decay_rate=weight_decay or None,
-            weight_decay_mask=_matrices,
-        )
+        chosen = _with_decay(optax.adafactor(multiply_by_parameter_scale=False), schedule, decayed)
     else:
-        chosen = contrib.muon(
-            schedule,
+        muon = contrib.muon(
+            1.0,
             beta=beta1,
             eps=epsilon,
-            weight_decay=weight_decay,
             adam_b1=beta1,
             adam_b2=beta2,
-            adam_weight_decay=0.0,
             muon_weight_dimension_numbers=_as_matrices,
             **moments,
         )
+        chosen = _with_decay(muon, schedule, decayed)
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), chosen), schedule
+
+
+def _with_decay(
+    descent: optax.GradientTransformation, schedule: optax.Schedule, decayed: Mapping
+) -> optax.GradientTransformation:
+    """An optimiser of learning rate 1, at the rate of `schedule` and with AdamW's weight decay.
+
+    optax's Adafactor would not multiply the decay by the learning rate, and its Muon would not
+    leave out norms.
+    """
+    decay = optax.add_decayed_weights(**decayed)
+    return optax.chain(descent, optax.scale(-1), decay, optax.scale_by_learning_rate(schedule))
 
 
 def make_schedule(
@@ -87,7 +96,8 @@ def _as_matrices(params):
         names = {entry.key for entry in path}
         if x.ndim < 2 or names & {"embedding", "head"}:
             return None
-        inputs = tuple(range(x.ndim - 1)) if "out" in names else (0,)
+        # The heads' outputs come in with two axes, as [heads, head_dim, ...].
+        inputs = tuple(range(x.ndim - 1)) if names & {"out", "out_lora_a"} else (0,)
         return contrib.MuonDimensionNumbers(inputs, tuple(range(len(inputs), x.ndim)))
 
     return jax.tree_util.tree_map_with_path(axes, params)

@@ -37,7 +37,9 @@ def grpo_programs(
     updates = config.train.steps * updates_per_step(config)
     gradients = policy_gradients(config, model, token_loss)
     renewed = bool(config.grpo.kl_weight and config.grpo.reference_every)
-    return make_programs(config.train, updates, model, mesh, gradients, renewed)
+    warmup = config.train.warmup_steps * updates_per_step(config)
+    settings = {**config.train, "warmup_steps": warmup}
+    return make_programs(settings, updates, model, mesh, gradients, renewed)
 
 
 def policy_gradients(

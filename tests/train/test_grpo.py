@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from runs import metrics, run_tiny
 
-from permix_jax.train.grpo import _Grpo
+from permix_jax.train.grpo import _Grpo, _over_updates
 from permix_jax.train.loop import NonFiniteError
 from permix_jax.train.rollouts import RolloutWorker
 
@@ -52,6 +52,31 @@ def test_rollouts_with_impossible_log_probs_are_named_and_left_out(
     for row in first, second:
         assert np.isfinite(list(row.values())).all() and row["grad_norm"] > 0
     assert second["sampling/logp_difference_max"] < 1e-4
+
+
+def test_metrics_of_a_step_are_over_the_tokens_of_all_its_mini_batches():
+    """The first of three mini-batches is dead; the two epochs have the same metrics but for a."""
+    rows = [
+        {"a": 0.0, "loss": 0.0, "sampling/logp_difference": 0.0, "sampling/x_max": 0.0},
+        {"a": 4.0, "loss": 3.0, "sampling/logp_difference": 0.5, "sampling/x_max": 0.7},
+        {"a": 2.0, "loss": 6.0, "sampling/logp_difference": 0.9, "sampling/x_max": 1.0},
+    ]
+    second = [row | {"a": 2 * row["a"], "own_max": row["a"]} for row in rows]
+    first = [row | {"own_max": 9.0} for row in rows]
+    assert _over_updates([*first, *second], [0, 30, 10]) == {
+        "a": (8 * 30 + 4 * 10) / 40, "loss": 3.0, "own_max": 4.0,
+        "sampling/logp_difference": 0.5, "sampling/x_max": 0.7,
+    }  # fmt: skip
+    assert _over_updates(rows, [0, 0, 0])["a"] == 2.0
+
+
+def test_warm_up_is_in_steps_whatever_updates_a_step_has(cache, tmp_path):
+    fields = {"grpo__mini_batches": 4, "grpo__epochs": 2, "train__warmup_steps": 3}
+    fields |= {"train__learning_rate": 1e-3, "train__steps": 4}
+    workdir = run_tiny(tmp_path / "run", cache=cache, **SMALL | fields)
+    rates = [row["learning_rate"] for row in metrics(workdir)]
+    # The last of 8 updates of a step: (8 step) / 25 of the peak, for the warm-up has 24 updates.
+    np.testing.assert_allclose(rates, [8e-3 / 25, 16e-3 / 25, 24e-3 / 25, 1e-3], rtol=1e-5)
 
 
 def test_a_policy_that_is_no_longer_finite_ends_the_run(cache, tmp_path, monkeypatch):

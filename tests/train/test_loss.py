@@ -43,6 +43,19 @@ def test_the_clipped_objective_by_hand(advantage, expected, gradient, low, high)
     np.testing.assert_allclose(difference, np.abs(np.log(RATIOS)), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("loss", "low", "high"), [("ppo", 1, 1), ("gspo", 1, 1), ("cispo", 0, 1), ("reinforce", 0, 0)]
+)
+def test_clipping_is_counted_where_the_loss_clips(loss, low, high):
+    """Ratios 0.5 with A < 0 and 2 with A > 0, of completions of one token."""
+    old = jnp.log(jnp.array([[0.4], [0.4]]))
+    batch = token_batch([1, 1], 1, logprobs=old, advantages=[-1, 1])
+    new = old + jnp.log(jnp.array([[0.5], [2.0]]))
+    _, metrics = losses_of(new, batch, loss_config(loss=loss))
+    assert metrics["clip_ratio/low_mean"].astype(int).tolist() == [[low], [0]]
+    assert metrics["clip_ratio/high_mean"].astype(int).tolist() == [[0], [high]]
+
+
 def test_the_ratio_is_to_the_behaviour_policy():
     old = jnp.log(jnp.array([[0.2, 0.4, 0.5, 0.1]]))
     batch = token_batch([4], 4, logprobs=old, advantages=[1])

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from permix_jax.core.config_fields import FIELDS
 from permix_jax.core.sharding import make_mesh
 from permix_jax.models.params import create_params
-from permix_jax.train.optimizer import make_optimizer, make_schedule
+from permix_jax.train.optimizer import _as_matrices, make_optimizer, make_schedule
 from permix_jax.train.state import abstract_state, create_state, make_programs, make_step
 
 OPTIMIZERS = FIELDS["train.optimizer"].rule.choices
@@ -50,13 +50,30 @@ def test_moments_lie_where_their_parameters_lie_and_a_step_keeps_them_there(name
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_norms_have_no_weight_decay(name):
-    params = {"out": jnp.ones((4, 4)), "norm": {"scale": jnp.ones(4)}}
+def test_the_weight_decay_is_that_of_adamw_in_every_optimiser(name):
+    """rate * decay * weight = 0.1 * 0.5 * 2, and half of it in a warm-up of one step."""
+    params = {"out": jnp.full((4, 4), 2.0), "embedding": jnp.full((8, 4), 2.0)}
+    params |= {"norm": {"scale": jnp.ones(4)}}
     zero = jax.tree.map(jnp.zeros_like, params)
     chosen = optimizer(name, weight_decay=0.5)
     updates, _ = chosen.update(zero, chosen.init(params), params)
-    assert (np.asarray(updates["out"]) < 0).all()
+    for part in ("out", "embedding"):
+        np.testing.assert_allclose(updates[part], np.full(params[part].shape, -0.1), rtol=1e-6)
     assert not np.asarray(updates["norm"]["scale"]).any()
+    warm, _ = make_optimizer(0.1, 1, 10, "none", 0.5, 1e9, optimizer=name)
+    updates, _ = warm.update(zero, warm.init(params), params)
+    np.testing.assert_allclose(updates["out"], np.full((4, 4), -0.05), rtol=1e-6)
+
+
+def test_muon_takes_the_outputs_of_all_heads_as_the_inputs_of_a_matrix():
+    """Adapters too: out [heads, head_dim, width] and out_lora_a [heads, head_dim, rank]."""
+    shapes = {"out": (4, 8, 32), "out_lora_a": (4, 8, 2), "out_lora_b": (2, 32)}
+    shapes |= {"query": (32, 4, 8), "query_lora_a": (32, 2), "query_lora_b": (2, 4, 8)}
+    axes = _as_matrices({name: jnp.zeros(shape) for name, shape in shapes.items()})
+    assert {name: of.reduction_axis for name, of in axes.items()} == {
+        "out": (0, 1), "out_lora_a": (0, 1), "out_lora_b": (0,),
+        "query": (0,), "query_lora_a": (0,), "query_lora_b": (0,),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
