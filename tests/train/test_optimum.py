@@ -58,7 +58,7 @@ def descend(groups_of, estimator, steps=600):
 
         def loss(logits):
             shares, reference = jnp.ones(arms.shape), jnp.log(REFERENCE)[arms]
-            tokens = LossTokens(old[arms], advantages, None, shares, reference)
+            tokens = LossTokens(old[arms], advantages, None, shares, reference=reference)
             losses, _ = token_losses(jax.nn.log_softmax(logits)[arms], tokens, config)
             return probabilities @ (losses @ weights)
 
