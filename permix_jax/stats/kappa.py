@@ -74,8 +74,25 @@ def fleiss_kappa(ratings: np.ndarray) -> dict:
     Raises:
       ValueError: an empty array, or fewer than two personas.
     """
+    alike, agreement, chance, moved = _parts(ratings)
+    result = {"agreement": agreement, "agreement_ci95": _interval(agreement, alike, 0.0)}
+    if moved is None:
+        return result | {"kappa": None, "kappa_ci95": None}
+    kappa = (agreement - chance) / (1 - chance)
+    return result | {"kappa": kappa, "kappa_ci95": _interval(kappa, moved, -1.0)}
+
+
+def kappa_by_problem(ratings: np.ndarray) -> np.ndarray:
+    """[problem], whose mean is kappa, and whose resampled mean is nearly that of the resample; NaN
+    where all ratings are the same. Raises as `fleiss_kappa` does."""
+    *_, moved = _parts(ratings)
+    return np.full(ratings.shape[1], np.nan) if moved is None else moved
+
+
+def _parts(ratings: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray | None]:
+    """Agreement by problem, its mean, that by chance, and how much each problem moves kappa."""
     require_axes("ratings", ratings, "persona", "problem", "sample")
-    personas, problems, samples = ratings.shape
+    personas, problems, _ = ratings.shape
     if personas < 2:
         raise ValueError("ratings are of one persona: agreement takes two or more")
     _, codes = np.unique(ratings, return_inverse=True)
@@ -84,13 +101,12 @@ def fleiss_kappa(ratings: np.ndarray) -> dict:
     alike = np.array([_alike(codes[:, problem]) for problem in range(problems)])
     by_chance = share[codes].mean(axis=(0, 2))  # of a problem's ratings with those of all
     agreement, chance = float(alike.mean()), float(by_chance.mean())
-    result = {"agreement": agreement, "agreement_ci95": _interval(agreement, alike, 0.0)}
     if chance >= 1:
-        return result | {"kappa": None, "kappa_ci95": None}
+        return alike, agreement, chance, None
     kappa = (agreement - chance) / (1 - chance)
-    # How much a problem moves kappa: by its own agreement, and by its part in the chance.
+    # By its own agreement, and by its part in the chance.
     moved = (alike - chance) / (1 - chance) - 2 * (1 - kappa) * (by_chance - chance) / (1 - chance)
-    return result | {"kappa": kappa, "kappa_ci95": _interval(kappa, moved, -1.0)}
+    return alike, agreement, chance, moved
 
 
 def _alike(codes: np.ndarray) -> float:

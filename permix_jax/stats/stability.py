@@ -172,10 +172,7 @@ def stability(
     correct, plain = np.asarray(correct, float), np.asarray(correct_no_persona, float)
     check_correct(correct, plain, persona_ids)
     weights = bootstrap_weights(correct.shape[1], resamples, rng)
-    result = {}
-    for name, figure in measure(correct, plain, weights, pss).items():
-        result[name] = figure.value if np.isfinite(figure.value) else None
-        result[f"{name}_ci95"] = figure.interval
+    result = as_entries(measure(correct, plain, weights, pss))
     if result["pss"] is None:
         result["pss_note"] = "0 / 0: no answer was right; the score is not defined"
     result |= _flips(correct, plain, weights)
@@ -205,6 +202,15 @@ class Figure(NamedTuple):
     interval: list[float] | None
 
 
+def as_entries(figures: Mapping[str, Figure]) -> dict:
+    """Each value, None if it is not defined, and its `_ci95`."""
+    result: dict = {}
+    for name, figure in figures.items():
+        result[name] = figure.value if np.isfinite(figure.value) else None
+        result[f"{name}_ci95"] = figure.interval
+    return result
+
+
 def measure(
     correct: np.ndarray, plain: np.ndarray, weights: np.ndarray, pss: Score
 ) -> dict[str, Figure]:
@@ -228,13 +234,15 @@ def measure(
 
 
 def rescored(stability: Mapping, pss: Score) -> dict:
-    """The content of a stability.json with the score of another formula, without its interval.
+    """The content of a stability.json with the score of another formula.
 
-    It follows from the accuracies in the file, for each set and kind of personas, too.
+    It follows from the accuracies in the file, for each set and kind of personas, too. Its interval
+    and the `corrected` figures, which take the answers, are left out.
     """
     accuracy = np.array([entry["accuracy"] for entry in stability["per_persona"]])
     score = float(pss(accuracy, np.float64(stability["accuracy_no_persona"])))
-    result = {name: of for name, of in stability.items() if name not in ("pss_ci95", "pss_note")}
+    left = ("pss_ci95", "pss_note", "corrected")  # they take the answers
+    result = {name: of for name, of in stability.items() if name not in left}
     result["pss"] = score if np.isfinite(score) else None
     for parts in ("by_set", "by_kind"):
         if parts in result:

@@ -8,13 +8,14 @@ import numpy as np
 
 from permix_jax.core.persona import Persona
 from permix_jax.core.randomness import generator
+from permix_jax.stats.corrected import corrected_figures
 from permix_jax.stats.fidelity import rule_fidelity
 from permix_jax.stats.kappa import agreement_figures
 from permix_jax.stats.lottery import lottery
 from permix_jax.stats.paired import persona_effects
 from permix_jax.stats.robustness import KINDS, hurt, kind_of, principled
 from permix_jax.stats.samples import samples_figures
-from permix_jax.stats.stability import on_decided_problems, pss_formula, stability
+from permix_jax.stats.stability import as_entries, on_decided_problems, pss_formula, stability
 from permix_jax.stats.statistics import bootstrap_weights
 
 
@@ -75,6 +76,7 @@ def summarise(
             "persona_effects": effects,
             "hurt": hurt(effects),
             "agreement": agreement_figures(answers, None if said is None else said[asked[1:]]),
+            "corrected": as_entries(corrected_figures(answers, plain, weights, pss)),
             "principled": principled(answers, plain, people, weights),
         }
         if settings.samples > 1:

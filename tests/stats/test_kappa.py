@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from permix_jax.stats.kappa import agreement_figures, answers, fleiss_kappa, verdicts
+from permix_jax.stats.kappa import (
+    agreement_figures,
+    answers,
+    fleiss_kappa,
+    kappa_by_problem,
+    verdicts,
+)
 
 NAN = float("nan")
 # The textbook example: 10 subjects, 14 raters, 5 categories; how many raters chose each.
@@ -75,6 +81,17 @@ def test_the_interval_of_kappa_covers_the_truth():
         low, high = fleiss_kappa((rng.random((5, 80, 1)) < rate).astype(int))["kappa_ci95"]
         covered.append(low <= 0.64 <= high)
     assert 0.917 <= np.mean(covered) <= 0.983
+
+
+def test_kappa_by_problem_has_its_mean_and_follows_resamples():
+    rng = np.random.default_rng(3)
+    ratings = (rng.normal(size=(5, 400, 1)) < rng.normal(size=(1, 400, 1))).astype(int)
+    by_problem = kappa_by_problem(ratings)
+    assert by_problem.mean() == pytest.approx(fleiss_kappa(ratings)["kappa"])
+    drawn = rng.integers(0, 400, 400)
+    again = fleiss_kappa(ratings[:, drawn])["kappa"]
+    assert by_problem[drawn].mean() == pytest.approx(again, abs=0.003)
+    assert np.isnan(kappa_by_problem(ratings * 0)).all()
 
 
 def test_right_answers_are_one_and_wrong_ones_what_they_state():
