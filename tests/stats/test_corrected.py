@@ -70,7 +70,9 @@ def test_the_bias_is_less_than_half_and_the_interval_covers(accuracies, bias):
         raw = accuracy_figures(as_measured, plain.mean(), pss_min_over_max)
         measured.append([raw[name] - truth[name] for name in figures])
         limits = [figures[name].interval for name in figures]
-        covered.append([low <= truth[n] <= high for n, (low, high) in zip(figures, limits, strict=True)])
+        covered.append(
+            [low <= truth[n] <= high for n, (low, high) in zip(figures, limits, strict=True)]
+        )
     assert (np.abs(np.mean(found, axis=0)) < bias * np.abs(np.mean(measured, axis=0))).all()
     assert (np.mean(covered, axis=0) >= 0.9).all()
 
