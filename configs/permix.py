@@ -177,7 +177,8 @@ def get_config(preset: str = "") -> ConfigDict:
 
     c.eval = ConfigDict()
     c.eval.every = 0  # steps between evaluations; 0: only the base and the final policy
-    c.eval.pss = "min_over_max"  # PSS formula: min_over_max, mean_over_plain or one_minus_range
+    c.eval.pss = "min_over_max"  # PSS formula: min_over_max, mean_over_plain, one_minus_range,
+    # worst_over_plain or one_minus_cv
     c.eval.samples = 1  # completions per problem and persona
     c.eval.role_play_samples = 16  # completions per conversation prompt and persona
     c.eval.sets = "heldout"  # personas to ask, with commas: heldout, harmful, neutral or train

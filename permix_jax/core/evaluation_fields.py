@@ -21,7 +21,8 @@ _CANDIDATES = zero_or_at_least(2, "off", "the persona that was asked for, and ot
 EVAL = Section("", (), dict(
     every=Field(0, "steps between evaluations; 0: only the base and the final policy", at_least(0)),
     pss=Field("min_over_max", "PSS formula:",
-        one_of("min_over_max", "mean_over_plain", "one_minus_range")),
+        one_of("min_over_max", "mean_over_plain", "one_minus_range", "worst_over_plain",
+               "one_minus_cv")),
     samples=Field(1, "completions per problem and persona", at_least(1)),
     role_play_samples=Field(16, "completions per conversation prompt and persona", at_least(0),
         reads={"task.name": "latent_style"}),

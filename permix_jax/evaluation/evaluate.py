@@ -112,7 +112,8 @@ def evaluate(
 
     rows = _answer(task, asked, verifier, settings, kinds, path, check_stop)
     if is_main():
-        results = summarise(rows, personas, settings)
+        trained = {persona.category for persona in task.personas if persona.split == "train"}
+        results = summarise(rows, personas, settings, trained, task.stated)
         for name in sorted(results):  # stability last: where it exists, the evaluation is whole
             write_json(folder / f"{name}.json", results[name])
         if shared and not shared.exists():

@@ -13,16 +13,13 @@ import numpy as np
 
 from permix_jax.core.fields import flat_fields
 from permix_jax.core.randomness import generator
+from permix_jax.report.answers import read_answers
 from permix_jax.report.content import text
-from permix_jax.report.run_figures import (
-    STABILITY,
-    Policy,
-    Run,
-    measures_of,
-    read_answers,
-)
+from permix_jax.report.more_figures import MORE
+from permix_jax.report.run_figures import STABILITY, Policy, Run, formula_of, measures_of
 from permix_jax.report.tables import text_table
 from permix_jax.stats.paired import compare_policies, over_seeds
+from permix_jax.stats.robustness import KINDS
 from permix_jax.stats.stability import pss_formula
 from permix_jax.stats.statistics import percentile_interval, t_interval
 
@@ -35,21 +32,28 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     """Methods over seeds, as plain dicts.
 
     `methods`: those of `by_method` with `seeds` and, in `measures`, for each of `measures_of` all
-    policies, `mean`, `half_width` (None for one seed) and `per_seed`.
+    policies, `mean`, `half_width` (None for one seed) and `per_seed`. `more` and `kinds` have the
+    same of those measures of `more_measures` that one of the policies has.
 
     `pairs`: for each "permix..." and "rlvr..." of the same rest of the name that share seeds, the
-    `difference` and the `relative` difference (permix / rlvr - 1) of each measure, paired by seed.
+    `difference` and the `relative` difference (permix / rlvr - 1) of each measure, paired by seed;
+    of `more` and `kinds` the difference.
 
     Raises:
       ValueError: two runs of one method with the same seed.
     """
     methods, pairs = {}, []
     policies = by_method(runs)
-    names = measures_of(of for by_seed in policies.values() for of in by_seed.values())
+    everyone = [of for by_seed in policies.values() for of in by_seed.values()]
+    names, others = measures_of(everyone), {"more": {}, "kinds": {}}
+    for part, order in (("more", MORE), ("kinds", KINDS)):
+        others[part] = [n for n in order if any(n in getattr(of, part) for of in everyone)]
     for name, ours in policies.items():
         seeds = sorted(ours)
         measures = _each_measure(names, [ours[seed] for seed in seeds])
         methods[name] = {"seeds": seeds, "measures": measures}
+        for part, shown in others.items():
+            methods[name][part] = _each_measure(shown, [ours[seed] for seed in seeds], part=part)
         other = name.replace("permix", "rlvr", 1)
         theirs = policies.get(other, {})
         seeds = [seed for seed in ours if seed in theirs]
@@ -58,8 +62,10 @@ def compare_runs(runs: Sequence[Run]) -> dict:
             pair = {"ours": name, "theirs": other, "seeds": seeds}
             pair["difference"] = _each_measure(names, *sides, compare=np.subtract)
             pair["relative"] = _each_measure(names, *sides, compare=lambda x, y: x / y - 1)
+            for part, shown in others.items():
+                pair[part] = _each_measure(shown, *sides, compare=np.subtract, part=part)
             pairs.append(pair)
-    notes = [note for name in policies if (note := _mixed(name, runs))]
+    notes = [note for name in policies if (note := _mixed(name, runs))] + _formulas(runs)
     return {"methods": methods, "pairs": pairs, "paper": PAPER, "notes": notes}
 
 
@@ -124,7 +130,28 @@ def comparison_table(comparison: Mapping) -> str:
         published = [f"{100 * paper[m]:+.1f} %" if m in paper else "" for m in names]
         rows.append(["  the paper", "", *published])
     header = ("method", "seeds", *names)
-    return "\n".join([text_table(header, rows), text("comparison_legend"), *comparison["notes"]])
+    table = [text_table(header, rows), text("comparison_legend"), *comparison["notes"]]
+    return "\n\n".join(["\n".join(table), *_other_tables(comparison)])
+
+
+def _other_tables(comparison: Mapping) -> list[str]:
+    """More than PSS, and the accuracy by kind of persona where there are several kinds."""
+    tables = []
+    for part, least in (("more", 1), ("kinds", 2)):
+        names = list(next(iter(comparison["methods"].values()))[part])
+        if len(names) < least:
+            continue
+        rows = [
+            [name, str(len(entry["seeds"])), *(_cell(entry[part][n]) for n in names)]
+            for name, entry in comparison["methods"].items()
+        ]
+        for pair in comparison["pairs"]:
+            cells = [_cell(pair[part][n], "+.3f") for n in names]
+            label = f"{pair['ours']} - {pair['theirs'].partition(':')[0]}"
+            rows.append([label, str(len(pair["seeds"])), *cells])
+        title, _, legend = text(f"compared_{part}", names=names).partition("\n")
+        tables.append("\n".join([title, text_table(("method", "seeds", *names), rows), legend]))
+    return tables
 
 
 def measures_shown(comparison: Mapping) -> list[str]:
@@ -173,7 +200,7 @@ def compare_answers(
     if a.personas[0] is not None:
         return None
     rng, resamples = generator(0, "report"), settings.get("resamples", _RESAMPLES)
-    pss = pss_formula(settings.get("pss", "min_over_max"))
+    pss = pss_formula(formula_of({"eval": settings}))
     return compare_policies(a.graded(), b.graded(), rng, resamples, pss)
 
 
@@ -232,11 +259,15 @@ def _each_measure(
     measures: Sequence[str],
     *sides: Sequence[Policy],
     compare: Callable[..., np.ndarray] = np.asarray,
+    part: str = "measures",
 ) -> dict[str, dict]:
-    """Measure -> mean, half-width and values over seeds, of `compare` of the sides."""
+    """Measure -> mean, half-width and values over seeds, of `compare` of the sides.
+
+    part: the field of Policy that has the measures.
+    """
     result = {}
     for measure in measures:
-        each = [[policy.measure(measure) for policy in side] for side in sides]
+        each = [[policy.measure(measure, part) for policy in side] for side in sides]
         with np.errstate(divide="ignore", invalid="ignore"):
             values = compare(*(np.array([m.value for m in side]) for side in each))
             drawn = compare(*(np.stack([m.resampled for m in side], axis=1) for side in each))
@@ -257,6 +288,14 @@ def _cell(entry: Mapping, spec: str = ".3f", unit: int = 1, name: str = "") -> s
     half, width = entry["half_width"], 3 if unit == 100 else 5
     text = "-" if half is None else f"{unit * half:{spec.lstrip('+')}}"
     return f"{unit * entry['mean']:{spec}} ±{text:>{width}}{name}"
+
+
+def _formulas(runs: Sequence[Run]) -> list[str]:
+    """A warning where the scores of the runs are of several formulas."""
+    names = dict.fromkeys(run.pss for run in runs)
+    if len(names) < 2:
+        return []
+    return [f"note: PSS is of several formulas ({', '.join(names)}); --pss=NAME reads all by one"]
 
 
 def _mixed(name: str, runs: Sequence[Run]) -> str:

@@ -21,7 +21,15 @@ from permix_jax.report.compare import (
     told_apart,
 )
 from permix_jax.report.completions import browser_of
-from permix_jax.report.content import lines, measured, over_steps, points, ranking, section
+from permix_jax.report.content import (
+    lines,
+    measured,
+    over_steps,
+    points,
+    ranking,
+    section,
+    text,
+)
 from permix_jax.report.maps import maps
 from permix_jax.report.run_figures import Policy, Run, read_run
 from permix_jax.report.tables import link, table
@@ -32,18 +40,26 @@ _DPI = 200
 Methods = dict[str, dict[int, Policy]]  # method -> seed -> policy, as by_method has them
 
 
-def compare(workdirs: Sequence[Path], folder: Path | None = None, competence: bool = False) -> str:
+def compare(
+    workdirs: Sequence[Path],
+    folder: Path | None = None,
+    competence: bool = False,
+    pss: str | None = None,
+) -> str:
     """The comparison of finished runs as text; `folder` gets its report.
 
     Args:
       competence: whether `competence_table` follows.
+      pss: name of the formula by which all scores are read again; None: as they were evaluated.
 
     Raises:
       FileNotFoundError, ValueError: a folder without a finished run, or two runs of one method
         with the same seed and config.
     """
-    runs = told_apart([read_run(Path(workdir)) for workdir in workdirs])
+    runs = told_apart([read_run(Path(workdir), pss) for workdir in workdirs])
     comparison = compare_runs(runs)
+    if pss:
+        comparison["notes"].append(text("read_again", formula=pss))
     tables = [comparison_table(comparison), *([competence_table(runs)] if competence else [])]
     if folder is not None:
         write_comparison_report(runs, comparison, folder)
@@ -82,6 +98,7 @@ def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) ->
             _measures(comparison),
             *maps(comparison, runs),
             *(_pair(f"pair-{i}", pair, comparison["paper"]) for i, pair in pairs),
+            _more(comparison),
             _robustness_fidelity(methods),
             _steps(runs),
             _personas(methods),
@@ -109,6 +126,24 @@ def _pair(anchor: str, pair: Mapping, paper: Mapping) -> dict:
     columns = {"measure": "", f"{ours} - {theirs}": "+.3f", f"{ours} / {theirs} - 1": "+.1%"}
     blocks = [table(columns | {"the paper": "+.1%"}, rows)]
     return section("pair", blocks, anchor=anchor, ours=ours, theirs=theirs, seeds=pair["seeds"])
+
+
+def _more(comparison: Mapping) -> dict:
+    """More than PSS, and the accuracy by kind of persona: methods, then differences."""
+    tables = []
+    for part, title in (("more", ""), ("kinds", "Mean accuracy by kind of persona")):
+        names = list(next(iter(comparison["methods"].values()))[part])
+        if part == "kinds" and len(names) < 2:
+            continue
+        entries = [(n, len(e["seeds"]), e[part]) for n, e in comparison["methods"].items()]
+        for pair in comparison["pairs"]:
+            label = f"{pair['ours']} - {pair['theirs']}"
+            entries.append((label, len(pair["seeds"]), pair[part]))
+        rows = [[name, seeds, *(_cell(of[n]) for n in names)] for name, seeds, of in entries]
+        columns = {"method": "", "seeds": "d"} | dict.fromkeys(names, ".3f")
+        tables.append(table(columns, rows if names else [], title))
+    names = list(next(iter(comparison["methods"].values()))["more"])
+    return section("compared-more", tables, names=names)
 
 
 def _cell(entry: Mapping) -> dict | None:

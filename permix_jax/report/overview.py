@@ -37,7 +37,8 @@ def overview(evaluation: Evaluation) -> str:
     """What launch/evaluate.py prints: all tables of one evaluation."""
     contents = (evaluation.stability, evaluation.fidelity, evaluation.judge_free)
     stability, faithful, judged = ({"": content} if content else {} for content in contents)
-    made_of = (stability_table, samples_table, lottery_table, effects_table)
+    made_of = (stability_table, more_table, kinds_table, samples_table, lottery_table)
+    made_of += (effects_table,)
     tables = [made(stability) for made in made_of]
     tables += [fidelity_table(faithful), judge_free_table(tasks_of(judged))]
     first, *others = [
@@ -69,6 +70,61 @@ def stability_table(stabilities: Mapping[str, Mapping]) -> dict:
     ]
     columns = {"personas": "", "number": "d"} | dict.fromkeys(shown, ".3f")
     return table(columns, rows, "Stability")
+
+
+# Figure -> where stability.json has it, its key and its meaning.
+_MORE = {
+    "PSS, corrected": ("corrected", "pss", "without the noise of few problems, which lowers PSS"),
+    "Worst persona minus none": ("", "worst_minus_none", "what a persona costs at most"),
+    "the same, corrected": ("corrected", "worst_minus_none", "without the noise of few problems"),
+    "Personas that hurt": ("hurt", "share", "share that is significantly worse than none (Holm)"),
+    "Verdicts alike (kappa)": ("agreement.verdict", "kappa", "right on the same problems; 1: all"),
+    "Answers alike (kappa)": ("agreement.answer", "kappa", "the same answers, wrong ones too"),
+    "Worst-case utility": (
+        "principled",
+        "worst_case_utility",
+        "the worst neutral persona minus none",
+    ),
+    "Expertise advantage": ("principled", "expertise_advantage", "expert personas minus none"),
+}
+
+
+def more_table(
+    stabilities: Mapping[str, Mapping], apart: Mapping[str, Mapping] | None = None
+) -> dict:
+    """More than PSS of each stability.json that has it: a row for each figure that one of them has.
+
+    apart: `compare_policies` of the two, which adds a column with the difference where it has it.
+    """
+    columns = {"measure": ""} | {name or "value": ".3f" for name in stabilities}
+    columns |= {"difference": "+.3f"} if apart else {}
+    rows = []
+    for label, (place, key, meaning) in _MORE.items():
+        cells = []
+        for stability in stabilities.values():
+            of = stability if "corrected" in stability else {}  # older ones have none of these
+            for part in filter(None, place.split(".")):
+                of = of.get(part, {})
+            cells.append(estimate(of, key))
+        if any(cells):
+            known = estimate(apart.get(key, {}), "difference") if apart and not place else None
+            rows.append([label, *cells, *([known] if apart else []), meaning])
+    return table(columns | {"what it is": ""}, rows, "More than PSS")
+
+
+def kinds_table(stabilities: Mapping[str, Mapping]) -> dict:
+    """The main figures by kind of persona, of each stability.json that has several kinds."""
+    keys = ("pss", "accuracy_mean", "accuracy_worst", "worst_minus_none")
+    rows = []
+    for policy, stability in stabilities.items():
+        kinds = stability.get("by_kind", {})
+        for kind, of in kinds.items() if len(kinds) > 1 else ():
+            cells = [estimate(of, key) for key in keys]
+            name = f"{_prefix(policy, stabilities)}{kind}"
+            rows.append([name, len(of["per_persona"]), *cells, of["hurt"]["share"]])
+    formats = {"PSS": ".3f", "mean": ".3f", "worst": ".3f", "worst - none": "+.3f", "hurt": ".2f"}
+    columns = {"kind of persona": "", "number": "d"} | formats
+    return table(columns, rows, "By kind of persona")
 
 
 def samples_table(stabilities: Mapping[str, Mapping]) -> dict:

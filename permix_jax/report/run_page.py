@@ -73,9 +73,14 @@ def run_report(workdir: Path) -> dict:
     metrics = read_jsonl(workdir / "metrics.jsonl")
     warned = [[w.step, w.alarm.finding, w.alarm.remedy] for w in warned_of(metrics)]
     warnings = table({"step": "d", "what was seen": "", "what to do": ""}, warned)
-    results, personas, *others = _sections_of(policies, rows, config)
-    sections = [section("warnings", [warnings]), results, personas, _over_steps(evaluations)]
-    sections += [*others, _training(metrics), content.config_section(record)]
+    results, more, personas, *others = _sections_of(policies, rows, config)
+    sections = [section("warnings", [warnings]), results, more, personas]
+    sections += [
+        _over_steps(evaluations),
+        *others,
+        _training(metrics),
+        content.config_section(record),
+    ]
     title = f"{record['name']}:{preset}" if preset else record["name"]
     return _report(title, facts, policies, sections, rows)
 
@@ -148,7 +153,8 @@ def _sections_of(
     stabilities = {name: e.stability for name, e in policies.items()}
     faithful = {name: e.fidelity for name, e in policies.items() if e.fidelity}
     judged = {name: e.judge_free for name, e in policies.items() if e.judge_free}
-    undecided = overview.left_out_lines(stabilities)
+    undecided, apart = overview.left_out_lines(stabilities), _apart(rows, config)
+    more = overview.more_table(stabilities, apart) | {"title": ""}
     by_set = [overview.stability_table(stabilities), overview.fidelity_table(faithful)]
     several = any(map(overview.has_sets, stabilities.values()))
     lottery = [
@@ -156,7 +162,8 @@ def _sections_of(
         for made in (content.lottery_chart, overview.lottery_table, overview.effects_table)
     ]
     return [
-        section("results", [_results(policies, rows, config)], undecided=undecided),
+        section("results", [_results(policies, apart)], undecided=undecided),
+        section("more", [more, overview.kinds_table(stabilities)]),
         section("personas", [content.accuracy_chart(stabilities)], first=next(iter(policies))),
         changes_section(rows),
         section("fidelity", [content.fidelity_chart(faithful)]),
@@ -169,12 +176,18 @@ def _sections_of(
     ]
 
 
-def _results(policies: Mapping[str, Evaluation], rows: Mapping, config: Mapping) -> dict:
-    columns, apart = {"measure": ""} | dict.fromkeys(policies, ".3f"), None
-    if len(policies) == 2:
-        (before, theirs), (after, ours) = rows.items()
-        apart = compare_answers(ours, theirs, config.get("eval", {}))
+def _apart(rows: Mapping[str, Sequence[Mapping]], config: Mapping) -> dict | None:
+    """How far the second of two policies is from the first; None where that is not known."""
+    if len(rows) != 2:
+        return None
+    theirs, ours = rows.values()
+    return compare_answers(ours, theirs, config.get("eval", {}))
+
+
+def _results(policies: Mapping[str, Evaluation], apart: Mapping | None) -> dict:
+    columns = {"measure": ""} | dict.fromkeys(policies, ".3f")
     if apart:
+        before, after = policies
         columns[f"{after} - {before}"] = "+.3f"
     body = []
     for key, (label, meaning) in _MEASURES.items():

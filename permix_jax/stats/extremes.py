@@ -31,24 +31,34 @@ def ratio_interval(means: Means) -> list[float]:
 
     The limits of a pair are Fieller's (1954); [0, 1] where the best is not clearly above 0.
     """
-    covariance = _floored(means)
-    above, below = means.estimate[:, None], means.estimate[None, :]
-    if not below.any():
+    if not means.estimate.any():
         return [0.0, 1.0]
+    low, high = _ratio_limits(means, np.ones_like(means.covariance, bool))
+    return [float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))]
+
+
+def worst_over_first_interval(means: Means) -> list[float] | None:
+    """95 % interval of the lowest accuracy of groups 1, 2, ... over that of group 0, from 0 on.
+
+    The limits of a pair are Fieller's; None where group 0 is not clearly above 0.
+    """
+    low, high = _ratio_limits(means, _against_first(means))
+    return [max(0.0, float(low)), float(high)] if np.isfinite(high) else None
+
+
+def worst_minus_first_interval(means: Means) -> list[float]:
+    """95 % interval of the lowest accuracy of groups 1, 2, ... minus that of group 0, in [-1, 1].
+
+    The lowest difference of a pair is bounded as worst over best is; its own limits are normal.
+    """
+    covariance, used = _floored(means), _against_first(means)
     variance = np.diag(covariance)
-    ratio = np.divide(above, below, out=np.ones_like(covariance), where=below > 0)
-    spread = _root(variance[:, None] - 2 * ratio * covariance + ratio**2 * variance)
-
-    def limit(factor: float, side: int) -> float:
-        a = below**2 - factor**2 * variance
-        b = above * below - factor**2 * covariance
-        root = _root(b**2 - a * (above**2 - factor**2 * variance[:, None]))
-        unbounded = np.full_like(b, 0.0 if side < 0 else np.inf)
-        return np.divide(b + side * root, a, out=unbounded, where=a > 0).min()
-
-    scale = np.where(below > 0, below, np.inf)
-    factor = _simultaneous(means, ratio, spread / scale, spread, ratio)
-    return [float(np.clip(limit(Z_95, -1), 0, 1)), float(np.clip(limit(factor, 1), 0, 1))]
+    gap = np.where(used, means.estimate[:, None] - means.estimate, np.inf)
+    spread = np.where(used, _root(variance[:, None] - 2 * covariance + variance), 0)
+    # `_simultaneous` bounds row minus slope times column, which is the gap.
+    factor = _simultaneous(means, gap, spread, spread, np.ones_like(spread))
+    low, high = (gap - Z_95 * spread).min(), (gap + factor * spread).min()
+    return [float(np.clip(low, -1, 1)), float(np.clip(high, -1, 1))]
 
 
 def range_interval(means: Means) -> list[float]:
@@ -75,6 +85,35 @@ def best_interval(means: Means) -> list[float]:
     mirrored = means._replace(estimate=1 - means.estimate, resampled=1 - means.resampled)
     low, high = worst_interval(mirrored)
     return [1 - high, 1 - low]
+
+
+def _against_first(means: Means) -> np.ndarray:
+    """The pairs of a group 1, 2, ... with group 0, bool [J, L]."""
+    used = np.zeros_like(means.covariance, bool)
+    used[1:, 0] = True
+    return used
+
+
+def _ratio_limits(means: Means, used: np.ndarray) -> tuple[float, float]:
+    """Limits of the lowest ratio of the pairs in `used` [J, L]; the upper one may be infinite."""
+    covariance = _floored(means)
+    above, below = means.estimate[:, None], means.estimate[None, :]
+    variance = np.diag(covariance)
+    ratio = np.divide(above, below, out=np.ones_like(covariance), where=below > 0)
+    spread = _root(variance[:, None] - 2 * ratio * covariance + ratio**2 * variance)
+
+    def limit(factor: float, side: int) -> float:
+        a = below**2 - factor**2 * variance
+        b = above * below - factor**2 * covariance
+        root = _root(b**2 - a * (above**2 - factor**2 * variance[:, None]))
+        unbounded = np.full_like(b, 0.0 if side < 0 else np.inf)
+        return np.divide(b + side * root, a, out=unbounded, where=a > 0)[used].min()
+
+    scale = np.where(below > 0, below, np.inf)
+    slope, error = ratio, np.where(used, spread / scale, 0)
+    spread, ratio = np.where(used, spread, 0), np.where(used, ratio, np.inf)
+    factor = _simultaneous(means, ratio, error, spread, slope)
+    return limit(Z_95, -1), limit(factor, 1)
 
 
 def _simultaneous(

@@ -5,7 +5,7 @@ Arrays: correct [persona, problem, sample] and plain [problem, sample] are 1 whe
 right, 0 where it is wrong, NaN where it could not be scored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from permix_jax.core.field_rules import valid_value
 from permix_jax.stats import extremes
 from permix_jax.stats.statistics import (
+    Z_95,
+    Means,
     bootstrap_weights,
     gather_means,
     percentile_interval,
@@ -43,10 +45,31 @@ def pss_one_minus_range(accuracy: np.ndarray, plain: np.ndarray | None = None) -
     return 1 - np.ptp(accuracy, axis=-1)
 
 
+def pss_worst_over_plain(accuracy: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """Worst accuracy over that without a persona, [..., persona] -> [...]; NaN where that is 0.
+
+    It asks what a persona costs at most. It exceeds 1 where every persona helps.
+    """
+    return quotient(accuracy.min(axis=-1), plain)
+
+
+def pss_one_minus_cv(accuracy: np.ndarray, plain: np.ndarray | None = None) -> np.ndarray:
+    """1 - std / mean over personas, [..., persona] -> [...]; NaN where the mean is 0.
+
+    All personas count, not only two of them. So it is less noisy than worst over best, and does
+    not fall as personas are added. The lowest value is 1 - sqrt(personas - 1), one always being
+    right and the others never. The std is that of the population, as `accuracy_std`.
+    """
+    return 1 - quotient(accuracy.std(axis=-1), accuracy.mean(axis=-1))
+
+
+# By the names of `eval.pss` (core/config_fields.py) and of launch/compare.py --pss.
 PSS: dict[str, Score] = {
     "min_over_max": pss_min_over_max,
     "mean_over_plain": pss_mean_over_plain,
     "one_minus_range": pss_one_minus_range,
+    "worst_over_plain": pss_worst_over_plain,
+    "one_minus_cv": pss_one_minus_cv,
 }
 
 
@@ -121,6 +144,8 @@ def stability(
     `n` counts scorable answers. `accuracy_std` is the population standard deviation over personas.
     `flip_rate` is `disagreement`, `flip_rate_plain` that with the plain prompt,
     `flip_rate_same_persona` that of sampling alone (None with one sample): means over problems.
+    `mean_minus_none` and `worst_minus_none` are the mean, and the lowest, of the personas'
+    accuracies minus the plain prompt's.
 
     Every `_ci95` holds for these personas over the population of problems. Accuracies have Wilson's
     interval with the problem as the unit. Worst, best, range and the scores that depend on them
@@ -147,10 +172,7 @@ def stability(
     correct, plain = np.asarray(correct, float), np.asarray(correct_no_persona, float)
     check_correct(correct, plain, persona_ids)
     weights = bootstrap_weights(correct.shape[1], resamples, rng)
-    result = {}
-    for name, figure in measure(correct, plain, weights, pss).items():
-        result[name] = figure.value if np.isfinite(figure.value) else None
-        result[f"{name}_ci95"] = figure.interval
+    result = as_entries(measure(correct, plain, weights, pss))
     if result["pss"] is None:
         result["pss_note"] = "0 / 0: no answer was right; the score is not defined"
     result |= _flips(correct, plain, weights)
@@ -167,6 +189,8 @@ def accuracy_figures(accuracy: np.ndarray, plain: np.ndarray, pss: Score) -> dic
         "accuracy_no_persona": plain,
         "accuracy_std": accuracy.std(axis=-1),
         "accuracy_range": np.ptp(accuracy, axis=-1),
+        "mean_minus_none": accuracy.mean(axis=-1) - plain,
+        "worst_minus_none": accuracy.min(axis=-1) - plain,
     }
 
 
@@ -178,36 +202,105 @@ class Figure(NamedTuple):
     interval: list[float] | None
 
 
+def as_entries(figures: Mapping[str, Figure]) -> dict:
+    """Each value, None if it is not defined, and its `_ci95`."""
+    result: dict = {}
+    for name, figure in figures.items():
+        result[name] = figure.value if np.isfinite(figure.value) else None
+        result[f"{name}_ci95"] = figure.interval
+    return result
+
+
 def measure(
     correct: np.ndarray, plain: np.ndarray, weights: np.ndarray, pss: Score
 ) -> dict[str, Figure]:
     """Each of `accuracy_figures` of a policy's answers; `weights` [resample, problem]."""
     everyone, alone = gather_means(correct, weights), gather_means(plain[None], weights)
+    together = gather_means(with_plain_first(correct, plain), weights)
     values = accuracy_figures(everyone.estimate, alone.estimate[0], pss)
     resampled = accuracy_figures(everyone.resampled, alone.resampled[:, 0], pss)
-    span = extremes.range_interval(everyone)
-    if not np.isfinite(values["pss"]):
-        score = None
-    elif pss is pss_min_over_max:
-        score = extremes.ratio_interval(everyone)
-    elif pss is pss_one_minus_range:
-        score = [1 - span[1], 1 - span[0]]
-    else:
-        score = percentile_interval(resampled["pss"])
-    # Noise raises the variance over personas by trace(C) / G - mean(C), where C is the covariance
-    # of the accuracies. Resampling adds the same again.
-    noise = np.trace(everyone.covariance) / len(correct) - everyone.covariance.mean()
-    variances = np.array(percentile_interval(everyone.resampled.var(axis=-1))) - 2 * noise
     intervals = {
-        "pss": score,
+        "pss": _score_interval(pss, values["pss"], everyone, together, resampled["pss"]),
         "accuracy_mean": everyone.wilson_together(),
         "accuracy_worst": extremes.worst_interval(everyone),
         "accuracy_best": extremes.best_interval(everyone),
         "accuracy_no_persona": alone.wilson_together(),
-        "accuracy_std": np.sqrt(np.maximum(variances, 0)).tolist(),
-        "accuracy_range": span,
+        "accuracy_std": _spread_interval(everyone),
+        "accuracy_range": extremes.range_interval(everyone),
+        "mean_minus_none": difference_interval(together, range(1, len(correct) + 1)),
+        "worst_minus_none": extremes.worst_minus_first_interval(together),
     }
     return {name: Figure(float(values[name]), resampled[name], intervals[name]) for name in values}
+
+
+def rescored(stability: Mapping, pss: Score) -> dict:
+    """The content of a stability.json with the score of another formula.
+
+    It follows from the accuracies in the file, for each set and kind of personas, too. Its interval
+    and the `corrected` figures, which take the answers, are left out.
+    """
+    accuracy = np.array([entry["accuracy"] for entry in stability["per_persona"]])
+    score = float(pss(accuracy, np.float64(stability["accuracy_no_persona"])))
+    left = ("pss_ci95", "pss_note", "corrected")  # they take the answers
+    result = {name: of for name, of in stability.items() if name not in left}
+    result["pss"] = score if np.isfinite(score) else None
+    for parts in ("by_set", "by_kind"):
+        if parts in result:
+            result[parts] = {name: rescored(of, pss) for name, of in result[parts].items()}
+    return result
+
+
+def with_plain_first(correct: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """[1 + persona, problem, sample], first without a persona; NaN where one has fewer samples."""
+    samples = max(correct.shape[-1], plain.shape[-1])
+    everyone = np.full((1 + len(correct), len(plain), samples), np.nan)
+    everyone[0, :, : plain.shape[-1]] = plain
+    everyone[1:, :, : correct.shape[-1]] = correct
+    return everyone
+
+
+def difference_interval(means: Means, members: Sequence[int]) -> list[float]:
+    """95 % interval of the mean accuracy of the groups `members` minus that of group 0.
+
+    Normal, of the variance over problems; it is smooth in the accuracies, so no bootstrap.
+    """
+    contrast = np.zeros(len(means.estimate))
+    contrast[list(members)], contrast[0] = 1 / len(members), -1
+    variance = contrast @ means.covariance @ contrast * means.problems / max(1, means.problems - 1)
+    estimate, half = contrast @ means.estimate, Z_95 * np.sqrt(max(0.0, variance))
+    return [float(estimate - half), float(estimate + half)]
+
+
+def _score_interval(
+    pss: Score, value: float, everyone: Means, together: Means, resampled: np.ndarray
+) -> list[float] | None:
+    """The interval of a score; `together` has the plain prompt before `everyone`."""
+    if not np.isfinite(value):
+        return None
+    if pss is pss_min_over_max:
+        return extremes.ratio_interval(everyone)
+    if pss is pss_one_minus_range:
+        low, high = extremes.range_interval(everyone)
+        return [1 - high, 1 - low]
+    if pss is pss_worst_over_plain:
+        return extremes.worst_over_first_interval(together)
+    if pss is pss_one_minus_cv:
+        low, high = _spread_interval(everyone, relative=True)
+        return [1 - high, 1 - low]
+    return percentile_interval(resampled)
+
+
+def _spread_interval(means: Means, relative: bool = False) -> list[float]:
+    """95 % interval of the std of the accuracies; relative: divided by their mean."""
+    # Noise raises the variance over personas by trace(C) / G - mean(C), where C is the covariance
+    # of the accuracies. Resampling adds the same again.
+    noise = np.trace(means.covariance) / len(means.estimate) - means.covariance.mean()
+    variance = means.resampled.var(axis=-1)
+    if relative:
+        variance = quotient(variance, means.resampled.mean(axis=-1) ** 2)
+        noise /= means.estimate.mean() ** 2
+    variances = np.array(percentile_interval(variance)) - 2 * noise
+    return np.sqrt(np.maximum(variances, 0)).tolist()
 
 
 def check_correct(correct: np.ndarray, plain: np.ndarray, persona_ids: Sequence) -> None:

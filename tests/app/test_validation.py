@@ -84,7 +84,7 @@ CHOICES = {
     "grpo.advantage_scale": "group, batch, none",
     "grpo.aggregation": "grpo, dapo, bnpo, dr_grpo",
     "grpo.kl_estimator": "k2, k3, k3_ratio (k1 in a loss has no gradient but noise)",
-    "eval.pss": "min_over_max, mean_over_plain, one_minus_range",
+    "eval.pss": "min_over_max, mean_over_plain, one_minus_range, worst_over_plain, one_minus_cv",
 }
 NAN = float("nan")
 # Remedy, impossible value, and the fields that it is impossible for.

@@ -56,7 +56,8 @@ def test_rows_by_hand(runs):
 def test_variants_are_paired_with_the_same_variant(tmp_path):
     names = ("permix kl 0.2", "rlvr kl 0.2", "rlvr kl 0.0")
     table = compare([write_with_pss(tmp_path / name, 0.9, name=name) for name in names])
-    pairs = [line.partition("  ")[0] for line in table.splitlines() if " - rlvr" in line]
+    first = table.partition("\n\n")[0]
+    pairs = [line.partition("  ")[0] for line in first.splitlines() if " - rlvr" in line]
     assert pairs == ["permix kl 0.2 - rlvr kl 0.2"]
 
 

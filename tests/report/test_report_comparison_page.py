@@ -32,8 +32,9 @@ def test_report_and_plots_are_written(compared):
         "pss_over_steps.png", "robustness_fidelity.png",
     }  # fmt: skip
     assert page.headings == [
-        "Comparison", "Methods", "permix against rlvr", "Robustness and fidelity",
-        "PSS over steps", "Accuracy by persona", "Runs", "Completions", "Configuration",
+        "Comparison", "Methods", "permix against rlvr", "More than PSS",
+        "Robustness and fidelity", "PSS over steps", "Accuracy by persona", "Runs",
+        "Completions", "Configuration",
     ]  # fmt: skip
     assert page.errors == []
     for shown, table in zip(page.tables, tables_of(report), strict=True):

@@ -15,7 +15,10 @@ from permix_jax.stats.stability import (
     pss_formula,
     pss_mean_over_plain,
     pss_min_over_max,
+    pss_one_minus_cv,
     pss_one_minus_range,
+    pss_worst_over_plain,
+    rescored,
     stability,
 )
 
@@ -137,6 +140,8 @@ def test_formulas_by_hand_and_by_name():
     np.testing.assert_allclose(pss_min_over_max(accuracy, plain), [0.25, NAN])
     np.testing.assert_allclose(pss_mean_over_plain(accuracy, plain), [2, NAN])
     np.testing.assert_allclose(pss_one_minus_range(accuracy, plain), [0.4, 1])
+    np.testing.assert_allclose(pss_worst_over_plain(accuracy, plain), [0.8, NAN])
+    np.testing.assert_allclose(pss_one_minus_cv(accuracy, plain), [1 - 0.3 / 0.5, NAN])
     assert all(pss_formula(name) is formula for name, formula in PSS.items())
     with pytest.raises(ValueError, match="eval.pss is 'worst'; use one of min_ov"):
         pss_formula("worst")
@@ -144,10 +149,30 @@ def test_formulas_by_hand_and_by_name():
 
 @pytest.mark.parametrize("name", PSS)
 def test_each_formula_lies_in_its_interval(name):
-    correct = simulated(np.random.default_rng(3), (0.5, 0.8, 0.9), 300)
-    result = measure(correct, pss=PSS[name])
+    plain, *correct = simulated(np.random.default_rng(3), (0.7, 0.5, 0.8, 0.9), 300)
+    result = measure(correct, plain, pss=PSS[name])
     low, high = result["pss_ci95"]
     assert low < result["pss"] < high < low + 0.4
+
+
+def test_another_formula_is_read_from_the_file_alone():
+    correct = simulated(np.random.default_rng(4), (0.5, 0.8, 0.9), 100)
+    file = measure(correct)
+    file |= {"by_set": {"heldout": measure(correct[:2], plain=correct[0])}, "lottery": {"k": [1]}}
+    for name, formula in PSS.items():
+        found = rescored(file, formula)
+        assert found["pss"] == pytest.approx(measure(correct, pss=formula)["pss"]), name
+        alone = measure(correct[:2], plain=correct[0], pss=formula)
+        assert found["by_set"]["heldout"]["pss"] == pytest.approx(alone["pss"])
+        assert "pss_ci95" not in found and found["lottery"] == {"k": [1]}
+    assert rescored(measure(np.zeros((2, 3, 1))), pss_min_over_max)["pss"] is None
+
+
+def test_worst_over_plain_is_unbounded_where_plain_may_be_nothing():
+    plain, correct = np.zeros((30, 1)), np.ones((2, 30, 1))
+    plain[0] = 1
+    result = measure(correct, plain, pss=pss_worst_over_plain)
+    assert result["pss"] == 30 and result["pss_ci95"] is None
 
 
 def test_another_formula_can_be_passed():

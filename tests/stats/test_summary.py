@@ -43,6 +43,34 @@ def test_stability_together_and_by_set():
     assert [e["persona"] for e in result["by_set"]["heldout"]["per_persona"]] == ["poet", "cook"]
 
 
+def test_every_kind_has_all_figures():
+    """The poet's category was trained, the cook's was not; the liar is harmful."""
+    result = summarise(rows(), PEOPLE, SETTINGS, trained={"arts"})["stability"]
+    kinds = result["by_kind"]
+    assert list(kinds) == ["trained category", "new category", "harmful"]
+    assert [of["accuracy_mean"] for of in kinds.values()] == [0.5, 1, 0.25]
+    assert [of["worst_minus_none"] for of in kinds.values()] == [-0.25, 0.25, -0.5]
+    assert kinds["harmful"] == result["by_set"]["harmful"]
+    assert result["worst_minus_none"] == -0.5 and result["hurt"]["share"] == 0
+    assert "by_kind" not in kinds["harmful"] and result["principled"] == {}
+
+
+def test_agreement_by_hand():
+    """Right: 2, 2, 2, 1 of the three personas; so 1/3 of the pairs agree, on each problem."""
+    result = summarise(rows(), PEOPLE, SETTINGS)["stability"]
+    verdict = result["agreement"]["verdict"]
+    assert verdict["agreement"] == pytest.approx(1 / 3) == 1 - result["flip_rate"]
+    by_chance = (7**2 + 5**2) / 12**2
+    assert verdict["kappa"] == pytest.approx((1 / 3 - by_chance) / (1 - by_chance))
+    assert list(result["agreement"]) == ["verdict"]  # nobody wrote down what is stated
+    stated = [row | {"stated": "7" if row["correct"] else "8"} for row in rows()]
+    answer = summarise(stated, PEOPLE, SETTINGS)["stability"]["agreement"]["answer"]
+    assert answer == verdict  # all wrong answers are the same
+    told = [row | {"completion": "so 7" if row["correct"] else "so 8"} for row in rows()]
+    read = summarise(told, PEOPLE, SETTINGS, read=lambda text: text.split()[-1])["stability"]
+    assert read["agreement"]["answer"] == answer and "at_k" not in read
+
+
 def test_lottery_by_hand():
     """Accuracies 0.5, 1, 0.25: the best of two is 1 in two pairs of three, else 0.5."""
     lottery = summarise(rows(), PEOPLE, SETTINGS)["stability"]["lottery"]
