@@ -67,7 +67,11 @@ def claim_workdir(
         return
     changes = require_same_config(workdir, resolved, "--workdir")
     record = read_json(path)
-    if parts := differing_fields(dict(method), record.get("method", {}), "method."):
+    parts = differing_fields(dict(method), record.get("method", {}), "method.")
+    if parts and not newest_saved_step(workdir):  # a run without a step may get other functions
+        record["method"], parts = dict(method), []
+        write_json(path, record)
+    if parts:
         named = "; ".join(parts).replace("'(absent)'", "ours")
         raise ValueError(
             f"{workdir} belongs to a run with other functions ({named}); name another workdir, or "

@@ -1,6 +1,7 @@
 """Fields of a config by their dotted names, and suggestions for a wrong name."""
 
 import difflib
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -55,3 +56,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not near or len(name) < 3 or 1 < len(known) == len(near):
         return ""
     return f"; did you mean {' or '.join(near)}?"
+
+
+def told(error: Exception) -> str:
+    """One line of an error in a user's code: file, line, type and message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    file, line = getattr(error, "filename", None), getattr(error, "lineno", None)
+    place = f"{file or frames[-1].filename}, line {line or frames[-1].lineno}"
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{place}: {type(error).__name__}: {said}".partition("\n")[0]

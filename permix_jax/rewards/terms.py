@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from permix_jax.core.fields import told
 from permix_jax.core.problem import Problem
 from permix_jax.rewards.answer import extract_answer
 
@@ -68,9 +69,17 @@ def term_values(
     """The terms f64 [N, K], before their weights, NaN where the verdict is unknown; and their means
     over the completions that have a verdict, if any has.
 
-    Raises ValueError if a term is not finite for a completion that has a verdict.
+    Raises ValueError if a term fails, or is not finite for a completion that has a verdict.
     """
-    values = np.array([[term.value(c) for term in terms] for c in completions], np.float64)
+
+    def value(term: Term, completion: Completion) -> float:
+        try:
+            given = term.value(completion)
+            return np.nan if given is None else float(given)
+        except Exception as error:
+            raise ValueError(f"reward term {term.name!r} fails: {told(error)}; mend it") from error
+
+    values = np.array([[value(term, c) for term in terms] for c in completions], np.float64)
     values = values.reshape(len(completions), len(terms))
     known = ~np.isnan([completion.correct for completion in completions])
     for term, column in zip(terms, values[known].T, strict=True):

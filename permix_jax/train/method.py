@@ -2,8 +2,8 @@
 
 import hashlib
 import inspect
-import traceback
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from permix_jax.core.fields import did_you_mean, told
 from permix_jax.core.persona import Persona
 from permix_jax.personas.mixture import Mixture, assign
 from permix_jax.rewards.terms import Term, reward_terms
@@ -64,21 +65,24 @@ def read_method(path: str) -> Method:
     """
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"method is {path!r}: there is no such file; name a Python file")
+        other = "; train.method takes that name" if path in ("grpo", "sft", "distill") else ""
+        raise FileNotFoundError(
+            f"method is {path!r}: there is no such file; name a Python file{other}"
+        )
     source, module = file.read_bytes(), ModuleType(f"method_{file.stem}")
     module.__file__ = str(file)
     try:
         exec(compile(source, str(file), "exec"), vars(module))
     except Exception as error:
-        line = (
-            getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
-        )
-        raise ValueError(
-            f"{path}, line {line}: {type(error).__name__}: {error}; mend it, or leave method empty"
-        ) from error
+        raise ValueError(f"method is {path!r}, which fails: {told(error)}; mend it") from error
     names = [*_CALLED_WITH, "terms"]
     if not (parts := {name: vars(module)[name] for name in names if name in vars(module)}):
         raise ValueError(f"{path} defines none of {', '.join(names)}; define one, or leave it out")
+    for name in vars(module).keys() - names:
+        if inspect.isfunction(vars(module)[name]) and get_close_matches(name, names, cutoff=0.8):
+            raise ValueError(
+                f"{path} defines {name}, which nothing calls{did_you_mean(name, names)} Rename it"
+            )
     for name, arguments in _CALLED_WITH.items():
         _require_callable(path, name, parts.get(name, getattr(PERMIX, name)), arguments)
     terms = parts.get("terms", ())
@@ -125,8 +129,22 @@ def require_used(method: Method, config: ConfigDict) -> None:
                 f"method.{part} is given, and train.method = {config.train.method} does not use "
                 "it: leave it out, or use grpo"
             )
+    if own_baseline:
+        _require_advantages(method.advantages, config)
     if method.token_loss is not PERMIX.token_loss:
         _require_token_losses(method.token_loss, config)
+
+
+def _require_advantages(advantages: Callable, config: ConfigDict) -> None:
+    """Raises ValueError, one line, where `advantages` fails on two groups with a NaN reward."""
+    groups = np.repeat([0, 1], config.rollout.group_size)
+    rewards = np.linspace(0, 1, len(groups), dtype=np.float32)
+    rewards[1] = np.nan
+    try:
+        given = advantages(rewards, groups, config.grpo.advantage_scale)
+    except Exception as error:
+        raise ValueError(f"method.advantages fails: {told(error)}; mend it") from error
+    as_advantages(given, len(rewards))
 
 
 def _require_token_losses(token_loss: Callable, config: ConfigDict) -> None:
@@ -147,9 +165,8 @@ def _require_token_losses(token_loss: Callable, config: ConfigDict) -> None:
         losses, metrics = jax.eval_shape(partial(token_loss, config=loss), x, tokens)
         shapes = {"losses": losses.shape} | {name: y.shape for name, y in metrics.items()}
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(
-            f"method.token_loss gives no (losses, metrics by name): {said}; mend it, as "
+            f"method.token_loss gives no (losses, metrics by name): {told(error)}; mend it, as "
             "permix_jax/train/loss.py: token_losses"
         ) from error
     if wrong := [name for name, shape in shapes.items() if shape != x.shape]:

@@ -12,9 +12,10 @@ from permix_jax.app.experiment import run
 from permix_jax.app.export import export
 from permix_jax.app.policies import policy_of_run
 from permix_jax.app.workdir import claim_workdir
+from permix_jax.core.problem import Problem
 from permix_jax.core.sharding import make_mesh
 from permix_jax.personas.mixture import assign, build_mixture
-from permix_jax.rewards.terms import Term, correctness
+from permix_jax.rewards.terms import Completion, Term, correctness, term_values
 from permix_jax.tasks.embedded_world import PERSONAS
 from permix_jax.train.advantages import group_advantages
 from permix_jax.train.loss import token_losses
@@ -83,7 +84,7 @@ def test_advantages_reach_the_update(finished, tmp_path):
 
 
 def test_a_killed_run_goes_on_with_the_same_functions_alone(finished, tmp_path):
-    config = load_config("permix.py", "tiny", **FIELDS)
+    config = load_config("permix.py", "tiny", **FIELDS, train__checkpoint_every=1)
     with crash_after(2, having="reward"):
         run(config, tmp_path / "run", "permix", method=OWN)
     with pytest.raises(
@@ -128,6 +129,7 @@ def test_a_workdir_from_before_methods_were_kept_is_of_ours(tmp_path):
     assert record.pop("method") == {}
     (tmp_path / "config.json").write_text(json.dumps(record))
     claim_workdir(tmp_path, config, "permix", "tiny", tmp_path, method={})
+    (tmp_path / "checkpoints/1").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"other functions \(method.assign: 'x' instead of"):
         claim_workdir(tmp_path, config, "permix", "tiny", tmp_path, method={"assign": "x"})
 
@@ -224,6 +226,10 @@ def test_the_functions_of_a_file_stand_in_for_ours(tmp_path):
         ("def token_loss(logprobs, tokens):\n    return 0, {}", r"token_loss cannot be called as"),
         ("assign = 3", r"assign cannot be called as assign\(mixture, seed"),
         ("terms = [len]", r"terms is no list of Terms"),
+        (
+            "terms = []\ndef advantage(rewards, groups, scale):\n    return rewards",
+            r"mine.py defines advantage, which nothing calls; did you mean advantages",
+        ),
     ],
 )
 def test_a_file_that_is_no_method_is_refused_in_one_line(tmp_path, text, message):
@@ -237,6 +243,8 @@ def test_a_file_that_is_no_method_is_refused_in_one_line(tmp_path, text, message
 def test_a_missing_file_and_two_baselines_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="method is 'nowhere.py': there is no such file"):
         read_method("nowhere.py")
+    with pytest.raises(FileNotFoundError, match="method is 'grpo': .*; train.method takes that"):
+        read_method("grpo")
     both = {"grpo__advantage_baseline": "leave_one_out", "grpo__advantage_scale": "none"}
     with pytest.raises(ValueError, match="method.advantages has a baseline of its own"):
         require_used(OWN, load_config("permix.py", "tiny", **both))
@@ -252,7 +260,7 @@ def test_a_missing_file_and_two_baselines_are_refused(tmp_path):
         (
             # Without a KL there is no reference.
             lambda logprobs, tokens, config: (logprobs - tokens.reference, {}),
-            r"gives no \(losses, metrics by name\): TypeError: .*; mend it, as permix_jax",
+            r"gives no \(losses, metrics by name\): .*TypeError: .*; mend it, as permix_jax",
         ),
         (
             lambda logprobs, tokens, config: (-logprobs.mean(), {}),
@@ -278,3 +286,41 @@ def test_a_token_loss_of_another_form_is_refused_before_anything_is_sampled(toke
 def test_a_token_loss_gets_what_the_loss_of_the_config_gets(fields):
     config = load_config("permix.py", "tiny", **fields)
     require_used(Method(token_loss=lambda *args, config: token_losses(*args, config)), config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("return reward", "mine.py, line 2: NameError: name 'reward' is not defined; mend it"),
+        ("return rewards[:1]", "method.advantages gave shape (1,), 1 of them finite; give 16"),
+        ("return rewards", "method.advantages gave shape (16,), 15 of them finite; give 16"),
+    ],
+)
+def test_advantages_that_fail_are_refused_before_anything_is_sampled(tmp_path, text, said):
+    file = tmp_path / "mine.py"
+    file.write_text(f"def advantages(rewards, groups, scale):\n    {text}\n")
+    config = load_config("permix.py", "tiny", method=str(file), rollout__group_size=8)
+    with pytest.raises(ValueError) as caught:
+        run(config, tmp_path / "run", "permix")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_step_may_get_other_functions(tmp_path):
+    """A file that failed in the first step is mended, and the same command goes on."""
+    config = load_config("permix.py", "tiny")
+    claim_workdir(tmp_path, config, "permix", "tiny", tmp_path, method={"file": "sha256 a"})
+    claim_workdir(tmp_path, config, "permix", "tiny", tmp_path, method={"file": "sha256 b"})
+    assert json.loads((tmp_path / "config.json").read_text())["method"] == {"file": "sha256 b"}
+
+
+def test_a_reward_term_that_fails_is_named_with_its_place():
+    def broken(completion):
+        return completion.nothing
+
+    problem = Problem("id", "one?", "1", "test")
+    with pytest.raises(ValueError) as caught:
+        term_values([Term("mine", 1.0, broken)], [Completion("1", 1, 2, False, problem, 1.0)])
+    said = str(caught.value)
+    assert said.startswith("reward term 'mine' fails: ") and "test_method.py, line " in said
+    assert "AttributeError" in said and "\n" not in said
