@@ -1,4 +1,4 @@
-r"""Where a completion states its final answer.
+r"""Where the answer stands: buys the verdicts on boxes, lines behind ####, and last numbers.
 
 Completions are hostile text, for a policy finds whatever passes: each scan of one is linear in its
 length.

@@ -1,4 +1,4 @@
-r"""The rule of every real task: does a completion state the gold answer, and why?
+r"""The rule of every real task: buys the verdict of the first reading in which two answers agree.
 
 Both answers are read into trees (`tree.py`), their names and units are held against each other and
 against the problem's wording, and what is left is compared in the kind of the gold answer.
@@ -27,6 +27,7 @@ from permix_jax.rewards.tree import EMPTY, parse
 from permix_jax.rewards.values import place
 
 MAX_REMEMBERED = 20_000  # pairs
+MAX_READ = 20 * MAX_CHARS  # longer texts are compared letter by letter
 _OPERATOR = re.compile(r"[-+^/!|]|\\(?:frac|sqrt|cdot|times|binom|div|sin|cos|tan|log|ln)")
 _FORMULA = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,400}?)\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)", re.DOTALL
@@ -78,6 +79,9 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict:
         wanted = _read(gold)
         if wanted is not None:
             return Verdict(0.0, _kind(wanted), "the answer is too long")
+    if answer is not None and len(gold) > MAX_READ and gold.strip():
+        one, two = (" ".join(text.casefold().split()) for text in (answer, gold))
+        return Verdict(float(one == two), "text", "compared as long texts")
     try:
         return _explained(answer, gold, prompt)
     except (RecursionError, MemoryError):  # of what nests deeply, in a thread that has little left
@@ -190,7 +194,7 @@ def _bare(text: str) -> str:
 @lru_cache(8192)
 def _read(text: str, letters: frozenset[str] = frozenset()) -> Answer | None:
     """The parts of an answer, or None if it states nothing."""
-    text = plain(text).strip() if len(text) <= 20 * MAX_CHARS else text
+    text = plain(text).strip() if len(text) <= MAX_READ else text
     tokens = read(text, letters)
     if tokens is None:
         return Answer(text, ("text", " ".join(text.casefold().split())))

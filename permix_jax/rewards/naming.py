@@ -174,6 +174,8 @@ def _as_tuple(tree: Node, prompt: str, other: Node) -> Node:
     """(2, 3) of "x = 2, y = 3", in the order in which the problem has (x, y), or the answer."""
     if tree[0] != "list" or other[0] != "tuple" or not all(map(_assigned, tree[1])):
         return tree
+    if tree[2] == "or":  # one or the other is no pair
+        return tree
     found = {part[2][0][1]: part[2][-1] for part in tree[1] if part[2][0][0] == "sym"}
     if len(found) != len(tree[1]) or len(found) != len(other[-1]):
         return tree

@@ -61,7 +61,7 @@ _REWRITTEN = [
     for form, new in (
         (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[A-Za-z])|^lambda [\w, ]+:", ""),
         (r"(\\\\)\s*\[[0-9.]+ ?[a-z]{2}\]", r"\1"),  # \\[4pt]
-        (r"\\text\{ (?:y|e|i) \}|(?<=[0-9}$]) y (?=[-0-9\\$])", r"\\text{ and }"),  # 2 y 3
+        (r"\\text\{ [yei] \}(?=\s*[-\\(0-9])|(?<=[0-9]) y (?=[0-9])", r"\\text{ and }"),  # 2 y 3
         (r"\\d?dots[a-z]?|\.\.\.", r"\\ldots "),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # periods of decimals: 0.8~3 is 0.8333...
@@ -101,6 +101,7 @@ _BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
 _BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
 _ABOUT = {'"about', '"approximately', '"approx', '"roughly'}
 _REMARKING = {f'"{word}' for word in "when at attained since because not the as i.e".split()}
+_JOINING = {'"or', '"and', '"but', ";"}
 _CLAUSES = {'"all', '"any', '"every', '"each', '"some'}
 
 
@@ -181,7 +182,8 @@ def _without_remark(tokens: Tokens) -> Tokens:
     for at in starts if not any(token.startswith("\\begin") for token in tokens) else ():
         inner = tokens[at:]
         whole = inner[-1] == ")" and inner.count("(") == inner.count(")") == 1
-        closes = '"or' not in inner and (inner[0] != "(" or whole)
+        alone = not _JOINING & {token.lower() for token in inner}
+        closes = alone and (whole if inner[0] == "(" else "," not in inner)
         said = {token.lower() for token in inner} & _REMARKING
         about = "=" in inner and not tokens[at - 1][-1:].isalpha()
         if closes and (about or (said and inner[0] == "(")):

@@ -1,4 +1,4 @@
-"""Reward terms: plain functions of a graded completion, added up with weights."""
+"""Reward terms: buy no verdict, but make a reward of it: plain functions, added up with weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

@@ -50,7 +50,7 @@ _MONEY = {
     "₹": "rupee",
 }
 _WEIGHED = {"gram", "kilogram", "milligram", "mole", "millimole", "liter", "milliliter"}
-_ATOMS = re.compile(r"(?:[A-Z][a-z]?|[_{}()0-9])+")
+_ATOMS = re.compile(r"(?=\(?[A-Z])(?:[A-Z][a-z]?|[_{}()0-9])+")
 _RAISED = {"squared": 2, "cubed": 3}
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "кв": 2, "平方": 2}
 _FORMS = [

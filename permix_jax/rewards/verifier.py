@@ -1,4 +1,4 @@
-"""Grades completions off the main thread, so that sampling goes on meanwhile."""
+"""The verifier's thread: buys no verdict, but that sampling goes on while answers are graded."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
