@@ -84,8 +84,8 @@ def test_advantages_reach_the_update(finished, tmp_path):
 
 
 def test_a_killed_run_goes_on_with_the_same_functions_alone(finished, tmp_path):
-    config = load_config("permix.py", "tiny", **FIELDS, train__checkpoint_every=1)
-    with crash_after(2, having="reward"):
+    config = load_config("permix.py", "tiny", **FIELDS)
+    with crash_after(3, having="reward"):
         run(config, tmp_path / "run", "permix", method=OWN)
     with pytest.raises(
         ValueError, match=r"other functions \(method.advantages: ours instead of 'test"
@@ -255,7 +255,7 @@ def test_a_missing_file_and_two_baselines_are_refused(tmp_path):
     [
         (
             lambda logprobs, tokens, config: -logprobs,
-            r"gives no \(losses, metrics by name\): TypeEr",
+            r"gives no \(losses, metrics by name\): .*TypeEr",
         ),
         (
             # Without a KL there is no reference.
