@@ -39,7 +39,8 @@ def grade_file(file: Path, out: Path | None = None, last_number: bool = False) -
     leaves whole lines, and the same call goes on behind them.
 
     Args:
-      file: JSON Lines, plain or gzipped; a row has "problem", "gold", and "completion" or "answer".
+      file: JSON Lines, plain or gzipped; a row has "problem", "gold", and "completion" or "answer",
+        or is one of `data.train`: "prompt", "answer" and perhaps "solution".
       last_number: a completion without a box or #### states the last number in it.
 
     Raises ValueError or OSError, in one line: a bad row, or an `out` that belongs to other rows.
@@ -85,6 +86,7 @@ def summary(rows: Sequence[Answer], verdicts: Sequence[Mapping[str, Any]]) -> st
 
 
 def _answer(line: int, where: str, row: dict[str, Any], last_number: bool) -> Answer:
+    row = _of_training(row)
     stated = [name for name in ("completion", "answer") if name in row]
     if len(stated) == 2:
         raise ValueError(f"{where}: fields 'completion' and 'answer' are both there; leave one out")
@@ -102,6 +104,17 @@ def _answer(line: int, where: str, row: dict[str, Any], last_number: bool) -> An
     if answer is None:
         answer = extract_answer(texts["completion"], last_number)
     return Answer(line, texts["problem"], texts["gold"], answer, hashed)
+
+
+def _of_training(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as `data.train` has it, to be graded: its solution where that states an answer, else its
+    own answer. Other rows are returned as they are."""
+    if "gold" in row or not {"prompt", "answer"} <= row.keys():
+        return row
+    solution = row.get("solution")
+    states = isinstance(solution, str) and extract_answer(solution) is not None
+    graded = {"completion": solution} if states else {"answer": row["answer"]}
+    return {"problem": row["prompt"], "gold": row["answer"], **graded}
 
 
 @contextmanager

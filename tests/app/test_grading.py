@@ -283,6 +283,19 @@ def test_a_full_disk_is_said(file):
     assert_refused(file, FULL, "[Errno 28] No space left on device; what is finished is kept")
 
 
+def test_a_file_to_train_on_is_graded_as_it_is(file):
+    """Solutions against answers; without a solution that states one, the answer against itself."""
+    write(file, [
+        {"prompt": "2 + 3?", "answer": "5", "solution": "2 + 3 = 5, so \\boxed{5}."},
+        {"prompt": "2 + 3?", "answer": "6", "solution": "2 + 3 = 5\n#### 5"},
+        {"prompt": "2 + 3?", "answer": "5", "solution": "Count."},
+        {"prompt": "2 + 3?", "answer": ""},
+    ])  # fmt: skip
+    out = file.with_name("verdicts.jsonl")
+    grade_file(file, out)
+    assert rights(out) == [True, False, True, None]
+
+
 def test_options_that_cannot_be():
     assert answer("launch/grade.py") == (
         "error: the following arguments are required: --file (--help says more)"
