@@ -107,8 +107,8 @@ def _answer(line: int, where: str, row: dict[str, Any], last_number: bool) -> An
 
 
 def _of_training(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as `data.train` has it, to be graded: its solution where that states an answer, else its
-    own answer. Other rows are returned as they are."""
+    """A row of `data.train` as one to grade: its solution, if that states an answer, else its own
+    answer. Other rows are returned as they are."""
     if "gold" in row or not {"prompt", "answer"} <= row.keys():
         return row
     solution = row.get("solution")
