@@ -81,6 +81,7 @@ def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkey
         "rollout__refill_rounds": 1,
         "train__ema": 0.9,
         "train__decay": "linear",
+        "train__warmup_steps": 1,
         "personas__weights": "adaptive",
     }
     whole = run_tiny(tmp_path / "whole", cache=cache, **fields)
@@ -89,7 +90,7 @@ def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkey
     assert_same_run(run_tiny(tmp_path / "killed", cache=cache, **fields), whole)
     rows = metrics(whole)
     rates = [row["learning_rate"] for row in rows]
-    # Warm-up and decay count the updates, 4 in a step.
+    # Warm-up is in steps, and the rate changes with each of the 4 updates of a step.
     assert rates[0] < rates[1] > rates[2] > rates[3] > rates[4]
     drawn = [problems_of(whole, step) for step in range(1, 6)]
     assert len({*drawn[0], *drawn[1], *drawn[2][:4]}) == 20  # an epoch; then they come again

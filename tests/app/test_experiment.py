@@ -259,7 +259,7 @@ def test_a_teacher_in_whose_tokens_the_prompts_are_too_long_is_refused(
     teacher = load_config("rlvr.py", "tiny", **{**problems, "sft.steps": 0})
     claim_workdir(tmp_path / "teacher", teacher, "rlvr", "tiny", tmp_path)
     monkeypatch.setattr("permix_jax.app.policies.newest_step", lambda *_: 6)
-    message = "^distill.teacher is 'teacher': problem .* takes"
+    message = "^distill.teacher is 'teacher': rollout.max_prompt_tokens is 16; .* takes"
     refused_before_it_begins(message, tmp_path, "distill.py", distill__teacher="teacher")
 
 

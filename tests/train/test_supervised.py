@@ -120,10 +120,10 @@ def test_no_demonstration_under_a_persona_that_training_must_not_see():
 def test_the_average_of_the_weights_is_evaluated_as_it_is_saved(tmp_path, mesh, monkeypatch):
     seen, evaluate = {}, experiment.evaluate_policy
 
-    def look(run, asked, of, folder):
+    def look(run, asked, of, folder, *shared):
         seen[of["step"]] = jax.tree.map(np.array, asked.load_params())
         seen["model"] = asked.policy.model
-        evaluate(run, asked, of, folder)
+        evaluate(run, asked, of, folder, *shared)
 
     monkeypatch.setattr(experiment, "evaluate_policy", look)
     fields = {"train__ema": 0.5, "train__steps": 2, "train__checkpoint_every": 1, "eval__every": 1}
