@@ -58,7 +58,7 @@ def train_grpo(run: Run, after_step: AfterStep) -> TrainState:
     return fit(
         run.loop("GRPO", _SHOWN),
         *run.start(grpo.programs, lambda: grpo.base or run.base.load_params(), grpo.accuracies),
-        grpo.update,
+        grpo.step,
         run.stop,
         lambda state, step: after_step(join(state.policy, grpo.frozen), step),
     )
@@ -100,7 +100,7 @@ class _Grpo:
         self.base = run.base.load_params() if needs_base else None
         self.frozen = self.base if lora else {}
 
-    def update(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
+    def step(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
         """Samples, grades, packs, scores and updates; returns the new state and its metrics."""
         c, accuracies = self.config, jax.tree.map(np.asarray, state.accuracies)
         params, same = join(state.params, self.frozen), self._is_reference(state)

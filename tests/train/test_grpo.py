@@ -81,12 +81,12 @@ def test_warm_up_is_in_steps_whatever_updates_a_step_has(cache, tmp_path):
 
 def test_a_policy_that_is_no_longer_finite_ends_the_run(cache, tmp_path, monkeypatch):
     """All of its rollouts are left out, but that is not a step that taught nothing."""
-    update = _Grpo.update
+    update = _Grpo.step
 
     def spoiling(self, state, step):
         state, row = update(self, state, step)
         return state.replace(params=jax.tree.map(lambda x: x * np.nan, state.params)), row
 
-    monkeypatch.setattr(_Grpo, "update", spoiling)
+    monkeypatch.setattr(_Grpo, "step", spoiling)
     with pytest.raises(NonFiniteError, match="step 2: grad_norm is nan"):
         run_tiny(tmp_path / "run", cache=cache, **SMALL)
