@@ -23,6 +23,7 @@ from permix_jax.report.compare import (
 from permix_jax.report.completions import browser_of
 from permix_jax.report.content import (
     lines,
+    mean_over_seeds,
     measured,
     over_steps,
     points,
@@ -112,7 +113,11 @@ def comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Path) ->
 def _measures(comparison: Mapping) -> dict:
     names = measures_shown(comparison)
     rows = [
-        [name, len(entry["seeds"]), *(_cell(entry["measures"][measure]) for measure in names)]
+        [
+            name,
+            len(entry["seeds"]),
+            *(mean_over_seeds(entry["measures"][measure]) for measure in names),
+        ]
         for name, entry in comparison["methods"].items()
     ]
     columns = {"method": "", "seeds": "d"} | dict.fromkeys(names, ".3f")
@@ -122,7 +127,7 @@ def _measures(comparison: Mapping) -> dict:
 def _pair(anchor: str, pair: Mapping, paper: Mapping) -> dict:
     ours, theirs = pair["ours"], pair["theirs"]
     kinds = (pair["difference"], pair["relative"])
-    rows = [[m, *(_cell(kind[m]) for kind in kinds), paper.get(m)] for m in kinds[0]]
+    rows = [[m, *(mean_over_seeds(kind[m]) for kind in kinds), paper.get(m)] for m in kinds[0]]
     columns = {"measure": "", f"{ours} - {theirs}": "+.3f", f"{ours} / {theirs} - 1": "+.1%"}
     blocks = [table(columns | {"the paper": "+.1%"}, rows)]
     return section("pair", blocks, anchor=anchor, ours=ours, theirs=theirs, seeds=pair["seeds"])
@@ -139,18 +144,13 @@ def _more(comparison: Mapping) -> dict:
         for pair in comparison["pairs"]:
             label = f"{pair['ours']} - {pair['theirs']}"
             entries.append((label, len(pair["seeds"]), pair[part]))
-        rows = [[name, seeds, *(_cell(of[n]) for n in names)] for name, seeds, of in entries]
+        rows = [
+            [name, seeds, *(mean_over_seeds(of[n]) for n in names)] for name, seeds, of in entries
+        ]
         columns = {"method": "", "seeds": "d"} | dict.fromkeys(names, ".3f")
         tables.append(table(columns, rows if names else [], title))
     names = list(next(iter(comparison["methods"].values()))["more"])
     return section("compared-more", tables, names=names)
-
-
-def _cell(entry: Mapping) -> dict | None:
-    """An entry of `compare_runs` as an estimate."""
-    mean, half = entry["mean"], entry["half_width"]
-    interval = None if half is None else [mean - half, mean + half]
-    return None if mean is None else {"value": mean, "ci95": interval}
 
 
 def _over_seeds(values: Sequence[float | None]) -> dict | None:
@@ -159,7 +159,7 @@ def _over_seeds(values: Sequence[float | None]) -> dict | None:
     if not len(values) or not np.isfinite(values).all():
         return None
     mean, half = t_interval(values)
-    return _cell({"mean": mean, "half_width": half if np.isfinite(half) else None})
+    return mean_over_seeds({"mean": mean, "half_width": half if np.isfinite(half) else None})
 
 
 def _robustness_fidelity(methods: Methods) -> dict:

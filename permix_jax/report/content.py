@@ -170,6 +170,13 @@ def points(title: str, x: str, y: str, series: Sequence[dict]) -> dict:
     return {"type": "points", "title": title, "x": x, "y": y, "series": list(series)}
 
 
+def mean_over_seeds(entry: Mapping[str, Any]) -> dict | None:
+    """An entry of `compare_runs` as an estimate; None where its mean is not known."""
+    mean, half = entry["mean"], entry["half_width"]
+    interval = None if half is None else [mean - half, mean + half]
+    return None if mean is None else {"value": mean, "ci95": interval}
+
+
 def grid(
     title: str, x: str, y: str, xs: Sequence, ys: Sequence, rows: Sequence[Sequence[dict | None]]
 ) -> dict:

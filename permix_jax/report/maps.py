@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from permix_jax.core.fields import flat_fields
-from permix_jax.report.content import grid, section
+from permix_jax.report.content import grid, mean_over_seeds, section
 from permix_jax.report.run_figures import Run
 
 MAPPED = ("PSS", "role-play", "arithmetic")
@@ -28,7 +28,7 @@ def maps(comparison: Mapping, runs: Sequence[Run]) -> list[dict]:
     at = {tuple(c[f] for f in fields): pair for c, pair in zip(ours, pairs, strict=True)}
     charts = []
     for measure in MAPPED:
-        rows = [[_cell(at.get((x, y)), measure) for x in xs] for y in ys]
+        rows = [[_gain(at.get((x, y)), measure) for x in xs] for y in ys]
         if any(cell for row in rows for cell in row):
             chart = grid(f"permix / rlvr - 1, {measure}", *fields, xs, ys, rows)
             charts.append(chart | {"file": f"map_{measure.lower().replace('-', '_')}.png"})
@@ -39,9 +39,6 @@ def _varies(field: str, configs: Sequence[Mapping]) -> bool:
     return any(config.get(field) != configs[0].get(field) for config in configs)
 
 
-def _cell(pair: Mapping | None, measure: str) -> dict | None:
-    entry = pair["relative"].get(measure) if pair else None
-    if entry is None or entry["mean"] is None:
-        return None
-    mean, half = entry["mean"], entry["half_width"]
-    return {"value": mean, "ci95": None if half is None else [mean - half, mean + half]}
+def _gain(pair: Mapping | None, measure: str) -> dict | None:
+    known = pair and measure in pair["relative"]
+    return mean_over_seeds(pair["relative"][measure]) if known else None
