@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from permix_jax.rewards.notation import Tokens, is_word, listed
 
-MAX_DEPTH, MAX_DIGITS = 24, 500  # of nested groups, of a numeral
+MAX_DEPTH, MAX_DIGITS, MAX_TERMS = 24, 500, 30  # of nested groups, of a numeral, of a sum
 
 Node = tuple
 ONE, MINUS, HALF = (("num", Fraction(n, d)) for n, d in ((1, 1), (-1, 1), (1, 2)))
@@ -229,6 +229,8 @@ class _Parser:
             return self.call(name)
         if token in ("\\zeta", "\\Gamma") and self.peek() == "(":
             return ("f", name.lower().replace("\\", ""), self.listed())
+        if token in ("\\sum", "\\prod"):
+            return self.series(token)
         if token == "\\frac":
             top, bottom = self.arguments_of(2)
             return times(top, inverse(bottom))
@@ -253,6 +255,24 @@ class _Parser:
         if short and name.isalpha() and name.isascii():
             return ("sym", name + self.subscript())
         raise _Unknown
+
+    def series(self, sign: str) -> Node:
+        r"""\sum_{k=1}^{3} k^2, written out."""
+        self.take("_")
+        self.take("{")
+        name = self.peek()
+        self.at += 1
+        self.take("=")
+        low = self.sum()
+        self.take("}")
+        self.take("^")
+        high, body = self.argument(), self.product()
+        ends = [int(end[1]) for end in (low, high) if end[0] == "num" and end[1].denominator == 1]
+        if len(ends) < 2 or not 0 <= ends[1] - ends[0] < MAX_TERMS:
+            raise _Unknown
+        every = range(ends[0], ends[1] + 1)
+        terms = tuple(replaced(body, ("sym", name), number(n)) for n in every)
+        return ("+" if sign == "\\sum" else "*", terms)
 
     def is_pair(self) -> bool:
         """Whether (a, b) is next."""

@@ -15,16 +15,17 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from permix_jax.core.problem import Grade, Problem, Verdict
-from permix_jax.rewards import words
+from permix_jax.rewards import chemistry, choices, words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.equivalence import kind, same
 from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, number
 from permix_jax.rewards.naming import renamed, unnamed
-from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
+from permix_jax.rewards.notation import MAX_CHARS, counted, plain, read, squeezed
 from permix_jax.rewards.quantity import unit_of, without_units
 from permix_jax.rewards.sets import is_set, same_sets
 from permix_jax.rewards.tree import EMPTY, parse
-from permix_jax.rewards.values import place
+from permix_jax.rewards.units import is_measure
+from permix_jax.rewards.values import place, rational
 
 MAX_REMEMBERED = 20_000  # pairs
 MAX_READ = 20 * MAX_CHARS  # longer texts are compared letter by letter
@@ -39,14 +40,11 @@ _SOLVING = re.compile(
     r"(?i)\bsolve|\bsolutions?\b|\ball (?:real|values|possible|\$|x|n)|\broots?\b|\bset\b"
 )
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
-_FORMULA_OF_ATOMS = re.compile(
-    r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?"
-)
+_DECIMAL = re.compile(r"[0-9]*\.([0-9]+)(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?\s*(-?[0-9]{1,2}))?")
+_ABOUT = re.compile(r"(?i)approximat|calculator|\bestimate|\\approx|numerical")
+_ROUNDED = re.compile(r"(?i)\bround|\bnearest|decimal place|significant")
+_EXACT = re.compile(r"frac|[0-9]/[0-9]|sqrt|\\pi|π|√|\\(?:ln|log|sin|cos|tan)")
 _MODULAR = re.compile(r"(?i)remainder|mod|divide|digit|^$")
-_OPTION = re.compile(
-    r"(?:\\(?:text|textbf|textrm|mathrm)\s*\{)?\s*(?:\(([A-F])\)|([A-F])[.:])"
-    r"(?:\s*\}|\s|\\ |\\quad|~)+(.*\w.*)"
-)
 _AXIS = re.compile(r"\\(?:hat|vec|mathbf|overrightarrow)\s*\{?\\?[ijk](?:math)?\b")
 _ROWS = re.compile(r"\[([^][;]+(?:;[^][;]+)+)\]")
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
@@ -90,8 +88,8 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict:
 
 @lru_cache(MAX_REMEMBERED)  # a group of completions repeats its answers
 def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
-    if answer != gold and (option := _OPTION.fullmatch(gold.strip())):
-        return _chosen(answer, option, gold, prompt)
+    if answer != gold and (option := choices.with_text(gold)):
+        return _chosen(answer, option, prompt)
     if re.fullmatch("[a-z]{3}", gold) and gold in _words(prompt):
         gold = rf"\text{{{gold}}}"  # red is a word there
     letters = _letters(prompt)
@@ -123,13 +121,13 @@ def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
             return Verdict(1.0, what, "the same words")
         if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
             tree = parse(words.value(tokens, _words(prompt)))
-    reaction = wanted.tree[0] == "text" and re.search(r"rightarrow|\\to|->|→", wanted.text)
-    atoms = reaction or _FORMULA_OF_ATOMS.fullmatch(wanted.text)
-    if atoms and _bare(given.text) == _bare(wanted.text):
+    if chemistry.same_formula(given.text, wanted.text):
         return Verdict(1.0, what, "the same formula")
     letters_asked = wanted.tree[0] == "list" and all(p[0] == "sym" for p in wanted.tree[1])
-    if letters_asked and sorted(_bare(given.text)) == sorted(p[1] for p in wanted.tree[1]):
+    if letters_asked and sorted(chemistry.bare(given.text)) == sorted(p[1] for p in wanted.tree[1]):
         return Verdict(1.0, what, "the same letters")
+    if wanted.tree[0] == "num":
+        tree = parse(read(counted(answer)) or ()) if counted(answer) != answer else tree
     if wanted.tree[0] in ("list", "tuple") and _THOUSANDS.fullmatch(answer):
         tree = parse(read(answer.replace(",", ";")) or ())  # 45,135 are two numbers here
     if wanted.tree[0] in ("tuple", "matrix") and _AXIS.search(answer):
@@ -137,18 +135,39 @@ def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
     if wanted.tree[0] == "matrix" and (rows := _ROWS.fullmatch(answer.strip())):
         cells = re.sub(r"[\s,]+", "&", re.sub(r"\s*;\s*", r"\\\\", rows[1].strip()))
         tree = parse(read(rf"\begin{{matrix}}{cells}\end{{matrix}}") or ())
+    if _rounds(Answer(given.text, tree), wanted, prompt):
+        return Verdict(1.0, what, "equal to the digits that are asked for")
     return _compared(tree, wanted.tree, prompt, what)
 
 
-def _chosen(answer: str | None, gold: re.Match, text: str, prompt: str) -> Verdict:
+def _chosen(answer: str | None, gold: tuple[str, str], prompt: str) -> Verdict:
     """Against "(B) 12": the letter, what it stands for, or both."""
-    stated = _OPTION.fullmatch((answer or "").strip())
-    if answer is None or stated or words.choice(answer):
-        letter = (stated[1] or stated[2]) if stated else words.choice(answer or "")
-        right = letter == (gold[1] or gold[2])
-        right = right and (not stated or explain(stated[3], gold[3], prompt).right == 1)
+    letter, text = gold
+    stated = choices.with_text(answer or "")
+    if answer is None or stated or choices.letter(answer):
+        right = (stated[0] if stated else choices.letter(answer or "")) == letter
+        right = right and (not stated or explain(stated[1], text, prompt).right == 1)
         return Verdict(float(right), "choice", f"{'equal' if right else 'unequal'} as choice")
-    return explain(answer, gold[3], prompt)._replace(kind="choice")
+    return explain(answer, text, prompt)._replace(kind="choice")
+
+
+def _rounds(answer: Answer, gold: Answer, prompt: str) -> bool:
+    """Whether a decimal with more digits is the rounded one of a gold answer that says "about"."""
+    found = _DECIMAL.findall(gold.text)
+    about = gold.tree[0] == "about" or _ABOUT.search(prompt) or is_measure(unit_of(gold.tree))
+    exact = _ROUNDED.search(prompt) or _EXACT.search(answer.text)
+    if not about or exact or len(found) != 1:
+        return False
+    decimals, exponent = found[0]
+    half = Fraction(10) ** (int(exponent or 0) - len(decimals)) / 2
+    first = gold.tree[1][-1] if gold.tree[0] == "about" else gold.tree
+    one, two = unnamed(answer.tree, first, prompt)
+    pairs = without_units(one, two, prompt) if one else []
+    return any(_within(rational(a), rational(b), half) for a, b in pairs)
+
+
+def _within(one: Fraction | None, two: Fraction | None, half: Fraction) -> bool:
+    return one is not None and two is not None and abs(one - two) <= half
 
 
 def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict:
@@ -185,12 +204,6 @@ def _same(tree: Node, gold: Node, prompt: str) -> bool:
     return same(tree, gold)
 
 
-def _bare(text: str) -> str:
-    """Letters and digits alone: H2SO4 of \\mathrm{H_2SO_4}."""
-    text = re.sub(r"\\(?:long)?rightarrow(?![a-z])|->|→", r"\\to", text)
-    return re.sub(r"\\(?:text|mathrm|ce|mathbf|textbf)|[\s{}_^$\\,]|and", "", text)
-
-
 @lru_cache(8192)
 def _read(text: str, letters: frozenset[str] = frozenset()) -> Answer | None:
     """The parts of an answer, or None if it states nothing."""
@@ -220,7 +233,7 @@ def _words(prompt: str) -> frozenset[str]:
 def _kind(gold: Answer) -> str:
     if len(gold.text) > MAX_CHARS:
         return "text"
-    if words.choice(gold.text):
+    if choices.letter(gold.text):
         return "choice"
     if words.date(gold.text):
         return "date"
@@ -231,23 +244,9 @@ def _kind(gold: Answer) -> str:
 
 def _special(answer: Answer, gold: Answer, prompt: str) -> bool | None:
     """Compares choices, dates, times of day and numbers in another base; None for other answers."""
-    options = words.options(prompt)
-    if (stated := words.choice(answer.text)) in options and not words.choice(gold.text):
-        return (
-            words.same(options[stated], gold.text, "")
-            or squeezed(options[stated]) == squeezed(gold.text)
-            or None
-        )
-    if letter := words.choice(gold.text):
-        if stated := words.stated_choice(answer.text):
-            return stated == letter
-        said = {
-            key
-            for key, text in options.items()
-            if words.same(answer.text, text, "") or squeezed(answer.text) == squeezed(text)
-        }
-        if letter in options and len(said) == 1:
-            return said == {letter}
+    chosen = choices.same_choice(answer.text, gold.text, prompt, _states)
+    if chosen is not None:
+        return chosen
     if gold_date := words.date(gold.text):
         date = words.date(answer.text)
         years = {date[2], gold_date[2]} - {0} if date else set()
@@ -264,9 +263,13 @@ def _special(answer: Answer, gold: Answer, prompt: str) -> bool | None:
         named = named or (gold.tree[0] == "based" and "base" in prompt)
         return (
             bool(named or base == "10")
-            and re.sub(r"\W|text|mathrm", "", other).upper().lstrip("0") == digits_
+            and words.digits(re.sub(r"[^\w.]|text|mathrm", "", other)) == digits_
         )
     return None
+
+
+def _states(text: str, other: str) -> bool:
+    return explain(text, other, "").right == 1
 
 
 def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: str) -> bool | None:
@@ -287,7 +290,7 @@ def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
     """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
     if tree[0] == "rel" and tree[1] == ("\\equiv",) and gold[0] != "rel":
         tree = tree[2][-1]
-    if tree[0] == "mod" and gold[0] != "mod" and _MODULAR.search(prompt):
+    if tree[0] == "mod" and gold[0] in EXPRESSIONS and _MODULAR.search(prompt):
         tree = tree[1]
     if tree[0] == "set" and len(tree[1]) == 1 and gold[0] == "num" and _SOLVING.search(prompt):
         tree = tree[1][0]
@@ -304,10 +307,12 @@ def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
 
 def _decimal_comma(text: str, gold: str) -> bool:
     """Whether 3,5 is the 3.5 of a gold answer, as many countries write it."""
-    text, gold = squeezed(text.replace("{,}", ",")), squeezed(gold.replace("{,}", "."))
-    return (
-        "." in gold and "," not in gold and text.count(",") == 1 and text.replace(",", ".") == gold
-    )
+    comma, text, gold = "{,}" in text, squeezed(text.replace("{,}", ",")), gold.replace("{,}", ".")
+    gold = squeezed(gold)
+    if text.count(",") != 1:
+        unit = text.count(".") == gold.count(",") == 1 and re.search(r"[0-9],[0-9]+\\?[a-z%]", gold)
+        return bool(unit) and gold.replace(",", ".") == text
+    return (comma and text == gold) or ("," not in gold and text.replace(",", ".") == gold)
 
 
 def _close(one: Node, two: Node) -> bool:

@@ -14,6 +14,7 @@ from permix_jax.rewards.expression import (
     negated,
     replaced,
 )
+from permix_jax.rewards.integers import families
 from permix_jax.rewards.notation import read, squeezed
 from permix_jax.rewards.values import same_value
 
@@ -40,10 +41,9 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     if _contradicts_itself(tree) or not named:
         return None, gold
     tree, gold = _pairs(tree, gold, prompt), _pairs(gold, tree, prompt)
-    families = _family(tree), _family(gold)
-    if families != (None, None):
-        families = families[0] or _loose_family(tree), families[1] or _loose_family(gold)
-        return families if None not in families else (tree, gold)
+    if found := families(tree, gold):
+        return found
+    tree, gold = _unchained(tree, gold), _unchained(gold, tree)
     tree, gold = _element(tree, gold), _element(gold, tree)
     if (
         gold[0] in ("list", "tuple")
@@ -74,21 +74,23 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     return tree, gold
 
 
-def _family(tree: Node) -> Node | None:
-    r"""k \pi of {k \pi : k \in Z} and of "x = k \pi, k \in Z", with one name for k."""
-    match tree:
-        case ("builder", value, ("rel", ("\\in",), (name, ("sym", "\\Z")))):
-            return replaced(value, name, ("sym", "\\k"))
-        case ("list", (("rel", ("=",), (_, value)), ("rel", ("\\in",), (name, ("sym", "\\Z")))), _):
-            return replaced(value, name, ("sym", "\\k"))
-    return None
+def _unchained(tree: Node, other: Node) -> Node:
+    """ "x = 1, y = 1" of "x = y = 1", where the other one has a part for each."""
+    bunch = tree[0] == "list"
+    parts = tree[1] if bunch else (tree,)
+    if other[0] not in ("list", "set", "tuple") or not any(map(_is_chain, parts)):
+        return tree
+    pairs = [
+        ("rel", ("=",), (label, part[2][-1]))
+        for part in parts
+        for label in (part[2][:-1] if _is_chain(part) else ())
+    ] + [part for part in parts if not _is_chain(part)]
+    fits = len(pairs) == len(other[-1] if other[0] == "tuple" else other[1])
+    return ("list", tuple(pairs), tree[2] if bunch else "and") if fits else tree
 
 
-def _loose_family(tree: Node) -> Node | None:
-    r"""k \pi of "x = k \pi", as an answer beside one that says what k is."""
-    value = tree[2][-1] if _is_equation(tree) else tree
-    letters = names(value) & {"k", "n", "m"}
-    return replaced(value, ("sym", *letters), ("sym", "\\k")) if len(letters) == 1 else None
+def _is_chain(tree: Node) -> bool:
+    return _is_equation(tree) and len(tree[2]) > 2 and all(map(_is_label, tree[2][:-1]))
 
 
 def _element(tree: Node, other: Node) -> Node:

@@ -34,7 +34,7 @@ _SIGNS = str.maketrans({
 })  # fmt: skip
 _FIRST, _COMMANDS, _OPERATORS = paired("signs_first"), paired("commands"), paired("operators")
 _DROPPED, _UPRIGHT = listed("dropped_commands"), listed("upright_commands")
-_CODE, _SHORT_WORDS = paired("code"), listed("short_words")
+_CODE, _SHORT_WORDS, _FUNCTIONS = paired("code"), listed("short_words"), listed("functions")
 _SCRIPTS = (
     (re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ]+"), "^{%s}"),
     (re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ]+"), "_{%s}"),
@@ -61,7 +61,12 @@ _REWRITTEN = [
     for form, new in (
         (r"\b(?:math|np|numpy|sp|sympy|cmath)\.(?=[A-Za-z])|^lambda [\w, ]+:", ""),
         (r"(\\\\)\s*\[[0-9.]+ ?[a-z]{2}\]", r"\1"),  # \\[4pt]
-        (r"\\text\{ [yei] \}(?=\s*[-\\(0-9])|(?<=[0-9]) y (?=[0-9])", r"\\text{ and }"),  # 2 y 3
+        (  # 2 y 3, x = 0 e x = 7
+            r"\\text\s*\{\s+[yei]\s*\}(?=\s*(?:[-\\(0-9]|[a-z](?:_\S{1,4})?\s*=))"
+            r"|(?<=[0-9}]) y (?=[0-9])"
+            r"|(?<=[0-9}]) [ye] (?=[a-z](?:_\S{1,4})?\s*=)",
+            r"\\text{ and }",
+        ),
         (r"\\d?dots[a-z]?|\.\.\.", r"\\ldots "),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # periods of decimals: 0.8~3 is 0.8333...
@@ -69,7 +74,7 @@ _REWRITTEN = [
         (r"([0-9]*\.[0-9]*)\\dot\s*\{?([0-9])\}?(?:([0-9]*)\\dot\s*\{?([0-9])\}?)?", r"\1~\2\3\4"),
         (r"([0-9]+\.)\(([0-9]{1,60})\)", r"\1~\2"),
         (r"([0-9]*\.[0-9]*?)(?:([0-9])\2{2,}|([0-9]{2,9}?)\3+) ?\\ldots", r"\1~\2\3"),
-        (r"(?<=[0-9])(?:\\[,!;:]|\{,\}|,\\!|\{\\,\})(?=[0-9]{3}(?![0-9]))", ""),  # 1{,}000
+        (r"(?<=[0-9])(?:\\[,!;: ]|\{,\}|,\\!|\{\\,\}|~)(?=[0-9]{3}(?![0-9]))", ""),  # 1{,}000
         (r"(?<=[0-9])\{,\}(?=[0-9])", "."),  # 3{,}5 in other countries
         (r"\{([-+=<>:,.])\}", r"\1"),
         (r"\\(?:text|mathrm)\s*\{\s*[eE]\s*\}\s*\{?([-+]?[0-9]+)\}?", r"e\1"),
@@ -79,10 +84,13 @@ _REWRITTEN = [
             r"\\left\s*\\\{\s*\\begin\{\w+\}(?:\{[lcr| ]*\})?(.*?)\\end\{\w+\}\s*\\right\s*\.",
             r"\\begin{cases}\1\\end{cases}",
         ),
+        (r"^0[xX]([0-9a-fA-F]+)$", r"\\text{\1}_{16}"),
+        (r"^0[bB]([01]+)$", r"\1_2"), (r"^0[oO]([0-7]+)$", r"\1_8"),
         (r"\b(\w)\s*:\s*(\w)\s*\\mapsto", r"\1(\2)="),
         (r"US\s*\\?\$", r"\\$"),
         (r"^(?:Matrix|array|set|list|tuple|frozenset)\((.*)\)$", r"\1"), (r"float\('inf'\)", "oo"),
         (r"\b(?:Rational|Fraction)\(([^,()]+),([^,()]+)\)", r"((\1)/(\2))"),
+        (r"\b(?:math\.perm|perm|nPr)\(([0-9]+),\s*([0-9]+)\)", r"\1!/(\1-\2)!"),
         (r"\bpow\(([^,()]+),([^,()]+)\)", r"((\1)^(\2))"),
         (r"\bcomplex\(([^,()]+),([^,()]+)\)", r"((\1)+(\2)i)"),
         (r"\+\s*/\s*-", r"\\pm "), (r"\\(?:degree|textdegree)(?![a-z])", r"^\\circ "),
@@ -96,6 +104,12 @@ _REWRITTEN = [
 ]  # fmt: skip
 _IN_UNIT = re.compile(r'[/^{}()-]|[0-9]|\\cdot|".*')
 _SPACED = re.compile(r"(\D{0,3}[1-9][0-9]{0,2}(?:[ \u202f~][0-9]{3})+)(?! ?[0-9])([^0-9]*)")
+
+_COUNTED = re.compile(
+    r"([PAC])\(([0-9]{1,3}),\s*([0-9]{1,3})\)"
+    r"|(?:\{\})?\s*[_^]?\s*\{?([0-9]{1,3})\}?\s*([PAC])\s*_?\s*\{?([0-9]{1,3})\}?"
+    r"|([PAC])\s*[_^]\s*\{?([0-9]{1,3})\}?\s*[_^]\s*\{?([0-9]{1,3})\}?"
+)
 
 _BEFORE = {"", "\\cup", "\\cap", "\\in", "=", "(", "\\setminus", '"or'}
 _BEHIND = {"", "\\cup", "\\cap", ")", "\\setminus", ",", '"or'}
@@ -122,6 +136,19 @@ def squeezed(text: str) -> str:
     """LaTeX without spacing, to be compared with, or looked for in, other such text."""
     text = re.sub(r"\\(?:left|right|displaystyle|[,;:! ])(?![a-zA-Z])|[\s${}~]", "", text)
     return re.sub(r"\\[dt]frac", r"\\frac", text)
+
+
+def counted(text: str) -> str:
+    """6!/2! of P(6, 4), {}_6P_4, 6P4 and A_6^4, and so with C; any other text as it is."""
+    match = _COUNTED.fullmatch(text.strip())
+    if match is None:
+        return text
+    found = [group for group in match.groups() if group]
+    sign = next(group for group in found if group in "PAC")
+    found.remove(sign)
+    low, high = sorted(map(int, found))
+    top, bottom = f"{high}!", f"({high}-{low})!"
+    return f"\\frac{{{top}}}{{{bottom}{f'{low}!' if sign == 'C' else ''}}}"
 
 
 def is_word(token: str) -> bool:
@@ -271,6 +298,8 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
 
 def _is_unit(run: str, upright: bool, spaced: bool, letters: frozenset[str]) -> bool:
     """Whether a run of letters behind a number may be a unit."""
+    if _CODE.get(run, "")[1:] in _FUNCTIONS and run not in ("min", "sec"):
+        return False
     if upright or (run in _CODE and run != "min") or run in _SHORT_WORDS:
         return upright and run not in _SHORT_WORDS
     if set(run) <= letters:

@@ -13,7 +13,7 @@ last expressions (`expression.py`). What is no mathematics is a text. Beside exp
 import re
 from functools import lru_cache
 
-from permix_jax.rewards import units, words
+from permix_jax.rewards import units, vectors, words
 from permix_jax.rewards.expression import (
     FUNCTIONS,
     MINUS,
@@ -22,8 +22,8 @@ from permix_jax.rewards.expression import (
     negated,
     number,
     parse_expression,
-    times,
 )
+from permix_jax.rewards.integers import filled, indexed, spoken, with_one_modulus
 from permix_jax.rewards.notation import Tokens, is_word, straightened
 from permix_jax.rewards.quantity import compound, together
 
@@ -54,7 +54,7 @@ _SYSTEMS = {"\\begin{cases}", "\\begin{dcases}", "\\begin{aligned}", "\\begin{al
 @lru_cache(8192)
 def parse(tokens: Tokens) -> Node:
     """The tree of an answer; a ("text", ...) where it is no mathematics, or nests too deeply."""
-    return _parse(words.value(straightened(tokens)), 0)
+    return _parse(words.value(straightened(indexed(tokens))), 0)
 
 
 def _parse(tokens: Tokens, depth: int) -> Node:
@@ -64,6 +64,8 @@ def _parse(tokens: Tokens, depth: int) -> Node:
         inner = tokens[1:-2] if tokens[-2] in (".", ",") else tokens[1:-1]
         listed = len(split(inner, (",", ";"))[0]) > 1
         return ("set", _elements(inner, depth)) if listed else _parse(inner, depth + 1)
+    if listed := spoken(tokens) if is_word(tokens[0]) else None:
+        return listed
     if all(map(is_word, tokens)) and (said := text(tokens))[0] != "text":
         return said
     if solutions := _solutions(tokens, depth):
@@ -102,7 +104,7 @@ def _leaf(tokens: Tokens, depth: int) -> Node:
     node, found = parse_expression(tokens), units.split(tokens)
     if node and (found is None or found[1] and units.is_noun(found[1])):
         return node
-    if tree := _multiple(tokens, depth):
+    if tree := _combination(tokens, depth):
         return tree
     if found:
         value, unit = found
@@ -166,18 +168,24 @@ def split(tokens: Tokens, separators) -> tuple[list[Tokens], list[str]]:
     return [tuple(part) for part in parts], found
 
 
-def _closes_at_end(tokens: Tokens) -> bool:
+def _closing(tokens: Tokens) -> int:
+    """Where the bracket that is the first token closes; -1 for nowhere."""
     level = 0
     for at, token in enumerate(tokens):
-        level += (token in _OPEN) - (token in _CLOSE)
+        level += token in _OPEN or token.startswith("\\begin{")
+        level -= token in _CLOSE or token.startswith("\\end{")
         if level == 0:
-            return at == len(tokens) - 1
-    return False
+            return at
+    return -1
+
+
+def _closes_at_end(tokens: Tokens) -> bool:
+    return _closing(tokens) == len(tokens) - 1
 
 
 def _elements(tokens: Tokens, depth: int) -> tuple:
     tree = _parse(tokens, depth + 1)
-    return tree[1] if tree[0] == "list" else (tree,)
+    return filled(tree[1]) if tree[0] == "list" else (tree,)
 
 
 def _list(parts: list[Tokens], marks: set[str], depth: int) -> Node:
@@ -186,6 +194,7 @@ def _list(parts: list[Tokens], marks: set[str], depth: int) -> Node:
     trees = tuple(tree for part in parts for tree in _both(part, depth + 1))
     if whole := together(list(trees)):
         return whole
+    trees = with_one_modulus(filled(trees))
     return ("list", trees, "or" if "or" in marks else "and" if "and" in marks else "")
 
 
@@ -306,19 +315,35 @@ def _cases(rows: list[list[Tokens]], depth: int) -> Node:
     return ("set", tuple(pairs))
 
 
+def _combination(tokens: Tokens, depth: int) -> Node | None:
+    """A sum of multiples of matrices or of tuples."""
+    parts, signs = split(tokens, ("+", "-"))
+    parts, signs = (parts, ["+", *signs]) if parts[0] else (parts[1:], signs)
+    whole = None
+    for sign, part in zip(signs, parts, strict=True):
+        tree = _multiple(part, depth)
+        if tree is None:
+            return None
+        tree = vectors.scaled(tree, MINUS) if sign == "-" else tree
+        whole = vectors.added(whole, tree) if whole else tree
+    return whole
+
+
 def _multiple(tokens: Tokens, depth: int) -> Node | None:
-    """A number in front of a matrix or a tuple, multiplied into its entries."""
-    for at, token in enumerate(tokens[1:], 1):
+    """3 (1, 2), and (1, 2)^T e^t."""
+    for at, token in enumerate(tokens):
         if token not in ("\\begin{matrix}", "("):
             continue
-        front = tokens[: at - 1] if tokens[at - 1] == "\\cdot" else tokens[:at]
-        signs = {("-",): MINUS, ("+",): number(1)}
-        factor = signs.get(front) or parse_expression(front)
-        tree = _enclosed(tokens[at:], depth + 1) if factor else None
-        if tree and tree[0] == "matrix":
-            return ("matrix", tuple(tuple(times(factor, cell) for cell in row) for row in tree[1]))
-        if tree and tree[0] == "tuple":
-            return (*tree[:3], tuple(times(factor, part) for part in tree[3]))
+        end = at + _closing(tokens[at:]) + 1
+        if end == at:
+            return None
+        end += 2 * (tokens[end : end + 2] == ("^", "T"))
+        tree = _enclosed(tokens[at:end], depth + 1)
+        if tree and tree[0] in ("matrix", "tuple"):
+            sides = tokens[: at - (tokens[at - 1 : at] == ("\\cdot",))], tokens[end:]
+            sides = sides[0], sides[1][sides[1][:1] == ("\\cdot",) :]
+            factors = [parse_expression(side) for side in sides if side]
+            return None if None in factors else vectors.scaled(tree, *factors)
     return None
 
 
@@ -330,10 +355,10 @@ def _based(tokens: Tokens) -> Node | None:
     at = bare.index("_")
     digits, base = "".join(bare[:at]).upper(), "".join(bare[at + 1 :])
     base = str(words.numeral(base.lower()) or base)
-    if base.isdigit() and 1 < int(base) <= 36 and re.fullmatch("[0-9A-Z]+", digits):
-        fits = all(int(digit, 36) < int(base) for digit in digits)
+    if base.isdigit() and 1 < int(base) <= 36 and re.fullmatch("[0-9A-Z]+([.][0-9A-Z]+)?", digits):
+        fits = all(int(digit, 36) < int(base) for digit in digits.replace(".", ""))
         if fits and (digits[0].isdigit() or base == "16" and len(digits) > 1):
-            return ("based", digits.lstrip("0") or "0", base)
+            return ("based", words.digits(digits), base)
     return None
 
 

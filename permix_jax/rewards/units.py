@@ -31,7 +31,8 @@ _SIZES = {
     "revolution": (Fraction(2), 1, (("radian", 1),)),
 }  # fmt: skip
 _SIZES |= {
-    "arcminute": (Fraction(1, 10800), 1, (("radian", 1),)), 
+    "arcminute": (Fraction(1, 10800), 1, (("radian", 1),)),
+    "arcsecond": (Fraction(1, 648000), 1, (("radian", 1),)),
     "degC": (Fraction(1), 0, (("kelvin", 1),)),
     "degF": (Fraction(5, 9), 0, (("kelvin", 1),)), "euro": (Fraction(1), 0, (("euro", 1),)),
     "revolutions_per_minute": (Fraction(1, 30), 1, (("radian", 1), ("second", -1))),
@@ -228,6 +229,12 @@ def _total(unit: Unit) -> tuple[Fraction, int, tuple]:
     if len(kinds) > 1:  # rad/s is 1/s
         kinds.pop("radian", None)
     return factor, pis, tuple(sorted((base, power) for base, power in kinds.items() if power))
+
+
+def is_measure(unit: Unit) -> bool:
+    """Whether a number with this unit is measured: 9.8 m/s^2, but no price, percent or count."""
+    names = {name for name, _ in unit}
+    return bool(unit) and unit != PERCENT and not is_noun(unit) and not names & {*_MONEY.values()}
 
 
 def is_noun(unit: Unit) -> bool:

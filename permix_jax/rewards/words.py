@@ -1,4 +1,4 @@
-r"""Words: buys the verdicts on texts, choices, dates, times of day, and values in a sentence."""
+r"""Words: buys the verdicts on texts, dates, times of day, and values in a sentence."""
 
 import re
 from fractions import Fraction
@@ -40,6 +40,7 @@ _CHANGING_SIGNS = re.compile(
     "[万億亿千百十半]|тыс|милл|millón|millones|million|mille|mil$|dutzend|hundert|tausend"
 )
 _LEADING = re.compile("[^不非没错]*[为是得了的]")  # 答案为 5
+_NEGATIONS = ("un", "in", "im", "ir", "non", "dis")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = (
     r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
@@ -58,14 +59,12 @@ _DATES = [
 ]
 _CLOCK = re.compile(
     r"(?:at\s+)?([0-9]{1,2})(?:\s?[:h.]\s?([0-9]{2})(?::([0-9]{2}))?)?\s*(?:([ap])\.?\s?m\.?|(uhr|o'clock|h|hours))?"
-    r"(?:\s*in\s+the\s+(morning|afternoon|evening))?|(noon|midnight)",
+    r"(?:\s*in\s+the\s+(morning|afternoon|evening))?|(?:12(?::00)?\s*)?(noon|midnight)",
     re.IGNORECASE,
 )
 _COMMANDS = re.compile(
     r"\\(?:text|mbox|textbf|mathrm|textrm|textit|displaystyle|fbox|boxed|mathbf)\b|\\[,;:! ]|[{}$]"
 )
-
-_CHOSEN = re.compile("^(?:故?应?选|(?:正确)?答案[为是]?)[择:： ]*(?=[(（]?[A-Z])")
 
 
 def said(tokens: Tokens) -> str:
@@ -152,45 +151,6 @@ def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
     return tokens[start:end] or tokens
 
 
-def choice(text: str) -> str:
-    """The letter of a choice that is all of an answer: C, (C), Option C; or ""."""
-    match = re.fullmatch(
-        r"(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s+)?(?:is\s+)?[\[(]?\s*([A-Z])\s*[\])]?[.):]?",
-        _spoken(text),
-        re.IGNORECASE,
-    )
-    return (
-        match[1].upper()
-        if match and (match[1].isupper() or "(" in text or len(_spoken(text)) > 2)
-        else ""
-    )
-
-
-def stated_choice(text: str) -> str:
-    """The letter that an answer to a multiple-choice question begins with: "(C) 5", "C. 5"."""
-    text = _spoken(text)
-    match = re.match(
-        r"(?i:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s+(?:is\s+)?)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?=\s*[).:]|\s*$))",
-        text,
-    )
-    if match is None or re.search(r"\b(?:or|and)\b|,\s*\(?[A-Z]\)?,?$", text[match.end() :]):
-        return ""
-    return (match[1] or match[2]).upper()
-
-
-def options(prompt: str) -> dict[str, str]:
-    """What the choices of a problem say: {"A": "1", "B": "3"} of "(A) 1 (B) 3", '"A" for 1'."""
-    parts = re.split(r"(?:\\text(?:bf|rm|)\s*\{)?\(([A-Z])\)\s*\}?", prompt[-3000:])
-    found = dict(
-        zip(
-            parts[1::2],
-            (re.split(r"[.,;\n?]\s|\sor\s*$", part)[0].strip(" ?.,;") for part in parts[2::2]),
-            strict=True,
-        )
-    )
-    return found or dict(re.findall(r'"([A-Z])" for (\w+)', prompt))
-
-
 def same(answer: str, gold: str, prompt: str) -> bool:
     """Whether a text says what another one says, with words beside it that change nothing."""
     one, two = (said(read(text) or ()).split() for text in (answer, gold))
@@ -199,7 +159,7 @@ def same(answer: str, gold: str, prompt: str) -> bool:
     if not all(is_word(token) or token == "-" for token in read(gold) or "+"):
         return False
     plain = not "".join(read(gold) or ()).isupper()  # upwards, but not MATHS
-    if plain and [word.rstrip("s") for word in one] == [word.rstrip("s") for word in two]:
+    if plain and list(map(_stem, one)) == list(map(_stem, two)) or _opposites(one, two):
         return True
     if _calendar("".join(one).casefold()) == "".join(two):  # JA
         return True
@@ -229,10 +189,24 @@ def same(answer: str, gold: str, prompt: str) -> bool:
     return all(word.isalpha() and (word in known or word in _HARMLESS) for word in extra)
 
 
+def _stem(word: str) -> str:
+    """converg of converges and convergent; a short word without its s."""
+    bare = re.sub("(?:e?s|ed|ing|e?nt|ence|e)$", "", word)
+    return bare if len(bare) > 5 else word.rstrip("s")
+
+
+def _opposites(one: list[str], two: list[str]) -> bool:
+    """Whether "not independent" stands against "dependent"."""
+    one, two = sorted((one, two), key=len)
+    if len(one) != 1 or len(two) != 2 or two[0] != "not":
+        return False
+    return any(prefix + one[0] == two[1] or prefix + two[1] == one[0] for prefix in _NEGATIONS)
+
+
 def date(text: str) -> tuple[int, int, int] | None:
     """(month, day, year or 0) of "March 5th, 1912", "5 March" and "1912-03-05"."""
     for pattern in _DATES:
-        if match := pattern.fullmatch(_spoken(text)):
+        if match := pattern.fullmatch(plain_words(text)):
             month = match["month"]
             number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
             return number, int(match["day"]), int(match["year"] or 0)
@@ -241,7 +215,7 @@ def date(text: str) -> tuple[int, int, int] | None:
 
 def clock(text: str) -> tuple[Fraction, str] | None:
     """(hours, "a", "p" or "") of "3:30", "3:30 p.m." and "3 pm"; None for what is no time."""
-    match = _CLOCK.fullmatch(re.sub(r"\s*:\s*", ":", _spoken(text)))
+    match = _CLOCK.fullmatch(re.sub(r"\s*:\s*", ":", plain_words(text)))
     if match is None:
         return None
     if match[7]:
@@ -259,5 +233,13 @@ def clock(text: str) -> tuple[Fraction, str] | None:
     return Fraction(3600 * hours + 60 * minutes + seconds, 3600), half
 
 
-def _spoken(text: str) -> str:
-    return _CHOSEN.sub("", " ".join(_COMMANDS.sub(" ", text).split()).strip(" .*"))
+def plain_words(text: str) -> str:
+    """A text without the commands that set it."""
+    return " ".join(_COMMANDS.sub(" ", text).split()).strip(" .*")
+
+
+def digits(text: str) -> str:
+    """The digits of a number in any base, without the zeros that change nothing."""
+    whole, point, rest = text.upper().partition(".")
+    rest = rest.rstrip("0")
+    return (whole.lstrip("0") or "0") + (point + rest if rest else "")

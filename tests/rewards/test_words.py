@@ -25,25 +25,6 @@ def test_same(answer, gold, prompt, same):
 
 
 @pytest.mark.parametrize(
-    ("text", "whole", "stated"),
-    [
-        (r"\text{(C)}", "C", "C"), ("C", "C", "C"), (r"\textbf{(C) } 5", "", "C"),
-        ("C. 5", "", "C"),
-        ("(c)", "C", "C"), (r"\text{(C) or (D)}", "", ""), ("A, B", "", ""), ("5", "", ""),
-        ("x", "", ""),
-        ("Option C", "C", "C"), (r"\text{The answer is C}", "C", "C"),
-    ],
-)  # fmt: skip
-def test_choices(text, whole, stated):
-    assert words.choice(text) == whole and words.stated_choice(text) == stated
-
-
-def test_options():
-    assert words.options("Is it (A) 1, (B) 3 or (C) 5?") == {"A": "1", "B": "3", "C": "5"}
-    assert words.options('Enter "P" for parabola.') == {"P": "parabola"}
-
-
-@pytest.mark.parametrize(
     ("text", "parts"),
     [
         ("March 5", (3, 5, 0)), (r"\text{March 5th, 1912}.", (3, 5, 1912)), ("5 Mar", (3, 5, 0)),
