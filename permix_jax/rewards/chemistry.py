@@ -6,6 +6,7 @@ _ARROW = re.compile(
     r"\\(?:x|x?long|x?left|Long)?right(?:arrow|leftharpoons)(?![a-z])|\\to(?![a-z])|<?=?-+>|[→⟶⇌]"
 )
 _ATOMS = re.compile(r"[^a-z]*(?:\\(?:mathrm|text|ce)\s*\{)?(?:[A-Z][a-z]?[_{}0-9^+()-]*)+\}?")
+_HYBRID = re.compile(r"(?:\\(?:text|mathrm)\s*\{)?sp\}?\^?\{?[23]?\}?(?:d\^?\{?2?\}?)?")
 _STATE = re.compile(r"\((?:g|l|s|aq)\)")
 _SHELL = re.compile(r"([1-7])([spdf])(?:\^\{(\d{1,2})\}|\^(\d)|(\d{1,2})(?=\s|$))\s*")
 _CORES = {"He": "1s^2", "Ne": "1s^22s^22p^6", "Ar": "1s^22s^22p^63s^23p^6"}
@@ -19,7 +20,8 @@ def same_formula(answer: str, gold: str) -> bool:
         return _reaction(answer) == _reaction(gold)
     if shells := _shells(gold):
         return _shells(answer) == shells
-    return bool(_ATOMS.fullmatch(gold)) and bare(answer) == bare(gold)
+    named = _ATOMS.fullmatch(gold) or _HYBRID.fullmatch(gold)
+    return bool(named) and bare(answer) == bare(gold)
 
 
 def bare(text: str) -> str:

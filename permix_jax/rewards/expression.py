@@ -135,7 +135,7 @@ class _Parser:
         return negated(node) if negative else node
 
     def product(self) -> Node:
-        factors = [self.factor()]
+        start, factors = self.at, [self.factor()]
         while (token := self.peek()) and token not in ("+", "-"):
             if self.took("\\cdot"):
                 factors.append(self.signed(self.factor))
@@ -144,13 +144,16 @@ class _Parser:
             elif token in _CLOSING or (token == "|" and self.bars):
                 break
             else:
-                self.not_two_numbers()
+                self.not_two_numbers(start)
+                start = self.at
                 factors.append(self.factor())
         return times(*factors)
 
-    def not_two_numbers(self) -> None:
-        if _NUMERAL.fullmatch(self.peek()) and _NUMERAL.fullmatch(self.peek(-1)):
-            raise _Unknown  # 1 2 is no product
+    def not_two_numbers(self, start: int) -> None:
+        """1 2 is no product; the factor before `at` begins at `start`."""
+        alone = self.at - start == 1 and _NUMERAL.fullmatch(self.peek(-1))
+        if alone and _NUMERAL.fullmatch(self.peek()):
+            raise _Unknown
 
     def factor(self) -> Node:
         base = self.atom()
@@ -241,7 +244,7 @@ class _Parser:
             whole = degree[0] == "num" and degree[1]
             return ("^", radicand, number(1 / degree[1]) if whole else inverse(degree))
         if token == "\\binom" or (token in ("C", '"C') and self.is_pair()):
-            return ("f", "binomial", self.arguments_of(2))
+            return self.coefficient()
         if token == "\\infty":
             return ("inf",)
         if token[:1] == "\\" and (name in _SYMBOLS or name == "circ"):
@@ -255,6 +258,21 @@ class _Parser:
         if short and name.isalpha() and name.isascii():
             return ("sym", name + self.subscript())
         raise _Unknown
+
+    def coefficient(self) -> Node:
+        r"""\binom{4}{2}, or \binom{4}{2, 1, 1} with the sizes of all parts."""
+        if self.peek() == "(":
+            return ("f", "binomial", self.arguments_of(2))
+        whole, start = self.argument(), self.at
+        if self.peek() == "{" and "," in self.tokens[start:]:
+            self.take("{")
+            sizes = [self.sum()]
+            while self.took(","):
+                sizes.append(self.sum())
+            self.take("}")
+            below = [inverse(("f", "factorial", (size,))) for size in sizes]
+            return times(("f", "factorial", (whole,)), *below)
+        return ("f", "binomial", (whole, self.argument()))
 
     def series(self, sign: str) -> Node:
         r"""\sum_{k=1}^{3} k^2, written out."""
@@ -359,11 +377,12 @@ class _Parser:
         return call if exponent is None else ("^", call, exponent)
 
     def bare_argument(self) -> Node:
-        factors = [self.factor()]
+        start, factors = self.at, [self.factor()]
         while token := self.peek():
             plain = _NUMERAL.fullmatch(token) or (len(token) == 1 and token.isalpha())
             if not plain and token not in ("\\frac", "\\sqrt") and token[1:] not in _SYMBOLS:
                 break
-            self.not_two_numbers()
+            self.not_two_numbers(start)
+            start = self.at
             factors.append(self.factor())
         return times(*factors)

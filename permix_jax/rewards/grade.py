@@ -44,6 +44,7 @@ _DECIMAL = re.compile(r"[0-9]*\.([0-9]+)(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?\s
 _ABOUT = re.compile(r"(?i)approximat|calculator|\bestimate|\\approx|numerical")
 _ROUNDED = re.compile(r"(?i)\bround|\bnearest|decimal place|significant")
 _EXACT = re.compile(r"frac|[0-9]/[0-9]|sqrt|\\pi|π|√|\\(?:ln|log|sin|cos|tan)")
+_GROUPED = re.compile(r"^-?[0-9]{1,3}(?:[.][0-9]{3})+,[0-9]+(?![0-9,])")
 _MODULAR = re.compile(r"(?i)remainder|mod|divide|digit|^$")
 _AXIS = re.compile(r"\\(?:hat|vec|mathbf|overrightarrow)\s*\{?\\?[ijk](?:math)?\b")
 _ROWS = re.compile(r"\[([^][;]+(?:;[^][;]+)+)\]")
@@ -132,6 +133,10 @@ def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
         tree = parse(read(answer.replace(",", ";")) or ())  # 45,135 are two numbers here
     if wanted.tree[0] in ("tuple", "matrix") and _AXIS.search(answer):
         tree = parse(read(answer + "+0j") or ())
+    if tree[0] in ("tuple", "matrix") and _AXIS.search(gold):
+        wanted = Answer(gold, parse(read(gold + "+0j") or ()))
+    if wanted.tree[0] == "matrix" and answer[:2] == "{{":
+        tree = parse(read(answer.translate(str.maketrans("{}", "[]"))) or ())
     if wanted.tree[0] == "matrix" and (rows := _ROWS.fullmatch(answer.strip())):
         cells = re.sub(r"[\s,]+", "&", re.sub(r"\s*;\s*", r"\\\\", rows[1].strip()))
         tree = parse(read(rf"\begin{{matrix}}{cells}\end{{matrix}}") or ())
@@ -195,7 +200,7 @@ def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict:
 def _same(tree: Node, gold: Node, prompt: str) -> bool:
     """`same`, but for sets of integers, and for lists of which the problem asks the order."""
     if (is_set(tree) or is_set(gold)) and (_WHOLE.search(prompt) or "\\Z" in repr((tree, gold))):
-        bounded = not any(part in repr((tree, gold)) for part in ("'inf'", "'abs'"))
+        bounded = "'inf'" not in repr((tree, gold))
         pair = [("set", t[1]) if t[0] == "list" and not is_set(t) else t for t in (tree, gold)]
         if bounded and (verdict := same_sets(*pair, whole=True)) is not None:
             return verdict
@@ -283,12 +288,15 @@ def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: s
     tells = (
         r"\bmorning|\ba\.?\s?m\b" if said == "a" else r"afternoon|\bevening|\bnight|\bp\.?\s?m\b"
     )
-    return bool(time[1]) or re.search(tells, prompt, re.IGNORECASE) is not None
+    other = r"\bmorning\b" if said == "p" else r"\bafternoon\b|\bevening\b"
+    if time[1]:
+        return re.search(other, prompt, re.IGNORECASE) is None
+    return re.search(tells, prompt, re.IGNORECASE) is not None
 
 
 def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
     """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
-    if tree[0] == "rel" and tree[1] == ("\\equiv",) and gold[0] != "rel":
+    if tree[0] == "rel" and set(tree[1]) == {"\\equiv"} and gold[0] != "rel":
         tree = tree[2][-1]
     if tree[0] == "mod" and gold[0] in EXPRESSIONS and _MODULAR.search(prompt):
         tree = tree[1]
@@ -307,6 +315,10 @@ def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
 
 def _decimal_comma(text: str, gold: str) -> bool:
     """Whether 3,5 is the 3.5 of a gold answer, as many countries write it."""
+    if _GROUPED.search(gold):  # 1.234,5
+        gold = gold.replace(".", "").replace(",", ".")
+        return squeezed(text.replace(",", "")) == squeezed(gold)
+    text = re.sub(r"^\s*[a-z]\s*=\s*", "", text)
     comma, text, gold = "{,}" in text, squeezed(text.replace("{,}", ",")), gold.replace("{,}", ".")
     gold = squeezed(gold)
     if text.count(",") != 1:

@@ -12,6 +12,7 @@ from permix_jax.rewards.notation import Tokens
 from permix_jax.rewards.values import rational
 
 MAX_ELEMENTS = 60
+MODULUS = 5040  # classes whose modulus divides it are compared as sets of residues
 INDEX = ("sym", "\\k")  # the one name for the integer of a family
 
 _WHOLE = ("sym", "\\Z")
@@ -23,17 +24,24 @@ _INTEGERS = [
     for whole, form in (
         ("\\Z", r"\\in \\Z|integers?|ganze zahl|entero|entier|= .*\\pm .*\\ldots"),
         ("\\N", r"\\in \\(?:N|Z)(?: _?.*)?|(?:\\ge|>) [01]|= [01] .*\\ldots"),
+        (
+            "\\R",
+            r"(?:\\in \\[RCQ](?: is| a)*|(?:\\in \\[RCQ] ?)?(?:is |a |arbitrary |real |complex )*"
+            r"(?:constants?|numbers?|reals?|parameter))",
+        ),
         ("\\N", r"(?:non - negative|nonnegative|positive|natural) (?:integers?|numbers?)"),
     )
 ]
+_NATURAL = re.compile(r"(?i)\b(?:positive|natural|non-?negative)\b|\\mathbb\{?N")
 _RANGED = {"<", ">", "\\ge", "\\le", "\\in", "\\ne", "\\{", "\\equiv"}
 _SAID = [
     re.compile(f"(?:all |the |every |any |set of )*{form}")
     for form in (
         r"(?:(?P<kind>even|odd) )?integers? from (?P<low>-? ?\d{1,3}) (?:to|through) "
         r"(?P<high>-? ?\d{1,3})(?: inclusive)?",
-        r"(?P<kind>even|odd) (?:integers?|numbers?)",
-        r"(?:integers? )?(?:multiples? of|divisible by) (?P<step>\d{1,4})",
+        r"(?P<kind>even|odd)(?: (?:integers?|numbers?))?",
+        r"(?:integers? )?(?:a )?(?:multiples? of|divisible by) (?P<step>\d{1,4})",
+        r"(?P<divisor>\d{1,4}) \| [nkmx]",
         r"(?:integer )?powers of (?P<base>\d{1,4})",
     )
 ]
@@ -46,19 +54,33 @@ def indexed(tokens: Tokens) -> Tokens:
             continue
         front = tokens[:at] if tokens[at - 1] != "," else tokens[: at - 1]
         rest = tokens[at + 1 : -1] if tokens[at] == "(" and tokens[-1] == ")" else tokens[at + 1 :]
-        letters = [token for token in rest[:4] if token in _LETTERS]
+        letters = [token for token in rest[:5] if len(token) == 1 and token.isalpha()]
         if not letters or letters[0] not in front or set(front) & _RANGED:
             continue
-        if whole := _whole(rest, letters[0]):
+        whole = _whole(rest, letters[0])
+        if whole == "\\R":  # which says nothing that counts
+            return front
+        if whole and letters[0] in _LETTERS:
             return (*front, ",", letters[0], "\\in", whole)
     return tokens
 
 
 def _whole(rest: Tokens, letter: str) -> str:
-    r"""\Z or \N where `rest` says that a letter is any integer or any natural number; else ""."""
+    r"""\Z, \N or \R where `rest` says that a letter is any integer, natural or real; else ""."""
     bare = [t.strip('"') for t in rest if t not in ("{", "}", "(", ")")]
     said = " ".join(token for token in bare if token != letter)
     return next((whole for whole, form in _INTEGERS if form.fullmatch(said)), "")
+
+
+def enumerated(parts: tuple) -> tuple:
+    """The values of "e^{2 \\pi i k / 3}, k = 0, 1, 2"; other parts as they are."""
+    if len(parts) > 2 and parts[1][0] == "rel" and parts[1][1] == ("=",):
+        name, first = parts[1][2]
+        values = filled((first, *parts[2:]))
+        if name[0] == "sym" and name[1] in names(parts[0]) and _LETTERS >= {name[1]}:
+            if all(value[0] == "num" for value in values):
+                return tuple(replaced(parts[0], name, value) for value in values)
+    return parts
 
 
 def filled(parts: tuple) -> tuple:
@@ -79,6 +101,7 @@ def filled(parts: tuple) -> tuple:
 def spoken(tokens: Tokens) -> Node | None:
     """The set that "all even integers", "multiples of 3" and "integers from 3 to 6" say."""
     text = " ".join(token.strip('"').casefold() for token in tokens)
+    text = re.sub(r"^[nkmx] (?:is |=|\\\\in )?(?=odd|even|a multiple)", "", text)
     match = next(filter(None, (form.fullmatch(text) for form in _SAID)), None)
     if match is None:
         return None
@@ -87,7 +110,10 @@ def spoken(tokens: Tokens) -> Node | None:
         power = ("^", number(int(said["base"])), ("sym", "k"))
         return ("builder", power, ("rel", ("\\in",), (("sym", "k"), ("sym", "\\N"))))
     if "low" not in said:
-        step, first = int(said.get("step") or 2), int(said.get("kind") == "odd")
+        step, first = (
+            int(said.get("step") or said.get("divisor") or 2),
+            int(said.get("kind") == "odd"),
+        )
         member = ("+", (times(number(step), ("sym", "k")), number(first)))
         return ("builder", member, ("rel", ("\\in",), (("sym", "k"), _WHOLE)))
     low, high = (int(said[key].replace(" ", "")) for key in ("low", "high"))
@@ -113,15 +139,19 @@ def _end(part: Node) -> Node:
     return part[2][-1] if part[0] == "rel" else part
 
 
-def families(tree: Node, gold: Node) -> tuple[Node, Node] | None:
+def families(tree: Node, gold: Node, prompt: str) -> tuple[Node, Node] | None:
     r"""Two answers of which one is a family of integers, with one name for its index; else None.
 
     k \pi of {k \pi : k \in Z} and of "x = k \pi, k \in Z"; a family without a range has that of the
     other one.
     """
+    classes = [_classes(part) for part in (tree, gold)]
+    if None not in classes:
+        one, two = (number(int(part == classes[1])) for part in classes)
+        return one, two
     found = [_family(tree), _family(gold)]
     ranges = {part[1] for part in found if part}
-    if len(ranges) != 1:
+    if not ranges or (len(ranges) > 1 and not _NATURAL.search(prompt)):
         return None
     bare = [
         _loose(t) if part is None else part[0] for t, part in zip((tree, gold), found, strict=True)
@@ -130,6 +160,22 @@ def families(tree: Node, gold: Node) -> tuple[Node, Node] | None:
         return None
     one, two = map(_residues, bare) if "\\Z" in ranges else bare
     return one, two
+
+
+def _classes(tree: Node) -> frozenset[int] | None:
+    """The residues modulo `MODULUS` that one or more residue classes hold."""
+    parts = tree[1] if tree[0] in ("list", "set") else (tree,)
+    held: set[int] = set()
+    for part in parts:
+        found = _family(part)
+        value = _residues(found[0]) if found and found[1] == "\\Z" else ("",)
+        sizes = [rational(side) for side in value[1:]] if value[0] == "mod" else [None]
+        if None in sizes or any(size.denominator > 1 for size in sizes) or sizes[1] < 1:
+            return None
+        if MODULUS % sizes[1]:
+            return None
+        held |= set(range(int(sizes[0] % sizes[1]), MODULUS, int(sizes[1])))
+    return frozenset(held)
 
 
 def _family(tree: Node) -> tuple[Node, str] | None:

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 from itertools import permutations
 
+from permix_jax.rewards.equivalence import same
 from permix_jax.rewards.expression import (
     EXPRESSIONS,
     HALF,
@@ -12,11 +13,13 @@ from permix_jax.rewards.expression import (
     is_name,
     names,
     negated,
+    parse_expression,
     replaced,
 )
 from permix_jax.rewards.integers import families
 from permix_jax.rewards.notation import read, squeezed
-from permix_jax.rewards.values import same_value
+from permix_jax.rewards.tree import EVERYTHING
+from permix_jax.rewards.values import rational, same_value
 
 _ASKS = (
     r"(?i:\b(?:find|values?\s+of|compute|determine|evaluate|what\s+is|solve\s+for|give|calculate))"
@@ -30,6 +33,8 @@ _FREE = re.compile(
     r"\\int\b|integrate|parametri|primitive|d\w+/d\w"
 )
 _CONSTANT = re.compile(r"(?:[CcKkAaBbDstr]|const)(?:_?[0-9])?")
+_DERIVATIVE = re.compile(r"\\frac\{?d.*|d\w/d\w|\w'(?:\(\w\))?")
+_MATHS = re.compile(r"\$([^$]{2,80})\$")
 _SIGNS = {"cup": "\\cup", "cap": "\\cap", "minus": "\\setminus"}
 _CODE = {"E": "e", "I": "i", "j": "i"}
 
@@ -41,7 +46,7 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     if _contradicts_itself(tree) or not named:
         return None, gold
     tree, gold = _pairs(tree, gold, prompt), _pairs(gold, tree, prompt)
-    if found := families(tree, gold):
+    if found := families(tree, gold, prompt):
         return found
     tree, gold = _unchained(tree, gold), _unchained(gold, tree)
     tree, gold = _element(tree, gold), _element(gold, tree)
@@ -55,6 +60,9 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     tree, gold = _spread(tree), _spread(gold)
     if {tree[0], gold[0]} == {"tuple", "list"}:
         return _as_tuple(tree, prompt, gold), _as_tuple(gold, prompt, tree)
+    if tree[0] == gold[0] == "list" and len(tree[1]) == len(gold[1]) and _all_named(gold):
+        if not any(part[0] == "rel" for part in tree[1]):  # 5, 2 of \\mu = 5, \\sigma = 2
+            return ("tuple", "(", ")", tree[1]), ("tuple", "(", ")", _ends(gold))
     if tree[0] in ("list", "set") or gold[0] in ("list", "set"):
         values, gold_values = _values(tree), _values(gold)
         if (values is None) != (gold_values is None) or (values and gold_values):
@@ -95,6 +103,10 @@ def _is_chain(tree: Node) -> bool:
 
 def _element(tree: Node, other: Node) -> Node:
     r"""{2, 6} of x \in {2, 6}, and 3 of x \in {3}, where the other one is no set of reals."""
+    if tree[0] == "builder" and other[0] in ("rel", *EXPRESSIONS):
+        match tree[2]:  # {x + a : a \\in R}
+            case ("rel", ("\\in",), (letter, whole)) if whole == EVERYTHING and letter != tree[1]:
+                return tree[1]
     if tree[0] == "rel" and tree[1] == ("\\in",) and _is_label(tree[2][0]):
         whole = tree[2][1]
         if other[0] == "num" and whole[0] == "set" and len(whole[1]) == 1:
@@ -109,6 +121,10 @@ def _is_equation(tree: Node) -> bool:
 
 def _contradicts_itself(tree: Node) -> bool:
     """Whether a chain as x = 5 + 6 = 7 holds two unequal values."""
+    if tree[0] == "rel" and set(tree[1]) == {"\\equiv"} and tree[2][-1][0] == "mod":
+        _, last, modulus = tree[2][-1]
+        parts = [("mod", part, modulus) for part in tree[2][:-1] if rational(part) is not None]
+        return not all(same(part, ("mod", last, modulus)) for part in parts)
     if not _is_equation(tree):
         return False
     parts = [part for part in tree[2] if part[0] in EXPRESSIONS and not names(part)]
@@ -123,6 +139,8 @@ def _both_named(tree: Node, gold: Node) -> tuple[Node, Node]:
     if bound and gold_bound and bound[1] == gold_bound[1]:  # f(t) = 2t is f(x) = 2x
         old, new = bound[2] or bound[3], gold_bound[2] or gold_bound[3]
         return replaced(value, ("sym", old), ("sym", new)), gold_value
+    if _DERIVATIVE.fullmatch(one) and _DERIVATIVE.fullmatch(two):
+        return value, gold_value
     if one and two and ("(" in one and two == "y" or "(" in two and one == "y"):
         return value, gold_value
     bare = [label.partition("(")[0] for label in (one, two)]
@@ -147,6 +165,16 @@ def _is_label(node: Node) -> bool:
     return node[0] in ("text", "set") or (node[0] == "sym" and is_name(node))
 
 
+def _all_named(tree: Node) -> bool:
+    labels = {part[2][0] for part in tree[1] if _assigned(part) and part[2][0][0] == "sym"}
+    plain = {label[1].partition("_")[0] for label in labels}
+    return len(plain) == len(labels) == len(tree[1])
+
+
+def _ends(tree: Node) -> tuple:
+    return tuple(part[2][-1] for part in tree[1])
+
+
 def _assigned(tree: Node) -> bool:
     return _is_equation(tree) and _is_label(tree[2][0])
 
@@ -154,12 +182,20 @@ def _assigned(tree: Node) -> bool:
 def _values(tree: Node) -> Node | None:
     """The values of "x = 2, x = 3", "x = 2, 3" or "x_1 = 2, x_2 = 3"; None for other lists."""
     parts = tree[1] if tree[0] in ("list", "set") else (tree,)
-    labels = {repr(part[2][0]).partition("_")[0].rstrip("')") for part in parts if _assigned(part)}
+    labels = {
+        re.split(r"[_(]", repr(part[2][0])[2:])[0].rstrip("')") for part in parts if _assigned(part)
+    }
     if len(labels) != 1 or any(part[0] == "rel" and not _assigned(part) for part in parts):
         return None
-    values = tuple(p[2][-1] if _assigned(p) else p for p in parts)
+    values = tuple(_bound(p[2]) if _assigned(p) else p for p in parts)
     flat = tuple(v for value in values for v in (value[1] if value[0] == "list" else (value,)))
     return (tree[0], flat, *tree[2:]) if tree[0] in ("list", "set") else values[0]
+
+
+def _bound(sides: tuple) -> Node:
+    """2x of f(n) = 2n: the value of a function with one name for what it takes."""
+    match = re.fullmatch(r"\w\((\w)\)", sides[0][1]) if sides[0][0] == "sym" else None
+    return replaced(sides[-1], ("sym", match[1]), ("sym", "x")) if match else sides[-1]
 
 
 def _spread(tree: Node) -> Node:
@@ -217,6 +253,8 @@ def _may_be_named(tree: Node, prompt: str, gold: Node) -> bool:
         or not names(left)
     ):
         return True
+    if len(tree[2]) > 2 and any(same_value(left, other) for other in _formulas(prompt)):
+        return True  # x^3 + 1/x^3 = 27 - 9 = 18
     written, asked = _written(left), _asked(prompt)
     if names(left) <= asked and written not in asked:  # 2x = 10 where x is asked for
         return False
@@ -240,6 +278,14 @@ def _written(node: Node) -> str:
 
 
 @lru_cache(4096)
+def _formulas(prompt: str) -> tuple[Node, ...]:
+    """What the problem writes between dollar signs, and the sides of its equations."""
+    sides = (part for formula in _MATHS.findall(prompt[-4000:]) for part in formula.split("="))
+    trees = (parse_expression(tokens) for part in sides if (tokens := read(part.rstrip("?., "))))
+    return tuple(tree for tree in trees if tree and names(tree))
+
+
+@lru_cache(4096)
 def _asked(prompt: str) -> frozenset[str]:
     """What the problem asks for by name: {"x"} of "Find $x$."."""
     asked = (read(match[1]) for match in _ASKED.finditer(prompt[:4000]))
@@ -251,10 +297,15 @@ def renamed(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
     E and I of some programs."""
     used, gold_used = names(tree), names(gold)
     for name, constant in _CODE.items():
-        if name in used - gold_used and f"('sym', '{constant}')" in repr(gold):
+        known = f"('sym', '{constant}')" in repr(gold) or (
+            name == "j" and not gold_used and gold[0] in EXPRESSIONS
+        )
+        if name in used - gold_used and known:
             tree = replaced(tree, ("sym", name), ("sym", constant))
     if "('f', 'ln'" in repr(gold) and "('f', 'log'" not in repr(gold):  # log in code is ln
         tree = _natural(tree)
+    if "characteristic" in prompt and len(used) == len(gold_used) == 1:  # in x or in \\lambda
+        tree = replaced(tree, ("sym", *used), ("sym", *gold_used))
     free = _FREE.search(prompt) or "y'" in prompt
     own, golds = (sorted(n for n in u if _CONSTANT.fullmatch(n)) for u in (used, gold_used))
     if not free or len(own) != len(golds) or not 0 < len(own) < 4:

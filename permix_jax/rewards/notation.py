@@ -56,6 +56,7 @@ _LEX = re.compile(
     |(?P<run>[^\W\d_]+\d*(?=\()|[^\W\d_]+)|(?P<other>\*\*|[<>!=]=|=[<>](?!=)|\\.|.)""",
     re.VERBOSE | re.DOTALL,
 )
+_CALLED = r"(?<![A-Za-z\\])([A-Z][A-Za-z]{2,8})\[([^\[\]]*)\]"
 _REWRITTEN = [
     (re.compile(form), new)
     for form, new in (
@@ -67,6 +68,9 @@ _REWRITTEN = [
             r"|(?<=[0-9}]) [ye] (?=[a-z](?:_\S{1,4})?\s*=)",
             r"\\text{ and }",
         ),
+        (r"([或且和])", r" \1 "), (r"です。?$|^(?:答え|解)は", ""),
+        (r"^\{(\w+: ?[^:{}<>\\]+(?:, ?\w+: ?[^:{}<>\\]+)*)\}$", lambda m: m[1].replace(":", "=")),
+        (r"^(?:int|float)\((-?[0-9.]+)\)$", r"\1"),
         (r"\\d?dots[a-z]?|\.\.\.", r"\\ldots "),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         # periods of decimals: 0.8~3 is 0.8333...
@@ -86,7 +90,7 @@ _REWRITTEN = [
         ),
         (r"^0[xX]([0-9a-fA-F]+)$", r"\\text{\1}_{16}"),
         (r"^0[bB]([01]+)$", r"\1_2"), (r"^0[oO]([0-7]+)$", r"\1_8"),
-        (r"\b(\w)\s*:\s*(\w)\s*\\mapsto", r"\1(\2)="),
+        (r"\b(\w)\s*:\s*(\w)\s*\\mapsto", r"\1(\2)="), (r"^(\w)\s*\\mapsto", r"f(\1)="),
         (r"US\s*\\?\$", r"\\$"),
         (r"^(?:Matrix|array|set|list|tuple|frozenset)\((.*)\)$", r"\1"), (r"float\('inf'\)", "oo"),
         (r"\b(?:Rational|Fraction)\(([^,()]+),([^,()]+)\)", r"((\1)/(\2))"),
@@ -94,7 +98,8 @@ _REWRITTEN = [
         (r"\bpow\(([^,()]+),([^,()]+)\)", r"((\1)^(\2))"),
         (r"\bcomplex\(([^,()]+),([^,()]+)\)", r"((\1)+(\2)i)"),
         (r"\+\s*/\s*-", r"\\pm "), (r"\\(?:degree|textdegree)(?![a-z])", r"^\\circ "),
-        (r"(?<=[0-9])!=(?=[0-9])", "! ="), (r"(?<![A-Za-z\\])Sqrt\[([^\[\]]*)\]", r"sqrt(\1)"),
+        (r"(?<=[0-9])!=(?=[0-9])", "! ="), *[(_CALLED, lambda m: _called(*m.groups()))] * 2,
+        (r"\bPi\b", r"\\pi "),
         (r"\{\}\s*_\s*\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
         (r"(?<![A-Za-z])C\s*_\s*\{?([0-9]+|n)\}?\s*\^\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
         (r"(?<=[0-9]),\s+(?=[0-9]{3}(?![0-9]))", ";"),  # 1, 234 is a list
@@ -102,6 +107,11 @@ _REWRITTEN = [
         (r"\\(?:ce|nicefrac|sfrac)(?![a-z])", lambda m: "" if m[0] == "\\ce" else r"\frac"),
     )
 ]  # fmt: skip
+_TEXT = re.compile(r"\\(?:text|mathrm|mbox|operatorname)\s*\{[^{}]*\}")
+_FRACTION_UNIT = re.compile(  # 9.8 \frac{m}{s^2}
+    r"(?<=[0-9}])(?:\\[,;: ]|~|\s)*\\frac"
+    r"\{([kcm]?[mgJNCV]|mol|rad|km)\}\{((?:s|h|kg|mol|K|C|m|L|min)(?:\^\{?[23]\}?)?)\}$"
+)
 _IN_UNIT = re.compile(r'[/^{}()-]|[0-9]|\\cdot|".*')
 _SPACED = re.compile(r"(\D{0,3}[1-9][0-9]{0,2}(?:[ \u202f~][0-9]{3})+)(?! ?[0-9])([^0-9]*)")
 
@@ -138,6 +148,15 @@ def squeezed(text: str) -> str:
     return re.sub(r"\\[dt]frac", r"\\frac", text)
 
 
+def _called(name: str, inside: str) -> str:
+    """ln(2) of Mathematica's Log[2]; what is no such call as it is."""
+    base, comma, value = inside.partition(",")
+    if name == "Log":
+        return rf"\log_{{{base}}}({value})" if comma else f"ln({inside})"
+    known = name.lower() if name[:3] != "Arc" else "a" + name[3:].lower()
+    return f"{known}({inside})" if known in _CODE else f"{name}[{inside}]"
+
+
 def counted(text: str) -> str:
     """6!/2! of P(6, 4), {}_6P_4, 6P4 and A_6^4, and so with C; any other text as it is."""
     match = _COUNTED.fullmatch(text.strip())
@@ -169,6 +188,9 @@ def read(text: str, letters: frozenset[str] = frozenset()) -> Tokens | None:
     text = re.sub(r"^([*_]{1,3})(?=\S)(.+?)(?<=\S)\1$", r"\2", text.strip(" \t\r\n`"))
     if match := _SPACED.fullmatch(text):
         text = re.sub(r"(?<=[0-9])[ \u202f~](?=[0-9])", "", match[1]) + match[2]
+    if (match := _FRACTION_UNIT.search(text)) and not set(match[1] + match[2]) & letters:
+        text = text[: match.start()] + rf"\text{{ {match[1]}/{match[2]}}}"
+    text = counted(text) if text[:1] in ("_", "^", "{") else text
     for pattern, new in _REWRITTEN:
         text = pattern.sub(new, text)
     return _lex(text, letters)
@@ -199,8 +221,14 @@ def straightened(tokens: Tokens) -> Tokens:
             return tuple(turned[: at - 1] + turned[at : len(turned) - closed])
         clause = token == '"for' and (turned[at + 1 : at + 2] or [""])[0] in _CLAUSES
         if clause or token == "\\forall" or (token, len(turned)) == ('"only', at + 1):
-            return tuple(turned[: at - (turned[at - 1] == ",")])
+            return tuple(turned[: at - (turned[at - 1] == ",")]) + _next_equation(turned[at:])
     return _without_remark(tuple(turned))
+
+
+def _next_equation(tokens: list[str]) -> Tokens:
+    """ "or f(x) = 1" behind "for all x, "; () where no equation follows."""
+    at = next((at for at, token in enumerate(tokens) if token in ('"or', '"and', ";")), None)
+    return tuple(tokens[at:]) if at and "=" in tokens[at:] else ()
 
 
 def _without_remark(tokens: Tokens) -> Tokens:
@@ -230,7 +258,7 @@ def _lex(text: str, letters: frozenset[str]) -> Tokens:
     tokens: list[str] = []
     upright: list[int] = []  # depths of braces inside which letters are words
     depth, brackets, wraps, spaced, in_unit = 0, 0, False, False, False
-    runs = re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", text)
+    runs = re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", _TEXT.sub(" ", text))
     prose = any(len(run) > 3 and run not in _CODE and not _CALL_RUN.fullmatch(run) for run in runs)
     formula = bool(re.search(r"[\^+*/]|\\(?:[dt]?frac|sqrt|cdot|l[no])", text))
     for match in _LEX.finditer(text):

@@ -107,7 +107,8 @@ def _listed(parts: tuple, mark: str, name: Node | None) -> RealSet | None:
     if None in found:
         return None
     both = _all(found)
-    if mark == "or" or any(part[0] == "tuple" for part in parts) or not _filled(both):
+    apart = mark != "and" and not _filled(both)
+    if mark == "or" or any(part[0] == "tuple" for part in parts) or apart:
         return _any(found)
     return both
 

@@ -11,6 +11,7 @@ last expressions (`expression.py`). What is no mathematics is a text. Beside exp
 """
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 
 from permix_jax.rewards import units, vectors, words
@@ -23,7 +24,7 @@ from permix_jax.rewards.expression import (
     number,
     parse_expression,
 )
-from permix_jax.rewards.integers import filled, indexed, spoken, with_one_modulus
+from permix_jax.rewards.integers import enumerated, filled, indexed, spoken, with_one_modulus
 from permix_jax.rewards.notation import Tokens, is_word, straightened
 from permix_jax.rewards.quantity import compound, together
 
@@ -35,8 +36,10 @@ EVERYTHING = ("tuple", "(", ")", (negated(INFINITY), INFINITY))
 EMPTY = ("set", ())
 
 _WHOLE = ("sym", "\\Z")
+_NOT_ZERO = ("minus", (EVERYTHING, ("set", (number(0),))))
 _ABOVE, _NOT_BELOW = (("tuple", opening, ")", (number(0), INFINITY)) for opening in "([")
 _HALVES = dict.fromkeys(("positive", "\\R^+", "\\R_+", "\\R_>0"), _ABOVE)
+_HALVES |= dict.fromkeys(("\\R^\\cdot", "\\R^*", "nonzero"), _NOT_ZERO)
 _HALVES |= dict.fromkeys(("nonnegative", "non negative", "\\R_\\ge0"), _NOT_BELOW)
 
 _OPEN = {"(", "[", "\\{", "{", "\\langle", "\\lfloor", "\\lceil"}
@@ -64,7 +67,8 @@ def _parse(tokens: Tokens, depth: int) -> Node:
         inner = tokens[1:-2] if tokens[-2] in (".", ",") else tokens[1:-1]
         listed = len(split(inner, (",", ";"))[0]) > 1
         return ("set", _elements(inner, depth)) if listed else _parse(inner, depth + 1)
-    if listed := spoken(tokens) if is_word(tokens[0]) else None:
+    worded = any(is_word(token) or token == "|" for token in tokens[:3])
+    if listed := spoken(tokens) if worded else None:
         return listed
     if all(map(is_word, tokens)) and (said := text(tokens))[0] != "text":
         return said
@@ -194,7 +198,7 @@ def _list(parts: list[Tokens], marks: set[str], depth: int) -> Node:
     trees = tuple(tree for part in parts for tree in _both(part, depth + 1))
     if whole := together(list(trees)):
         return whole
-    trees = with_one_modulus(filled(trees))
+    trees = with_one_modulus(filled(enumerated(trees)))
     return ("list", trees, "or" if "or" in marks else "and" if "and" in marks else "")
 
 
@@ -357,6 +361,8 @@ def _based(tokens: Tokens) -> Node | None:
     base = str(words.numeral(base.lower()) or base)
     if base.isdigit() and 1 < int(base) <= 36 and re.fullmatch("[0-9A-Z]+([.][0-9A-Z]+)?", digits):
         fits = all(int(digit, 36) < int(base) for digit in digits.replace(".", ""))
+        if fits and base == "10":
+            return number(Fraction(digits))
         if fits and (digits[0].isdigit() or base == "16" and len(digits) > 1):
             return ("based", words.digits(digits), base)
     return None

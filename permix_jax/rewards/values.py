@@ -10,7 +10,7 @@ import hashlib
 import zlib
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, factorial, isqrt
+from math import comb, factorial, gcd, isqrt, lcm
 
 from mpmath import MPContext
 
@@ -173,6 +173,8 @@ def _known(name: str, values: list[Fraction]) -> Fraction | None:
         return (min if name == "min" else max)(values)
     if name in ("abs", "floor", "ceil") and len(values) == 1:
         return Fraction(getattr(values[0], f"__{name}__")())
+    if name in ("gcd", "lcm") and all(value.denominator == 1 for value in values):
+        return Fraction((gcd if name == "gcd" else lcm)(*map(int, values)))
     whole = all(value.denominator == 1 and 0 <= value <= 1000 for value in values)
     if whole and (name, len(values)) in (("factorial", 1), ("binomial", 2)):
         return Fraction((factorial if name == "factorial" else comb)(*map(int, values)))

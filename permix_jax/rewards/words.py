@@ -13,8 +13,11 @@ _NOTHING = re.compile(
     r"none|(?:no|zero|without)(?: (?:such|real|integer|positive|valid|possible|solutions?|values?|"
     r"roots?|numbers?|pairs?|triples?|functions?|polynomials?|x|n|to|equation|any))+|(?:empty|"
     r"null) set|"
-    r"\\varnothing|keine lösung(?:en)?|无解|solutions? do(?:es)? not|has no solutions?|нет решений|"
-    r"pas de solutions?|sin solución|(?:aucune?|ningun[ao])(?: soluti?on| solución)?"
+    r"\\varnothing|keine (?:reellen? )?lösung(?:en)?|无(?:实数)?解|解なし|solutions? do(?:es)? not|"
+    r"has no solutions?|нет (?:действительных )?решений|"
+    r"(?:pas de|aucune?) solutions?(?: réelles?)?|(?:sin|ninguna|no hay) solución|"
+    r"(?:sin|no hay) soluciones|sem solução|"
+    r"aucune?|ningun[ao]|nessuna soluzione(?: reale)?"
 )
 _UNDEFINED = {"dne", "does not", "limit does not", "not exist", "undefined", "not defined"}
 _EVERYTHING = re.compile(
@@ -35,7 +38,7 @@ _PARTS = {
 _NUMBERS |= {word: int(n) for word, n in paired("numbers_elsewhere").items()}
 _SCALES = {name: int(n) for name, n in paired("scales").items()}
 _PARTS |= {"fourth": 4, "halve": 2}
-_SPOKEN = paired("spoken")
+_SPOKEN, _SAME_IN = paired("spoken"), paired("yes_and_no")
 _CHANGING_SIGNS = re.compile(
     "[万億亿千百十半]|тыс|милл|millón|millones|million|mille|mil$|dutzend|hundert|tausend"
 )
@@ -83,6 +86,7 @@ def said(tokens: Tokens) -> str:
         if form.fullmatch(text):
             return canonical
     text = _SPOKEN.get(text.replace(" ", "_"), text)
+    text = _SAME_IN.get(text, text)
     return "undefined" if text in _UNDEFINED else text.replace("infinity", "\\infty")
 
 
@@ -95,6 +99,8 @@ def _calendar(word: str) -> str:
 def numeral(text: str) -> Fraction | None:
     """The number that words are ("twelve", "forty eight", "three quarters")."""
     *first, last = text.split() or [""]
+    if not first and last in _SCALES and last.isascii():
+        return Fraction(_SCALES[last])  # a dozen
     if first and last in _SCALES and (count := numeral(" ".join(first))):
         return count * _SCALES[last]
     if (
@@ -153,6 +159,10 @@ def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
 
 def same(answer: str, gold: str, prompt: str) -> bool:
     """Whether a text says what another one says, with words beside it that change nothing."""
+    plain = [plain_words(text).casefold() for text in (answer, gold)]
+    plain = [_SAME_IN.get(text, text) for text in plain]
+    if set(plain) <= {*_SAME_IN.values()}:
+        return plain[0] == plain[1]
     one, two = (said(read(text) or ()).split() for text in (answer, gold))
     if one == two or not two:
         return bool(two)
@@ -161,12 +171,21 @@ def same(answer: str, gold: str, prompt: str) -> bool:
     plain = not "".join(read(gold) or ()).isupper()  # upwards, but not MATHS
     if plain and list(map(_stem, one)) == list(map(_stem, two)) or _opposites(one, two):
         return True
-    if _calendar("".join(one).casefold()) == "".join(two):  # JA
+    joined = "".join(one).casefold()
+    if _SAME_IN.get(joined, _calendar(joined)) == "".join(two):  # JA
         return True
+    if two == ["neither"]:
+        return one[:1] == two
+    if "quadrant" in prompt.casefold() and len(one) == 1:
+        one = [_SPOKEN.get(f"{one[0]}_quadrant", one[0])]
+        if one == two:
+            return True
     if two in (["yes"], ["no"], ["true"], ["false"]):
         return one[:1] == two and not {"and", "or", *(["no"] if two == ["yes"] else ["yes"])} & set(
             one
         )
+    if one and set(one) < set(two) and set(two) - set(one) <= _HARMLESS - set(one):
+        return True  # independent, where gold says linearly independent
     extra = [word for word in one if word not in two]
     if (
         len(two) > 3
