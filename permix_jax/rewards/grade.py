@@ -19,7 +19,7 @@ from permix_jax.rewards import chemistry, choices, words
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.equivalence import kind, same
 from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, number
-from permix_jax.rewards.naming import renamed, unnamed
+from permix_jax.rewards.naming import contradicts_itself, renamed, unnamed
 from permix_jax.rewards.notation import MAX_CHARS, counted, plain, read, squeezed
 from permix_jax.rewards.quantity import unit_of, without_units
 from permix_jax.rewards.sets import is_set, same_sets
@@ -296,6 +296,8 @@ def _same_time(time: tuple[Fraction, str], gold: tuple[Fraction, str], prompt: s
 
 def _readings(tree: Node, gold: Node, prompt: str) -> list[Node]:
     """What "a ≈ b" states: a, or b where b is about a; everything else states itself."""
+    if contradicts_itself(tree):
+        return [tree]
     if tree[0] == "rel" and set(tree[1]) == {"\\equiv"} and gold[0] != "rel":
         tree = tree[2][-1]
     if tree[0] == "mod" and gold[0] in EXPRESSIONS and _MODULAR.search(prompt):

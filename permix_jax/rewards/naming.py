@@ -43,7 +43,7 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     """Both without "x =" where one of them has none; None: what is named is not what is asked."""
     left = tree[2][0] if _is_equation(tree) else ("",)
     named = left[0] not in _SIGNS or not prompt or _written(left) in squeezed(prompt)
-    if _contradicts_itself(tree) or not named:
+    if contradicts_itself(tree) or not named:
         return None, gold
     tree, gold = _pairs(tree, gold, prompt), _pairs(gold, tree, prompt)
     if found := families(tree, gold, prompt):
@@ -119,7 +119,7 @@ def _is_equation(tree: Node) -> bool:
     return tree[0] == "rel" and set(tree[1]) == {"="}
 
 
-def _contradicts_itself(tree: Node) -> bool:
+def contradicts_itself(tree: Node) -> bool:
     """Whether a chain as x = 5 + 6 = 7 holds two unequal values."""
     if tree[0] == "rel" and set(tree[1]) == {"\\equiv"} and tree[2][-1][0] == "mod":
         _, last, modulus = tree[2][-1]
