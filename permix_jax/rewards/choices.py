@@ -75,7 +75,7 @@ def same_choice(answer: str, gold: str, prompt: str, equal: Callable[..., bool])
     if not wanted:  # a letter for a value
         chosen = letter(answer)
         return (chosen in offered and equal(offered[chosen], gold)) or None
-    stated = _stated(answer)
+    stated = letter(answer) or _stated(answer)
     if stated:
         said = with_text(answer)
         return stated == wanted and not (said and _contradicts(said, offered, equal))

@@ -8,15 +8,7 @@ a list is no tuple, an element is no set, and an equation no value.
 from collections.abc import Callable
 from fractions import Fraction
 
-from permix_jax.rewards.expression import (
-    EXPRESSIONS,
-    Node,
-    inverse,
-    names,
-    negated,
-    replaced,
-    times,
-)
+from permix_jax.rewards.nodes import EXPRESSIONS, Node, inverse, names, negated, replaced, times
 from permix_jax.rewards.sets import is_set, same_sets
 from permix_jax.rewards.values import difference, ratio, rational, same_value, top
 

@@ -10,13 +10,11 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from permix_jax.rewards.notation import Tokens, is_word, listed
+from permix_jax.rewards.nodes import HALF, MINUS, Node, inverse, negated, number, replaced, times
+from permix_jax.rewards.notation import Tokens, is_word
+from permix_jax.rewards.vocabulary import listed
 
 MAX_DEPTH, MAX_DIGITS, MAX_TERMS = 24, 500, 30  # of nested groups, of a numeral, of a sum
-
-Node = tuple
-ONE, MINUS, HALF = (("num", Fraction(n, d)) for n, d in ((1, 1), (-1, 1), (1, 2)))
-EXPRESSIONS = frozenset(("num", "sym", "inf", "+", "*", "^", "f"))
 
 _TRIGONOMETRIC = "sin cos tan cot sec csc".split()
 FUNCTIONS, _SYMBOLS = listed("functions"), listed("letters")
@@ -50,41 +48,6 @@ def call_name(tokens: Tokens) -> str:
     """ "f(x)", "f^{-1}(x)", "P(A)" or "dy/dx" where the tokens name such a value, else ""."""
     joined = "".join(token.strip('"') for token in tokens)
     return joined if _NAMED_CALL.fullmatch(joined) else ""
-
-
-def is_name(node: Node) -> bool:
-    """Whether a node is a variable."""
-    return node[0] == "sym" and node[1] not in ("\\pi", "e", "i", "\\circ")
-
-
-@lru_cache(8192)
-def names(tree: Node) -> frozenset[str]:
-    """The variables in a tree of any kind."""
-    inner = (names(part) for part in tree if isinstance(part, tuple) and part)
-    return frozenset([tree[1]] if is_name(tree) else []).union(*inner)
-
-
-def replaced(tree: Node, old: Node, new: Node) -> Node:
-    """A tree of any kind with `new` wherever it has `old`."""
-    if tree == old:
-        return new
-    return tuple(replaced(part, old, new) for part in tree) if isinstance(tree, tuple) else tree
-
-
-def number(value: Fraction | int) -> Node:
-    return ("num", Fraction(value))
-
-
-def negated(node: Node) -> Node:
-    return number(-node[1]) if node[0] == "num" else ("*", (MINUS, node))
-
-
-def inverse(node: Node) -> Node:
-    return ("^", node, MINUS)
-
-
-def times(*factors: Node) -> Node:
-    return factors[0] if len(factors) == 1 else ("*", factors)
 
 
 class _Parser:

@@ -15,17 +15,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from permix_jax.core.problem import Grade, Problem, Verdict
-from permix_jax.rewards import chemistry, choices, words
+from permix_jax.rewards import chemistry, choices, wording, words
 from permix_jax.rewards.answer import extract_answer
-from permix_jax.rewards.equivalence import kind, same
-from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, number
+from permix_jax.rewards.equivalence import kind
 from permix_jax.rewards.naming import contradicts_itself, renamed, unnamed
-from permix_jax.rewards.notation import MAX_CHARS, counted, plain, read, squeezed
+from permix_jax.rewards.nodes import EXPRESSIONS, Node, is_name, names, number
+from permix_jax.rewards.notation import MAX_CHARS, plain, read, squeezed
 from permix_jax.rewards.quantity import unit_of, without_units
-from permix_jax.rewards.sets import is_set, same_sets
 from permix_jax.rewards.tree import EMPTY, parse
-from permix_jax.rewards.units import is_measure
-from permix_jax.rewards.values import place, rational
+from permix_jax.rewards.values import place
 
 MAX_REMEMBERED = 20_000  # pairs
 MAX_READ = 20 * MAX_CHARS  # longer texts are compared letter by letter
@@ -34,22 +32,12 @@ _FORMULA = re.compile(
     r"(?<!\\)\$\$?((?:[^$\\]|\\.){1,400}?)\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)", re.DOTALL
 )
 _SPACE = re.compile(r"(?<![0-9])\s+(?![A-Za-z])|(?<![A-Za-z0-9])\s+|(?<=[0-9])\s+(?![0-9])")
-_WHOLE = re.compile(r"(?i)\bintegers?\b|\bnatural\b|whole number")
-_ORDER = re.compile(r"(?i)(?:in|ing) (?:order|size)\b|smallest to|least to|largest to|greatest to")
 _SOLVING = re.compile(
     r"(?i)\bsolve|\bsolutions?\b|\ball (?:real|values|possible|\$|x|n)|\broots?\b|\bset\b"
 )
-_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
-_DECIMAL = re.compile(r"[0-9]*\.([0-9]+)(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?\s*(-?[0-9]{1,2}))?")
-_ABOUT = re.compile(r"(?i)approximat|calculator|\bestimate|\\approx|numerical")
-_ROUNDED = re.compile(r"(?i)\bround|\bnearest|decimal place|significant")
-_EXACT = re.compile(r"frac|[0-9]/[0-9]|sqrt|\\pi|π|√|\\(?:ln|log|sin|cos|tan)")
 _GROUPED = re.compile(r"^-?[0-9]{1,3}(?:[.][0-9]{3})+,[0-9]+(?![0-9,])")
 _MODULAR = re.compile(r"(?i)remainder|mod|divide|digit|^$")
-_AXIS = re.compile(r"\\(?:hat|vec|mathbf|overrightarrow)\s*\{?\\?[ijk](?:math)?\b")
-_ROWS = re.compile(r"\[([^][;]+(?:;[^][;]+)+)\]")
 _BASES = {"2": "binary", "8": "octal", "16": "hex"}
-_MATHS = re.compile(r"\$([^$]{1,300})\$|\\\((.{1,300}?)\\\)")
 
 
 class Answer(NamedTuple):
@@ -89,11 +77,12 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict:
 
 @lru_cache(MAX_REMEMBERED)  # a group of completions repeats its answers
 def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
+    answer, gold = wording.rewritten(answer, prompt), wording.rewritten(gold, prompt)
     if answer != gold and (option := choices.with_text(gold)):
         return _chosen(answer, option, prompt)
-    if re.fullmatch("[a-z]{3}", gold) and gold in _words(prompt):
+    if re.fullmatch("[a-z]{3}", gold) and gold in wording.said(prompt):
         gold = rf"\text{{{gold}}}"  # red is a word there
-    letters = _letters(prompt)
+    letters = wording.letters(prompt)
     wanted = _read(gold, letters)
     if wanted and not unit_of(wanted.tree):
         letters |= names(wanted.tree)
@@ -121,28 +110,20 @@ def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
         if words.same(given.text, wanted.text, prompt):
             return Verdict(1.0, what, "the same words")
         if wanted.tree[0] != "text" and (tokens := read(answer, letters)):
-            tree = parse(words.value(tokens, _words(prompt)))
+            tree = parse(words.value(tokens, wording.said(prompt)))
     if chemistry.same_formula(given.text, wanted.text):
         return Verdict(1.0, what, "the same formula")
     letters_asked = wanted.tree[0] == "list" and all(p[0] == "sym" for p in wanted.tree[1])
     if letters_asked and sorted(chemistry.bare(given.text)) == sorted(p[1] for p in wanted.tree[1]):
         return Verdict(1.0, what, "the same letters")
-    if wanted.tree[0] == "num":
-        tree = parse(read(counted(answer)) or ()) if counted(answer) != answer else tree
-    if wanted.tree[0] in ("list", "tuple") and _THOUSANDS.fullmatch(answer):
-        tree = parse(read(answer.replace(",", ";")) or ())  # 45,135 are two numbers here
-    if wanted.tree[0] in ("tuple", "matrix") and _AXIS.search(answer):
-        tree = parse(read(answer + "+0j") or ())
-    if tree[0] in ("tuple", "matrix") and _AXIS.search(gold):
-        wanted = Answer(gold, parse(read(gold + "+0j") or ()))
-    if wanted.tree[0] == "matrix" and answer[:2] == "{{":
-        tree = parse(read(answer.translate(str.maketrans("{}", "[]"))) or ())
-    if wanted.tree[0] == "matrix" and (rows := _ROWS.fullmatch(answer.strip())):
-        cells = re.sub(r"[\s,]+", "&", re.sub(r"\s*;\s*", r"\\\\", rows[1].strip()))
-        tree = parse(read(rf"\begin{{matrix}}{cells}\end{{matrix}}") or ())
-    if _rounds(Answer(given.text, tree), wanted, prompt):
-        return Verdict(1.0, what, "equal to the digits that are asked for")
-    return _compared(tree, wanted.tree, prompt, what)
+    tree, golds = wording.reread(answer, tree, wanted.tree), wanted.tree
+    if wording.names_axes(gold) and tree[0] in ("tuple", "matrix"):
+        golds = wording.reread(gold, golds, tree)
+    if (half := wording.half_digit(given.text, wanted.text, golds, prompt)) is not None:
+        for one in _readings(tree, golds, prompt):
+            if wording.rounds(one, golds[1][-1] if golds[0] == "about" else golds, half, prompt):
+                return Verdict(1.0, what, "equal to the digits that the gold answer has")
+    return _compared(tree, golds, prompt, what)
 
 
 def _chosen(answer: str | None, gold: tuple[str, str], prompt: str) -> Verdict:
@@ -154,25 +135,6 @@ def _chosen(answer: str | None, gold: tuple[str, str], prompt: str) -> Verdict:
         right = right and (not stated or explain(stated[1], text, prompt).right == 1)
         return Verdict(float(right), "choice", f"{'equal' if right else 'unequal'} as choice")
     return explain(answer, text, prompt)._replace(kind="choice")
-
-
-def _rounds(answer: Answer, gold: Answer, prompt: str) -> bool:
-    """Whether a decimal with more digits is the rounded one of a gold answer that says "about"."""
-    found = _DECIMAL.findall(gold.text)
-    about = gold.tree[0] == "about" or _ABOUT.search(prompt) or is_measure(unit_of(gold.tree))
-    exact = _ROUNDED.search(prompt) or _EXACT.search(answer.text)
-    if not about or exact or len(found) != 1:
-        return False
-    decimals, exponent = found[0]
-    half = Fraction(10) ** (int(exponent or 0) - len(decimals)) / 2
-    first = gold.tree[1][-1] if gold.tree[0] == "about" else gold.tree
-    one, two = unnamed(answer.tree, first, prompt)
-    pairs = without_units(one, two, prompt) if one else []
-    return any(_within(rational(a), rational(b), half) for a, b in pairs)
-
-
-def _within(one: Fraction | None, two: Fraction | None, half: Fraction) -> bool:
-    return one is not None and two is not None and abs(one - two) <= half
 
 
 def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict:
@@ -192,21 +154,9 @@ def _compared(tree: Node, gold: Node, prompt: str, what: str) -> Verdict:
             continue
         bare = without_units(one, two, prompt)
         why = why if bare else "its unit is not the one wanted"
-        if any(_same(*new, prompt) for a, b in bare for new in renamed(a, b, prompt)):
+        if any(wording.same_asked(*new, prompt) for a, b in bare for new in renamed(a, b, prompt)):
             return Verdict(1.0, what, "equal")
     return Verdict(0.0, what, why)
-
-
-def _same(tree: Node, gold: Node, prompt: str) -> bool:
-    """`same`, but for sets of integers, and for lists of which the problem asks the order."""
-    if (is_set(tree) or is_set(gold)) and (_WHOLE.search(prompt) or "\\Z" in repr((tree, gold))):
-        bounded = "'inf'" not in repr((tree, gold))
-        pair = [("set", t[1]) if t[0] == "list" and not is_set(t) else t for t in (tree, gold)]
-        if bounded and (verdict := same_sets(*pair, whole=True)) is not None:
-            return verdict
-    if tree[0] == gold[0] == "list" and _ORDER.search(prompt):
-        tree, gold = (("tuple", "(", ")", part[1]) for part in (tree, gold))
-    return same(tree, gold)
 
 
 @lru_cache(8192)
@@ -217,22 +167,6 @@ def _read(text: str, letters: frozenset[str] = frozenset()) -> Answer | None:
     if tokens is None:
         return Answer(text, ("text", " ".join(text.casefold().split())))
     return Answer(text, parse(tokens)) if any(t not in "{}$" for t in tokens) else None
-
-
-@lru_cache(4096)
-def _letters(prompt: str) -> frozenset[str]:
-    """The letters that a problem uses as variables."""
-    prompt = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", prompt[-8000:])
-    found = (match[1] or match[2] for match in _MATHS.finditer(prompt))
-    bare = re.findall(
-        r"(?<![\w$/.^-])(?<!\din )(?<!in )(?<!\d )[B-HJ-Zb-z](?![\w'$/^.-]\w|\w)", prompt
-    )
-    return frozenset(c for text in found for c in text if c.isalpha()) | frozenset(bare)
-
-
-@lru_cache(4096)
-def _words(prompt: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[^\W\d_]+", prompt.casefold()))
 
 
 def _kind(gold: Answer) -> str:

@@ -7,7 +7,7 @@ x = 4k + 1, k \in Z, as {4k + 1 : k \in Z} or in words.
 import re
 from fractions import Fraction
 
-from permix_jax.rewards.expression import Node, names, number, replaced, times
+from permix_jax.rewards.nodes import Node, names, number, replaced, times
 from permix_jax.rewards.notation import Tokens
 from permix_jax.rewards.values import rational
 
@@ -33,14 +33,16 @@ _INTEGERS = [
     )
 ]
 _NATURAL = re.compile(r"(?i)\b(?:positive|natural|non-?negative)\b|\\mathbb\{?N")
+_MODULAR = re.compile(r"(?i)residue|mod|congru|remainder")
 _RANGED = {"<", ">", "\\ge", "\\le", "\\in", "\\ne", "\\{", "\\equiv"}
 _SAID = [
     re.compile(f"(?:all |the |every |any |set of )*{form}")
     for form in (
         r"(?:(?P<kind>even|odd) )?integers? from (?P<low>-? ?\d{1,3}) (?:to|through) "
         r"(?P<high>-? ?\d{1,3})(?: inclusive)?",
-        r"(?P<kind>even|odd)(?: (?:integers?|numbers?))?",
+        r"(?P<kind>even|odd)(?: (?:integers?|numbers?|[nkmx]))?(?: [nkmx])?",
         r"(?:integers? )?(?:a )?(?:multiples? of|divisible by) (?P<step>\d{1,4})",
+        r"(?P<times>\d{1,4}) \\z(?: \+ (?P<first>\d{1,4}))?",
         r"(?P<divisor>\d{1,4}) \| [nkmx]",
         r"(?:integer )?powers of (?P<base>\d{1,4})",
     )
@@ -110,10 +112,8 @@ def spoken(tokens: Tokens) -> Node | None:
         power = ("^", number(int(said["base"])), ("sym", "k"))
         return ("builder", power, ("rel", ("\\in",), (("sym", "k"), ("sym", "\\N"))))
     if "low" not in said:
-        step, first = (
-            int(said.get("step") or said.get("divisor") or 2),
-            int(said.get("kind") == "odd"),
-        )
+        step = next((said[key] for key in ("step", "divisor", "times") if said.get(key)), 2)
+        step, first = int(step), int(said.get("first") or said.get("kind") == "odd")
         member = ("+", (times(number(step), ("sym", "k")), number(first)))
         return ("builder", member, ("rel", ("\\in",), (("sym", "k"), _WHOLE)))
     low, high = (int(said[key].replace(" ", "")) for key in ("low", "high"))
@@ -145,6 +145,8 @@ def families(tree: Node, gold: Node, prompt: str) -> tuple[Node, Node] | None:
     k \pi of {k \pi : k \in Z} and of "x = k \pi, k \in Z"; a family without a range has that of the
     other one.
     """
+    if _MODULAR.search(prompt):  # 1, 4 are \\pm 1 (mod 5)
+        tree, gold = _with_modulus(tree, gold), _with_modulus(gold, tree)
     classes = [_classes(part) for part in (tree, gold)]
     if None not in classes:
         one, two = (number(int(part == classes[1])) for part in classes)
@@ -160,6 +162,17 @@ def families(tree: Node, gold: Node, prompt: str) -> tuple[Node, Node] | None:
         return None
     one, two = map(_residues, bare) if "\\Z" in ranges else bare
     return one, two
+
+
+def _with_modulus(tree: Node, other: Node) -> Node:
+    """A list of numbers as residue classes, where the other one is a list of such classes."""
+    parts = tree[1] if tree[0] in ("list", "set") else ()
+    ends = [_end(part) for part in other[1]] if other[0] in ("list", "set") else []
+    if len(parts) < 2 or not ends or any(end[0] != "mod" for end in ends):
+        return tree
+    if not all(_end(part)[0] in ("num", "*") for part in parts):
+        return tree
+    return ("list", tuple(("mod", _end(part), ends[0][2]) for part in parts), "")
 
 
 def _classes(tree: Node) -> frozenset[int] | None:

@@ -5,7 +5,9 @@ from functools import lru_cache
 from itertools import permutations
 
 from permix_jax.rewards.equivalence import same
-from permix_jax.rewards.expression import (
+from permix_jax.rewards.expression import parse_expression
+from permix_jax.rewards.integers import families
+from permix_jax.rewards.nodes import (
     EXPRESSIONS,
     HALF,
     MINUS,
@@ -13,10 +15,8 @@ from permix_jax.rewards.expression import (
     is_name,
     names,
     negated,
-    parse_expression,
     replaced,
 )
-from permix_jax.rewards.integers import families
 from permix_jax.rewards.notation import read, squeezed
 from permix_jax.rewards.tree import EVERYTHING
 from permix_jax.rewards.values import rational, same_value
@@ -29,11 +29,12 @@ _OBJECT = re.compile(
     r"(?i)\b(?:line|graph|curve|asymptotes?|parabola|plane|circle|ellipse|hyperbola|locus|directrix|axis|tangent)\b"
 )
 _FREE = re.compile(
-    r"(?i)general solution|all functions|all polynomials|integral|antiderivative|"
+    r"(?i)general solution|all (?:\w+ )?functions|all (?:\w+ )?polynomials|integral|antiderivative|"
     r"\\int\b|integrate|parametri|primitive|d\w+/d\w"
 )
 _CONSTANT = re.compile(r"(?:[CcKkAaBbDstr]|const)(?:_?[0-9])?")
 _DERIVATIVE = re.compile(r"\\frac\{?d.*|d\w/d\w|\w'(?:\(\w\))?")
+_TUPLE = re.compile(r"\(([^()]{3,40})\)")
 _MATHS = re.compile(r"\$([^$]{2,80})\$")
 _SIGNS = {"cup": "\\cup", "cap": "\\cap", "minus": "\\setminus"}
 _CODE = {"E": "e", "I": "i", "j": "i"}
@@ -210,15 +211,20 @@ def _spread(tree: Node) -> Node:
 
 def _as_tuple(tree: Node, prompt: str, other: Node) -> Node:
     """(2, 3) of "x = 2, y = 3", in the order in which the problem has (x, y), or the answer."""
-    if tree[0] != "list" or other[0] != "tuple" or not all(map(_assigned, tree[1])):
+    if tree[0] != "list" or other[0] != "tuple":
+        return tree
+    orders = [match[1].split(",") for match in _TUPLE.finditer(squeezed(prompt))]
+    if not any(part[0] == "rel" for part in tree[1]):  # 2, 3 where (p, q) is asked for
+        asked = any(len(order) == len(tree[1]) == len(other[3]) for order in orders)
+        return ("tuple", "(", ")", tree[1]) if asked else tree
+    if not all(map(_assigned, tree[1])):
         return tree
     if tree[2] == "or":  # one or the other is no pair
         return tree
     found = {part[2][0][1]: part[2][-1] for part in tree[1] if part[2][0][0] == "sym"}
     if len(found) != len(tree[1]) or len(found) != len(other[-1]):
         return tree
-    for match in re.finditer(r"\(([^()]{3,40})\)", squeezed(prompt)):
-        order = match[1].split(",")
+    for order in orders:
         if set(order) == set(found):
             return ("tuple", "(", ")", tuple(found[name] for name in order))
     return ("tuple", "(", ")", tuple(found.values()))

@@ -4,8 +4,10 @@ import re
 from fractions import Fraction
 
 from permix_jax.rewards import units
-from permix_jax.rewards.expression import Node, number, parse_expression, times
-from permix_jax.rewards.notation import Tokens, listed
+from permix_jax.rewards.expression import parse_expression
+from permix_jax.rewards.nodes import Node, number, times
+from permix_jax.rewards.notation import Tokens
+from permix_jax.rewards.vocabulary import listed
 
 _ANGLE = re.compile(
     r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin|polar|θ|\\cos|\\sin|\\tan"

@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import floor
 from typing import NamedTuple
 
-from permix_jax.rewards.expression import EXPRESSIONS, Node, is_name, names, negated, replaced
+from permix_jax.rewards.nodes import EXPRESSIONS, Node, is_name, names, negated, replaced
 from permix_jax.rewards.tree import INFINITY
 from permix_jax.rewards.values import digits
 

@@ -15,16 +15,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 from permix_jax.rewards import units, vectors, words
-from permix_jax.rewards.expression import (
-    FUNCTIONS,
-    MINUS,
-    Node,
-    call_name,
-    negated,
-    number,
-    parse_expression,
-)
+from permix_jax.rewards.brackets import closes_at_end, split
+from permix_jax.rewards.expression import FUNCTIONS, call_name, parse_expression
 from permix_jax.rewards.integers import enumerated, filled, indexed, spoken, with_one_modulus
+from permix_jax.rewards.nodes import Node, negated, number, replaced
 from permix_jax.rewards.notation import Tokens, is_word, straightened
 from permix_jax.rewards.quantity import compound, together
 
@@ -42,8 +36,6 @@ _HALVES = dict.fromkeys(("positive", "\\R^+", "\\R_+", "\\R_>0"), _ABOVE)
 _HALVES |= dict.fromkeys(("\\R^\\cdot", "\\R^*", "nonzero"), _NOT_ZERO)
 _HALVES |= dict.fromkeys(("nonnegative", "non negative", "\\R_\\ge0"), _NOT_BELOW)
 
-_OPEN = {"(", "[", "\\{", "{", "\\langle", "\\lfloor", "\\lceil"}
-_CLOSE = {")", "]", "\\}", "}", "\\rangle", "\\rfloor", "\\rceil"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\equiv", "\\approx", "\\sim"}
 _FLIPPED = {">": "<", "\\ge": "\\le"}
 _SETS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus"}
@@ -63,15 +55,17 @@ def parse(tokens: Tokens) -> Node:
 def _parse(tokens: Tokens, depth: int) -> Node:
     if not tokens or depth > MAX_DEPTH or len(tokens) > MAX_TOKENS:
         return text(tokens)
-    if tokens[0] == "{" and _closes_at_end(tokens):
+    if tokens[0] == "{" and closes_at_end(tokens):
         inner = tokens[1:-2] if tokens[-2] in (".", ",") else tokens[1:-1]
         listed = len(split(inner, (",", ";"))[0]) > 1
         return ("set", _elements(inner, depth)) if listed else _parse(inner, depth + 1)
-    worded = any(is_word(token) or token == "|" for token in tokens[:3])
+    worded = any(is_word(token) or token in ("|", "\\Z") for token in tokens[:3])
     if listed := spoken(tokens) if worded else None:
         return listed
     if all(map(is_word, tokens)) and (said := text(tokens))[0] != "text":
         return said
+    if tree := _substituted(tokens, depth):
+        return tree
     if solutions := _solutions(tokens, depth):
         return solutions
     parts, marks = split(tokens, _JOINERS)
@@ -108,7 +102,7 @@ def _leaf(tokens: Tokens, depth: int) -> Node:
     node, found = parse_expression(tokens), units.split(tokens)
     if node and (found is None or found[1] and units.is_noun(found[1])):
         return node
-    if tree := _combination(tokens, depth):
+    if tree := vectors.combination(tokens, lambda part: _enclosed(part, depth + 1)):
         return tree
     if found:
         value, unit = found
@@ -156,37 +150,6 @@ def text(tokens: Tokens) -> Node:
     }.get(said) or (negated(INFINITY) if said == "negative \\infty" else ("text", said))
 
 
-def split(tokens: Tokens, separators) -> tuple[list[Tokens], list[str]]:
-    """The parts between separators outside all brackets, and the separators."""
-    parts: list[list[str]] = [[]]
-    found, level = [], 0
-    for token in tokens:
-        level += token in _OPEN or token.startswith("\\begin{")
-        level -= token in _CLOSE or token.startswith("\\end{")
-        key = token.lower() if is_word(token) else token
-        if level <= 0 and key in separators:
-            parts.append([])
-            found.append(key)
-        else:
-            parts[-1].append(token)
-    return [tuple(part) for part in parts], found
-
-
-def _closing(tokens: Tokens) -> int:
-    """Where the bracket that is the first token closes; -1 for nowhere."""
-    level = 0
-    for at, token in enumerate(tokens):
-        level += token in _OPEN or token.startswith("\\begin{")
-        level -= token in _CLOSE or token.startswith("\\end{")
-        if level == 0:
-            return at
-    return -1
-
-
-def _closes_at_end(tokens: Tokens) -> bool:
-    return _closing(tokens) == len(tokens) - 1
-
-
 def _elements(tokens: Tokens, depth: int) -> tuple:
     tree = _parse(tokens, depth + 1)
     return filled(tree[1]) if tree[0] == "list" else (tree,)
@@ -211,6 +174,16 @@ def _solutions(tokens: Tokens, depth: int) -> Node | None:
         if all(t[0] == "list" and all(p[0] == "rel" for p in t[1]) for t in trees):
             return ("list", tuple(trees), "or")
     return None
+
+
+def _substituted(tokens: Tokens, depth: int) -> Node | None:
+    """n p (1 - p) of "n p q, where q = 1 - p"."""
+    at = next((at for at, token in enumerate(tokens) if token in ('"where', '"with')), 0)
+    front = tokens[: at - (tokens[at - 1 : at] == (",",))]
+    if not at or len(tokens) < at + 4 or tokens[at + 2] != "=" or tokens[at + 1] not in front:
+        return None
+    value = parse_expression(tokens[at + 3 :])
+    return value and replaced(_parse(front, depth + 1), ("sym", tokens[at + 1]), value)
 
 
 def _both(tokens: Tokens, depth: int) -> list[Node]:
@@ -276,7 +249,7 @@ def _enclosed(tokens: Tokens, depth: int) -> Node | None:
             "matrix",
             tuple(tuple(tree[3][i] if i == j else number(0) for j in size) for i in size),
         )
-    if len(tokens) < 2 or not _closes_at_end(tokens):
+    if len(tokens) < 2 or not closes_at_end(tokens):
         return None
     if first == "\\{" and last == "\\}":
         parts, _ = split(inner, ("|", ":"))
@@ -288,7 +261,7 @@ def _enclosed(tokens: Tokens, depth: int) -> Node | None:
         return _parse(inner, depth + 1)
     parts, _ = split(inner, (",", ";"))
     if first == last == "[" or (
-        first == "[" and all(p[:1] == ("[",) and _closes_at_end(p) for p in parts)
+        first == "[" and all(p[:1] == ("[",) and closes_at_end(p) for p in parts)
     ):
         return _matrix([split(row[1:-1], (",",))[0] for row in parts], depth)
     if first in ("(", "[", "\\langle") and last in (")", "]", "\\rangle") and inner:
@@ -317,38 +290,6 @@ def _cases(rows: list[list[Tokens]], depth: int) -> Node:
         parts = [part for part in split(flat, (",",))[0] if part]
         pairs.append(("tuple", "(", ")", tuple(_parse(part, depth + 1) for part in parts)))
     return ("set", tuple(pairs))
-
-
-def _combination(tokens: Tokens, depth: int) -> Node | None:
-    """A sum of multiples of matrices or of tuples."""
-    parts, signs = split(tokens, ("+", "-"))
-    parts, signs = (parts, ["+", *signs]) if parts[0] else (parts[1:], signs)
-    whole = None
-    for sign, part in zip(signs, parts, strict=True):
-        tree = _multiple(part, depth)
-        if tree is None:
-            return None
-        tree = vectors.scaled(tree, MINUS) if sign == "-" else tree
-        whole = vectors.added(whole, tree) if whole else tree
-    return whole
-
-
-def _multiple(tokens: Tokens, depth: int) -> Node | None:
-    """3 (1, 2), and (1, 2)^T e^t."""
-    for at, token in enumerate(tokens):
-        if token not in ("\\begin{matrix}", "("):
-            continue
-        end = at + _closing(tokens[at:]) + 1
-        if end == at:
-            return None
-        end += 2 * (tokens[end : end + 2] == ("^", "T"))
-        tree = _enclosed(tokens[at:end], depth + 1)
-        if tree and tree[0] in ("matrix", "tuple"):
-            sides = tokens[: at - (tokens[at - 1 : at] == ("\\cdot",))], tokens[end:]
-            sides = sides[0], sides[1][sides[1][:1] == ("\\cdot",) :]
-            factors = [parse_expression(side) for side in sides if side]
-            return None if None in factors else vectors.scaled(tree, *factors)
-    return None
 
 
 def _based(tokens: Tokens) -> Node | None:

@@ -9,7 +9,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from permix_jax.rewards import words
-from permix_jax.rewards.notation import VOCABULARY, Tokens, is_word, listed, paired, read
+from permix_jax.rewards.notation import Tokens, is_word, read
+from permix_jax.rewards.vocabulary import VOCABULARY, listed, paired
 
 Unit = tuple[tuple[str, int], ...]
 

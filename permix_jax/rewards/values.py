@@ -14,7 +14,7 @@ from math import comb, factorial, gcd, isqrt, lcm
 
 from mpmath import MPContext
 
-from permix_jax.rewards.expression import ONE, Node, inverse, names, negated, times
+from permix_jax.rewards.nodes import ONE, Node, inverse, names, negated, times
 
 MAX_BITS = 20_000
 MAX_OWN_DIGITS = 100

@@ -3,7 +3,8 @@ r"""Words: buys the verdicts on texts, dates, times of day, and values in a sent
 import re
 from fractions import Fraction
 
-from permix_jax.rewards.notation import VOCABULARY, Tokens, is_word, listed, paired, read
+from permix_jax.rewards.notation import Tokens, is_word, read
+from permix_jax.rewards.vocabulary import VOCABULARY, listed, paired
 
 CHANGES = listed("changes")
 _FILLERS, _LEADS, _CONFIRMS, _REMARKS, _ROUNDED, _HARMLESS, _ORDERED, _CALENDAR = map(
@@ -161,6 +162,8 @@ def same(answer: str, gold: str, prompt: str) -> bool:
     """Whether a text says what another one says, with words beside it that change nothing."""
     plain = [plain_words(text).casefold() for text in (answer, gold)]
     plain = [_SAME_IN.get(text, text) for text in plain]
+    if re.search(r"(?i)\bis it true|true or false", prompt):
+        plain = [{"true": "yes", "false": "no"}.get(text, text) for text in plain]
     if set(plain) <= {*_SAME_IN.values()}:
         return plain[0] == plain[1]
     one, two = (said(read(text) or ()).split() for text in (answer, gold))

@@ -2,14 +2,8 @@ from fractions import Fraction
 
 import pytest
 
-from permix_jax.rewards.expression import (
-    MAX_DEPTH,
-    call_name,
-    names,
-    negated,
-    number,
-    parse_expression,
-)
+from permix_jax.rewards.expression import MAX_DEPTH, call_name, parse_expression
+from permix_jax.rewards.nodes import names, negated, number
 from permix_jax.rewards.notation import read
 from permix_jax.rewards.values import rational
 

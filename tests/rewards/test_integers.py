@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permix_jax.rewards.expression import number
 from permix_jax.rewards.grade import explain
 from permix_jax.rewards.integers import filled, indexed, spoken, with_one_modulus
+from permix_jax.rewards.nodes import number
 from permix_jax.rewards.notation import read
 from permix_jax.rewards.tree import parse
 
