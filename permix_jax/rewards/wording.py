@@ -98,9 +98,10 @@ def reread(text: str, tree: Node, gold: Node) -> Node:
 def half_digit(answer: str, gold: str, tree: Node, prompt: str) -> Fraction | None:
     """Half of the last digit that a gold answer shows, if it is a measured or an "about" one."""
     found = _DECIMAL.findall(gold)
-    unit = unit_of(tree) or asked(prompt)
-    about = tree[0] == "about" or _ABOUT.search(prompt) or is_measure(unit)
-    if not about or len(found) != 1 or _ROUNDED.search(prompt) or _EXACT.search(answer):
+    if len(found) != 1 or _ROUNDED.search(prompt) or _EXACT.search(answer):
+        return None
+    about = tree[0] == "about" or _ABOUT.search(prompt)
+    if not about and not is_measure(unit_of(tree) or asked(prompt)):
         return None
     decimals, exponent = found[0]
     return Fraction(10) ** (int(exponent or 0) - len(decimals)) / 2
