@@ -119,11 +119,13 @@ def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
     tree, golds = wording.reread(answer, tree, wanted.tree), wanted.tree
     if wording.names_axes(gold) and tree[0] in ("tuple", "matrix"):
         golds = wording.reread(gold, golds, tree)
-    if (half := wording.half_digit(given.text, wanted.text, golds, prompt)) is not None:
-        for one in _readings(tree, golds, prompt):
-            if wording.rounds(one, golds[1][-1] if golds[0] == "about" else golds, half, prompt):
-                return Verdict(1.0, what, "equal to the digits that the gold answer has")
-    return _compared(tree, golds, prompt, what)
+    verdict = _compared(tree, golds, prompt, what)
+    half = None if verdict.right else wording.half_digit(given.text, wanted.text, golds, prompt)
+    if half is not None:
+        about = golds[1][-1] if golds[0] == "about" else golds
+        if any(wording.rounds(one, about, half, prompt) for one in _readings(tree, golds, prompt)):
+            return Verdict(1.0, what, "equal to the digits that the gold answer has")
+    return verdict
 
 
 def _chosen(answer: str | None, gold: tuple[str, str], prompt: str) -> Verdict:

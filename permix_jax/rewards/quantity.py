@@ -12,6 +12,7 @@ from permix_jax.rewards.vocabulary import listed
 _ANGLE = re.compile(
     r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin|polar|θ|\\cos|\\sin|\\tan"
 )
+_COINS = re.compile(r"(?i)cent|¢|penn|dollar")
 _ANYTHING = listed("anything")
 
 
@@ -74,6 +75,8 @@ def without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]
         return [(tree, gold)]  # 3 dogs and 2 cats
     if unit and not gold_unit and not _counts(unit, prompt):
         return []
+    if prompt and unit == units.CENT and not gold_unit and not _COINS.search(prompt):
+        return []  # 5 cents where dollars are meant
     wanted = asked = gold_unit or units.asked(prompt)
     if not wanted or (units.is_noun(wanted) and not gold_unit):
         wanted = unit
