@@ -75,7 +75,8 @@ def same_choice(answer: str, gold: str, prompt: str, equal: Callable[..., bool])
     if not wanted:  # a letter for a value
         chosen = letter(answer)
         return (chosen in offered and equal(offered[chosen], gold)) or None
-    stated = letter(answer) or _stated(answer)
+    alone = answer.strip(" $().").upper()
+    stated = letter(answer) or _stated(answer) or (alone if alone in offered else "")
     if stated:
         said = with_text(answer)
         return stated == wanted and not (said and _contradicts(said, offered, equal))

@@ -116,9 +116,9 @@ def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
     letters_asked = wanted.tree[0] == "list" and all(p[0] == "sym" for p in wanted.tree[1])
     if letters_asked and sorted(chemistry.bare(given.text)) == sorted(p[1] for p in wanted.tree[1]):
         return Verdict(1.0, what, "the same letters")
-    tree, golds = wording.reread(answer, tree, wanted.tree), wanted.tree
+    tree, golds = wording.reread(answer, tree, wanted.tree, prompt), wanted.tree
     if wording.names_axes(gold) and tree[0] in ("tuple", "matrix"):
-        golds = wording.reread(gold, golds, tree)
+        golds = wording.reread(gold, golds, tree, prompt)
     verdict = _compared(tree, golds, prompt, what)
     half = None if verdict.right else wording.half_digit(given.text, wanted.text, golds, prompt)
     if half is not None:

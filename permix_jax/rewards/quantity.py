@@ -13,6 +13,9 @@ _ANGLE = re.compile(
     r"(?i)angle|radian|degree|argument|phase|rotat|measure|\\theta|arc|\\alpha|slope|inclin|polar|θ|\\cos|\\sin|\\tan"
 )
 _COINS = re.compile(r"(?i)cent|¢|penn|dollar")
+_PRICED = re.compile(
+    r"(?i)cent|¢|penn|dollar|euro|pound|yen|yuan|rupee|[€£¥₹元钱价]|cost|price|pri[xc]|preis|цен|руб|money"
+)
 _ANYTHING = listed("anything")
 
 
@@ -75,8 +78,9 @@ def without_units(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]
         return [(tree, gold)]  # 3 dogs and 2 cats
     if unit and not gold_unit and not _counts(unit, prompt):
         return []
-    if prompt and unit == units.CENT and not gold_unit and not _COINS.search(prompt):
-        return []  # 5 cents where dollars are meant
+    priced = _COINS if unit == units.CENT else _PRICED
+    if prompt and not gold_unit and units.is_money(unit) and not priced.search(prompt):
+        return []  # 5 cents where dollars are meant, 9 yuan where apples are counted
     wanted = asked = gold_unit or units.asked(prompt)
     if not wanted or (units.is_noun(wanted) and not gold_unit):
         wanted = unit

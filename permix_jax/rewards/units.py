@@ -70,7 +70,7 @@ _FORMS = [
     )
 ]  # fmt: skip
 _ASKING = re.compile(
-    r"\b(?:how\s+many|number\s+of|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|"
+    r"\b(?:how\s+many|wie\s+viele|combien\s+de|cu[aá]nt[oa]s|quant[oaei]s?|сколько|number\s+of|en|em|in(?:\s+(?:units\s+of|whole))?|nearest(?:\s+whole)?|"
     r"(?:what|which|as an?|the)(?=\s+(?:percent|"
     r"degree\s+measure)))\s+(?P<unit>\$?[^.,?!;\n]{1,50})",
     re.IGNORECASE,
@@ -234,8 +234,11 @@ def _total(unit: Unit) -> tuple[Fraction, int, tuple]:
 
 def is_measure(unit: Unit) -> bool:
     """Whether a number with this unit is measured: 9.8 m/s^2, but no price, percent or count."""
-    names = {name for name, _ in unit}
-    return bool(unit) and unit != PERCENT and not is_noun(unit) and not names & {*_MONEY.values()}
+    return bool(unit) and unit != PERCENT and not is_noun(unit) and not is_money(unit)
+
+
+def is_money(unit: Unit) -> bool:
+    return bool({name for name, _ in unit} & {*_MONEY.values(), "yuan"})
 
 
 def is_noun(unit: Unit) -> bool:

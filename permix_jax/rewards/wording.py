@@ -32,6 +32,7 @@ _DECIMAL = re.compile(r"[0-9]*\.([0-9]+)(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?\s
 _ABOUT = re.compile(r"(?i)approximat|calculator|\bestimate|\\approx|numerical")
 _ROUNDED = re.compile(r"(?i)\bround|\bnearest|decimal place|significant")
 _EXACT = re.compile(r"frac|[0-9]/[0-9]|sqrt|\\pi|π|√|\\(?:ln|log|sin|cos|tan)")
+_ROOTS = re.compile(r"(?i)\bsolve\b|\broots?\b|\bsolutions?\b|\bzeros\b|eigenvalues|all values")
 _FACTORS = re.compile(r"\b[Ff]actor(?:i[sz]e)?\b(?! of)")
 _DIRECTION = re.compile(
     r"\ban eigenvector|\ba (?:direction|normal) vector"
@@ -77,12 +78,14 @@ def names_axes(text: str) -> bool:
     return bool(_AXIS.search(text))
 
 
-def reread(text: str, tree: Node, gold: Node) -> Node:
+def reread(text: str, tree: Node, gold: Node, prompt: str) -> Node:
     """The tree of an answer as what its gold answer is, where it can be read as that."""
     if gold[0] == "num" and counted(text) != text:
         return parse(read(counted(text)) or ())
     if gold[0] in ("list", "tuple") and _THOUSANDS.fullmatch(text):
         return parse(read(text.replace(",", ";")) or ())  # 45,135 are two numbers here
+    if gold[0] == "list" and tree[:3] == ("tuple", "[", "]") and _ROOTS.search(prompt):
+        return ("list", tree[3], "")
     if gold[0] in ("tuple", "matrix") and names_axes(text):
         return parse(read(text + "+0j") or ())
     if gold[0] == "matrix" and text[:2] == "{{":

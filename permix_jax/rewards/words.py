@@ -160,10 +160,13 @@ def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
 
 def same(answer: str, gold: str, prompt: str) -> bool:
     """Whether a text says what another one says, with words beside it that change nothing."""
+    answer = re.sub(r"^(?:An?|The) (?=[a-z]{3})", "", answer)
     plain = [plain_words(text).casefold() for text in (answer, gold)]
     plain = [_SAME_IN.get(text, text) for text in plain]
-    if re.search(r"(?i)\bis it true|true or false", prompt):
-        plain = [{"true": "yes", "false": "no"}.get(text, text) for text in plain]
+    truths = {"true": "yes", "false": "no"}
+    if "true or false" in prompt.casefold():
+        truths |= {"t": "yes", "f": "no"}
+    plain = [truths.get(text, text) for text in plain]
     if set(plain) <= {*_SAME_IN.values()}:
         return plain[0] == plain[1]
     one, two = (said(read(text) or ()).split() for text in (answer, gold))
@@ -172,8 +175,11 @@ def same(answer: str, gold: str, prompt: str) -> bool:
     if not all(is_word(token) or token == "-" for token in read(gold) or "+"):
         return False
     plain = not "".join(read(gold) or ()).isupper()  # upwards, but not MATHS
-    if plain and list(map(_stem, one)) == list(map(_stem, two)) or _opposites(one, two):
+    stems = [list(map(_stem, words)) for words in (one, two)]
+    if plain and stems[0] == stems[1] or _opposites(one, two):
         return True
+    if plain and sorted(stems[0]) == sorted(stems[1]) and len(one) < 4 and not set(one) & _ORDERED:
+        return True  # conditionally convergent
     joined = "".join(one).casefold()
     if _SAME_IN.get(joined, _calendar(joined)) == "".join(two):  # JA
         return True
