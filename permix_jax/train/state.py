@@ -94,7 +94,9 @@ def abstract_state(
         sharding = param.sharding if same else everywhere
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    state = TrainState(jnp.int32(0), trained, jax.eval_shape(optimizer.init, trained))
+    # Shapes alone: the mesh may be of chips that are not here, which can hold no array.
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(count, trained, jax.eval_shape(optimizer.init, trained))
     return jax.tree_util.tree_map_with_path(placed, state)
 
 
