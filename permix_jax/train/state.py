@@ -145,8 +145,9 @@ def make_step(
 
     def step(state: TrainState, *inputs) -> tuple[TrainState, dict[str, jax.Array]]:
         grads, metrics = gradients(state.params, *inputs)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(grads)
         nothing = norm == 0
 
@@ -154,7 +155,8 @@ def make_step(
             return new if is_rate(new) else jnp.where(nothing, old, new)
 
         old, new = (state.params, state.opt_state), (params, opt_state)
-        params, opt_state = jax.tree.map(select, old, new, is_leaf=is_rate)
+        with jax.named_scope("optimizer"):
+            params, opt_state = jax.tree.map(select, old, new, is_leaf=is_rate)
         new = TrainState(state.step + 1, params, opt_state)
         if ema:
             average = optax.incremental_update(params, state.ema, 1 - ema)
