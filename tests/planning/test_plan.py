@@ -31,7 +31,9 @@ from permix_jax.planning.plan import (
 from permix_jax.train.programs import grpo_programs
 
 GIB = chips.GIB
-CHIP = chips.Chip(hbm=16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0)
+CHIP = chips.Chip(
+    16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0, links=2, clock=1.0
+)
 
 
 def use(parameters=1.0, cache=1.0, temporaries=1.0, **fields) -> Use:
