@@ -1,11 +1,16 @@
 """The programs of a GRPO step, traced and compiled without their arguments."""
 
+import hashlib
+import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from math import prod
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,13 +18,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from permix_jax.core.files import read_object, write_json
 from permix_jax.core.sharding import spec
 from permix_jax.models.attention import PackedLayout
 from permix_jax.models.logprobs import score
 from permix_jax.models.packing import PackedRows, RowShape
 from permix_jax.models.params import abstract_params, split_trained, without_lora
 from permix_jax.models.transformer import Decoder
+from permix_jax.planning import hlo, prediction
+from permix_jax.planning.chips import chip_of
 from permix_jax.planning.costs import matmul_flops
+from permix_jax.planning.prediction import Cost, predict
 from permix_jax.rollout.sampler import sample
 from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
@@ -66,6 +75,7 @@ class Compiled(NamedTuple):
     temporaries: int | None = None  # those bytes without the arguments
     once_flops: float | None = None  # of one chip, the body of each loop counted once
     once_bytes: float | None = None
+    costs: tuple[Cost, ...] = ()  # what takes its time on a chip
 
 
 def abstract_arguments(
@@ -160,26 +170,70 @@ def step_programs(
     return x, steps | {"update": Program(update, parts)}
 
 
-def compile_program(name: str, program: Program) -> Compiled:
-    """What the compiler says of the program. One that does not fit is no error."""
+def compile_program(name: str, program: Program, topology: str, cache: Path) -> Compiled:
+    """What the compiler says of the program. One that does not fit is no error.
+
+    It is kept in the folder `cache`, so that the same program is compiled once. Raises ValueError,
+    in one line, if the compiler cannot compile it.
+    """
+    traced = program.trace()
+    lowered = traced.lower()
+    flops = matmul_flops(traced.jaxpr, program.trips)
+    kept = cache / "plans" / f"{_key(lowered.as_text(), program.trips, topology)}.json"
+    try:
+        found = read_object(kept, "")
+        costs = tuple(Cost(*cost) for cost in found.pop("costs"))
+        return Compiled(flops, **found, costs=costs)
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # not kept, or damaged: it is made again
+    begin = time.monotonic()
+    try:
+        result = _compiled(lowered, program.trips, topology)._replace(flops=flops)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name} cannot be compiled for --topology={topology}: {reason}; try another mesh or "
+            "another version of libtpu"
+        ) from None
+    _LOG.info("compiled %s in %.0f s", name, time.monotonic() - begin)
+    record = result._asdict()
+    del record["flops"]
+    write_json(kept, record)
+    return result
+
+
+def _compiled(lowered: jax.stages.Lowered, trips: int, topology: str) -> Compiled:
+    """As `compile_program`, without `flops`. Raises JaxRuntimeError."""
     # JAX caches a program for devices that are not there, and then fails to read it back.
     jax.config.update("jax_enable_compilation_cache", False)
-    begin, traced = time.monotonic(), program.trace()
-    flops = matmul_flops(traced.jaxpr, program.trips)
     try:
-        compiled = traced.lower().compile()
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if (needs := needed_bytes(str(error))) is None:
             raise
-        result = Compiled(flops, needs)
-    else:
-        memory, once = compiled.memory_analysis(), compiled.cost_analysis()
-        beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        temporaries = memory.temp_size_in_bytes + beside
-        needs = memory.argument_size_in_bytes + temporaries
-        result = Compiled(flops, needs, temporaries, once["flops"], once["bytes accessed"])
-    _LOG.info("compiled %s in %.0f s", name, time.monotonic() - begin)
-    return result
+        return Compiled(0, needs)
+    memory, once = compiled.memory_analysis(), compiled.cost_analysis()
+    beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    temporaries = memory.temp_size_in_bytes + beside
+    needs = memory.argument_size_in_bytes + temporaries
+    costs = tuple(predict(compiled.as_text(), chip_of(topology), trips))
+    return Compiled(0, needs, temporaries, once["flops"], once["bytes accessed"], costs)
+
+
+def _key(program: str, trips: int, topology: str) -> str:
+    """A hash of all that decides what `_compiled` gives."""
+    code = [Path(module.__file__).read_text("utf-8") for module in (hlo, prediction)]
+    versions = [_version(name) for name in ("jax", "jaxlib", "libtpu")]
+    flags = [os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")]
+    all_of_it = [program, trips, topology, chip_of(topology), code, versions, flags]
+    return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def needed_bytes(message: str) -> int | None:

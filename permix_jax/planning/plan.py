@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from permix_jax.planning.compiled import (
     step_programs,
 )
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, step_tokens, width
+from permix_jax.planning.prediction import Cost
 from permix_jax.report.tables import text_table
 
 _NOTES = """\
@@ -34,7 +36,10 @@ At least: the slowest of matmuls at the chip's peak, HBM and link traffic at its
 are counted from the traced program. HBM traffic of score and update: the compiler's count, times
 the matmuls' share that it counted (it counts a loop once); of rollout: its count, and the weights
 and the whole KV cache again for each further token. Link traffic: weights gathered over mesh.fsdp,
-activations summed over mesh.tensor. Every completion is taken to be of full length."""
+activations summed over mesh.tensor. Every completion is taken to be of full length.
+Predicted: the cycles that the compiler counts, loops and the dearest branches included; copies and
+links where its schedule waits for them; at 80 % of the chip's peak what it does not count. Add
+--explain to see what takes it. Of peak: the matmuls' share of the chip's peak in that time."""
 
 
 class Use(NamedTuple):
@@ -47,6 +52,7 @@ class Use(NamedTuple):
     flops: float  # its work in one step, as the two below
     hbm_bytes: float | None  # None for a program that was traced and not compiled
     ici_bytes: float
+    costs: tuple[Cost, ...] = ()  # what takes its time in one step, as the compiler schedules it
 
     def peak(self) -> float:
         return sum(self.resident.values()) + self.cache + self.temporaries
@@ -61,6 +67,10 @@ class Use(NamedTuple):
             "memory": (self.hbm_bytes or 0) / chip.hbm_bandwidth,
             "links": self.ici_bytes / chip.ici_bandwidth,
         }
+
+    def predicted(self) -> float | None:
+        """Seconds in one step; None for a program that was not compiled, or does not fit."""
+        return sum(cost.seconds for cost in self.costs) if self.costs else None
 
 
 class Plan(NamedTuple):
@@ -78,6 +88,11 @@ class Plan(NamedTuple):
         """A lower bound of a step: the sum over programs of what their slowest part needs."""
         return sum(max(use.seconds(self.chip).values()) for use in self.programs.values())
 
+    def predicted(self) -> float | None:
+        """Seconds of a step; None if one of its programs has none."""
+        each = [use.predicted() for use in self.programs.values()]
+        return None if None in each else sum(each)
+
 
 def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
     """Compiles the run's rollout, scoring and update for a topology ("v5e:4x4"). Takes minutes.
@@ -85,7 +100,8 @@ def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
     `cache` is the folder of converted models. Raises ValueError or FileNotFoundError, in one line,
     for bad input; ImportError without the `libtpu` package.
     """
-    mesh, uses = _uses(config, topology, cache, compile_program)
+    compiled = partial(compile_program, topology=topology, cache=cache)
+    mesh, uses = _uses(config, topology, cache, compiled)
     return Plan(topology, chip_of(topology), mesh.size, uses)
 
 
@@ -137,10 +153,12 @@ def use_of(
     r, mesh, rows = config.rollout, config.mesh, arguments.rows.tokens
     weights, prompts = _count(arguments.params), distinct_prompts(config)
     flops, cache = program.flops / (mesh.data * mesh.fsdp * mesh.tensor), 0
+    costs = program.costs
     if name == "rollout":
         cache = cache_bytes(model, config, prompts)
         parts, tokens = r.micro_batches, step_tokens(config, prompts)
         flops *= parts
+        costs = tuple(cost.times(parts) for cost in costs)
         one_token = decode_bytes(model, weights, cache, config)
         # The compiler counts the prefill, and one token of the loop.
         counted = program.once_bytes or one_token
@@ -170,6 +188,7 @@ def use_of(
         flops,
         hbm_bytes,
         link_bytes(model, weights, config, tokens, weight_passes, passes),
+        costs,
     )
 
 
@@ -195,6 +214,8 @@ def plan_report(plan: Plan, config: ConfigDict) -> str:
         f"{plan.topology}: {plan.chips} chip(s) of {plan.chip.hbm / GIB:.2f} GiB usable HBM; "
         f"one step takes at least {plan.seconds():.3g} s"
     ]
+    if (predicted := plan.predicted()) is not None:
+        verdict[0] += f", {predicted:.3g} s as predicted"
     for name, use in plan.programs.items():
         if not use.fits(plan.chip):
             over = (use.peak() - plan.chip.hbm) / GIB
@@ -218,6 +239,8 @@ def plan_table(plan: Plan) -> str:
         "link traffic, GB": [_number(use.ici_bytes, 1e9) for use in uses],
         "at least, s": [_number(max(each.values())) for each in seconds],
         "bound by": [max(each, key=each.get) for each in seconds],
+        "predicted, s": [_number(use.predicted()) for use in uses],
+        "of peak": [_share(use, plan.chip) for use in uses],
     }
     return text_table(["per chip", *plan.programs], [[label, *row] for label, row in cells.items()])
 
@@ -250,3 +273,8 @@ def _gib(size: float) -> str:
 
 def _number(value: float | None, unit: float = 1) -> str:
     return "-" if value is None else f"{value / unit:.3g}"
+
+
+def _share(use: Use, chip: Chip) -> str:
+    predicted = use.predicted()
+    return "-" if not predicted else f"{use.flops / chip.flops / predicted:.0%}"

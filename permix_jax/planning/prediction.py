@@ -44,6 +44,9 @@ class Cost(NamedTuple):
     seconds: float
     link_bytes: float  # that collectives bring to the chip
 
+    def times(self, times: int) -> "Cost":
+        return self._replace(seconds=self.seconds * times, link_bytes=self.link_bytes * times)
+
 
 # (place, kind) -> (seconds, bytes over the links)
 _Costs = dict[tuple[str, str], tuple[float, float]]

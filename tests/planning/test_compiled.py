@@ -1,0 +1,78 @@
+"""Compiled programs are kept on disk; what the compiler refuses is said in one line."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from permix_jax.planning import compiled
+from permix_jax.planning.compiled import Compiled, Program, compile_program
+from permix_jax.planning.prediction import CYCLES, Cost
+
+MATMUL = 2 * 4 * 4 * 4
+FOUND = Compiled(0, 90, 60, 128.0, 70.5, (Cost("mlp", CYCLES, 0.5, 0.0), Cost("", "x", 1.0, 2.0)))
+
+
+@pytest.fixture
+def program():
+    x = jnp.ones((4, 4))
+    return Program(lambda: jax.jit(lambda x: x @ x).trace(x), trips=3)
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """The topologies that a program is compiled for, in turn; the compiler itself is not asked."""
+    calls = []
+
+    def compile(lowered, trips, topology):
+        calls.append(topology)
+        return FOUND
+
+    monkeypatch.setattr(compiled, "_compiled", compile)
+    return calls
+
+
+def test_a_program_is_compiled_once_for_each_topology(program, compilations, tmp_path):
+    first = compile_program("update", program, "v5e:1x1", tmp_path)
+    assert first == FOUND._replace(flops=MATMUL)
+    assert compile_program("update", program, "v5e:1x1", tmp_path) == first
+    assert compilations == ["v5e:1x1"]
+    compile_program("update", program, "v5p:1x1x1", tmp_path)
+    compile_program("update", program._replace(trips=4), "v5e:1x1", tmp_path)
+    y = jnp.ones((4, 4), jnp.bfloat16)
+    other = Program(lambda: jax.jit(lambda x: x @ x).trace(y), trips=3)
+    compile_program("update", other, "v5e:1x1", tmp_path)
+    assert compilations == ["v5e:1x1", "v5p:1x1x1", "v5e:1x1", "v5e:1x1"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"costs": [[1]]}', '{"costs": []}'])
+def test_a_damaged_file_is_made_again(program, compilations, tmp_path, damage):
+    first = compile_program("update", program, "v5e:1x1", tmp_path)
+    (kept,) = (tmp_path / "plans").iterdir()
+    kept.write_text(damage)
+    assert compile_program("update", program, "v5e:1x1", tmp_path) == first
+    assert compile_program("update", program, "v5e:1x1", tmp_path) == first
+    assert len(compilations) == 2
+
+
+def test_a_program_that_needs_too_much_is_kept_too(program, tmp_path, monkeypatch):
+    def refuse(lowered):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: (2.00K) exceeds available HBM (1K)")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    found = compile_program("update", program, "v5e:1x1", tmp_path)
+    assert found == Compiled(MATMUL, 2048)
+    monkeypatch.undo()
+    assert compile_program("update", program, "v5e:1x1", tmp_path) == found
+
+
+def test_a_failure_of_the_compiler_is_one_line(program, tmp_path, monkeypatch):
+    def fail(lowered):
+        raise jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\n at line 3\n")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
+    with pytest.raises(ValueError) as error:
+        compile_program("update", program, "v5e:1x1", tmp_path)
+    assert str(error.value) == (
+        "update cannot be compiled for --topology=v5e:1x1: INTERNAL: Mosaic failed; "
+        "try another mesh or another version of libtpu"
+    )
