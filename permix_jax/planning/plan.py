@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from permix_jax.app.policies import build_policy, lora_config
 from permix_jax.app.validation import require_model_fits, require_valid
+from permix_jax.core.chips import GIB, Chip
 from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.formats.published import CONFIGS
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.transformer import Decoder
-from permix_jax.planning.chips import GIB, Chip, chip_of, topology_mesh
+from permix_jax.planning.chips import chip_of, topology_mesh
 from permix_jax.planning.compiled import (
     Arguments,
     Compiled,

@@ -11,6 +11,7 @@ import jax
 import pytest
 from runs import ROOT, load_config
 
+from permix_jax.core.chips import GIB, Chip
 from permix_jax.core.sharding import make_mesh
 from permix_jax.planning import chips
 from permix_jax.planning.compiled import (
@@ -32,10 +33,7 @@ from permix_jax.planning.plan import (
 from permix_jax.planning.prediction import CYCLES, Cost
 from permix_jax.train.programs import grpo_programs
 
-GIB = chips.GIB
-CHIP = chips.Chip(
-    16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0, links=2, clock=1.0
-)
+CHIP = Chip(16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0, links=2, clock=1.0)
 
 
 def use(parameters=1.0, cache=1.0, temporaries=1.0, **fields) -> Use:
