@@ -1,9 +1,9 @@
 """Whether a GRPO run fits a TPU topology, how fast it could be there at best, and both as text."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -21,13 +21,13 @@ from permix_jax.planning.chips import chip_of, topology_mesh
 from permix_jax.planning.compiled import (
     Arguments,
     Compiled,
-    Program,
     bytes_per_chip,
-    compile_program,
+    compile_programs,
     distinct_prompts,
     step_programs,
 )
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, step_tokens, width
+from permix_jax.planning.phases import Phase, phase_programs
 from permix_jax.planning.prediction import Cost
 from permix_jax.report.tables import text_table
 
@@ -75,15 +75,19 @@ class Use(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The programs of a step on a topology of `chips` chips, in the order of the step."""
+    """The programs of a step on a topology of `chips` chips, in the order of the step.
+
+    phases: of the run's other phases, what a batch takes. What bounds its time is not counted.
+    """
 
     topology: str
     chip: Chip
     chips: int
     programs: dict[str, Use]
+    phases: Mapping[str, Use] = MappingProxyType({})
 
     def fits(self) -> bool:
-        return all(use.fits(self.chip) for use in self.programs.values())
+        return all(use.fits(self.chip) for use in (*self.programs.values(), *self.phases.values()))
 
     def seconds(self) -> float:
         """A lower bound of a step: the sum over programs of what their slowest part needs."""
@@ -96,14 +100,21 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
-    """Compiles the run's rollout, scoring and update for a topology ("v5e:4x4"). Takes minutes.
+    """Compiles the run's programs for a topology ("v5e:4x4"). Takes minutes.
 
     `cache` is the folder of converted models. Raises ValueError or FileNotFoundError, in one line,
     for bad input; ImportError without the `libtpu` package.
     """
-    compiled = partial(compile_program, topology=topology, cache=cache)
-    mesh, uses = _uses(config, topology, cache, compiled)
-    return Plan(topology, chip_of(topology), mesh.size, uses)
+    model, mesh = _model_on(config, topology, cache)
+    with jax.set_mesh(mesh):
+        arguments, steps = step_programs(config, model, mesh)
+        phases = phase_programs(config, model, mesh, arguments)
+        programs = steps | {name: phase.program for name, phase in phases.items()}
+        found = compile_programs(programs, topology, cache)
+    uses = {name: use_of(name, found[name], arguments, model.config, config) for name in steps}
+    resident = resident_bytes(arguments, config)
+    others = {name: phase_use(x, found[name], resident, mesh.size) for name, x in phases.items()}
+    return Plan(topology, chip_of(topology), mesh.size, uses, others)
 
 
 def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, float]:
@@ -112,21 +123,12 @@ def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, f
     Unlike `Plan.seconds` it leaves out the HBM traffic of score and update, which only compiled
     programs tell. Takes seconds, and says nothing about memory. Raises as `make_plan`.
     """
-    _, uses = _uses(config, topology, cache, lambda name, program: Compiled(program.flops(), 0, 0))
-    return {name: max(use.seconds(chip_of(topology)).values()) for name, use in uses.items()}
-
-
-def _uses(
-    config: ConfigDict, topology: str, cache: Path, compiled: Callable[[str, Program], Compiled]
-) -> tuple[Mesh, dict[str, Use]]:
-    """The mesh of the topology, and the use of each program that is compiled for it."""
     model, mesh = _model_on(config, topology, cache)
     with jax.set_mesh(mesh):
         arguments, programs = step_programs(config, model, mesh)
-        return mesh, {
-            name: use_of(name, compiled(name, program), arguments, model.config, config)
-            for name, program in programs.items()
-        }
+        found = {name: Compiled(program.flops(), 0, 0) for name, program in programs.items()}
+    uses = {name: use_of(name, found[name], arguments, model.config, config) for name in found}
+    return {name: max(use.seconds(chip_of(topology)).values()) for name, use in uses.items()}
 
 
 def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
@@ -193,6 +195,15 @@ def use_of(
     )
 
 
+def phase_use(phase: Phase, program: Compiled, training: dict[str, int], chips: int) -> Use:
+    """What a batch of a phase costs a chip; `training`: bytes of what a training holds there."""
+    given = bytes_per_chip(phase.given)
+    temporaries = program.needs - given if program.temporaries is None else program.temporaries
+    resident, fits = training if phase.beside else {"given": given}, program.temporaries is not None
+    work = program.flops / chips, None, 0.0
+    return Use(resident, 0, temporaries, fits, *work, program.costs)
+
+
 def resident_bytes(arguments: Arguments, config: ConfigDict) -> dict[str, int]:
     """Bytes a chip of what a run holds all the time. LoRA's frozen base is its reference."""
     frozen = bytes_per_chip(arguments.frozen)
@@ -221,7 +232,12 @@ def plan_report(plan: Plan, config: ConfigDict) -> str:
         if not use.fits(plan.chip):
             over = (use.peak() - plan.chip.hbm) / GIB
             verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {advice(use, config)}")
-    return "\n".join([plan_table(plan), "", *verdict, "", _NOTES])
+    for name, use in plan.phases.items():
+        if not use.fits(plan.chip):
+            over = (use.peak() - plan.chip.hbm) / GIB
+            verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {_phase_advice(name)}")
+    phases = ["", phase_table(plan)] if plan.phases else []
+    return "\n".join([plan_table(plan), *phases, "", *verdict, "", _NOTES])
 
 
 def plan_table(plan: Plan) -> str:
@@ -244,6 +260,28 @@ def plan_table(plan: Plan) -> str:
         "of peak": [_share(use, plan.chip) for use in uses],
     }
     return text_table(["per chip", *plan.programs], [[label, *row] for label, row in cells.items()])
+
+
+def phase_table(plan: Plan) -> str:
+    """Memory, work and time of a batch of each phase beside the steps, on one chip."""
+    uses = plan.phases.values()
+    cells = {
+        "resident, GiB": [_gib(sum(use.resident.values())) for use in uses],
+        "temporaries, GiB": [_gib(use.temporaries) for use in uses],
+        "peak, GiB": [_gib(use.peak()) for use in uses],
+        "fits": ["yes" if use.fits(plan.chip) else "no" for use in uses],
+        "matmuls, TFLOP": [_number(use.flops, 1e12) for use in uses],
+        "predicted, s": [_number(use.predicted()) for use in uses],
+        "of peak": [_share(use, plan.chip) for use in uses],
+    }
+    return text_table(["a batch", *plan.phases], [[label, *row] for label, row in cells.items()])
+
+
+def _phase_advice(name: str) -> str:
+    """Which fields make a batch of a phase smaller."""
+    if name.startswith("evaluation"):
+        return "lower eval.batch_size, or raise mesh.fsdp or mesh.tensor"
+    return "set model.remat to full, lower train.micro_batch_tokens, or raise mesh.tensor"
 
 
 def advice(use: Use, config: ConfigDict) -> str:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from permix_jax.planning import compiled
-from permix_jax.planning.compiled import Compiled, Program, compile_program
+from permix_jax.planning.compiled import Compiled, Program, compile_programs
 from permix_jax.planning.prediction import CYCLES, Cost
 
 MATMUL = 2 * 4 * 4 * 4
@@ -23,12 +23,16 @@ def compilations(monkeypatch):
     """The topologies that a program is compiled for, in turn; the compiler itself is not asked."""
     calls = []
 
-    def compile(lowered, trips, topology):
-        calls.append(topology)
-        return FOUND
+    def compile(job):
+        calls.append(job.topology)
+        return FOUND._replace(flops=job.flops)
 
     monkeypatch.setattr(compiled, "_compiled", compile)
     return calls
+
+
+def compile_program(name, program, topology, cache):
+    return compile_programs({name: program}, topology, cache)[name]
 
 
 def test_a_program_is_compiled_once_for_each_topology(program, compilations, tmp_path):
@@ -42,6 +46,16 @@ def test_a_program_is_compiled_once_for_each_topology(program, compilations, tmp
     other = Program(lambda: jax.jit(lambda x: x @ x).trace(y), trips=3)
     compile_program("update", other, "v5e:1x1", tmp_path)
     assert compilations == ["v5e:1x1", "v5p:1x1x1", "v5e:1x1", "v5e:1x1"]
+
+
+def test_programs_come_back_in_their_order_each_with_its_own(program, compilations, tmp_path):
+    y = jnp.ones((2, 3, 8, 8))
+    large = Program(lambda: jax.jit(lambda y: y @ y @ (y + 1)).trace(y), trips=1)
+    found = compile_programs({"score": program, "update": large}, "v5e:1x1", tmp_path)
+    assert {name: x.flops for name, x in found.items()} == {
+        "score": MATMUL, "update": 2 * 6 * 2 * 8**3
+    }  # fmt: skip
+    assert list(found) == ["score", "update"] and len(compilations) == 2
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"costs": [[1]]}', '{"costs": []}'])

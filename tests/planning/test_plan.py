@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import jax
 import pytest
+from jax.sharding import SingleDeviceSharding
 from runs import ROOT, load_config
 
 from permix_jax.core.chips import GIB, Chip
@@ -20,12 +21,14 @@ from permix_jax.planning.compiled import (
     distinct_prompts,
     needed_bytes,
 )
+from permix_jax.planning.phases import Phase
 from permix_jax.planning.plan import (
     Plan,
     Use,
     advice,
     least_seconds,
     make_plan,
+    phase_use,
     plan_report,
     resident_bytes,
     use_of,
@@ -202,6 +205,29 @@ def test_what_does_not_fit_is_told_which_knob_to_turn(sizes, fields, named):
     assert "update does not fit, by" in report and advice(too_large, config) in report
 
 
+def test_a_batch_of_a_phase_is_planned_alone_or_beside_the_training():
+    costs = (Cost("layers/mlp", CYCLES, 4.0, 0.0),)
+    program = Compiled(800, 90, 60, 5.0, 6.0, costs)
+    weights = jax.ShapeDtypeStruct((4,), "float32", sharding=SingleDeviceSharding(jax.devices()[0]))
+    alone, beside = Phase(None, {"w": weights}), Phase(None, {"w": weights}, beside=True)
+    training = {"parameters": 100, "optimiser": 200}
+    found = phase_use(alone, program, training, chips=4)
+    assert (found.peak(), found.flops, found.predicted()) == (16 + 60, 200, 4.0)
+    assert phase_use(beside, program, training, chips=4).peak() == 300 + 60
+    too_large = phase_use(alone, Compiled(800, 90), training, chips=4)
+    assert too_large.peak() == 90 and not too_large.fits(CHIP)
+
+
+def test_a_phase_that_does_not_fit_is_told_which_knob_to_turn(config):
+    phases = {"evaluation of 64": use(temporaries=20.0), "KL of 64": use()}
+    plan = Plan("v5e:1x1", CHIP, 1, {"rollout": use()}, phases)
+    report = plan_report(plan, config)
+    assert not plan.fits() and plan._replace(phases={"KL of 64": use()}).fits()
+    assert "evaluation of 64 does not fit, by 8.00 GiB a chip: lower eval.batch_size" in report
+    assert re.search(r"^a batch +evaluation of 64 +KL of 64$", report, re.M)
+    assert re.search(r"^peak, GiB +24.00 +5.00$", report, re.M)
+
+
 def test_what_fits_gets_no_advice(config):
     costs = (Cost("layers/mlp", CYCLES, 16.0, 0.0),)
     report = plan_report(Plan("v5e:1x1", CHIP, 1, {"rollout": use(costs=costs)}), config)
@@ -250,9 +276,8 @@ def test_a_tiny_run_is_compiled_for_a_tpu_once(tmp_path):
     out = plan(tmp_path, *flags)
     assert out.returncode == 0, out.stderr
     lines = out.stderr.strip().splitlines()
-    assert [line.split(" in ")[0] for line in lines] == [
-        f"note: compiled {name}" for name in ("rollout", "score", "update")
-    ]
+    names = "rollout", "score", "update", "SFT of 32", "evaluation of 64", "KL of 64"
+    assert {line.split(" in ")[0] for line in lines} == {f"note: compiled {x}" for x in names}
     assert re.search(r"^fits +yes +yes +yes$", out.stdout, re.M)
     assert "v5e:2x2: 4 chip(s) of 15.75 GiB" in out.stdout
     assert re.search(r"^score/layers/attention/attend +cycles ", out.stdout, re.M)
