@@ -4,7 +4,7 @@
   python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4 --config.lora.rank=16
   python launch/plan.py --config=configs/permix.py:qwen3_8b --topology=v5e:4x4 --explain
 
-Compiles rollout, scoring and update of the config for the slice, on any machine, and prints the
+Compiles the programs of the config's run for the slice, on any machine, and prints the
 memory and time that they take of a chip: the least that the chip allows, and what the compiler
 predicts. Takes minutes, and seconds for programs that it compiled before. Needs: pip install -e
 '.[plan]'
