@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from runs import load_config
 
+from permix_jax.core.sharding import make_mesh
 from permix_jax.planning import compiled
-from permix_jax.planning.compiled import Compiled, Program, compile_programs
+from permix_jax.planning.compiled import Compiled, Program, compile_programs, step_programs
 from permix_jax.planning.prediction import CYCLES, Cost
 
 MATMUL = 2 * 4 * 4 * 4
@@ -90,3 +92,26 @@ def test_a_failure_of_the_compiler_is_one_line(program, tmp_path, monkeypatch):
         "update cannot be compiled for --topology=v5e:1x1: INTERNAL: Mosaic failed; "
         "try another mesh or another version of libtpu"
     )
+
+
+SCOPES = {
+    "rollout": ["gather_weights", "prefill", "decode", "embedding", "attend", "head", "draw"],
+    "score": ["embedding", "attend", "head"],
+    "update": ["embedding", "attend", "head", "add_gradients", "optimizer"],
+}
+
+
+def test_programs_name_the_places_of_their_source(tiny_model):
+    config, mesh = (
+        load_config("permix.py", "tiny", train__micro_batch_tokens=64),
+        make_mesh(1, 1, 1),
+    )
+    with jax.set_mesh(mesh):
+        programs = step_programs(config, tiny_model, mesh)[1]
+        texts = {
+            name: program.trace().lower().as_text(debug_info=True)
+            for name, program in programs.items()
+        }
+    for name, scopes in SCOPES.items():
+        assert [x for x in scopes if f"{x}/" not in texts[name]] == []
+    assert "transpose(jvp(Decoder))/layers_0/attention/attend/" in texts["update"]
