@@ -56,6 +56,8 @@ def broken_between_fields(c: ConfigDict) -> list[tuple[str, str]]:
         (c.grpo.reference_every and c.grpo.reference_mix < 1 and not c.lora.rank
             and c.model.param_dtype == "bfloat16", "grpo.reference_mix",
             "a mixture moves by less than bf16 can hold: use 1, or model.param_dtype = float32"),
+        (c.train.profile and int(c.train.profile.partition(":")[0]) > c.train.steps,
+            "train.profile", f"begin with one of the train.steps = {c.train.steps}"),
         (c.train.keep_best and not c.eval.every, "train.keep_best",
             "without evaluations on the way there is no best: set eval.every, or leave it empty"),
         (c.train.stop_after and not c.train.keep_best, "train.stop_after",

@@ -59,6 +59,13 @@ GONE: dict[str, str] = {
     f"rewards.{name}": _IN_TIME for name in ("workers", "item_seconds", "batch_seconds")
 }
 
+
+def _are_steps(value: str) -> bool:
+    """Whether it is "" or the first and the last of some steps, such as 10:12."""
+    found = re.fullmatch(r"([1-9]\d{0,8}):([1-9]\d{0,8})", value)
+    return not value or bool(found and int(found[1]) <= int(found[2]))
+
+
 # By the name of the section, "" for what stands at the top.
 SECTIONS: dict[str, Section] = {}
 
@@ -180,6 +187,10 @@ SECTIONS["train"] = Section("", (), dict(
         at_least(0), resume="the steps done are the same",
         reads={"train.keep_best": OtherThan("")}),
     start=Field("", "RUN, RUN:STEP or RUN:best: the policy of another run to begin with (--from)"),
+    profile=Field("", "FIRST:LAST, steps whose trace (jax.profiler) is written to profile/",
+        Rule(_are_steps, "use two steps such as 10:12"), resume="decides only what is written"),
+    peak_tflops=Field(0.0, "a device's peak in bf16, for perf/mfu; 0: a TPU's by its data sheet",
+        at_least(0), resume="decides only what is written"),
     log_completions_every=Field(10, "steps between files of completions, beside first and last",
         at_least(1), resume="decides only what is written", reads=_ROLLS_OUT),
 ))  # fmt: skip

@@ -18,6 +18,7 @@ from permix_jax.models.operations import einsum
 _MASKED = -1e30  # a masked score; finite, so that a query that sees nothing has finite weights
 
 
+@jax.named_scope("attend")
 def attend(
     query: jax.Array, segments: list[tuple[jax.Array, jax.Array, jax.Array]], scale: float
 ) -> jax.Array:
@@ -105,6 +106,7 @@ def attend_packed(
     return _attend(query, keys, values, layout, window, scale)[0]
 
 
+@jax.named_scope("attend")
 def _attend(query, keys, values, layout, window, scale):
     """(output [B, T, H, D], (blocks of queries, of keys, of values, log-sum-exp of the scores))."""
     queries = _query_blocks(query, keys.shape[1], layout)
@@ -133,6 +135,7 @@ def _forward(query, keys, values, layout, window, scale):
     return out, (layout, window, out, *blocks)
 
 
+@jax.named_scope("attend")
 def _backward(scale, kept, cotangent):
     layout, window, out, queries, key_blocks, value_blocks, log_sum_exp = kept
     K, dtype = key_blocks.shape[2], queries.dtype

@@ -42,11 +42,13 @@ class TokenLoss(NamedTuple):
     entropy: Callable | None = None
 
 
+@jax.named_scope("head")
 def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
     """Logits f32 [..., V] of hidden states [..., E] under a head [V, E] of the same dtype."""
     return einsum("...e,ve->...v", hidden, head)
 
 
+@jax.named_scope("head")
 def head_logprobs(
     hidden: jax.Array,
     weight: jax.Array,
@@ -101,6 +103,7 @@ def head_loss(
     return _run(loss, hidden, weight, targets, mask, tokens)[0]
 
 
+@jax.named_scope("head")
 def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
     """((loss, statistics), (gradient of hidden, gradient of the weight or None))."""
     token_loss, (temperature, logits_chunk), of_entropy = loss

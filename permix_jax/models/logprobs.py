@@ -57,6 +57,7 @@ def head_weight(model: Decoder, params) -> jax.Array:
     return params["embedding" if model.config.tie_embeddings else "head"]
 
 
+@jax.named_scope("prefill")
 def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.Array):
     """Runs right-padded prompts [U, P] through the decoder.
 

@@ -41,6 +41,7 @@ def precision(x: jax.Array, y: jax.Array) -> jax.lax.Precision | None:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
+@jax.named_scope("embedding")
 def embed_lookup(table: jax.Array, tokens: jax.Array, dtype) -> jax.Array:
     """The rows [..., E] of a table [V, E] for tokens int32 [...], in `dtype`.
 
@@ -54,6 +55,7 @@ def _embed_lookup_forward(table, tokens, dtype):
     return embed_lookup(table, tokens, dtype), (table, tokens)
 
 
+@jax.named_scope("embedding")
 def _embed_lookup_backward(dtype, kept, cotangent):
     table, tokens = kept
     sums = jnp.zeros(table.shape, jnp.float32).at[tokens].add(cotangent.astype(jnp.float32))

@@ -87,6 +87,7 @@ def unchanged(trained: dict, base: dict | None) -> jax.Array:
     return jnp.stack(equal).all()
 
 
+@jax.named_scope("gather_weights")
 def gathered(model: Decoder, params: dict) -> dict:
     """A copy of the parameters for decoding: matrices in the matmuls' dtype, all whole over `fsdp`.
 

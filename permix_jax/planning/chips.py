@@ -1,36 +1,15 @@
-"""TPU chips, and meshes of chips that programs are compiled for without having them."""
+"""Meshes of TPU chips that programs are compiled for without having them."""
 
 import importlib.util
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from permix_jax.core.chips import CHIPS, Chip
 from permix_jax.core.sharding import mesh_of
 
-GIB = 2**30
-
-
-class Chip(NamedTuple):
-    """One TPU chip.
-
-    Source: https://cloud.google.com/tpu/docs (system architecture, one page for each version).
-    """
-
-    hbm: float  # bytes of HBM that XLA (libtpu) leaves to programs
-    flops: float  # peak bf16 FLOP/s
-    hbm_bandwidth: float  # bytes/s
-    ici_bandwidth: float  # bytes/s, of all links to neighbours together
-
-
-CHIPS = {
-    "v4": Chip(30.75 * GIB, 275e12, 1228e9, 2400e9 / 8),
-    "v5e": Chip(15.75 * GIB, 197e12, 819e9, 1600e9 / 8),
-    "v5p": Chip(95.73 * GIB, 459e12, 2765e9, 4800e9 / 8),
-    "v6e": Chip(31.24 * GIB, 918e12, 1640e9, 3584e9 / 8),
-}
 # JAX sees the two cores of a v4 chip as one device.
 _OPTIONS = {"v4": {"chip_config_name": "megacore"}}
 

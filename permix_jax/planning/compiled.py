@@ -1,11 +1,17 @@
 """The programs of a GRPO step, traced and compiled without their arguments."""
 
+import hashlib
+import json
 import logging
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from math import prod
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,13 +19,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from permix_jax.core.files import read_object, write_json
 from permix_jax.core.sharding import spec
 from permix_jax.models.attention import PackedLayout
 from permix_jax.models.logprobs import score
 from permix_jax.models.packing import PackedRows, RowShape
 from permix_jax.models.params import abstract_params, split_trained, without_lora
 from permix_jax.models.transformer import Decoder
+from permix_jax.planning import hlo, prediction
+from permix_jax.planning.chips import chip_of
 from permix_jax.planning.costs import matmul_flops
+from permix_jax.planning.prediction import Cost, predict
 from permix_jax.rollout.sampler import sample
 from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
@@ -66,27 +76,24 @@ class Compiled(NamedTuple):
     temporaries: int | None = None  # those bytes without the arguments
     once_flops: float | None = None  # of one chip, the body of each loop counted once
     once_bytes: float | None = None
+    costs: tuple[Cost, ...] = ()  # what takes its time on a chip
 
 
 def abstract_arguments(
     config: ConfigDict, model: Decoder, programs: Programs, mesh: Mesh
 ) -> Arguments:
     """The largest arguments that a step of the config has: everything at full length."""
-    r, by_row = config.rollout, NamedSharding(mesh, spec("batch"))
+    r = config.rollout
     U = distinct_prompts(config) // r.micro_batches
     N = rollouts_per_step(config) // r.micro_batches
-
-    def array(shape, dtype) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=by_row)
-
     params = abstract_params(model, mesh)
     _, frozen = split_trained(model, params)
-    rows = _abstract_rows(step_shapes(config)[-1], mesh)
+    rows = abstract_rows(step_shapes(config)[-1], mesh)
     number = rows.targets.update(dtype=jnp.float32)
     rehearsal = ()
     if config.rehearsal.weight:
         shapes = batch_shapes(config, config.rehearsal.rows, r.max_new_tokens)
-        answers = _abstract_rows(shapes[-1], mesh)
+        answers = abstract_rows(shapes[-1], mesh)
         weights = answers.targets.update(dtype=jnp.float32)
         rehearsal = (SftBatch(answers, SftTokens(weights)),)
     return Arguments(
@@ -94,8 +101,8 @@ def abstract_arguments(
         base=frozen or params,
         frozen=frozen,
         state=programs.abstract,
-        prompts=tuple(array((U, r.max_prompt_tokens), dtype) for dtype in (jnp.int32, bool)),
-        keys=array((N,), jax.eval_shape(lambda: jax.random.key(0)).dtype),
+        prompts=abstract_prompts(U, config, mesh),
+        keys=abstract_keys(N, mesh),
         rows=rows,
         tokens=LossTokens(
             *[number] * 4,
@@ -107,7 +114,19 @@ def abstract_arguments(
     )
 
 
-def _abstract_rows(shape: RowShape, mesh: Mesh) -> PackedRows:
+def abstract_prompts(number: int, config: ConfigDict, mesh: Mesh) -> tuple:
+    """Tokens and mask of so many prompts of full length, as ShapeDtypeStructs."""
+    shape, by_row = (number, config.rollout.max_prompt_tokens), NamedSharding(mesh, spec("batch"))
+    return tuple(jax.ShapeDtypeStruct(shape, x, sharding=by_row) for x in (jnp.int32, bool))
+
+
+def abstract_keys(number: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """So many random keys."""
+    dtype = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    return jax.ShapeDtypeStruct((number,), dtype, sharding=NamedSharding(mesh, spec("batch")))
+
+
+def abstract_rows(shape: RowShape, mesh: Mesh) -> PackedRows:
     """Packed rows of this shape, as ShapeDtypeStructs."""
     by_row, whole = NamedSharding(mesh, spec(None, "batch")), NamedSharding(mesh, PartitionSpec())
 
@@ -160,26 +179,95 @@ def step_programs(
     return x, steps | {"update": Program(update, parts)}
 
 
-def compile_program(name: str, program: Program) -> Compiled:
-    """What the compiler says of the program. One that does not fit is no error."""
+def compile_programs(
+    programs: Mapping[str, Program], topology: str, cache: Path
+) -> dict[str, Compiled]:
+    """What the compiler says of each program. One that does not fit is no error.
+
+    Two are compiled at a time, the largest first. What is found is kept in the folder `cache`, so
+    that the same program is compiled once. Raises ValueError, in one line, if the compiler cannot
+    compile one. Call it within `jax.set_mesh(mesh)`.
+    """
     # JAX caches a program for devices that are not there, and then fails to read it back.
     jax.config.update("jax_enable_compilation_cache", False)
-    begin, traced = time.monotonic(), program.trace()
-    flops = matmul_flops(traced.jaxpr, program.trips)
+    jobs = {name: _Job.of(name, program, topology) for name, program in programs.items()}
+    with ThreadPoolExecutor(2) as pool:
+        largest_first = sorted(jobs.values(), key=lambda job: -len(job.text))
+        found = {job.name: pool.submit(job.compiled, cache) for job in largest_first}
+        return {name: found[name].result() for name in programs}
+
+
+class _Job(NamedTuple):
+    """A program to compile. text: its StableHLO."""
+
+    name: str
+    topology: str
+    flops: int
+    trips: int
+    text: str
+    lowered: jax.stages.Lowered
+
+    @classmethod
+    def of(cls, name: str, program: Program, topology: str) -> "_Job":
+        traced = program.trace()
+        flops, lowered = matmul_flops(traced.jaxpr, program.trips), traced.lower()
+        return cls(name, topology, flops, program.trips, lowered.as_text(), lowered)
+
+    def compiled(self, cache: Path) -> Compiled:
+        """As kept in `cache`, or else as the compiler says; see `compile_programs`."""
+        kept = cache / "plans" / f"{_key(self)}.json"
+        try:
+            found = read_object(kept, "")
+            costs = tuple(Cost(*cost) for cost in found.pop("costs"))
+            return Compiled(self.flops, **found, costs=costs)
+        except (OSError, ValueError, LookupError, TypeError):
+            pass  # not kept, or damaged: it is made again
+        begin = time.monotonic()
+        try:
+            result = _compiled(self)
+        except jax.errors.JaxRuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self.name} cannot be compiled for --topology={self.topology}: {reason}; try "
+                "another mesh or another version of libtpu"
+            ) from None
+        _LOG.info("compiled %s in %.0f s", self.name, time.monotonic() - begin)
+        record = result._asdict()
+        del record["flops"]
+        write_json(kept, record)
+        return result
+
+
+def _compiled(job: _Job) -> Compiled:
+    """What the compiler says of a program. Raises JaxRuntimeError."""
     try:
-        compiled = traced.lower().compile()
+        compiled = job.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if (needs := needed_bytes(str(error))) is None:
             raise
-        result = Compiled(flops, needs)
-    else:
-        memory, once = compiled.memory_analysis(), compiled.cost_analysis()
-        beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        temporaries = memory.temp_size_in_bytes + beside
-        needs = memory.argument_size_in_bytes + temporaries
-        result = Compiled(flops, needs, temporaries, once["flops"], once["bytes accessed"])
-    _LOG.info("compiled %s in %.0f s", name, time.monotonic() - begin)
-    return result
+        return Compiled(job.flops, needs)
+    memory, once = compiled.memory_analysis(), compiled.cost_analysis()
+    beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    temporaries = memory.temp_size_in_bytes + beside
+    needs = memory.argument_size_in_bytes + temporaries
+    costs = tuple(predict(compiled.as_text(), chip_of(job.topology), job.trips))
+    return Compiled(job.flops, needs, temporaries, once["flops"], once["bytes accessed"], costs)
+
+
+def _key(job: _Job) -> str:
+    """A hash of all that decides what `_compiled` gives."""
+    code = [Path(module.__file__).read_text("utf-8") for module in (hlo, prediction)]
+    versions = [_version(name) for name in ("jax", "jaxlib", "libtpu")]
+    flags = [os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")]
+    all_of_it = [job.text, job.trips, job.topology, chip_of(job.topology), code, versions, flags]
+    return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def needed_bytes(message: str) -> int | None:

@@ -1,8 +1,9 @@
 """Whether a GRPO run fits a TPU topology, how fast it could be there at best, and both as text."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -11,21 +12,23 @@ from ml_collections import ConfigDict
 
 from permix_jax.app.policies import build_policy, lora_config
 from permix_jax.app.validation import require_model_fits, require_valid
+from permix_jax.core.chips import GIB, Chip
 from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.formats.published import CONFIGS
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.transformer import Decoder
-from permix_jax.planning.chips import GIB, Chip, chip_of, topology_mesh
+from permix_jax.planning.chips import chip_of, topology_mesh
 from permix_jax.planning.compiled import (
     Arguments,
     Compiled,
-    Program,
     bytes_per_chip,
-    compile_program,
+    compile_programs,
     distinct_prompts,
     step_programs,
 )
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, step_tokens, width
+from permix_jax.planning.phases import Phase, phase_programs
+from permix_jax.planning.prediction import Cost
 from permix_jax.report.tables import text_table
 
 _NOTES = """\
@@ -34,7 +37,10 @@ At least: the slowest of matmuls at the chip's peak, HBM and link traffic at its
 are counted from the traced program. HBM traffic of score and update: the compiler's count, times
 the matmuls' share that it counted (it counts a loop once); of rollout: its count, and the weights
 and the whole KV cache again for each further token. Link traffic: weights gathered over mesh.fsdp,
-activations summed over mesh.tensor. Every completion is taken to be of full length."""
+activations summed over mesh.tensor. Every completion is taken to be of full length.
+Predicted: the cycles that the compiler counts, loops and the dearest branches included; copies and
+links where its schedule waits for them; at 80 % of the chip's peak what it does not count. Add
+--explain to see what takes it. Of peak: the matmuls' share of the chip's peak in that time."""
 
 
 class Use(NamedTuple):
@@ -47,6 +53,7 @@ class Use(NamedTuple):
     flops: float  # its work in one step, as the two below
     hbm_bytes: float | None  # None for a program that was traced and not compiled
     ici_bytes: float
+    costs: tuple[Cost, ...] = ()  # what takes its time in one step, as the compiler schedules it
 
     def peak(self) -> float:
         return sum(self.resident.values()) + self.cache + self.temporaries
@@ -62,31 +69,52 @@ class Use(NamedTuple):
             "links": self.ici_bytes / chip.ici_bandwidth,
         }
 
+    def predicted(self) -> float | None:
+        """Seconds in one step; None for a program that was not compiled, or does not fit."""
+        return sum(cost.seconds for cost in self.costs) if self.costs else None
+
 
 class Plan(NamedTuple):
-    """The programs of a step on a topology of `chips` chips, in the order of the step."""
+    """The programs of a step on a topology of `chips` chips, in the order of the step.
+
+    phases: of the run's other phases, what a batch takes. What bounds its time is not counted.
+    """
 
     topology: str
     chip: Chip
     chips: int
     programs: dict[str, Use]
+    phases: Mapping[str, Use] = MappingProxyType({})
 
     def fits(self) -> bool:
-        return all(use.fits(self.chip) for use in self.programs.values())
+        return all(use.fits(self.chip) for use in (*self.programs.values(), *self.phases.values()))
 
     def seconds(self) -> float:
         """A lower bound of a step: the sum over programs of what their slowest part needs."""
         return sum(max(use.seconds(self.chip).values()) for use in self.programs.values())
 
+    def predicted(self) -> float | None:
+        """Seconds of a step; None if one of its programs has none."""
+        each = [use.predicted() for use in self.programs.values()]
+        return None if None in each else sum(each)
+
 
 def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
-    """Compiles the run's rollout, scoring and update for a topology ("v5e:4x4"). Takes minutes.
+    """Compiles the run's programs for a topology ("v5e:4x4"). Takes minutes.
 
     `cache` is the folder of converted models. Raises ValueError or FileNotFoundError, in one line,
     for bad input; ImportError without the `libtpu` package.
     """
-    mesh, uses = _uses(config, topology, cache, compile_program)
-    return Plan(topology, chip_of(topology), mesh.size, uses)
+    model, mesh = _model_on(config, topology, cache)
+    with jax.set_mesh(mesh):
+        arguments, steps = step_programs(config, model, mesh)
+        phases = phase_programs(config, model, mesh, arguments)
+        programs = steps | {name: phase.program for name, phase in phases.items()}
+        found = compile_programs(programs, topology, cache)
+    uses = {name: use_of(name, found[name], arguments, model.config, config) for name in steps}
+    resident = resident_bytes(arguments, config)
+    others = {name: phase_use(x, found[name], resident, mesh.size) for name, x in phases.items()}
+    return Plan(topology, chip_of(topology), mesh.size, uses, others)
 
 
 def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, float]:
@@ -95,21 +123,12 @@ def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, f
     Unlike `Plan.seconds` it leaves out the HBM traffic of score and update, which only compiled
     programs tell. Takes seconds, and says nothing about memory. Raises as `make_plan`.
     """
-    _, uses = _uses(config, topology, cache, lambda name, program: Compiled(program.flops(), 0, 0))
-    return {name: max(use.seconds(chip_of(topology)).values()) for name, use in uses.items()}
-
-
-def _uses(
-    config: ConfigDict, topology: str, cache: Path, compiled: Callable[[str, Program], Compiled]
-) -> tuple[Mesh, dict[str, Use]]:
-    """The mesh of the topology, and the use of each program that is compiled for it."""
     model, mesh = _model_on(config, topology, cache)
     with jax.set_mesh(mesh):
         arguments, programs = step_programs(config, model, mesh)
-        return mesh, {
-            name: use_of(name, compiled(name, program), arguments, model.config, config)
-            for name, program in programs.items()
-        }
+        found = {name: Compiled(program.flops(), 0, 0) for name, program in programs.items()}
+    uses = {name: use_of(name, found[name], arguments, model.config, config) for name in found}
+    return {name: max(use.seconds(chip_of(topology)).values()) for name, use in uses.items()}
 
 
 def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
@@ -137,10 +156,12 @@ def use_of(
     r, mesh, rows = config.rollout, config.mesh, arguments.rows.tokens
     weights, prompts = _count(arguments.params), distinct_prompts(config)
     flops, cache = program.flops / (mesh.data * mesh.fsdp * mesh.tensor), 0
+    costs = program.costs
     if name == "rollout":
         cache = cache_bytes(model, config, prompts)
         parts, tokens = r.micro_batches, step_tokens(config, prompts)
         flops *= parts
+        costs = tuple(cost.times(parts) for cost in costs)
         one_token = decode_bytes(model, weights, cache, config)
         # The compiler counts the prefill, and one token of the loop.
         counted = program.once_bytes or one_token
@@ -170,7 +191,17 @@ def use_of(
         flops,
         hbm_bytes,
         link_bytes(model, weights, config, tokens, weight_passes, passes),
+        costs,
     )
+
+
+def phase_use(phase: Phase, program: Compiled, training: dict[str, int], chips: int) -> Use:
+    """What a batch of a phase costs a chip; `training`: bytes of what a training holds there."""
+    given = bytes_per_chip(phase.given)
+    temporaries = program.needs - given if program.temporaries is None else program.temporaries
+    resident, fits = training if phase.beside else {"given": given}, program.temporaries is not None
+    work = program.flops / chips, None, 0.0
+    return Use(resident, 0, temporaries, fits, *work, program.costs)
 
 
 def resident_bytes(arguments: Arguments, config: ConfigDict) -> dict[str, int]:
@@ -195,11 +226,18 @@ def plan_report(plan: Plan, config: ConfigDict) -> str:
         f"{plan.topology}: {plan.chips} chip(s) of {plan.chip.hbm / GIB:.2f} GiB usable HBM; "
         f"one step takes at least {plan.seconds():.3g} s"
     ]
+    if (predicted := plan.predicted()) is not None:
+        verdict[0] += f", {predicted:.3g} s as predicted"
     for name, use in plan.programs.items():
         if not use.fits(plan.chip):
             over = (use.peak() - plan.chip.hbm) / GIB
             verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {advice(use, config)}")
-    return "\n".join([plan_table(plan), "", *verdict, "", _NOTES])
+    for name, use in plan.phases.items():
+        if not use.fits(plan.chip):
+            over = (use.peak() - plan.chip.hbm) / GIB
+            verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {_phase_advice(name)}")
+    phases = ["", phase_table(plan)] if plan.phases else []
+    return "\n".join([plan_table(plan), *phases, "", *verdict, "", _NOTES])
 
 
 def plan_table(plan: Plan) -> str:
@@ -218,8 +256,32 @@ def plan_table(plan: Plan) -> str:
         "link traffic, GB": [_number(use.ici_bytes, 1e9) for use in uses],
         "at least, s": [_number(max(each.values())) for each in seconds],
         "bound by": [max(each, key=each.get) for each in seconds],
+        "predicted, s": [_number(use.predicted()) for use in uses],
+        "of peak": [_share(use, plan.chip) for use in uses],
     }
     return text_table(["per chip", *plan.programs], [[label, *row] for label, row in cells.items()])
+
+
+def phase_table(plan: Plan) -> str:
+    """Memory, work and time of a batch of each phase beside the steps, on one chip."""
+    uses = plan.phases.values()
+    cells = {
+        "resident, GiB": [_gib(sum(use.resident.values())) for use in uses],
+        "temporaries, GiB": [_gib(use.temporaries) for use in uses],
+        "peak, GiB": [_gib(use.peak()) for use in uses],
+        "fits": ["yes" if use.fits(plan.chip) else "no" for use in uses],
+        "matmuls, TFLOP": [_number(use.flops, 1e12) for use in uses],
+        "predicted, s": [_number(use.predicted()) for use in uses],
+        "of peak": [_share(use, plan.chip) for use in uses],
+    }
+    return text_table(["a batch", *plan.phases], [[label, *row] for label, row in cells.items()])
+
+
+def _phase_advice(name: str) -> str:
+    """Which fields make a batch of a phase smaller."""
+    if name.startswith("evaluation"):
+        return "lower eval.batch_size, or raise mesh.fsdp or mesh.tensor"
+    return "set model.remat to full, lower train.micro_batch_tokens, or raise mesh.tensor"
 
 
 def advice(use: Use, config: ConfigDict) -> str:
@@ -250,3 +312,8 @@ def _gib(size: float) -> str:
 
 def _number(value: float | None, unit: float = 1) -> str:
     return "-" if value is None else f"{value / unit:.3g}"
+
+
+def _share(use: Use, chip: Chip) -> str:
+    predicted = use.predicted()
+    return "-" if not predicted else f"{use.flops / chip.flops / predicted:.0%}"

@@ -108,6 +108,7 @@ class _Decoding(NamedTuple):
 
         return jax.lax.while_loop(go_on, body, (step, rows))
 
+    @jax.named_scope("decode")
     def _next_token(self, prefix: Segment, rows: _Rows, step) -> _Rows:
         params, ends = {"params": self.params}, self.end_tokens
         tokens, logprobs, done = rows.written

@@ -26,6 +26,7 @@ class Sampling:
     halvings: int = 0
 
 
+@jax.named_scope("draw")
 def draw(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array]:
     """Draws one token int32 [B] per row of logits f32 [B, V], and gives its log-prob, f32 [B].
 

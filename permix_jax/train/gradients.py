@@ -94,7 +94,9 @@ def accumulate(gradients_of: Callable, params, parts, count: jax.Array | int):
 
     def add(i, sums):
         gradients, metrics = gradients_of(params, micro_batch(parts, i))
-        return jax.tree.map(jnp.add, sums[0], gradients), {
+        with jax.named_scope("add_gradients"):
+            total = jax.tree.map(jnp.add, sums[0], gradients)
+        return total, {
             name: (jnp.maximum if name.endswith("_max") else jnp.add)(sums[1][name], x)
             for name, x in metrics.items()
         }

@@ -24,6 +24,7 @@ from permix_jax.train.batch import (
 from permix_jax.train.log import warn_of_faults, write_completions
 from permix_jax.train.loop import AfterStep, Row, fit
 from permix_jax.train.loss import SAME_AS_POLICY
+from permix_jax.train.measures import model_flops, share_of_peak, trained_passes
 from permix_jax.train.programs import (
     grpo_programs,
     loss_config,
@@ -68,7 +69,8 @@ class _MiniBatch(NamedTuple):
     """The rollouts of one update of a step.
 
     rollouts: their numbers in the step.
-    rows: on the mesh. scores: log-probs [M, R, L] by fields of LossTokens.
+    rows: on the mesh. scores: log-probs [M, R, L] by fields of LossTokens. passes: through the
+      decoder that they, and the entropy, took.
     entropy: f32 [M, R, L], if the loss sees the tokens of high entropy alone.
     """
 
@@ -77,6 +79,7 @@ class _MiniBatch(NamedTuple):
     rows: PackedRows
     scores: dict[str, jax.Array]
     entropy: jax.Array | None
+    passes: int
 
 
 class _Grpo:
@@ -129,6 +132,7 @@ class _Grpo:
         row = rollouts.metrics | metrics
         row["learning_rate"] = float(self.programs.schedule(step * updates_per_step(c) - 1))
         row["time/update"] = time.monotonic() - begin
+        row |= self._share_of_peak(parts, row["time/update"])
         row["tokens/padding"] = float(np.mean([part.packing.padding for part in parts]))
         row["tokens_per_second"] = row["tokens/generated"] / row["time/rollout"]
         if rehearsed:
@@ -137,6 +141,13 @@ class _Grpo:
         warn_of_faults(rollouts.batch.completions, step)
         write_completions(c, self.run.workdir, step, rollouts.records)
         return self._renewed(state, step), row
+
+    def _share_of_peak(self, parts: list[_MiniBatch], seconds: float) -> Row:
+        """`perf/mfu` of scoring and update. Rehearsal is left out."""
+        c, model = self.config, self.model.config
+        trained = trained_passes(model) * c.grpo.epochs
+        flops = sum((trained + x.passes) * model_flops(model, x.packing.rows) for x in parts)
+        return share_of_peak(flops, seconds, self.run.mesh.size, c.train.peak_tflops)
 
     def _is_reference(self, state: TrainState) -> bool:
         """Whether there is a KL, and the policy still is its reference, bit for bit."""
@@ -174,15 +185,16 @@ class _Grpo:
         def of(part: RolloutBatch, rollouts: np.ndarray) -> _MiniBatch:
             packing, scores, entropy = pack_step(part, self.shapes), {}, None
             rows = shard_packed(packing.rows, self.run.mesh)
+            # The only update of a policy that is the reference itself asks for no scores.
+            asked = bool(c.grpo.kl_weight) and (not same or updates_per_step(c) > 1)
             if c.grpo.kl_weight:
-                # The only update of a policy that is the reference itself asks for no scores.
-                asked = not same or updates_per_step(c) > 1
                 scores["reference"] = score(*reference, rows, how) if asked else _same(rows)
             if scores_trainer(c):
                 scores["trainer"] = score(*policy, rows, how)
             if c.grpo.entropy_share < 1:
                 entropy = score(*policy, rows, how, entropy=True)
-            return _MiniBatch(rollouts, packing, rows, scores, entropy)
+            passes = asked + scores_trainer(c) + (entropy is not None)
+            return _MiniBatch(rollouts, packing, rows, scores, entropy, passes)
 
         return [of(*part) for part in mini_batches(c, batch, step)]
 

@@ -104,8 +104,6 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def without_clocks(rows: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
-    """The metrics without time and speed: what another run of the same config has again."""
-    return [
-        {k: x for k, x in row.items() if not k.startswith("time/") and k != "tokens_per_second"}
-        for row in rows
-    ]
+    """The metrics without time, speed and memory: what another run of the same config has again."""
+    of_the_machine = ("time/", "perf/", "tokens_per_second")
+    return [{k: x for k, x in row.items() if not k.startswith(of_the_machine)} for row in rows]

@@ -12,6 +12,7 @@ from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.stats.alarms import Alarms
 from permix_jax.train.checkpoints import Checkpoints, Keep
 from permix_jax.train.log import MetricsLog
+from permix_jax.train.measures import Meter
 from permix_jax.train.state import TrainState
 
 Row = dict[str, float]
@@ -31,6 +32,7 @@ class Loop:
     phase: its name in the run's agenda (`core/progress.py`).
     keep_steps: it saves these, too, and keeps them.
     judged_every: it saves every so many steps, too, because one of them may be the best; 0: none.
+    profile: the first and the last step whose trace goes to `profile/`; None: no step.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Loop:
     phase: str = TRAINING
     keep_steps: Collection[int] = ()
     judged_every: int = 0
+    profile: tuple[int, int] | None = None
 
     def saves(self, step: int) -> bool:
         """Whether the state after a step is saved, even if nobody asks for a stop."""
@@ -105,14 +108,18 @@ def fit(
 
     try:
         ends = done > 0 and judge(done)
-        with Progress(loop.label, loop.steps, done, loop.phase) as progress:
+        with (
+            Progress(loop.label, loop.steps, done, loop.phase) as progress,
+            Meter(loop.folder / "profile", loop.profile) as meter,
+        ):
             for step in range(done + 1, loop.steps + 1):
                 if ends:
                     break
                 stop.check()
+                meter.begin(step)
                 state, row = update(state, step)
                 _require_finite(row, step, checkpoints)
-                row = {"step": step, **row}
+                row = {"step": step, **row, **meter.end(step)}
                 for alarm in alarms.see(row):
                     progress.warn(alarm.text)
                 log.write(row)

@@ -64,9 +64,10 @@ class Run:
         c, label = self.config, f"{label} {self.workdir.name}"
         kept, steps = c.train.keep_checkpoints, [int(n) for n in names_in(c.train.keep_steps)]
         every, judged = c.train.checkpoint_every, c.eval.every if c.train.keep_best else 0
+        profile = tuple(map(int, c.train.profile.split(":"))) if c.train.profile else None
         return Loop(
             label, self.workdir, c.train.steps, every, kept, shown,
-            keep_steps=steps, judged_every=judged,
+            keep_steps=steps, judged_every=judged, profile=profile,
         )  # fmt: skip
 
     def start(

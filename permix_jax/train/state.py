@@ -94,7 +94,9 @@ def abstract_state(
         sharding = param.sharding if same else everywhere
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    state = TrainState(jnp.int32(0), trained, jax.eval_shape(optimizer.init, trained))
+    # Shapes alone: the mesh may be of chips that are not here, which can hold no array.
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(count, trained, jax.eval_shape(optimizer.init, trained))
     return jax.tree_util.tree_map_with_path(placed, state)
 
 
@@ -143,8 +145,9 @@ def make_step(
 
     def step(state: TrainState, *inputs) -> tuple[TrainState, dict[str, jax.Array]]:
         grads, metrics = gradients(state.params, *inputs)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(grads)
         nothing = norm == 0
 
@@ -152,7 +155,8 @@ def make_step(
             return new if is_rate(new) else jnp.where(nothing, old, new)
 
         old, new = (state.params, state.opt_state), (params, opt_state)
-        params, opt_state = jax.tree.map(select, old, new, is_leaf=is_rate)
+        with jax.named_scope("optimizer"):
+            params, opt_state = jax.tree.map(select, old, new, is_leaf=is_rate)
         new = TrainState(state.step + 1, params, opt_state)
         if ema:
             average = optax.incremental_update(params, state.ema, 1 - ema)

@@ -25,6 +25,7 @@ from permix_jax.personas.prompts import render_all
 from permix_jax.train.gradients import cross_entropy, packed_gradients
 from permix_jax.train.log import write_completions
 from permix_jax.train.loop import AfterStep, Loop, Row, fit
+from permix_jax.train.measures import model_flops, share_of_peak, trained_passes
 from permix_jax.train.programs import batch_shapes, rollouts_per_step
 from permix_jax.train.rollouts import Rollouts, RolloutWorker
 from permix_jax.train.run import Run
@@ -116,6 +117,8 @@ def learn(
     programs = make_programs(settings, settings.steps, policy.model, run.mesh, gradients)
     frozen = base.load_params() if policy.model.config.lora else {}
     limits, shapes = (c.rollout.max_prompt_tokens, size[1]), batch_shapes(c, *size)
+    passes = trained_passes(policy.model.config)
+    mfu = partial(share_of_peak, devices=run.mesh.size, peak_tflops=c.train.peak_tflops)
 
     def update(state: TrainState, step: int) -> tuple[TrainState, Row]:
         demonstrations, row = examples(step)
@@ -127,6 +130,7 @@ def learn(
         row[counter] = int(batch.rows.scored.sum())
         row["time/update"] = time.monotonic() - begin
         row["tokens_per_second"] = row[counter] / row["time/update"]
+        row |= mfu(passes * model_flops(policy.model.config, batch.rows), row["time/update"])
         return state, row
 
     return fit(

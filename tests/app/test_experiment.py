@@ -42,7 +42,8 @@ def permix(cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "permix-tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERMIX_CACHE", str(cache))
-        config = load_config("permix.py", "tiny", eval__every=3)
+        machine = {"train__peak_tflops": 1e-3, "train__profile": "2:3"}
+        config = load_config("permix.py", "tiny", eval__every=3, **machine)
         return workdir, run(config, workdir, "permix", "tiny")
 
 
@@ -74,6 +75,8 @@ def test_metrics_have_the_names_that_trl_users_know(permix):
     assert rows[0]["kl"] == 0 < rows[-1]["kl"]  # the policy starts at the reference and leaves it
     raw = json.loads((permix[0] / "metrics.jsonl").read_text().splitlines()[0])
     assert {"time/rollout", "time/reward", "time/update", "tokens_per_second"} <= set(raw)
+    assert raw["time/compile"] >= 0 and raw["perf/mfu"] > 0
+    assert list(permix[0].glob("profile/plugins/profile/*/*.xplane.pb"))
 
 
 def test_completions_carry_personas_and_group_rewards(permix):

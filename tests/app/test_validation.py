@@ -135,6 +135,9 @@ IMPOSSIBLE = [
     ("use one or more of heldout,harmful,neutral,train, each once", "train,train", "eval.sets"),
     ("use steps such as 50,100", "5,x", "train.keep_steps"),
     ("use steps such as 50,100", "0", "train.keep_steps"),
+    ("use two steps such as 10:12", "12", "train.profile"),
+    ("use two steps such as 10:12", "12:10", "train.profile"),
+    ("use two steps such as 10:12", "0:3", "train.profile"),
     ("use one of pss, accuracy_worst,", "accuracy", "train.keep_best"),
     *((f"use one of {choices}", "x", field) for field, choices in CHOICES.items()),
 ]

@@ -58,6 +58,9 @@ TOGETHER = {
     ],
     "train.decay_to is 0.0; an exponential decay never ends at 0: use a share of the peak, such as "
     "0.1": [{"train.decay": "exponential"}],
+    "train.profile is '151:152'; begin with one of the train.steps = 150": [
+        {"train.profile": "151:152"}
+    ],
     "train.keep_best is 'pss'; without evaluations on the way there is no best: set eval.every, or "
     "leave it empty": [{"train.keep_best": "pss"}],
     "train.stop_after is 3; name the figure that has to rise in train.keep_best, or use 0": [

@@ -1,6 +1,7 @@
 """Plans: their arithmetic and advice; and a tiny run compiled for a TPU, where libtpu is there."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from dataclasses import replace
 
 import jax
 import pytest
+from jax.sharding import SingleDeviceSharding
 from runs import ROOT, load_config
 
+from permix_jax.core.chips import GIB, Chip
 from permix_jax.core.sharding import make_mesh
 from permix_jax.planning import chips
 from permix_jax.planning.compiled import (
@@ -18,20 +21,22 @@ from permix_jax.planning.compiled import (
     distinct_prompts,
     needed_bytes,
 )
+from permix_jax.planning.phases import Phase
 from permix_jax.planning.plan import (
     Plan,
     Use,
     advice,
     least_seconds,
     make_plan,
+    phase_use,
     plan_report,
     resident_bytes,
     use_of,
 )
+from permix_jax.planning.prediction import CYCLES, Cost
 from permix_jax.train.programs import grpo_programs
 
-GIB = chips.GIB
-CHIP = chips.Chip(hbm=16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0)
+CHIP = Chip(16.0 * GIB, flops=100.0, hbm_bandwidth=10.0, ici_bandwidth=1.0, links=2, clock=1.0)
 
 
 def use(parameters=1.0, cache=1.0, temporaries=1.0, **fields) -> Use:
@@ -50,6 +55,15 @@ def test_a_program_is_as_slow_as_its_slowest_part_and_a_step_as_all_its_programs
     plan = Plan("v5e:1x1", CHIP, 1, {"rollout": use(), "update": use(hbm_bytes=None)})
     assert use().seconds(CHIP) == {"matmuls": 8.0, "memory": 9.0, "links": 2.0}
     assert plan.seconds() == 9.0 + 8.0
+
+
+def test_a_step_is_predicted_as_the_sum_of_its_programs_if_all_are():
+    costs = Cost("layers/mlp", CYCLES, 10.0, 0.0), Cost("head", "all-reduce", 6.0, 3.0)
+    both = {"rollout": use(costs=costs), "update": use(costs=costs[:1])}
+    plan = Plan("v5e:1x1", CHIP, 1, both)
+    assert (use(costs=costs).predicted(), plan.predicted()) == (16.0, 26.0)
+    assert use().predicted() is None
+    assert plan._replace(programs=both | {"score": use()}).predicted() is None
 
 
 def test_a_program_fits_up_to_the_chips_memory_and_if_it_compiled():
@@ -118,6 +132,15 @@ def test_gradients_go_over_the_links_in_f32(arguments, tiny_model):
     assert links("bfloat16") == pytest.approx((links("float32") + gradients) / 2)
 
 
+def test_a_rollouts_parts_take_their_time_one_after_the_other(arguments, tiny_model):
+    costs = (Cost("decode", CYCLES, 3.0, 5.0),)
+    config, abstract = arguments(rollout__micro_batches=2)
+    for name, times in [("rollout", 2), ("score", 1), ("update", 1)]:
+        program = Compiled(8000, 0, 0, 500.0, 60.0, costs)
+        found = use_of(name, program, abstract, tiny_model.config, config)
+        assert found.costs == (Cost("decode", CYCLES, 3.0 * times, 5.0 * times),)
+
+
 def test_links_carry_the_tokens_of_the_rollout_and_of_the_packed_rows(arguments, tiny_model):
     config, abstract = arguments()
     parts, tokens = abstract.rows.tokens.shape[0], abstract.rows.tokens.size
@@ -182,10 +205,37 @@ def test_what_does_not_fit_is_told_which_knob_to_turn(sizes, fields, named):
     assert "update does not fit, by" in report and advice(too_large, config) in report
 
 
+def test_a_batch_of_a_phase_is_planned_alone_or_beside_the_training():
+    costs = (Cost("layers/mlp", CYCLES, 4.0, 0.0),)
+    program = Compiled(800, 90, 60, 5.0, 6.0, costs)
+    weights = jax.ShapeDtypeStruct((4,), "float32", sharding=SingleDeviceSharding(jax.devices()[0]))
+    alone, beside = Phase(None, {"w": weights}), Phase(None, {"w": weights}, beside=True)
+    training = {"parameters": 100, "optimiser": 200}
+    found = phase_use(alone, program, training, chips=4)
+    assert (found.peak(), found.flops, found.predicted()) == (16 + 60, 200, 4.0)
+    assert phase_use(beside, program, training, chips=4).peak() == 300 + 60
+    too_large = phase_use(alone, Compiled(800, 90), training, chips=4)
+    assert too_large.peak() == 90 and not too_large.fits(CHIP)
+
+
+def test_a_phase_that_does_not_fit_is_told_which_knob_to_turn(config):
+    phases = {"evaluation of 64": use(temporaries=20.0), "KL of 64": use()}
+    plan = Plan("v5e:1x1", CHIP, 1, {"rollout": use()}, phases)
+    report = plan_report(plan, config)
+    assert not plan.fits() and plan._replace(phases={"KL of 64": use()}).fits()
+    assert "evaluation of 64 does not fit, by 8.00 GiB a chip: lower eval.batch_size" in report
+    assert re.search(r"^a batch +evaluation of 64 +KL of 64$", report, re.M)
+    assert re.search(r"^peak, GiB +24.00 +5.00$", report, re.M)
+
+
 def test_what_fits_gets_no_advice(config):
-    report = plan_report(Plan("v5e:1x1", CHIP, 1, {"rollout": use()}), config)
+    costs = (Cost("layers/mlp", CYCLES, 16.0, 0.0),)
+    report = plan_report(Plan("v5e:1x1", CHIP, 1, {"rollout": use(costs=costs)}), config)
     assert re.search(r"^peak, GiB +5\.00$", report, re.M)
     assert re.search(r"^bound by +memory$", report, re.M)
+    # Matmuls would take 8 of the 16 s.
+    assert re.search(r"^predicted, s +16\nof peak +50%$", report, re.M)
+    assert "one step takes at least 9 s, 16 s as predicted" in report
     assert "does not fit" not in report
 
 
@@ -212,27 +262,35 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-def plan(*args: str):
-    command = [sys.executable, str(ROOT / "launch/plan.py"), *args]
-    command.append(f"--config={ROOT / 'configs/permix.py'}:tiny")
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def plan(folder, *args: str):
+    """Runs the command in a folder, in which it has its cache, too."""
+    config = f"--config={ROOT / 'configs/permix.py'}:tiny"
+    command = [sys.executable, str(ROOT / "launch/plan.py"), config, *args]
+    how = {"cwd": folder, "env": os.environ | {"PERMIX_CACHE": str(folder / "cache")}}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **how)
 
 
 @needs_libtpu
-def test_a_tiny_run_is_compiled_for_a_tpu():
-    out = plan("--topology=v5e:2x2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2")
+def test_a_tiny_run_is_compiled_for_a_tpu_once(tmp_path):
+    flags = "--topology=v5e:2x2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2", "--explain"
+    out = plan(tmp_path, *flags)
     assert out.returncode == 0, out.stderr
     lines = out.stderr.strip().splitlines()
-    assert [line.split(" in ")[0] for line in lines] == [
-        f"note: compiled {name}" for name in ("rollout", "score", "update")
-    ]
+    names = "rollout", "score", "update", "SFT of 32", "evaluation of 64", "KL of 64"
+    assert {line.split(" in ")[0] for line in lines} == {f"note: compiled {x}" for x in names}
     assert re.search(r"^fits +yes +yes +yes$", out.stdout, re.M)
     assert "v5e:2x2: 4 chip(s) of 15.75 GiB" in out.stdout
+    assert re.search(r"^score/layers/attention/attend +cycles ", out.stdout, re.M)
+    assert "update/optimizer" in out.stdout
+    page = tmp_path / "plan-permix-tiny-v5e-2x2.html"
+    assert f"all of them: {page}" in out.stdout and "backward" in page.read_text()
+    again = plan(tmp_path, *flags)
+    assert (again.stdout, again.stderr) == (out.stdout, "")
 
 
 @needs_libtpu
-def test_a_shape_that_does_not_exist_is_refused_in_one_line():
-    out = plan("--topology=v5e:3x5")
+def test_a_shape_that_does_not_exist_is_refused_in_one_line(tmp_path):
+    out = plan(tmp_path, "--topology=v5e:3x5")
     assert out.returncode == 1
     assert "--topology is 'v5e:3x5', which libtpu refuses" in out.stderr
     assert len(out.stderr.strip().splitlines()) == 1
