@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_llama import HF, QWENS, TOKENS, logits, open_, random_tensors, write_folder, write_gguf
+from transformers import PreTrainedTokenizerFast
 
 from permix_jax.formats import gguf as gguf_module
 from permix_jax.formats import pretrained
@@ -49,7 +50,9 @@ def test_a_gguf_file_of_a_qwen_computes_what_its_hf_twin_computes(tmp_path, monk
     write_gguf(tmp_path / "x.gguf", tensors)
     convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
     ours, twin = open_(tmp_path / "converted"), open_(tmp_path / "model")
-    assert ours.config == replace(twin.config, max_context=128)
+    eps = ours.config.norm_eps  # an f32 in the file
+    assert ours.config == replace(twin.config, max_context=128, norm_eps=eps)
+    assert eps == pytest.approx(twin.config.norm_eps, rel=1e-7)
     converted = load_file(tmp_path / "converted" / "model.safetensors")
     assert converted.keys() == tensors.keys()
     assert all(np.array_equal(converted[name], tensors[name]) for name in tensors)
@@ -173,18 +176,22 @@ def test_the_tokenizer_of_a_gguf_file(tmp_path):
     assert special == (1, 2, 2)
 
 
-def test_the_tokenizer_of_a_qwen_splits_as_qwen_does(tmp_path):
-    """And rows of the embedding that are filled up get no token."""
-    kinds = [3, 3, 3, *[1] * (len(TOKENS) - 4), 5]
-    fields = {"tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.token_type": kinds}
+def test_the_tokenizer_of_a_qwen_splits_as_qwen_does(tmp_path, monkeypatch):
+    """And a row of the embedding that fills it up to a round size gets no token."""
+    monkeypatch.setitem(HF, "vocab_size", len(TOKENS) + 1)
+    fields = {
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": [*TOKENS, "[PAD17]"],
+        "tokenizer.ggml.token_type": [3, 3, 3, *[1] * (len(TOKENS) - 3), 5],
+    }
     write_gguf(tmp_path / "x.gguf", random_tensors(), fields)
     convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
-    tokenizer = open_(tmp_path / "converted").tokenizer
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "converted")
     words = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("I'LL (he) 12\n\n x  y")
     assert [word for word, _ in words] == [
         "I", "'LL", "Ġ(", "he", ")", "Ġ", "1", "2", "ĊĊ", "Ġx", "Ġ", "Ġy"
     ]  # fmt: skip
-    assert len(tokenizer) == len(TOKENS) - 1 and TOKENS[-1] not in tokenizer.get_vocab()
+    assert tokenizer.get_vocab().keys() == {*TOKENS}
 
 
 @pytest.mark.parametrize(
