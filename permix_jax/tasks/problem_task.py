@@ -19,7 +19,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.rewards.answer import last_box, stated_answer
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.load import load_problems, place
-from permix_jax.tasks.datasets.tables import HUB, HubTable, columns_in, newest_revision
+from permix_jax.tasks.datasets.sources import HUB, HubTable, columns_in, newest_revision
 from permix_jax.tasks.overlap import same_answer, without_doubles, without_overlap
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from permix_jax.core.json_lines import Row
 from permix_jax.core.problem import Problem
 from permix_jax.tasks.datasets.catalogue import DATASETS, local_path
 from permix_jax.tasks.datasets.rows import problems, users_own
-from permix_jax.tasks.datasets.tables import (
+from permix_jax.tasks.datasets.sources import (
     ENDINGS,
     HUB,
     HubTable,

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import errors
 
 from permix_jax.tasks.datasets.load import load_problems, place
-from permix_jax.tasks.datasets.tables import (
+from permix_jax.tasks.datasets.sources import (
     HubTable,
     columns_in,
     file_rows,
