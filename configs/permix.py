@@ -34,10 +34,18 @@ def get_config(preset: str = "") -> ConfigDict:
     c.task.max_operand = 20  # arithmetic: the largest operand of sums and differences
 
     c.data = ConfigDict()  # read where task.name = problems
-    c.data.train = "gsm8k,mawps"  # data sets or JSONL files of prompt and answer, with commas
-    c.data.test = "svamp"  # a set or JSONL file; "": hold out task.num_test problems of data.train
+    c.data.train = "gsm8k,mawps"  # data sets, files of prompt and answer (JSONL, CSV, Parquet), or
+    # hf:ORG/NAME of the Hugging Face hub, with commas; a*3: its problems come three times
+    c.data.test = "svamp"  # one such, without *; "": hold out task.num_test problems of data.train
+    c.data.subset = ""  # hf: the subset to read; "": the only one
+    c.data.split = "train"  # hf: the split that data.train reads
+    c.data.test_split = "test"  # hf: the split that data.test reads
+    c.data.fields = ""  # files and hf: columns by the fields that they are, such as
+    # prompt=question,answer=answer; "": they have the names of the fields
     c.data.folder = ""  # a local folder with the files of the data sets; "": download them
     c.data.answer_format = "boxed"  # how prompts ask for the answer: boxed, or hashes ("#### N")
+    c.data.prompt_template = ""  # what stands around a question: boxed, hashes, plain (nothing), or
+    # a text with {problem} in it; "": as data.answer_format
     c.data.max_steps = 0  # GSM8K: keep solutions of at most so many calculations; 0: keep all
     c.data.levels = ""  # MATH: the levels to keep, such as 1,2,3; "": all
     c.data.subjects = ""  # MATH: the subjects to keep, such as Algebra,Geometry; "": all
@@ -325,6 +333,9 @@ PRESETS = {
         tensor=8,
         pad="<|finetune_right_pad_id|>",
     ),
+    "qwen25_0_5b": partial(_math, source="Qwen/Qwen2.5-0.5B-Instruct", fsdp=2, tensor=2),
+    "qwen25_1_5b": partial(_math, source="Qwen/Qwen2.5-1.5B-Instruct", fsdp=4, tensor=2),
+    "qwen25_7b": partial(_math, source="Qwen/Qwen2.5-7B-Instruct", fsdp=4, tensor=4),
     "qwen3_0_6b": partial(_math, source="Qwen/Qwen3-0.6B", tensor=4),
     "qwen3_1_7b": partial(_math, source="Qwen/Qwen3-1.7B", tensor=8),
     "qwen3_4b": partial(_math, source="Qwen/Qwen3-4B", fsdp=2, tensor=8),

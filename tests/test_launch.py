@@ -23,7 +23,7 @@ def test_help_says_what_a_command_does_and_takes(name):
     assert "--pdb" not in said  # nor the other flags of libraries
     if "--config=FILE:PRESET" in said:
         assert "smollm2_mawps" in said
-        assert ("--workdir=DIR" in said) == (name not in {"plan.py", "reproduce.py"})
+        assert ("--workdir=DIR" in said) == (name not in {"data.py", "plan.py", "reproduce.py"})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Builds what a config means: a run, its task, the settings of its parts."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from permix_jax.app.policies import build_policy
 from permix_jax.app.start import open_start
 from permix_jax.app.validation import require_model_fits
-from permix_jax.app.workdir import cache_folder
+from permix_jax.app.workdir import cache_folder, known_revisions
+from permix_jax.core.config_fields import FIELDS
 from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Task
@@ -50,7 +51,7 @@ def build_run(
     `find_start` found.
     """
     cache = cache_folder()
-    task = build_task(config, cache, testing_only)
+    task = build_task(config, cache, testing_only, known_revisions(workdir))
     policy, initial = build_policy(config, cache, mesh)
     require_model_fits(policy.model.config, config)
     task = drop_overlong(config, task, policy)
@@ -65,8 +66,16 @@ def build_run(
     return Run(config, workdir, task, policy, initial, base, verifier, method=method, origin=origin)
 
 
-def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> Task:
-    """The problems and personas that the config names; `testing_only` as for `build_run`."""
+def build_task(
+    config: ConfigDict,
+    cache: Path,
+    testing_only: bool = False,
+    revisions: Mapping[str, str] | None = None,
+) -> Task:
+    """The problems and personas that the config names; `testing_only` as for `build_run`.
+
+    `revisions`: the commits of data sets of the hub that a run began with.
+    """
     t, file = config.task, config.personas.file
     if t.name == "latent_style":
         return call_with(latent_style_task, t, config)
@@ -75,7 +84,8 @@ def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> T
     if t.name == "arithmetic":
         task = call_with(arithmetic_task, t, config, personas=personas)
     else:
-        task = problem_task(config.data, personas, t.num_test, config.seed, cache, testing_only)
+        drawn = config.data, personas, t.num_test, config.seed, cache
+        task = problem_task(*drawn, testing_only, revisions)
     last = {"last_number": config.rewards.last_number}
     return replace(task, grade=partial(task.grade, **last), stated=partial(task.stated, **last))
 
@@ -83,9 +93,7 @@ def build_task(config: ConfigDict, cache: Path, testing_only: bool = False) -> T
 def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
     """The task without prompts over the budget; ValueError with rollout.on_overflow = "error"."""
     r = config.rollout
-    drawn = build_mixture(task.personas, config.personas).personas if task.train else ()
-    if config.personas.paraphrase:
-        drawn = all_paraphrases(drawn)
+    drawn = drawn_personas(config, task) if task.train else ()
     asked = asked_personas(config, task)
 
     def fitting(problems, personas):
@@ -93,6 +101,12 @@ def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
 
     train, test = fitting(task.train, drawn), fitting(task.test, asked)
     return replace(task, train=train, test=test, role_play=fitting(task.role_play, asked))
+
+
+def drawn_personas(config: ConfigDict, task: Task) -> Sequence[Persona]:
+    """The personas that training may draw, in all of their wordings."""
+    drawn = build_mixture(task.personas, config.personas).personas
+    return all_paraphrases(drawn) if config.personas.paraphrase else drawn
 
 
 def asked_personas(config: ConfigDict, task: Task) -> list[Persona]:
@@ -140,13 +154,16 @@ def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
 def eval_identity(config: ConfigDict) -> dict:
     """The fields of the config that an evaluation's results depend on.
 
-    `eval.max_new_tokens` is among them where it is set: older evaluations lack it.
+    `eval.max_new_tokens` is among them where it is set, and so are newer fields of `data`: older
+    evaluations lack them.
     """
+    newer = ("subset", "split", "test_split", "fields", "prompt_template")
+    at_default = {n for n in newer if config.data[n] == FIELDS[f"data.{n}"].default}
     left_out = {"every"} if config.eval.max_new_tokens else {"every", "max_new_tokens"}
     return identity(
         config,
         task=config.task,
-        data=config.data,
+        data=config.data.keys() - at_default,
         rewards={"last_number"},
         personas={"file", "placement"},
         rollout={"max_prompt_tokens", "max_new_tokens", "on_overflow"},

@@ -86,7 +86,7 @@ def run(
             require_shared(workdir, "--workdir")
             require_shared(cache_folder(), "PERMIX_CACHE")
             claimed = workdir, config, name, preset, this.base_folder, changed, describe(method)
-            on_main(partial(claim_workdir, *claimed, start))
+            on_main(partial(claim_workdir, *claimed, start, this.task.revisions))
             devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
             _LOG.info("%s; everything is written to %s; the first steps compile", devices, workdir)
             with this.stop, following(Agenda(phases_of_run(this))):

@@ -38,6 +38,7 @@ def claim_workdir(
     changed: Sequence[str] = (),
     method: Mapping[str, Any] | None = None,
     start: Mapping[str, Any] | None = None,
+    revisions: Mapping[str, str] | None = None,
 ) -> None:
     """Writes config.json, or checks that the run there may go on with this config and method.
 
@@ -46,8 +47,9 @@ def claim_workdir(
     "changes": {field: [old, new]}}, with None for a field that was not there, or is no more.
 
     `base` is the folder of the base policy; `changed`, the fields with another value than in the
-    preset; `method`, what `train.method.describe` says; `start`, what `find_start` found. Raises
-    ValueError, with what differs, for the workdir of another config or method.
+    preset; `method`, what `train.method.describe` says; `start`, what `find_start` found;
+    `revisions`, `Task.revisions`. Raises ValueError, with what differs, for the workdir of another
+    config or method.
     """
     path, resolved, method = workdir / "config.json", json.loads(config.to_json()), method or {}
     if not path.exists():
@@ -58,6 +60,7 @@ def claim_workdir(
             "changed": list(changed),
             "method": dict(method),
             **({"start": dict(start)} if start else {}),
+            **({"revisions": dict(revisions)} if revisions else {}),
             "base": str(base),
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
             "git": _git_revision(),
@@ -89,6 +92,12 @@ def claim_workdir(
     write_json(path, record)
     said = "; ".join(f"{name}: {new!r} instead of {old!r}" for name, (old, new) in changes.items())
     _LOG.info("%s goes on from step %d with %s (kept in config.json)", workdir, step, said)
+
+
+def known_revisions(workdir: Path) -> dict[str, str]:
+    """The commits of data sets of the hub that the run in `workdir` began with; {} for no run."""
+    path = workdir / "config.json"
+    return read_json(path).get("revisions", {}) if path.is_file() else {}
 
 
 def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, list]:

@@ -59,6 +59,18 @@ GONE: dict[str, str] = {
     f"rewards.{name}": _IN_TIME for name in ("workers", "item_seconds", "batch_seconds")
 }
 
+_NOT_EMPTY = Rule(lambda v: v.strip() != "", "use the name of a split")
+_COLUMNS = Rule(
+    lambda v: all(re.fullmatch(r"\s*(prompt|answer|id|solution|steps|level|subject)=[^=]+", pair)
+                  for pair in v.split(",") if v),
+    "use pairs FIELD=COLUMN with commas; a field is prompt, answer, id, solution, steps, level or "
+    "subject",
+)  # fmt: skip
+_TEMPLATE = Rule(
+    lambda v: v in ("", "boxed", "hashes", "plain") or "{problem}" in v,
+    "use boxed, hashes, plain, or a text with {problem}, where the question goes",
+)
+
 
 def _are_steps(value: str) -> bool:
     """Whether it is "" or the first and the last of some steps, such as 10:12."""
@@ -93,11 +105,19 @@ SECTIONS["task"] = Section("", (), dict(
         reads=_ARITHMETIC),
 ))  # fmt: skip
 SECTIONS["data"] = Section("read where task.name = problems", _PROBLEMS, dict(
-    train=Field("gsm8k,mawps", "data sets or JSONL files of prompt and answer, with commas"),
-    test=Field("svamp", 'a set or JSONL file; "": hold out task.num_test problems of data.train'),
+    train=Field("gsm8k,mawps", "data sets, files of prompt and answer (JSONL, CSV, Parquet), or "
+        "hf:ORG/NAME of the Hugging Face hub, with commas; a*3: its problems come three times"),
+    test=Field("svamp", 'one such, without *; "": hold out task.num_test problems of data.train'),
+    subset=Field("", 'hf: the subset to read; "": the only one'),
+    split=Field("train", "hf: the split that data.train reads", _NOT_EMPTY),
+    test_split=Field("test", "hf: the split that data.test reads", _NOT_EMPTY),
+    fields=Field("", "files and hf: columns by the fields that they are, such as "
+        'prompt=question,answer=answer; "": they have the names of the fields', _COLUMNS),
     folder=Field("", 'a local folder with the files of the data sets; "": download them'),
     answer_format=Field("boxed", 'how prompts ask for the answer: boxed, or hashes ("#### N")',
         one_of("boxed", "hashes")),
+    prompt_template=Field("", "what stands around a question: boxed, hashes, plain (nothing), or a "
+        'text with {problem} in it; "": as data.answer_format', _TEMPLATE),
     max_steps=Field(0, "GSM8K: keep solutions of at most so many calculations; 0: keep all",
         at_least(0)),
     levels=Field("", 'MATH: the levels to keep, such as 1,2,3; "": all'),

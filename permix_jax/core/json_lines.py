@@ -29,15 +29,7 @@ def parse_rows(content: bytes, name: str) -> Iterator[Row]:
       ValueError: the content is empty, a broken gzip, a Git LFS pointer or not UTF-8. Or a row is
         no JSON object, or has text that UTF-8 cannot hold.
     """
-    refuse_lfs_pointer(content, name)
-    if content.startswith(_GZIP) or name.endswith(".gz"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{name}: not a whole gzip file ({error}); fetch it again") from None
-    if content.startswith(_UTF_16) or b"\0" in content:
-        raise ValueError(f"{name}: the text is in UTF-16, or no text; save the file as UTF-8")
-    content = content.removeprefix(codecs.BOM_UTF8)
+    content = unpacked(content, name)
     if not content.strip():
         raise ValueError(f"{name}: the file is empty; write one JSON object a line")
     for line, text in enumerate(content.split(b"\n"), start=1):
@@ -47,6 +39,19 @@ def parse_rows(content: bytes, name: str) -> Iterator[Row]:
             for field, value in row.items():
                 require_encodable([field, value], f"{where}: field {field!r}")
             yield line, where, row
+
+
+def unpacked(content: bytes, name: str) -> bytes:
+    """The text of a file, in UTF-8, without gzip and byte order mark; raises as `parse_rows`."""
+    refuse_lfs_pointer(content, name)
+    if content.startswith(_GZIP) or name.endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{name}: not a whole gzip file ({error}); fetch it again") from None
+    if content.startswith(_UTF_16) or b"\0" in content:
+        raise ValueError(f"{name}: the text is in UTF-16, or no text; save the file as UTF-8")
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def _object(text: bytes, where: str) -> dict[str, Any]:

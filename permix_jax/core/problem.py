@@ -57,6 +57,7 @@ class Task:
         states none. It tells wrong answers apart (majority@k).
       in_style: the exact rule for "this text is in the persona's own style"; None for real models,
         which have no such rule.
+      revisions: the commits of the data sets of the hub that the problems are from, by name.
     """
 
     name: str
@@ -68,3 +69,4 @@ class Task:
     role_play: Sequence[Problem] = ()
     stated: Callable[[str], str | None] | None = None
     in_style: Callable[[str, Persona], bool] | None = None
+    revisions: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 
-LLAMA, QWEN, GEMMA = "LlamaForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM"
+LLAMA, QWEN2, QWEN3 = "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"
+GEMMA = "Gemma3ForCausalLM"
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 _MULTIMODAL = "Gemma3ForConditionalGeneration"  # its text part is a GEMMA, the rest is not read
@@ -36,6 +37,7 @@ _COUNTS = frozenset(
 )
 _ROPES = {"rope_theta", "rope_scaling", "rope_parameters"}
 _READ = _COUNTS | _ROPES | {"rms_norm_eps", "tie_word_embeddings"}
+_WINDOWS = {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}
 _PLAIN_WEIGHTS = {"quantization_config": (None,), "transformers_weights": (None,)}
 _REQUIRED = {
     "attention_bias": (None, False),
@@ -56,10 +58,16 @@ FAMILIES = {
             "sliding_window": (None,),
         },
     ),
-    QWEN: _Family(
+    QWEN2: _Family(  # has biases, also where attention_bias says that it has none
+        "qwen2",
+        (*_SIZES_AND_HEADS, "num_key_value_heads"),
+        _READ | _WINDOWS,
+        {**_REQUIRED, "attention_bias": (None, False, True), "hidden_act": (None, "silu")},
+    ),
+    QWEN3: _Family(
         "qwen3",
         (*_SIZES_AND_HEADS, "num_key_value_heads"),
-        _READ | {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"},
+        _READ | _WINDOWS,
         {**_REQUIRED, "hidden_act": (None, "silu")},
     ),
     GEMMA: _Family(
@@ -84,6 +92,16 @@ FAMILIES = {
             "eoi_token_index image_token_index boi_token_id eoi_token_id image_token_id".split()
         ),
         _PLAIN_WEIGHTS,
+    ),
+}
+# Relatives that are not computed: how each differs, and what to take in its place.
+_EXPERTS = "a mixture of experts; use a dense Qwen, such as {}, or DeepSeek's distillation of R1"
+_NOT_COMPUTED = {
+    "Qwen3MoeForCausalLM": _EXPERTS.format("Qwen/Qwen3-8B"),
+    "Qwen2MoeForCausalLM": _EXPERTS.format("Qwen/Qwen2.5-7B-Instruct"),
+    **dict.fromkeys(
+        ("Gemma3nForConditionalGeneration", "Gemma3nForCausalLM"),
+        "a Gemma 3n, whose layers are not Gemma 3's; use google/gemma-3-1b-it or gemma-3-4b-it",
     ),
 }
 # Fields that do not change what any of them computes.
@@ -147,6 +165,12 @@ def refuse(field: str, value: Any, kind: str):
 
 def _text_model(hf: Mapping[str, Any], ignore: frozenset[str]) -> tuple[str, Mapping[str, Any]]:
     architectures = hf.get("architectures")
+    for name in architectures if isinstance(architectures, list) else ():
+        if isinstance(name, str) and name in _NOT_COMPUTED:
+            raise ValueError(
+                f"config.json: architectures = {json.dumps(architectures)} is not supported: it is "
+                f"{_NOT_COMPUTED[name]}"
+            )
     if architectures not in ([name] for name in FAMILIES):
         refuse("architectures", architectures, f"of {', '.join(FAMILIES)}")
     (architecture,) = architectures

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints of Llama 3, Qwen 3 and Gemma 3: their config.json and their tensors."""
+"""Hugging Face checkpoints of Llama 3, Qwen 2 and 3, Gemma 3: config.json and tensors."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from permix_jax.formats.hf_fields import FAMILIES, GEMMA, LAYER_TYPES, LLAMA, QWEN, read_fields
+from permix_jax.formats.hf_fields import (
+    FAMILIES,
+    GEMMA,
+    LAYER_TYPES,
+    LLAMA,
+    QWEN2,
+    QWEN3,
+    read_fields,
+)
 from permix_jax.models.config import ModelConfig, Rope
 
 # Fields that hold the same in config.json and in ModelConfig, under these names.
@@ -47,10 +55,14 @@ def config_from_hf(hf: Mapping[str, Any], ignore: Collection[str] = ()) -> Model
     ropes = c.rope_parameters
     if architecture != GEMMA:
         ropes = dict.fromkeys(LAYER_TYPES, ropes)
+    same = {ours: getattr(c, theirs, None) for theirs, ours in _SAME.items()}
+    if same["head_dim"] is None:  # of Qwen 2, whose config class has no such field
+        same["head_dim"] = c.hidden_size // c.num_attention_heads
     config = ModelConfig(
-        **{ours: getattr(c, theirs) for theirs, ours in _SAME.items()},
+        **same,
         rope=_rope(ropes["full_attention"]),
-        qk_norm=architecture != LLAMA,
+        qkv_bias=architecture == QWEN2,
+        qk_norm=architecture in (QWEN3, GEMMA),
         local_layers=local,
         window=c.sliding_window if local else 0,
         local_rope=_rope(ropes["sliding_attention"]) if local else Rope(),
@@ -95,8 +107,8 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
             "attn_logit_softcapping": None,
             "final_logit_softcapping": None,
         }
-    elif c.qk_norm:
-        architecture = QWEN
+    elif c.qk_norm or c.qkv_bias:
+        architecture = QWEN3 if c.qk_norm else QWEN2
         special = {
             "hidden_act": "silu",
             "use_sliding_window": bool(c.local_layers),
@@ -122,6 +134,8 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     }
     if c.max_context is None:
         del hf["max_position_embeddings"]
+    if c.qkv_bias:  # of Qwen 2, whose config.json has no such field
+        del hf["attention_bias"]
     wanted, computed = _function(c), _function(config_from_hf(hf))
     for field, value in wanted.items():
         if value != computed[field]:
@@ -173,25 +187,29 @@ def weights(c: ModelConfig) -> Iterator[Weight]:
             "mlp_norm": "pre_feedforward_layernorm",
             "mlp_post_norm": "post_feedforward_layernorm",
         }
-    layer = [(f"{norm}/scale", (E,), name) for norm, name in norms.items()]
+    layer = [(f"{norm}/scale", (E,), f"{name}.weight") for norm, name in norms.items()]
     layer += [
-        ("attention/query", (E, H, D), "self_attn.q_proj", 1),
-        ("attention/key", (E, K, D), "self_attn.k_proj", 1),
-        ("attention/value", (E, K, D), "self_attn.v_proj", 1),
-        ("attention/out", (H, D, E), "self_attn.o_proj", 2),
+        ("attention/query", (E, H, D), "self_attn.q_proj.weight", 1),
+        ("attention/key", (E, K, D), "self_attn.k_proj.weight", 1),
+        ("attention/value", (E, K, D), "self_attn.v_proj.weight", 1),
+        ("attention/out", (H, D, E), "self_attn.o_proj.weight", 2),
     ]
+    if c.qkv_bias:
+        layer.append(("attention/query_bias", (H * D,), "self_attn.q_proj.bias"))
+        layer.append(("attention/key_bias", (K * D,), "self_attn.k_proj.bias"))
+        layer.append(("attention/value_bias", (K * D,), "self_attn.v_proj.bias"))
     if c.qk_norm:
-        layer.append(("attention/query_norm/scale", (D,), "self_attn.q_norm"))
-        layer.append(("attention/key_norm/scale", (D,), "self_attn.k_norm"))
+        layer.append(("attention/query_norm/scale", (D,), "self_attn.q_norm.weight"))
+        layer.append(("attention/key_norm/scale", (D,), "self_attn.k_norm.weight"))
     layer += [
-        ("mlp/gate", (E, F), "mlp.gate_proj", 1),
-        ("mlp/up", (E, F), "mlp.up_proj", 1),
-        ("mlp/down", (F, E), "mlp.down_proj", 1),
+        ("mlp/gate", (E, F), "mlp.gate_proj.weight", 1),
+        ("mlp/up", (E, F), "mlp.up_proj.weight", 1),
+        ("mlp/down", (F, E), "mlp.down_proj.weight", 1),
     ]
     yield Weight("embedding", (V, E), "model.embed_tokens.weight")
     for i in range(c.num_layers):
         for path, shape, name, *inputs in layer:
-            yield Weight(f"layers_{i}/{path}", shape, f"model.layers.{i}.{name}.weight", *inputs)
+            yield Weight(f"layers_{i}/{path}", shape, f"model.layers.{i}.{name}", *inputs)
     yield Weight("final_norm/scale", (E,), "model.norm.weight")
     if not c.tie_embeddings:
         yield Weight("head", (V, E), "lm_head.weight")

@@ -185,7 +185,10 @@ def _hub_trouble(name: str, error: Exception) -> str:
 
 # Families that are not read, each with a pattern of the ids of its models.
 _NOT_READ = {
-    "Qwen 2 or older": r"qwen-?[12]|qwen-?[\d.]+b|qwq|qvq",
+    "the first Qwen": r"(?<!distill-)qwen-[\d_]+b",
+    "a mixture of experts (Qwen)": r"qwen.*-a[\d.]+b|qwen.*moe",
+    "Qwen for pictures or sound": r"qwen.*-(vl|audio|omni)|qvq",
+    "Gemma 3n": r"gemma-3n",
     "Gemma 2 or older": r"gemma-(1\.1-)?\d+b|gemma-2-",
     "Mistral": r"mistral|mixtral|ministral",
     "Phi": r"\bphi-",
@@ -200,7 +203,7 @@ def _family_doubt(name: str) -> str:
         if re.search(mark, name.lower()):
             return (
                 f". By its id it is a model of {family}, a family that is not read; take one of "
-                "Llama 3, Qwen 3 or Gemma 3 (docs/models.md)"
+                "Llama 3, Qwen 2, Qwen 3 or Gemma 3 (docs/models.md)"
             )
     return ""
 

@@ -47,6 +47,19 @@ _QWEN3 = {
     "tie_word_embeddings": True,
     "use_sliding_window": False,
 }
+_QWEN25 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_act": "silu",
+    "vocab_size": 151_936,
+    "max_position_embeddings": 32_768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "tie_word_embeddings": True,
+    "use_sliding_window": False,
+    "sliding_window": 32_768,
+    "max_window_layers": 21,
+}
 _GEMMA3 = {
     "architectures": ["Gemma3ForCausalLM"],
     "model_type": "gemma3_text",
@@ -78,6 +91,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "meta-llama/Llama-3.1-8B-Instruct": _of(
         _LLAMA3, 4096, 14_336, 32, 32, 8, tie_word_embeddings=False
+    ),
+    "Qwen/Qwen2.5-0.5B-Instruct": _of(_QWEN25, 896, 4864, 24, 14, 2),
+    "Qwen/Qwen2.5-1.5B-Instruct": _of(_QWEN25, 1536, 8960, 28, 12, 2),
+    "Qwen/Qwen2.5-7B-Instruct": _of(
+        {**_QWEN25, "vocab_size": 152_064, "max_window_layers": 28, "tie_word_embeddings": False},
+        *(3584, 18_944, 28, 28, 4),
     ),
     "Qwen/Qwen3-0.6B": _of(_QWEN3, 1024, 3072, 28, 16, 8),
     "Qwen/Qwen3-1.7B": _of(_QWEN3, 2048, 6144, 28, 16, 8),

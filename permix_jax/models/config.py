@@ -1,4 +1,4 @@
-"""The shape of a decoder, as data. Llama 3, Qwen 3 and Gemma 3 differ only in its fields."""
+"""The shape of a decoder, as data. Llama 3, Qwen 2 and 3, and Gemma 3 differ in its fields."""
 
 from dataclasses import dataclass
 
@@ -52,10 +52,11 @@ class Lora:
 class ModelConfig:
     """A pre-norm decoder with RoPE, grouped-query attention and a gated MLP.
 
-    The defaults are Llama's. Qwen 3 adds `qk_norm`, Gemma 3 everything below it.
+    The defaults are Llama's. Qwen 2 adds `qkv_bias`, Qwen 3 `qk_norm`, Gemma 3 all below it, too.
 
     rope: of all layers but the local ones.
     max_context: the longest sequence that the model was made for; None: not known.
+    qkv_bias: whether a vector is added to queries, keys and values, before RoPE.
     qk_norm: whether queries and keys of each head are RMS-normed, before RoPE.
     local_layers: layers whose tokens see only the last `window` positions, their own included, and
       are rotated by `local_rope`.
@@ -80,6 +81,7 @@ class ModelConfig:
     max_context: int | None = None
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
+    qkv_bias: bool = False
     qk_norm: bool = False
     local_layers: tuple[int, ...] = ()
     window: int = 0

@@ -197,9 +197,9 @@ class Attention(nn.Module):
         embed = {"embed": c.embed_dim}
         heads = {"heads": c.num_heads, "head_dim": c.head_dim}
         kv_heads = {"kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
-        query = _linear(self, "query", x, embed, heads)
-        key = _linear(self, "key", x, embed, kv_heads)
-        value = _linear(self, "value", x, embed, kv_heads)
+        query = _linear(self, "query", x, embed, heads, c.qkv_bias)
+        key = _linear(self, "key", x, embed, kv_heads, c.qkv_bias)
+        value = _linear(self, "value", x, embed, kv_heads, c.qkv_bias)
         if c.qk_norm:
             query = RMSNorm(c, name="query_norm")(query)
             key = RMSNorm(c, name="key_norm")(key)
@@ -279,7 +279,12 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 
 def _linear(
-    module: nn.Module, name: str, x: jax.Array, inputs: dict[str, int], outputs: dict[str, int]
+    module: nn.Module,
+    name: str,
+    x: jax.Array,
+    inputs: dict[str, int],
+    outputs: dict[str, int],
+    bias: bool = False,
 ) -> jax.Array:
     """x [..., *inputs] times the weight `name` [*inputs, *outputs].
 
@@ -288,6 +293,8 @@ def _linear(
 
     Args:
       inputs, outputs: the axes as {logical name: size}.
+      bias: whether `<name>_bias` is added, which is 0 at first. It is a vector, as in checkpoints,
+        of all `outputs`; it is cut as the first of them.
     """
     c, sum_over, fan_in = module.config, len(inputs), prod(inputs.values())
     y = dense(x, _weight(module, name, inputs | outputs, fan_in), sum_over)
@@ -302,6 +309,12 @@ def _linear(
         rank = {None: c.lora.rank}
         a, b = adapter("a", inputs | rank, fan_in**-0.5), adapter("b", rank | outputs, 0.0)
         y += dense(dense(x, a, sum_over), b, 1) * (c.lora.alpha / c.lora.rank)
+    if bias:
+        sizes = tuple(outputs.values())
+        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), (next(iter(outputs)),))
+        added = module.param(f"{name}_bias", init, (prod(sizes),), c.param_dtype)
+        # In f32, so that its gradient, a sum over all tokens, is one in f32.
+        y = (y.astype(jnp.float32) + added.astype(jnp.float32).reshape(sizes)).astype(y.dtype)
     return y
 
 

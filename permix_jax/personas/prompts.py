@@ -59,8 +59,6 @@ def fit_budget(
 ) -> list[Problem]:
     """The problems whose prompt fits into `budget` tokens, with each persona and without one.
 
-    Each problem is rendered once, with the persona (or none) that takes most tokens.
-
     Raises:
       ValueError: an impossible value; a prompt over the budget if `on_overflow` is "error"; none
         that fits if it is "drop".
@@ -69,11 +67,7 @@ def fit_budget(
     valid_value("rollout.on_overflow", on_overflow)
     if not problems:
         return []
-    candidates = [None, *personas]
-    probes = render_all(tokenizer, [(persona, problems[0].prompt) for persona in candidates])
-    longest = max(zip(candidates, probes, strict=True), key=lambda pair: len(pair[1]))[0]
-    lengths = [*map(len, render_all(tokenizer, [(longest, p.prompt) for p in problems]))]
-
+    lengths = prompt_lengths(tokenizer, problems, personas)
     fitting = [p for p, length in zip(problems, lengths, strict=True) if length <= budget]
     if len(fitting) < len(problems) and on_overflow == "error":
         most = max(lengths)
@@ -92,6 +86,19 @@ def fit_budget(
         said = "dropped %d of %d problems: prompt over %d tokens (rollout.max_prompt_tokens)"
         logger.warning(said, dropped, len(problems), budget)
     return fitting
+
+
+def prompt_lengths(
+    tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], personas: Sequence[Persona]
+) -> list[int]:
+    """Tokens of each problem's prompt, of one problem or more.
+
+    Each is rendered once, with the persona (or none) that takes most tokens.
+    """
+    candidates = [None, *personas]
+    probes = render_all(tokenizer, [(persona, problems[0].prompt) for persona in candidates])
+    longest = max(zip(candidates, probes, strict=True), key=lambda pair: len(pair[1]))[0]
+    return [*map(len, render_all(tokenizer, [(longest, p.prompt) for p in problems]))]
 
 
 def render_all(

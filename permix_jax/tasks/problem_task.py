@@ -4,7 +4,8 @@ Its demonstrations are worked solutions that end in \boxed{answer} or in the lin
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from permix_jax.core.randomness import generator
 from permix_jax.rewards.answer import last_box, stated_answer
 from permix_jax.rewards.grade import grade_answer
 from permix_jax.tasks.datasets.load import load_problems, place
+from permix_jax.tasks.datasets.sources import HUB, HubTable, columns_in, newest_revision
 from permix_jax.tasks.overlap import same_answer, without_doubles, without_overlap
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,10 @@ INSTRUCTIONS = {
     "boxed": r"Reason step by step. End with the final answer in \boxed{}.",
     "hashes": "Work it out step by step. End with '#### ' and the number.",
 }
+# What stands around a question, by the names of data.prompt_template.
+TEMPLATES = {name: f"{{problem}}\n{asked}" for name, asked in INSTRUCTIONS.items()}
+TEMPLATES["plain"] = "{problem}"
+_WEIGHT = re.compile(r"\*([1-9][0-9]*)$")
 _STATEMENTS = {"boxed": "The answer is $\\boxed{{{}}}$.", "hashes": "#### {}"}
 
 
@@ -36,27 +42,32 @@ def problem_task(
     seed: int,
     cache: Path,
     testing_only: bool = False,
+    revisions: Mapping[str, str] | None = None,
 ) -> Task:
     """A task that trains on the sets `data.train` and tests on `num_test` problems of `data.test`.
 
     A question that the training sets repeat is kept once, or dropped if its answers differ. The
     test problems are a pure function of `seed`, and a smaller draw is a subset of a larger one.
     Training problems must not overlap with the whole test set, drawn or not. Built sets are kept in
-    `cache`. `testing_only` skips the training sets if `data.test` names a set.
+    `cache`. `testing_only` skips the training sets if `data.test` names a set. `revisions`: the
+    commits of sets of the hub, by name; sets without one are read as they are now.
 
     Raises as `load_problems` and `filter_problems`; ValueError for what cannot be or leaves none.
     """
-    names = names_in(data.train)
+    names = list(weighted_names(data.train))
     if not names:
         raise ValueError("data.train is empty; name a data set, such as gsm8k, or a JSONL file")
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"data.train names {repeated[0]} more than once; name it once")
-    if data.test in names:
+    hub = data.test.startswith(HUB) and data.split != data.test_split
+    if data.test in names and not hub:
         remedy = "name another set, or leave it empty to hold problems of data.train out"
         raise ValueError(f"data.test is {data.test!r}, which data.train has too; {remedy}")
     testing_only = testing_only and bool(data.test)
-    train = [] if testing_only else _training_problems(names, data, cache)
-    test = load_problems(data.test, data.folder, cache) if data.test else train
+    read = [*([] if testing_only else names), *filter(None, [data.test])]
+    revisions = _revisions(read, revisions or {})
+    train = [] if testing_only else _training_problems(names, data, cache, revisions)
+    test = train
+    if data.test:
+        test = _load(data.test, data, data.test_split, cache, revisions)
     spare = len(test) if data.test else len(test) - 1
     if spare < 1:
         raise ValueError(
@@ -74,10 +85,50 @@ def problem_task(
 
     if not testing_only:
         train = _without_overlap(train, test, data)
-    asked = INSTRUCTIONS[data.answer_format]
-    train, drawn = ([replace(p, prompt=f"{p.prompt}\n{asked}") for p in x] for x in (train, drawn))
+    weights = weighted_names(data.train)
+    train = [p for p in train for _ in range(weights[p.source])]
+    template = data.prompt_template or data.answer_format
+    template = TEMPLATES.get(template, template)
+    train, drawn = ([asked(p, template) for p in x] for x in (train, drawn))
     shown = demonstrator(personas, data.answer_format)
-    return Task("problems", train, drawn, personas, grade_answer, shown, stated=stated_answer)
+    return Task(
+        *("problems", train, drawn, personas, grade_answer, shown),
+        stated=stated_answer,
+        revisions=revisions,
+    )
+
+
+def asked(problem: Problem, template: str) -> Problem:
+    """The problem with its question where the template has {problem}."""
+    return replace(problem, prompt=template.replace("{problem}", problem.prompt))
+
+
+def weighted_names(train: str) -> dict[str, int]:
+    """How often the problems of each set of `data.train` come: {"a": 1, "b": 3} of "a,b*3"."""
+    weights = {}
+    for name in names_in(train):
+        found = _WEIGHT.search(name)
+        bare = name[: found.start()].strip() if found else name
+        if bare in weights:
+            raise ValueError(f"data.train names {bare} more than once; name it once")
+        weights[bare] = int(found[1]) if found else 1
+    return weights
+
+
+def _revisions(names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """The commit of each set of the hub, that of `known` or the newest; none for folders."""
+    found = {}
+    for name in names:
+        if name.startswith(HUB) and (commit := known.get(name) or newest_revision(name)):
+            found[name] = commit
+    return found
+
+
+def _load(
+    name: str, data: ConfigDict, split: str, cache: Path, revisions: Mapping[str, str]
+) -> list[Problem]:
+    table = HubTable(data.subset, split, revisions.get(name, ""))
+    return load_problems(name, data.folder, cache, columns_in(data.fields), table)
 
 
 def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:
@@ -95,8 +146,10 @@ def _say_unreadable(problems: Sequence[Problem], answer_format: str) -> None:
         )  # fmt: skip
 
 
-def _training_problems(names: Sequence[str], data: ConfigDict, cache: Path) -> list[Problem]:
-    problems = [p for name in names for p in load_problems(name, data.folder, cache)]
+def _training_problems(
+    names: Sequence[str], data: ConfigDict, cache: Path, revisions: Mapping[str, str]
+) -> list[Problem]:
+    problems = [p for name in names for p in _load(name, data, data.split, cache, revisions)]
     train = without_doubles(problems)
     if doubled := len(problems) - len(train):
         logger.info("data.train: left out %d doubled questions", doubled)
@@ -106,7 +159,7 @@ def _training_problems(names: Sequence[str], data: ConfigDict, cache: Path) -> l
 def _without_overlap(train: list[Problem], test: list[Problem], data: ConfigDict) -> list[Problem]:
     """Applies `data.overlap` to the training problems; logs a line for each set."""
     kept, deed = [], "left out" if data.overlap == "drop" else "kept"
-    for name in names_in(data.train):
+    for name in weighted_names(data.train):
         overlap = without_overlap([p for p in train if p.source == name], test)
         said = "%s: %s %d problems of the test set, word for word, and %d in other words"
         if overlap.exact or overlap.reworded:

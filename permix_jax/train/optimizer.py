@@ -23,12 +23,13 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """An optimiser with global-norm clipping, and its learning rate by update.
 
-    Every optimiser takes learning_rate * weight_decay * weight off each weight but norms.
+    Every optimiser takes learning_rate * weight_decay * weight off each weight but vectors (norms
+    and biases).
     `moments_dtype`: of the first moments; "": the parameters'.
 
       adamw      Loshchilov and Hutter, arXiv 1711.05101
       adafactor  Shazeer and Stern, arXiv 1804.04235; no first moments, second ones by rows, columns
-      muon       Jordan et al. 2024, "Muon"; embedding, head and norms have AdamW
+      muon       Jordan et al. 2024, "Muon"; embedding, head and vectors have AdamW
       lion       Chen et al., arXiv 2302.06675
     """
     schedule = make_schedule(learning_rate, warmup_steps, total_steps, decay, decay_to)
@@ -61,7 +62,7 @@ def _with_decay(
     """An optimiser of learning rate 1, at the rate of `schedule` and with AdamW's weight decay.
 
     optax's Adafactor would not multiply the decay by the learning rate, and its Muon would not
-    leave out norms.
+    leave out vectors.
     """
     decay = optax.add_decayed_weights(**decayed)
     return optax.chain(descent, optax.scale(-1), decay, optax.scale_by_learning_rate(schedule))
@@ -85,7 +86,7 @@ def make_schedule(
 
 
 def _matrices(params):
-    """True for what has a weight decay: all but norms."""
+    """True for what has a weight decay: all but vectors, which are norms and biases."""
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 

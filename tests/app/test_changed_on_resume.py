@@ -10,7 +10,7 @@ from runs import crash_after, load_config, metrics, newest_arrays, run_tiny
 from permix_jax.app.build import eval_identity
 from permix_jax.app.config_of_run import get_config
 from permix_jax.app.policies import build_policy, run_identity
-from permix_jax.app.workdir import claim_workdir, config_at_start
+from permix_jax.app.workdir import claim_workdir, config_at_start, known_revisions
 from permix_jax.core.field_rules import CHANGEABLE, fixed_fields
 from permix_jax.core.fields import flat_fields
 from permix_jax.evaluation.graded_rows import claim_folder
@@ -63,6 +63,17 @@ def with_checkpoints(folder, *steps):
         (folder / "checkpoints" / str(step)).mkdir(parents=True)
     (folder / "checkpoints/5.orbax-checkpoint-tmp").mkdir()  # a save that was cut off
     (folder / "checkpoints/corrupt-7").mkdir()
+
+
+def test_the_revisions_of_data_are_kept_from_the_first_start(tmp_path):
+    assert known_revisions(tmp_path) == {}
+    begun = tmp_path, tiny(), "permix", "tiny", tmp_path / "base"
+    claim_workdir(*begun, revisions={"hf:org/a": "1234"})
+    assert known_revisions(tmp_path) == {"hf:org/a": "1234"}
+    assert json.loads((tmp_path / "config.json").read_text())["revisions"] == {"hf:org/a": "1234"}
+    claim_workdir(*begun, revisions={"hf:org/a": "5678"})
+    assert known_revisions(tmp_path) == {"hf:org/a": "1234"}
+    assert "revisions" not in claim(tmp_path / "other", tiny())
 
 
 # ---- what is written ----------------------------------------------------------------------------

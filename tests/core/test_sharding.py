@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from other_platforms import abstract_mesh
 from permix_jax.core import sharding
 from permix_jax.core.sharding import constrain, gather_as, make_mesh, shard_rows, spec
 from permix_jax.models.params import create_params, param_shardings
+from permix_jax.models.transformer import Decoder
 
 # How each parameter of a layer is cut; written out, so that a change of the table shows.
 WANTED = {
@@ -105,6 +107,14 @@ def test_parameters_lie_as_the_table_says(tiny_model, cube, cube_params):
             assert array.sharding.is_equivalent_to(NamedSharding(cube, WANTED[name]), array.ndim)
     shardings = param_shardings(tiny_model, cube)
     assert jax.tree.structure(shardings) == jax.tree.structure(cube_params)
+
+
+def test_biases_are_cut_as_the_heads_that_they_belong_to(tiny_model, cube):
+    biased = Decoder(replace(tiny_model.config, qkv_bias=True))
+    attention = param_shardings(biased, cube)["layers_1"]["attention"]
+    for name in ("query", "key", "value"):
+        assert attention[name].spec == PartitionSpec("fsdp", "tensor", None)
+        assert attention[f"{name}_bias"].spec == PartitionSpec("tensor")
 
 
 def test_values_of_fresh_parameters_do_not_depend_on_the_mesh(tiny_params, cube_params):

@@ -53,6 +53,41 @@ QWEN3 = """\
     {%- endif %}
 {%- endif %}"""
 
+# Qwen 2 and Qwen2.5-Math differ in the words that stand for a persona alone.
+QWEN25 = """\
+{%- if messages[0].role != "system" %}
+    {{- "<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful " }}
+    {{- "assistant.<|im_end|>\\n" }}
+{%- endif %}
+{%- for message in messages %}
+    {{- "<|im_start|>" + message.role + "\\n" + message.content + "<|im_end|>\\n" }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- "<|im_start|>assistant\\n" }}
+{%- endif %}
+"""
+
+# DeepSeek's distillations of R1 into Qwen 2.5 and Llama 3. A persona stands bare at the head, an
+# answer is shown without what was thought, and every answer begins by thinking.
+R1 = """\
+{{- bos_token }}
+{%- if messages[0].role == "system" %}
+    {{- messages[0].content }}
+    {%- set messages = messages[1:] %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == "user" %}
+        {{- "<｜User｜>" + message.content }}
+    {%- else %}
+        {{- "<｜Assistant｜>" + message.content.split("</think>")[-1] }}
+        {{- "<｜end▁of▁sentence｜>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- "<｜Assistant｜><think>\\n" }}
+{%- endif %}
+"""
+
 GEMMA3 = """\
 {{ bos_token }}
 {%- set ns = namespace(persona="") -%}
@@ -102,11 +137,15 @@ _LLAMA_TOKENS = (
 ).split()
 _LLAMA_ENDS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 _QWEN_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_R1_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>")
+_R1_ENDS = ("<｜end▁of▁sentence｜>",)
 _GEMMA_TOKENS = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 
 FAMILIES = {
     "llama31": Family(LLAMA31, tuple(_LLAMA_TOKENS), _LLAMA_ENDS, "<|begin_of_text|>"),
     "llama32": Family(LLAMA32, tuple(_LLAMA_TOKENS), _LLAMA_ENDS, "<|begin_of_text|>"),
+    "qwen25": Family(QWEN25, _QWEN_TOKENS, ("<|im_end|>", "<|endoftext|>"), pad="<|endoftext|>"),
+    "r1": Family(R1, _R1_TOKENS, _R1_ENDS, "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
     "qwen3": Family(QWEN3, _QWEN_TOKENS, ("<|im_end|>", "<|endoftext|>"), pad="<|endoftext|>"),
     "gemma3": Family(GEMMA3, _GEMMA_TOKENS, ("<eos>", "<end_of_turn>"), "<bos>", "<pad>"),
     "smollm2": Family(SMOLLM2, _QWEN_TOKENS, ("<|im_end|>",), "<|im_start|>", "<|im_end|>"),

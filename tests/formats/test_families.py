@@ -1,4 +1,4 @@
-"""Llama 3, Qwen 3 and Gemma 3 of transformers are the definitions that the Decoder is held to.
+"""Models of transformers are the definitions that the Decoder is held to, family by family.
 
 `pytest -n 0 -s tests/formats/test_families.py` prints the table of what was measured.
 """
@@ -28,6 +28,8 @@ LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_fac
 LLAMA3 |= dict(rope_theta=10_000.0, original_max_position_embeddings=ORIGINAL_CONTEXT)
 WINDOWED_QWEN = dict(head_dim=8, num_hidden_layers=3, rms_norm_eps=1e-2, use_sliding_window=True)
 WINDOWED_QWEN |= dict(sliding_window=WINDOW, max_window_layers=1)
+WINDOWED_QWEN2 = {**WINDOWED_QWEN, "tie_word_embeddings": True}
+del WINDOWED_QWEN2["head_dim"]  # which its config.json does not have
 GEMMA = {
     "num_hidden_layers": 6,
     "head_dim": 16,
@@ -47,10 +49,13 @@ FAMILIES = {
         *("llama", 2, 2),
         dict(head_dim=24, tie_word_embeddings=True, rope_parameters=LLAMA3),
     ),
+    "qwen2": ("qwen2", 4, 2, dict(rms_norm_eps=1e-2, rope_theta=1000.0)),
+    "qwen2 with a window": ("qwen2", 4, 2, WINDOWED_QWEN2),
     "qwen3": ("qwen3", 4, 2, dict(head_dim=24, tie_word_embeddings=True, rope_theta=1000.0)),
     "qwen3 with a window": ("qwen3", 4, 2, WINDOWED_QWEN),
     "gemma3": ("gemma3_text", 4, 2, GEMMA),
 }
+WINDOWED = ("qwen2 with a window", "qwen3 with a window", "gemma3")
 
 
 def random_model(model_type: str, heads: int, kv_heads: int, fields: dict):
@@ -71,6 +76,8 @@ def random_model(model_type: str, heads: int, kv_heads: int, fields: dict):
                 weight.uniform_(centre - 0.5, centre + 0.5)
             if "q_norm" in name:
                 weight += 4
+            if "bias" in name:  # as large as what it is added to
+                weight.normal_()
             if "embed_tokens" in name:
                 weight *= 0.25
     return model
@@ -215,7 +222,7 @@ def test_the_config_written_makes_the_same_model_in_transformers(pair):
     assert np.array_equal(their_logits(again, *batch), their_logits(theirs, *batch))
 
 
-@pytest.mark.parametrize("pair", ["qwen3 with a window", "gemma3"], indirect=True)
+@pytest.mark.parametrize("pair", WINDOWED, indirect=True)
 def test_completions_after_a_shared_prompt_score_as_whole_sequences_do(pair):
     """The window of a completion's first tokens reaches back into the prompt."""
     _, theirs, model, params = pair

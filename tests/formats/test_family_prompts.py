@@ -21,11 +21,15 @@ SMOLLM2 = SYSTEM.format("You are a helpful AI assistant named SmolLM, trained by
 PERSONA = SYSTEM.format("You are a pirate.")
 ASK = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
 NOT_THINKING = ASK + "<think>\n\n</think>\n\n"
+QWEN25 = SYSTEM.format("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")
+R1 = "<｜begin▁of▁sentence｜>{}<｜User｜>What is 2 + 2?<｜Assistant｜><think>\n"
 GEMMA = "<bos><start_of_turn>user\n{}What is 2 + 2?<end_of_turn>\n<start_of_turn>model\n"
 # (family, thinking): without a persona, with one
 PROMPTS = {
     ("llama31", False): LLAMA_PROMPTS,
     ("llama32", False): LLAMA_PROMPTS,
+    ("qwen25", False): (QWEN25 + ASK, PERSONA + ASK),
+    ("r1", False): (R1.format(""), R1.format("You are a pirate.")),
     ("qwen3", False): (NOT_THINKING, PERSONA + NOT_THINKING),
     ("qwen3", True): (ASK, PERSONA + ASK),
     ("gemma3", False): (GEMMA.format(""), GEMMA.format("You are a pirate.\n\n")),
@@ -76,7 +80,8 @@ def test_each_template_trims_as_it_does(folders):
     assert "\n\n2 + 2?<|eot_id|>" in text["llama31"]
     assert text["llama32"] == text["llama31"]
     assert "user\n You are old. \n\n\n2 + 2?<end_of_turn>\n" in text["gemma3"]
-    for family in ("qwen3", "smollm2"):
+    assert "sentence｜> You are old. \n<｜User｜>\n 2 + 2? <｜Assistant｜>" in text["r1"]
+    for family in ("qwen25", "qwen3", "smollm2"):
         assert "system\n You are old. \n<|im_end|>\n" in text[family]
         assert "user\n\n 2 + 2? <|im_end|>\n" in text[family]
 

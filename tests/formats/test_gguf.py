@@ -3,11 +3,13 @@
 import json
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_llama import HF, TOKENS, logits, open_, random_tensors, write_folder, write_gguf
+from tiny_llama import HF, QWENS, TOKENS, logits, open_, random_tensors, write_folder, write_gguf
+from transformers import PreTrainedTokenizerFast
 
 from permix_jax.formats import gguf as gguf_module
 from permix_jax.formats import pretrained
@@ -34,6 +36,26 @@ def test_a_gguf_file_computes_what_its_hf_twin_computes(tmp_path, tied):
     assert ours.config.rope.theta == 500 and ours.config.tie_embeddings == tied
     assert ours.end_tokens == (2,)
     np.testing.assert_allclose(logits(ours, tokens), logits(twin, tokens), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", QWENS)
+def test_a_gguf_file_of_a_qwen_computes_what_its_hf_twin_computes(tmp_path, monkeypatch, family):
+    """Biases (Qwen 2) and norms of queries and keys (Qwen 3) included; no rows are permuted."""
+    for field, value in QWENS[family].items():
+        monkeypatch.setitem(HF, field, value)
+    tensors = random_tensors()
+    extra = {"qwen2": "layers.1.self_attn.k_proj.bias", "qwen3": "layers.1.self_attn.k_norm.weight"}
+    assert f"model.{extra[family]}" in tensors
+    write_folder(tmp_path / "model")
+    write_gguf(tmp_path / "x.gguf", tensors)
+    convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
+    ours, twin = open_(tmp_path / "converted"), open_(tmp_path / "model")
+    eps = ours.config.norm_eps  # an f32 in the file
+    assert ours.config == replace(twin.config, max_context=128, norm_eps=eps)
+    assert eps == pytest.approx(twin.config.norm_eps, rel=1e-7)
+    converted = load_file(tmp_path / "converted" / "model.safetensors")
+    assert converted.keys() == tensors.keys()
+    assert all(np.array_equal(converted[name], tensors[name]) for name in tensors)
 
 
 def convert_quantised(folder, monkeypatch, kind: str, blocks: np.ndarray) -> np.ndarray:
@@ -154,10 +176,28 @@ def test_the_tokenizer_of_a_gguf_file(tmp_path):
     assert special == (1, 2, 2)
 
 
+def test_the_tokenizer_of_a_qwen_splits_as_qwen_does(tmp_path, monkeypatch):
+    """And a row of the embedding that fills it up to a round size gets no token."""
+    monkeypatch.setitem(HF, "vocab_size", len(TOKENS) + 1)
+    fields = {
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": [*TOKENS, "[PAD17]"],
+        "tokenizer.ggml.token_type": [3, 3, 3, *[1] * (len(TOKENS) - 3), 5],
+    }
+    write_gguf(tmp_path / "x.gguf", random_tensors(), fields)
+    convert_gguf(tmp_path / "x.gguf", tmp_path / "converted")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "converted")
+    words = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("I'LL (he) 12\n\n x  y")
+    assert [word for word, _ in words] == [
+        "I", "'LL", "Ġ(", "he", ")", "Ġ", "1", "2", "ĊĊ", "Ġx", "Ġ", "Ġy"
+    ]  # fmt: skip
+    assert tokenizer.get_vocab().keys() == {*TOKENS}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("general.architecture", "qwen3", "= 'qwen3' is not supported; use a file where it is "),
+        ("general.architecture", "gemma3", "= 'gemma3' is not supported; use a file where it is "),
         ("llama.expert_count", 8, "= 8 is not supported; use a file without it"),
         ("llama.rope.scaling.type", "linear", "= 'linear' is not supported; use a file without it"),
         ("llama.rope.dimension_count", 8, "= 8 is not supported; use a file where it is the head "),

@@ -34,6 +34,7 @@ HF = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+QWEN2 = {**HF, "architectures": ["Qwen2ForCausalLM"]}
 QWEN = {**HF, "architectures": ["Qwen3ForCausalLM"], "head_dim": 4}
 GEMMA = {
     **QWEN,
@@ -117,12 +118,72 @@ def test_local_layers_are_read_where_any_version_of_transformers_writes_them(fie
     assert config_from_hf({**GEMMA, **fields}).local_layers == (0, 2, 4, 6)
 
 
-def test_the_window_of_qwen_counts_only_where_it_is_used():
+@pytest.mark.parametrize("qwen", [QWEN2, QWEN])
+def test_the_window_of_qwen_counts_only_where_it_is_used(qwen):
     fields = {"sliding_window": 3, "max_window_layers": 1}
-    off = config_from_hf({**QWEN, **fields, "use_sliding_window": False})
-    on = config_from_hf({**QWEN, **fields, "use_sliding_window": True, "rope_theta": 9})
+    off = config_from_hf({**qwen, **fields, "use_sliding_window": False})
+    on = config_from_hf({**qwen, **fields, "use_sliding_window": True, "rope_theta": 9})
     assert (off.local_layers, off.window) == ((), 0)
     assert (on.local_layers, on.window, on.local_rope) == ((1,), 3, Rope(9.0))
+    types = ["sliding_attention", "full_attention"]
+    said = config_from_hf({**qwen, **fields, "use_sliding_window": True, "layer_types": types})
+    assert said.local_layers == (0,)
+
+
+def test_qwen_2_has_biases_and_the_head_size_that_its_width_gives():
+    config = config_from_hf(QWEN2)
+    assert config.qkv_bias and not config.qk_norm
+    assert config.head_dim == 8 // 4
+    assert config_from_hf({**QWEN2, "head_dim": 6}).head_dim == 6
+    for said in (True, False):  # transformers does not read it
+        assert config_from_hf({**QWEN2, "attention_bias": said}) == config
+    written = config_to_hf(config)
+    assert "attention_bias" not in written and written["model_type"] == "qwen2"
+    others = (config_from_hf(hf) for hf in (HF, QWEN, GEMMA))
+    assert not any(other.qkv_bias for other in others)
+
+
+# What DeepSeek-R1-Distill-Qwen-1.5B's config.json holds beside the sizes.
+R1_DISTILL = {
+    **QWEN2,
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151643,
+    "initializer_range": 0.02,
+    "max_position_embeddings": 131072,
+    "max_window_layers": 21,
+    "model_type": "qwen2",
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000,
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.44.0",
+    "use_cache": True,
+    "use_mrope": False,
+    "use_sliding_window": False,
+}
+
+
+def test_the_config_of_a_distilled_qwen_is_read():
+    config = config_from_hf(R1_DISTILL)
+    assert (config.rope, config.max_context, config.norm_eps) == (Rope(1e4), 131072, 1e-6)
+    assert (config.tie_embeddings, config.local_layers) == (False, ())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("Qwen3MoeForCausalLM", "a mixture of experts; use a dense Qwen, such as Qwen/Qwen3-8B, "),
+        ("Qwen2MoeForCausalLM", "a mixture of experts; use a dense Qwen, such as Qwen/Qwen2.5-7B-"),
+        ("Gemma3nForConditionalGeneration", "a Gemma 3n, whose layers are not Gemma 3's; use goog"),
+        ("Gemma3nForCausalLM", "a Gemma 3n, whose layers are not Gemma 3's; use google/gemma-3-1b"),
+    ],
+)
+def test_a_relative_that_is_not_computed_is_named_with_what_to_take(architecture, message):
+    message = f'config.json: architectures = ["{architecture}"] is not supported: it is {message}'
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}.*$"):
+        config_from_hf({**QWEN, "architectures": [architecture]})
 
 
 def test_the_text_part_of_a_model_with_images_is_read():
@@ -270,9 +331,12 @@ LLAMAS = st.builds(
     norm_eps=st.floats(1e-7, 1e-4),
     tie_embeddings=st.booleans(),
 )
+QWENS_2 = LLAMAS.map(lambda c: replace(c, qkv_bias=True))
 QWENS = LLAMAS.map(lambda c: replace(c, qk_norm=True))
 LOCAL_QWENS = st.builds(
-    lambda c, layers: replace(c, local_layers=layers, window=3, local_rope=c.rope), QWENS, LOCAL
+    lambda c, layers: replace(c, local_layers=layers, window=3, local_rope=c.rope),
+    st.one_of(QWENS, QWENS_2),
+    LOCAL,
 )
 GEMMAS = st.builds(
     partial(replace, post_norms=True, norm_offset=1.0, activation="gelu", embed_scale=8**0.5),
@@ -284,9 +348,17 @@ GEMMAS = st.builds(
 )
 
 
-@given(st.one_of(LLAMAS, QWENS, LOCAL_QWENS, GEMMAS))
+@given(st.one_of(LLAMAS, QWENS_2, QWENS, LOCAL_QWENS, GEMMAS))
 def test_a_config_survives_the_way_out_and_back(config):
     assert config_from_hf(json.loads(json.dumps(config_to_hf(config)))) == config
+
+
+def test_biases_go_with_no_norms_of_queries_and_keys():
+    for field, family in (("qk_norm", "Qwen3"), ("post_norms", "Gemma3")):
+        config = ModelConfig(**SIZES, qkv_bias=True, **{field: True})
+        message = f"^model: qkv_bias = True does not go into the config.json of {family}ForCausalLM"
+        with pytest.raises(ValueError, match=message):
+            config_to_hf(config)
 
 
 def test_what_a_config_json_does_not_hold_is_no_obstacle():
@@ -311,7 +383,7 @@ def test_a_function_that_no_architecture_computes_is_refused(field, value):
         config_to_hf(config)
 
 
-@pytest.mark.parametrize("base", [HF, QWEN, GEMMA], ids=lambda hf: hf["architectures"][0])
+@pytest.mark.parametrize("base", [HF, QWEN2, QWEN, GEMMA], ids=lambda hf: hf["architectures"][0])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_table_of_weights_has_exactly_the_decoders_parameters(base, tied):
     config = config_from_hf({**base, "tie_word_embeddings": tied})

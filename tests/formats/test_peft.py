@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from safetensors.numpy import load_file, save_file
-from tiny_llama import HF, TOKENS, logits, open_, their_logits, write_folder
+from tiny_llama import HF, QWENS, TOKENS, logits, open_, their_logits, write_folder
 
 from permix_jax.app.export import write_peft
 from permix_jax.core.sharding import make_mesh
@@ -40,6 +40,10 @@ def random_adapters() -> tuple[Decoder, dict]:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
+    return write_adapter(tmp_path)
+
+
+def write_adapter(tmp_path) -> Path:
     """A PEFT folder whose base is a folder of its own."""
     write_folder(tmp_path / "base model")
     (tmp_path / "adapter").mkdir()
@@ -94,6 +98,18 @@ def test_sharding_and_dtype_are_those_of_the_base(folder, tmp_path):
 def test_logits_equal_those_of_peft(folder, fields):
     change(folder, **fields)
     assert_logits_equal_those_of_peft(folder)
+
+
+def test_logits_of_a_qwen_2_equal_those_of_peft(tmp_path, monkeypatch):
+    """Its biases are not adapted: they come from the base."""
+    for field, value in QWENS["qwen2"].items():
+        monkeypatch.setitem(HF, field, value)
+    folder = write_adapter(tmp_path)
+    assert_logits_equal_those_of_peft(folder)
+    base, merged = (params_of(x) for x in (tmp_path / "base model", folder))
+    for name, same in {"query": False, "query_bias": True, "value_bias": True}.items():
+        found = (np.asarray(x["layers_1"]["attention"][name]) for x in (base, merged))
+        assert np.array_equal(*found) == same, name
 
 
 def test_an_adapter_beside_a_whole_model_is_merged_into_that(folder, tmp_path, caplog):

@@ -19,6 +19,8 @@ LLAMA_ENDS = ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"]
 ENDS = {
     "llama31": LLAMA_ENDS,
     "llama32": LLAMA_ENDS,
+    "qwen25": ["<|im_end|>", "<|endoftext|>"],
+    "r1": ["<｜end▁of▁sentence｜>"],
     "qwen3": ["<|im_end|>", "<|endoftext|>"],
     "gemma3": ["<end_of_turn>", "<eos>"],
     "smollm2": ["<|im_end|>"],

@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights, as Hugging Face folder and as GGUF file."""
+"""A tiny Llama (or Qwen) with random weights, as Hugging Face folder and as GGUF file."""
 
 import json
 from pathlib import Path
@@ -35,6 +35,13 @@ HF = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
     "eos_token_id": 2,
+}
+
+
+# The same as another family, for monkeypatch.setitem(HF, ...).
+QWENS = {
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
 }
 
 
@@ -89,7 +96,9 @@ def permute(weights: np.ndarray, heads: int) -> np.ndarray:
 def write_gguf(path: Path, tensors: dict[str, np.ndarray], fields: dict | None = None):
     """Writes HF tensors as llama.cpp's converter does, their metadata changed by `fields`."""
     gguf = pytest.importorskip("gguf", reason="GGUF files need the gguf package")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, HF["num_hidden_layers"])
+    family = HF["model_type"]
+    known = getattr(gguf.MODEL_ARCH, family.upper())
+    names = gguf.get_tensor_name_map(known, HF["num_hidden_layers"])
     sizes = {
         "block_count": "num_hidden_layers",
         "embedding_length": "hidden_size",
@@ -104,7 +113,7 @@ def write_gguf(path: Path, tensors: dict[str, np.ndarray], fields: dict | None =
     }
     tokenizer = {
         "model": "gpt2",
-        "pre": "smollm",
+        "pre": "smollm" if family == "llama" else "qwen2",
         "tokens": TOKENS,
         "token_type": [3 if token in CONTROL else 1 for token in TOKENS],
         "merges": MERGES,
@@ -114,23 +123,23 @@ def write_gguf(path: Path, tensors: dict[str, np.ndarray], fields: dict | None =
         "padding_token_id": 2,
     }
     metadata = {
-        "llama.context_length": 128,
-        **{f"llama.{key}": HF[field] for key, field in sizes.items()},
+        f"{family}.context_length": 128,
+        **{f"{family}.{key}": HF[field] for key, field in sizes.items()},
         **{f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()},
         "tokenizer.chat_template": TEMPLATE,
         **(fields or {}),
     }
     kinds = {bool: "bool", int: "uint32", float: "float32", str: "string", list: "array"}
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, family)
     for key, value in metadata.items():
         if value is not None:
             getattr(writer, f"add_{kinds[type(value)]}")(key, value)
     for name, tensor in tensors.items():
-        if "q_proj" in name:
+        if "q_proj" in name and family == "llama":
             tensor = permute(tensor, HF["num_attention_heads"])
-        elif "k_proj" in name:
+        elif "k_proj" in name and family == "llama":
             tensor = permute(tensor, HF["num_key_value_heads"])
-        writer.add_tensor(names.get_name(name, (".weight",)) or name, tensor)
+        writer.add_tensor(names.get_name(name, (".weight", ".bias")) or name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

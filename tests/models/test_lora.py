@@ -85,6 +85,21 @@ def test_merged_weights_compute_the_same(model, params):
     assert jax.tree.structure(merged) == jax.tree.structure(base)
 
 
+def test_biases_belong_to_the_frozen_base_and_stay_as_they_are(model, params):
+    biased = Decoder(replace(model.config, qkv_bias=True))
+    heads, head_dim = biased.config.num_heads, biased.config.head_dim
+    bias = np.random.default_rng(1).normal(size=heads * head_dim).astype(np.float32)
+    attention = params["layers_1"]["attention"] | {"query_bias": bias}
+    whole = params | {"layers_1": params["layers_1"] | {"attention": attention}}
+    adapters, base = split_trained(biased, whole)
+    assert "query_bias" not in flatten_dict(adapters, sep="/")
+    assert base["layers_1"]["attention"]["query_bias"] is bias
+    merged = merge_adapters(biased, whole)
+    np.testing.assert_array_equal(merged["layers_1"]["attention"]["query_bias"], bias)
+    kept = merge_adapters(model, params)["layers_1"]["attention"]["query"]
+    np.testing.assert_array_equal(merged["layers_1"]["attention"]["query"], kept)
+
+
 def test_a_merged_weight_is_that_of_the_paper(model, params):
     flat = flatten_dict(params, sep="/")
     down = flatten_dict(merge_adapters(model, params), sep="/")["layers_1/mlp/down"]

@@ -13,7 +13,14 @@ from permix_jax.core.sharding import LOGICAL_TO_MESH, spec
 from permix_jax.models.config import Rope
 from permix_jax.models.logprobs import prefill
 from permix_jax.models.params import init_params
-from permix_jax.models.transformer import Decoder, RMSNorm, apply_rope, empty_segment, rope_angles
+from permix_jax.models.transformer import (
+    Decoder,
+    RMSNorm,
+    _linear,
+    apply_rope,
+    empty_segment,
+    rope_angles,
+)
 
 B, T = 3, 8
 LENGTHS = np.array([8, 3, 5])
@@ -219,12 +226,42 @@ def test_an_untied_head_is_used_and_the_embedding_is_not(tiny_model, tiny_params
     assert_close(logits, hidden @ head.T)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_bias_is_added_and_its_gradient_is_summed_in_f32(tiny_model, dtype):
+    """4,001 equal terms: bf16 has no such number."""
+
+    class Biased(nn.Module):
+        config = tiny_model.config
+
+        @nn.compact
+        def __call__(self, x):
+            return _linear(self, "query", x, {"embed": 3}, {"heads": 2, "head_dim": 4}, True)
+
+    rng = np.random.default_rng(15)
+    weight, bias = (rng.normal(size=s).astype(np.float32) for s in ((3, 2, 4), (8,)))
+    x = jnp.asarray(rng.normal(size=(4001, 3)), dtype)
+    fresh = nn.unbox(Biased().init(jax.random.key(0), x))["params"]
+    assert fresh["query_bias"].shape == (8,) and not fresh["query_bias"].any()
+
+    def total(params):
+        out = Biased().apply({"params": params}, x)
+        return out.astype(jnp.float32).sum(), out
+
+    gradients, out = jax.grad(total, has_aux=True)({"query": weight, "query_bias": bias})
+    assert out.dtype == dtype
+    wanted = np.tensordot(np.asarray(x, np.float32), weight, 1) + bias.reshape(2, 4)
+    assert_close(np.asarray(out, np.float32), wanted, 1e-5 if dtype == "float32" else 2**-5)
+    np.testing.assert_array_equal(gradients["query_bias"], np.full(8, 4001.0))
+
+
 @pytest.mark.parametrize("tied", [True, False])
-def test_every_parameter_has_logical_axes_that_the_table_knows(tiny_model, tied):
-    model = Decoder(dataclasses.replace(tiny_model.config, tie_embeddings=tied))
+@pytest.mark.parametrize("biased", [True, False])
+def test_every_parameter_has_logical_axes_that_the_table_knows(tiny_model, tied, biased):
+    config = dataclasses.replace(tiny_model.config, tie_embeddings=tied, qkv_bias=biased)
+    model = Decoder(config)
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     leaves = jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
-    assert len(leaves) == 2 * 9 + 2 + (not tied)
+    assert len(leaves) == 2 * (9 + 3 * biased) + 2 + (not tied)
     for leaf in leaves:
         assert isinstance(leaf, nn.Partitioned)
         assert len(leaf.names) == leaf.value.ndim

@@ -14,6 +14,7 @@ from runs import ROOT, load_config
 
 from permix_jax.core.chips import GIB, Chip
 from permix_jax.core.sharding import make_mesh
+from permix_jax.models.transformer import Decoder
 from permix_jax.planning import chips
 from permix_jax.planning.compiled import (
     Compiled,
@@ -76,12 +77,12 @@ def test_a_program_fits_up_to_the_chips_memory_and_if_it_compiled():
 def arguments(tiny_model):
     """Of a run on 2 x 2 x 2 devices, with its config."""
 
-    def make(**fields):
+    def make(model=tiny_model, **fields):
         mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
         config = load_config("permix.py", "tiny", **mesh, **fields)
         mesh = make_mesh(2, 2, 2)
-        programs = grpo_programs(config, tiny_model, mesh)
-        return config, abstract_arguments(config, tiny_model, programs, mesh)
+        programs = grpo_programs(config, model, mesh)
+        return config, abstract_arguments(config, model, programs, mesh)
 
     return make
 
@@ -99,6 +100,16 @@ def test_residents_are_cut_over_the_mesh_and_a_kl_needs_a_reference(arguments):
     assert sizes["frozen base"] == 0
     config, abstract = arguments(grpo__kl_weight=0.0)
     assert resident_bytes(abstract, config)["reference"] == 0
+
+
+def test_biases_are_counted_with_what_they_belong_to(arguments, tiny_model):
+    """Of 4 query, 2 key and 2 value heads of 8, cut over mesh.tensor alone, in two layers."""
+    biased = Decoder(replace(tiny_model.config, qkv_bias=True))
+    config, abstract = arguments(model=biased)
+    more = 2 * (4 + 2 + 2) * 8 // 2 * 4
+    sizes = resident_bytes(abstract, config)
+    assert sizes["parameters"] == sizes["reference"] == PARAMETERS + more
+    assert sizes["optimiser"] == 2 * (PARAMETERS + more) + 8
 
 
 def test_the_peak_is_what_lies_there_and_what_the_program_adds(arguments, tiny_model):

@@ -12,12 +12,15 @@ from permix_jax.core.persona import Persona
 from permix_jax.core.problem import Problem
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import grade_answer
+from permix_jax.tasks import problem_task as problem_task_module
+from permix_jax.tasks.datasets import load
 from permix_jax.tasks.problem_task import (
     INSTRUCTIONS,
     _say_unreadable,
     demonstrator,
     filter_problems,
     problem_task,
+    weighted_names,
     worked,
 )
 
@@ -28,9 +31,10 @@ PERSONAS = [Persona("pirate", "Pirate", "You are a pirate.", "fictional", "train
 def make(folder, tmp_path):
     """problem_task on the small data; `num_test`, `seed` and the fields of `data` vary."""
 
-    def make(num_test=1, seed=0, testing_only=False, **fields):
+    def make(num_test=1, seed=0, testing_only=False, revisions=None, **fields):
         data = section_with("data", **{"folder": str(folder)} | fields)
-        return problem_task(data, PERSONAS, num_test, seed, tmp_path / "cache", testing_only)
+        drawn = data, PERSONAS, num_test, seed, tmp_path / "cache"
+        return problem_task(*drawn, testing_only, revisions)
 
     return make
 
@@ -74,6 +78,86 @@ def test_every_prompt_asks_for_the_answers_form_and_solutions_have_it(make, answ
         assert task.grade(shown.completion, by_prompt[shown.prompt]) == 1.0
         mark = r"\boxed{" if answer_format == "boxed" else "#### "
         assert mark in shown.completion.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("hashes", f"Two?\n{INSTRUCTIONS['hashes']}"),
+        ("plain", "Two?"),
+        (r"Q: {problem}\n\boxed{} {x}", r"Q: Two?\n\boxed{} {x}"),
+        ("{problem} Again: {problem}", "Two? Again: Two?"),
+    ],
+)
+def test_a_template_stands_around_every_question(make, template, expected):
+    """And the form of answers in demonstrations is another field's."""
+    task = make(prompt_template=template)
+    assert task.train[1].prompt == expected
+    assert all(p.prompt.count(".") == expected.count(".") for p in task.train if "." not in p.id)
+    shown = task.demonstrate(np.random.default_rng(0), task.train)
+    assert r"\boxed{" in shown.completion
+
+
+def test_what_stands_in_a_question_is_no_place_of_the_template(make, tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = [{"prompt": f"{i} {{problem}} {{}}?", "answer": i} for i in range(2)]
+    path.write_bytes(jsonl(rows))
+    task = make(train=str(path), test="", prompt_template="<{problem}>")
+    assert sorted(p.prompt for p in [*task.train, *task.test]) == [
+        "<0 {problem} {}?>",
+        "<1 {problem} {}?>",
+    ]
+
+
+@pytest.mark.parametrize("template", ["Solve it.", "boxes", "{Problem}"])
+def test_a_template_that_loses_the_question_is_refused(make, template):
+    message = f"^data.prompt_template is '{template}'; use boxed, hashes, plain, or a text with "
+    with pytest.raises(ValueError, match=message):
+        make(prompt_template=template)
+
+
+def test_problems_of_a_set_with_a_weight_come_so_often(make):
+    once, more = make(), make(train="gsm8k*1, mawps*3")
+    assert weighted_names("a*1, b*30,c, d*e.jsonl*2") == {"a": 1, "b": 30, "c": 1, "d*e.jsonl": 2}
+    expected = [p for p in once.train for _ in range(3 if p.source == "mawps" else 1)]
+    assert list(more.train) == expected and ids(more.test) == ids(once.test)
+    held_out = make(train="mawps*2", test="", overlap="keep")
+    assert len(held_out.test) == 1 and len(held_out.train) == 2 * 2
+    assert not set(ids(held_out.test)) & set(ids(held_out.train))
+
+
+def test_sets_of_the_hub_are_read_at_the_revisions_that_a_run_began_with(make, monkeypatch):
+    asked = []
+
+    def hub_rows(name, table, cache):
+        asked.append((name, *table))
+        rows = [{"question": f"{table.split} {i} {i + 1}?", "answer": i} for i in range(3)]
+        return [(i, f"{name}:{i}", row) for i, row in enumerate(rows, 1)]
+
+    monkeypatch.setattr(load, "hub_rows", hub_rows)
+    monkeypatch.setattr(problem_task_module, "newest_revision", lambda name: f"newest {name[-1]}")
+    name, other = "hf:org/a", "hf:org/b"
+    fields = {
+        "train": f"{name},{other}",
+        "test": name,
+        "subset": "main",
+        "fields": "prompt=question",
+    }
+    task = make(overlap="keep", **fields)
+    assert asked == [
+        (name, "main", "train", "newest a"),
+        (other, "main", "train", "newest b"),
+        (name, "main", "test", "newest a"),
+    ]
+    assert task.revisions == {name: "newest a", other: "newest b"}
+    assert task.train[0].prompt.startswith("train 0 1?") and task.test[0].prompt.startswith("test")
+
+    asked.clear()
+    again = make(overlap="keep", testing_only=True, revisions={name: "older"}, **fields)
+    assert again.revisions == {name: "older"} and asked == [(name, "main", "test", "older")]
+    with pytest.raises(ValueError, match=f"^data.test is '{name}', which data.train has too; "):
+        make(**fields | {"test_split": "train"})
+    assert make().revisions == {}
 
 
 @pytest.mark.parametrize(("answer_format", "answer"), [("boxed", "x } y"), ("hashes", "1,\n2")])
@@ -162,6 +246,11 @@ def test_doubles_across_training_sets_are_kept_once(make):
          "task.num_test is 7; gsm8k,mawps has 7 problems left to test on, use 1 to 6"),
         ({"train": " , "}, "data.train is empty"),
         ({"train": "gsm8k,gsm8k"}, "data.train names gsm8k more than once"),
+        ({"train": "gsm8k,gsm8k*2"}, "data.train names gsm8k more than once"),
+        ({"train": "gsm8k*0"}, "'gsm8k*0' is no data set"),
+        ({"fields": "question"}, "data.fields is 'question'; use pairs FIELD=COLUMN with commas"),
+        ({"fields": "gold=x"}, "data.fields is 'gold=x'; use pairs FIELD=COLUMN with commas"),
+        ({"split": " "}, "data.split is ' '; use the name of a split"),
         ({"train": "gsm9k"}, "'gsm9k' is no data set"),
         ({"test": "gsm8k"}, "data.test is 'gsm8k', which data.train has too"),
         ({"levels": "3"}, "data.levels is set, but no problem of data.train has level"),

@@ -53,13 +53,14 @@ def test_moments_lie_where_their_parameters_lie_and_a_step_keeps_them_there(name
 def test_the_weight_decay_is_that_of_adamw_in_every_optimiser(name):
     """rate * decay * weight = 0.1 * 0.5 * 2, and half of it in a warm-up of one step."""
     params = {"out": jnp.full((4, 4), 2.0), "embedding": jnp.full((8, 4), 2.0)}
-    params |= {"norm": {"scale": jnp.ones(4)}}
+    params |= {"norm": {"scale": jnp.ones(4)}, "query_bias": jnp.ones(4)}
     zero = jax.tree.map(jnp.zeros_like, params)
     chosen = optimizer(name, weight_decay=0.5)
     updates, _ = chosen.update(zero, chosen.init(params), params)
     for part in ("out", "embedding"):
         np.testing.assert_allclose(updates[part], np.full(params[part].shape, -0.1), rtol=1e-6)
     assert not np.asarray(updates["norm"]["scale"]).any()
+    assert not np.asarray(updates["query_bias"]).any()
     warm, _ = make_optimizer(0.1, 1, 10, "none", 0.5, 1e9, optimizer=name)
     updates, _ = warm.update(zero, warm.init(params), params)
     np.testing.assert_allclose(updates["out"], np.full((4, 4), -0.05), rtol=1e-6)

@@ -16,7 +16,7 @@ from permix_jax.train.loss import token_losses
 from permix_jax.train.optimizer import make_optimizer
 from permix_jax.train.state import abstract_state, create_state, make_step
 
-MODEL = small_decoder(tie_embeddings=False)
+MODEL = small_decoder(tie_embeddings=False, qkv_bias=True)
 MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1)]
 LEARNING_RATE = 1e-2
 # Clips so narrow that the second epoch meets both.

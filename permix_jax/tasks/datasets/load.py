@@ -1,4 +1,4 @@
-"""Lists of problems: data sets by name, which are built once and kept, and a user's JSONL file."""
+"""Lists of problems: data sets by name, which are built once and kept; users' files; the hub."""
 
 import contextlib
 import hashlib
@@ -6,53 +6,80 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from permix_jax.core.json_lines import read_rows
+from permix_jax.core.json_lines import Row
 from permix_jax.core.problem import Problem
 from permix_jax.tasks.datasets.catalogue import DATASETS, local_path
-from permix_jax.tasks.datasets.rows import read_problems, users_own
+from permix_jax.tasks.datasets.rows import problems, users_own
+from permix_jax.tasks.datasets.sources import (
+    ENDINGS,
+    HUB,
+    HubTable,
+    file_rows,
+    hub_rows,
+    renamed,
+)
 
 logger = logging.getLogger(__name__)
 
-_USERS_OWN = (".jsonl", ".jsonl.gz")
 # A built set depends on its files and on this code: a change of either builds a new one.
 _CODE = ("builders.py", "catalogue.py", "rows.py")
 
 
-def load_problems(name: str, folder: str, cache: Path) -> list[Problem]:
+def load_problems(
+    name: str,
+    folder: str,
+    cache: Path,
+    columns: Mapping[str, str] | None = None,
+    table: HubTable | None = None,
+) -> list[Problem]:
     """All problems of a data set, with bare questions, in the order of its files.
 
     Args:
-      name: of `catalogue.DATASETS`, or the path of a JSONL file with the fields `prompt`, `answer`
-        and optionally `id`; its other fields become `meta`.
+      name: of `catalogue.DATASETS`; or the path of a file of ENDINGS, or "hf:ORG/NAME", whose rows
+        have the fields `prompt`, `answer` and optionally `id`. Their other fields become `meta`.
       folder: has the files of the named sets; "": they are downloaded.
-      cache: built sets and downloads are kept in its subfolder `datasets/`.
+      cache: what is built, downloaded and read of the hub is kept in its subfolder `datasets/`.
+      columns: the columns that hold the fields, where those of a file or of the hub have other
+        names, such as {"prompt": "question"}.
+      table: which table of "hf:ORG/NAME".
 
-    Raises FileNotFoundError; ValueError for an unknown set, a bad row (file:line), no download.
+    Raises FileNotFoundError; ImportError for the hub without the `datasets` package; ValueError for
+    an unknown set, a bad row (file:line), no download.
     """
-    if name.endswith(_USERS_OWN):
-        path = Path(name).expanduser()
-        if not path.is_file():
-            remedy = (
-                "name a JSONL file with the fields prompt and answer in data.train or data.test"
-            )
-            raise FileNotFoundError(f"{path}: there is no such file; {remedy}")
-        problems = list(read_problems(path.read_bytes(), str(path), name, users_own))
-    elif name in DATASETS:
-        problems = _load_built(name, folder, cache / "datasets")
+    if name in DATASETS:
+        found = _load_built(name, folder, cache / "datasets")
     else:
-        remedy = "or the path of a JSONL file, which ends in .jsonl or .jsonl.gz"
-        raise ValueError(f"{name!r} is no data set; use one of {', '.join(DATASETS)}, {remedy}")
-    logger.info("%s: %d problems, sha256 %.12s", name, len(problems), content_digest(problems))
-    return problems
+        rows = _users_rows(name, cache / "datasets", table or HubTable())
+        found = list(problems(renamed(rows, columns or {}), name, users_own))
+        if not found:
+            raise ValueError(f"{name}: has no rows; name a file or table that has some")
+    at = f", revision {table.revision:.12}" if table and table.revision else ""
+    logger.info("%s: %d problems, sha256 %.12s%s", name, len(found), content_digest(found), at)
+    return found
+
+
+def _users_rows(name: str, cache: Path, table: HubTable) -> Iterator[Row]:
+    if name.startswith(HUB):
+        return hub_rows(name, table, cache)
+    if not name.endswith(ENDINGS):
+        raise ValueError(
+            f"{name!r} is no data set; use one of {', '.join(DATASETS)}, or the path of a file, "
+            f"which ends in {', '.join(ENDINGS)}, or hf:ORG/NAME on the Hugging Face hub"
+        )
+    path = Path(name).expanduser()
+    if not path.is_file():
+        remedy = "name a file with the fields prompt and answer in data.train or data.test"
+        raise FileNotFoundError(f"{path}: there is no such file; {remedy}")
+    return file_rows(path)
 
 
 def place(problem: Problem) -> str:
     """Where to find a problem: file:line of a user's file, or the named set and the id."""
-    if problem.source.endswith(_USERS_OWN):
-        for line, where, row in read_rows(Path(problem.source).expanduser()):
+    if problem.source.endswith(ENDINGS) and not problem.source.startswith(HUB):
+        for line, where, row in file_rows(Path(problem.source).expanduser()):
             if str(row.get("id", line)) == problem.id:
                 return where
     return f"{problem.source} {problem.id}"

@@ -6,12 +6,13 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
+from permix_jax.core.json_lines import Row as NumberedRow
 from permix_jax.core.json_lines import field, parse_rows, text_field
 from permix_jax.core.problem import Problem
 from permix_jax.rewards.answer import extract_answer
@@ -30,13 +31,18 @@ _PLAIN_NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
 
 
 def read_problems(content: bytes, name: str, source: str, reader: Reader) -> Iterator[Problem]:
-    """Yields the problems of a JSONL file; messages call the file `name`.
+    """Yields the problems of a JSONL file; messages call the file `name`. Raises as `problems`."""
+    return problems(parse_rows(content, name), source, reader)
 
-    Raises ValueError, with file:line, for a row that is malformed, has an answer that states
+
+def problems(rows: Iterable[NumberedRow], source: str, reader: Reader) -> Iterator[Problem]:
+    """Yields the problems of rows that come with their numbers and places.
+
+    Raises ValueError, with the place, for a row that is malformed, has an answer that states
     nothing, or repeats an id.
     """
     seen = set()
-    for line, where, row in parse_rows(content, name):
+    for line, where, row in rows:
         id, question, answer, meta = reader(row, where, line)
         if id in seen:
             raise ValueError(f"{where}: id {id!r} occurs a second time; give each row its own")
