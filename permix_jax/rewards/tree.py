@@ -241,7 +241,8 @@ def _enclosed(tokens: Tokens, depth: int) -> Node | None:
         and len(first.strip('"')) == 1
         and first != "C"
     ):
-        tree = _enclosed(tokens[1:], depth) if tokens[1] == "(" else None  # the point M(2; 3)
+        behind = tokens[1 + (tokens[1] == "'") :]  # the point M(2; 3) or M'(2; 3)
+        tree = _enclosed(behind, depth) if behind[0] == "(" else None
         return tree if tree and tree[0] == "tuple" else None
     if first == '"diag' and (tree := _enclosed(tokens[1:], depth)) and tree[0] == "tuple":
         size = range(len(tree[3]))

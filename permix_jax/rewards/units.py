@@ -60,6 +60,7 @@ _FORMS = [
     for form, new in (
         (r"\\frac \{ (.+?) \} \{ (.+?) \}$", r"\1 / \2"),
         (r"(?:\{ \} )?\^ (?:\{ )?\\circ(?: \})?(?: ([CF])\b)?", lambda m: f"deg{m[1] or ''} "),
+        (r"(?i)\bquadrat(?=\w)", "square "), (r"(?i)\bkubik(?=\w)", "cubic "),
         (r"平方(?=\w)", "square "), (r"立方(?=\w)", "cubic "),
         (r"\bdegrees? (?=[CcFf][ea][lh])", ""), (r"\\mu ", "µ"), (r"\b([kMm]) \\Omega", r"\1ohm"),
         (r"\\Omega", "ohm"),

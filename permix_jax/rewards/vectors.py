@@ -8,10 +8,12 @@ from permix_jax.rewards.expression import parse_expression
 from permix_jax.rewards.nodes import MINUS, Node, names, number, replaced, times
 from permix_jax.rewards.notation import Tokens
 
+_OPENING = {"\\begin{matrix}", "(", "\\langle"}
+
 
 def combination(tokens: Tokens, enclosed: Callable[[Tokens], Node | None]) -> Node | None:
     """A sum of multiples of matrices or of tuples; `enclosed` reads one between its brackets."""
-    if not {"\\begin{matrix}", "("} & set(tokens):
+    if not _OPENING & set(tokens):
         return None
     parts, signs = split(tokens, ("+", "-"))
     parts, signs = (parts, ["+", *signs]) if parts[0] else (parts[1:], signs)
@@ -32,7 +34,7 @@ def combination(tokens: Tokens, enclosed: Callable[[Tokens], Node | None]) -> No
 def _multiple(tokens: Tokens, enclosed: Callable) -> Node | None:
     """3 (1, 2), and (1, 2)^T e^t."""
     for at, token in enumerate(tokens):
-        if token not in ("\\begin{matrix}", "("):
+        if token not in _OPENING:
             continue
         end = at + closing(tokens[at:]) + 1
         if end == at:

@@ -38,9 +38,9 @@ _DIRECTION = re.compile(
     r"\ban eigenvector|\ba (?:direction|normal) vector"
     r"|\ba (?:nonzero )?vector (?:parallel|perpendicular|orthogonal|normal)"
 )
-_CHANGE = re.compile(r"(?i)\bchange|increase or decrease|profit or loss|gain or loss")
+_CHANGE = re.compile(r"(?i)\bchange[sd]?\b|increase or decrease|profit or loss|gain or loss")
 _LESS = re.compile(
-    r"(?i)(?:\\text\s*\{)?\s*(?:an? )?(?:decreased?|decline|drop|loss|fall|reduction)"
+    r"(?i)(?:\\text\s*\{)?\s*(?:an? )?(?:decreas(?:es?|ed)|decline|drop|loss|fall|reduction)"
     r"(?: (?:of|by))?\s*\}?"
 )
 _CLASSES = re.compile(r"\\mathbb\s*\{?Z\}?\s*(?:/|_)")

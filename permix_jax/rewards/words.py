@@ -166,6 +166,7 @@ def same(answer: str, gold: str, prompt: str) -> bool:
     truths = {"true": "yes", "false": "no"}
     if "true or false" in prompt.casefold():
         truths |= {"t": "yes", "f": "no"}
+    truths |= {"not true": "no", "not false": "yes"}
     plain = [truths.get(text, text) for text in plain]
     if set(plain) <= {*_SAME_IN.values()}:
         return plain[0] == plain[1]
@@ -190,9 +191,11 @@ def same(answer: str, gold: str, prompt: str) -> bool:
         if one == two:
             return True
     if two in (["yes"], ["no"], ["true"], ["false"]):
-        return one[:1] == two and not {"and", "or", *(["no"] if two == ["yes"] else ["yes"])} & set(
-            one
-        )
+        return [_SAME_IN.get(w, w) for w in one[:1]] == two and not {
+            "and",
+            "or",
+            *(["no"] if two == ["yes"] else ["yes"]),
+        } & set(one)
     if one and set(one) < set(two) and set(two) - set(one) <= _HARMLESS - set(one):
         return True  # independent, where gold says linearly independent
     extra = [word for word in one if word not in two]

@@ -18,9 +18,9 @@ FOREIGN = [row for _, _, row in read_rows(HERE / "foreign_examples.jsonl")]
 HELDOUT = [row for _, _, row in read_rows(HERE / "heldout_table.jsonl")]
 LATER = {
     place: [row for _, _, row in read_rows(HERE / f"heldout_{place}_table.jsonl")]
-    for place in ("second", "third")
+    for place in ("second", "third", "fourth")
 }
-# What asks for more than reading: names of substances, another basis, a story, a navigator's words.
+# What asks for more than reading (names of substances, another basis, a story, sums with letters).
 MISSED = {
     ("\\text{sodium chloride}", "\\mathrm{NaCl}"),
     ("\\{1,3,5\\}", "\\{n\\in\\mathbb{N} : n \\text{ odd},\\ n\\le 5\\}"),
@@ -32,6 +32,11 @@ MISSED = {
     ("N(0,1)", "\\text{standard normal}"),
     ("90^\\circ \\text{ clockwise}", "-90^\\circ \\text{ (counterclockwise positive)}"),
     ("045^\\circ", "N45^\\circ E"),
+    ("\\text{No}", "\\text{No such polynomial exists}"),
+    ("2^n", "\\sum_{k=0}^{n}\\binom{n}{k}"),
+    ("\\sum_{n=0}^\\infty\\frac{x^n}{n!}", "\\sum_{k=0}^{\\infty}\\frac{x^k}{k!}"),
+    ("7.5", "7{,}5\\text{ cm}"),
+    ("(-1)^n", "a_n=(-1)^{n+2}"),
 }
 GOLDS = sorted({row["gold"] for row in ROWS + FOREIGN})
 # What a text says beside, a rounded help, or "or" may stand in an answer, not in a gold answer.
