@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from permix_jax.core.chips import CHIPS
+from permix_jax.core.tpus import CHIPS
 from permix_jax.planning.explain import dearest, explain_page
 from permix_jax.planning.plan import Plan, Use
 from permix_jax.planning.prediction import COPIES, CYCLES, Cost
