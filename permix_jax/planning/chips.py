@@ -7,8 +7,8 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from permix_jax.core.chips import CHIPS, Chip
 from permix_jax.core.sharding import mesh_of
+from permix_jax.core.tpus import CHIPS, Chip
 
 # JAX sees the two cores of a v4 chip as one device.
 _OPTIONS = {"v4": {"chip_config_name": "megacore"}}

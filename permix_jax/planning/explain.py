@@ -71,7 +71,7 @@ def _row(tree: Mapping, total: float) -> str:
     kept = sorted((x for x in tree if seconds[x] > _LEAST * total), key=lambda x: -seconds[x])
     places = "".join(_place(x, tree[x], total) for x in kept)
     rest = sum(seconds.values()) - sum(seconds[x] for x in kept)
-    return f'<div class=row>{places}<div style="flex: {rest:.6g} 1 0"></div></div>'
+    return f'<div class=row>{places}<div style="{_wide(rest, total)}"></div></div>'
 
 
 def _place(part: str | Cost, inner: Mapping | float, total: float) -> str:
@@ -84,9 +84,14 @@ def _place(part: str | Cost, inner: Mapping | float, total: float) -> str:
         below = _row(inner, total)
     label = escape(f"{name} {seconds:.3g} s, {seconds / total:.1%}")
     return (
-        f'<div class="place{kind}" style="flex: {seconds:.6g} 1 0" title="{label}">'
+        f'<div class="place{kind}" style="{_wide(seconds, total)}" title="{label}">'
         f"<span>{label}</span>{below}</div>"
     )
+
+
+def _wide(seconds: float, total: float) -> str:
+    """A width in proportion. In millionths: factors below 1 together would not fill a row."""
+    return f"flex: {1e6 * seconds / total if total else 0:.0f} 1 0"
 
 
 def _sum(inner: Mapping | float) -> float:

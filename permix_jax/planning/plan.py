@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from permix_jax.app.policies import build_policy, lora_config
 from permix_jax.app.validation import require_model_fits, require_valid
-from permix_jax.core.chips import GIB, Chip
+from permix_jax.core.tpus import GIB, Chip
 from permix_jax.formats.huggingface import config_from_hf
 from permix_jax.formats.published import CONFIGS
 from permix_jax.models.config import ModelConfig
@@ -27,7 +27,7 @@ from permix_jax.planning.compiled import (
     step_programs,
 )
 from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, step_tokens, width
-from permix_jax.planning.phases import Phase, phase_programs
+from permix_jax.planning.other_programs import Phase, phase_programs
 from permix_jax.planning.prediction import Cost
 from permix_jax.report.tables import text_table
 

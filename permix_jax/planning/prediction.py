@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from permix_jax.core.chips import Chip
+from permix_jax.core.tpus import Chip
 from permix_jax.planning.hlo import (
     COLLECTIVES,
     Instruction,

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from permix_jax.core.chips import CHIPS, GIB
+from permix_jax.core.tpus import CHIPS, GIB
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.packing import PackedRows
 

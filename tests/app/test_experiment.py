@@ -24,6 +24,8 @@ TRL_NAMES = {
     "learning_rate", "clip_ratio/low_mean", "clip_ratio/high_mean", "completions/mean_length",
     "completions/clipped_ratio",
 }  # fmt: skip
+# What the finished run asks for beside its preset.
+ASKED = {"eval__every": 3, "train__peak_tflops": 1e-3, "train__profile": "2:3"}
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,7 @@ def permix(cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "permix-tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERMIX_CACHE", str(cache))
-        machine = {"train__peak_tflops": 1e-3, "train__profile": "2:3"}
-        config = load_config("permix.py", "tiny", eval__every=3, **machine)
+        config = load_config("permix.py", "tiny", **ASKED)
         return workdir, run(config, workdir, "permix", "tiny")
 
 
@@ -153,7 +154,7 @@ def test_same_command_again_does_nothing_twice(permix, caplog):
     workdir, table = permix
     before = {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")}
     rows = metrics(workdir)
-    config = load_config("permix.py", "tiny", eval__every=3)
+    config = load_config("permix.py", "tiny", **ASKED)
     assert run(config, workdir, "permix", "tiny") == table
     assert "to do: nothing but the report" in caplog.messages
     assert {p: p.stat().st_mtime_ns for p in workdir.glob("eval/*/*.*")} == before
@@ -161,7 +162,7 @@ def test_same_command_again_does_nothing_twice(permix, caplog):
 
 
 def test_another_config_is_refused_with_the_differing_fields(permix):
-    config = load_config("permix.py", "tiny", eval__every=3, train__learning_rate=1e-3)
+    config = load_config("permix.py", "tiny", **ASKED, train__learning_rate=1e-3)
     with pytest.raises(ValueError, match=r"another config \(train.learning_rate: 0.001 instead"):
         run(config, permix[0], "permix", "tiny")
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from permix_jax.core.chips import CHIPS
+from permix_jax.core.tpus import CHIPS
 from permix_jax.planning.explain import dearest, explain_page
 from permix_jax.planning.plan import Plan, Use
 from permix_jax.planning.prediction import COPIES, CYCLES, Cost
@@ -51,8 +51,8 @@ class _Tree(HTMLParser):
             self.depth += 1
             values = dict(attrs)
             if "title" in values:
-                flex = re.match(r"flex: (\S+) 1 0", values["style"])[1]
-                self.places.append((self.depth // 2, values["title"], float(flex)))
+                flex = re.match(r"flex: (\d+) 1 0", values["style"])[1]
+                self.places.append((self.depth // 2, values["title"], int(flex)))
 
     def handle_endtag(self, tag):
         self.depth -= tag == "div"
@@ -63,20 +63,20 @@ def test_the_picture_nests_places_by_their_seconds(plan):
     tree = _Tree(page)
     assert tree.depth == 0
     assert tree.places == [
-        (1, "update 8 s, 80.0%", 8.004),
-        (2, "layers 8 s, 80.0%", 8),
-        (3, "mlp 6 s, 60.0%", 6),
-        (4, "cycles 5 s, 50.0%", 5),
-        (4, "all-gather 1 s, 10.0%", 1),
-        (3, "attention 2 s, 20.0%", 2),
-        (4, "waits for copies 2 s, 20.0%", 2),
-        (1, "rollout 2 s, 20.0%", 1.996),
-        (2, "decode 2 s, 20.0%", 1.996),
-        (3, "head 2 s, 20.0%", 1.996),
-        (4, "cycles 2 s, 20.0%", 1.996),
+        (1, "update 8 s, 80.0%", 800400),
+        (2, "layers 8 s, 80.0%", 800000),
+        (3, "mlp 6 s, 60.0%", 600000),
+        (4, "cycles 5 s, 50.0%", 500000),
+        (4, "all-gather 1 s, 10.0%", 100000),
+        (3, "attention 2 s, 20.0%", 200000),
+        (4, "waits for copies 2 s, 20.0%", 200000),
+        (1, "rollout 2 s, 20.0%", 199600),
+        (2, "decode 2 s, 20.0%", 199600),
+        (3, "head 2 s, 20.0%", 199600),
+        (4, "cycles 2 s, 20.0%", 199600),
     ]
     # What is too small to see keeps its width, without a label.
-    assert 'style="flex: 0.004 1 0"' in page
+    assert 'style="flex: 400 1 0"' in page
     assert "<b>" not in page and "update/&lt;b&gt;" in page
     assert not re.search(r"https?:|<script|src=", page)
     assert "10 s as predicted" in page

@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 from runs import ROOT, load_config
 
-from permix_jax.core.chips import GIB, Chip
 from permix_jax.core.sharding import make_mesh
+from permix_jax.core.tpus import GIB, Chip
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning import chips
 from permix_jax.planning.compiled import (
@@ -22,7 +22,7 @@ from permix_jax.planning.compiled import (
     distinct_prompts,
     needed_bytes,
 )
-from permix_jax.planning.phases import Phase
+from permix_jax.planning.other_programs import Phase
 from permix_jax.planning.plan import (
     Plan,
     Use,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permix_jax.core.chips import CHIPS, Chip
+from permix_jax.core.tpus import CHIPS, Chip
 from permix_jax.planning.prediction import BYTES, COPIES, CYCLES, KERNEL, SHARE, predict
 
 # A cycle is 1 ns. 100 bytes of HBM take 125 ns at the share that is reached, and over two links of
@@ -264,7 +264,7 @@ compile_for_tpu()
 import json
 import jax, jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
-from permix_jax.core.chips import CHIPS
+from permix_jax.core.tpus import CHIPS
 from permix_jax.planning.chips import topology_devices
 from permix_jax.planning.prediction import CYCLES, predict
 

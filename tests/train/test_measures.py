@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dense import pack_arrays
 
-from permix_jax.core.chips import CHIPS
+from permix_jax.core.tpus import CHIPS
 from permix_jax.models.config import Lora
 from permix_jax.train import measures
 from permix_jax.train.measures import Meter, model_flops, share_of_peak, trained_passes

@@ -7,7 +7,7 @@ from test_costs import HEAD, LINEAR, attention
 
 from permix_jax.core.sharding import make_mesh
 from permix_jax.planning.compiled import abstract_arguments, bytes_per_chip
-from permix_jax.planning.phases import phase_programs
+from permix_jax.planning.other_programs import phase_programs
 from permix_jax.train.programs import grpo_programs
 
 P = T = 16  # of the tiny config
