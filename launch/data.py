@@ -1,8 +1,7 @@
 """Shows what a run would see of its data, before it costs anything.
 
   python launch/data.py --config=configs/permix.py:smollm2_mawps
-  python launch/data.py --config=configs/permix.py:qwen25_0_5b --config.data.train=hf:openai/gsm8k \
-      --config.data.subset=main --config.data.fields=prompt=question --config.data.test=svamp
+  python launch/data.py --config=configs/permix.py:qwen25_0_5b --config.data.train=mine.csv
 
 Prints how many problems each set gives, how long prompts are against rollout.max_prompt_tokens, and
 the first prompts of the run as the model gets them, with their personas. What is left out (doubles,
