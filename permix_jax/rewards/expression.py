@@ -114,8 +114,7 @@ class _Parser:
 
     def not_two_numbers(self, start: int) -> None:
         """1 2 is no product; the factor before `at` begins at `start`."""
-        alone = self.at - start == 1 and _NUMERAL.fullmatch(self.peek(-1))
-        if alone and _NUMERAL.fullmatch(self.peek()):
+        if self.at - start == 1 and all(map(_NUMERAL.fullmatch, (self.peek(-1), self.peek()))):
             raise _Unknown
 
     def factor(self) -> Node:

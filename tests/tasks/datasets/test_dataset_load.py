@@ -174,7 +174,7 @@ def test_a_users_own_file(tmp_path, cache, suffix):
         Problem("1", "What is 2+3?", "5", str(path)), Problem("2", "Why?", "7", str(path))
     ]  # fmt: skip
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{suffix}: there is no such file; name a file with"):
+    with pytest.raises(FileNotFoundError, match=rf"{suffix}: there is no such file; name a"):
         load_problems(str(path), "", cache)
 
 
