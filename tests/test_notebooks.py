@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from execute import execute, parameters_at
 from own_problems import own_problems
-from runs import ROOT
+from runs import ROOT, own_process
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -73,6 +73,7 @@ def outside(folder, monkeypatch):
     """Nothing is written at home or in the checkout."""
     for name in ("PERMIX_CACHE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(name, str(folder / name.lower()))
+    monkeypatch.setenv("PYTHONPATH", own_process()["PYTHONPATH"])
 
 
 def _entries() -> set[Path]:
