@@ -77,7 +77,9 @@ def outside(folder, monkeypatch):
 
 
 def _entries() -> set[Path]:
-    return {*ROOT.iterdir(), *(ROOT / "notebooks").iterdir()} - {ROOT / ".pytest_cache"}
+    """What lies there, but for what the tests that run meanwhile may write."""
+    of_tests = {ROOT / ".pytest_cache", ROOT / ".hypothesis"}
+    return {*ROOT.iterdir(), *(ROOT / "notebooks").iterdir()} - of_tests
 
 
 def _images(notebook) -> list[int]:
