@@ -59,7 +59,8 @@ def parsed(command: str):
 def executed(command: str) -> str:
     """What `launch/X.py ...` prints, run to its end in this process, from the repository's root.
 
-    Raises SystemExit, with what the command says, where it fails.
+    Raises SystemExit, with what the command says, where it fails or is stopped; its `printed` is
+    what was printed until then.
     """
     out = io.StringIO()
     with (
@@ -67,7 +68,11 @@ def executed(command: str) -> str:
         mock.patch.object(cli, "_quiet_logs"),
         contextlib.redirect_stdout(out),
     ):
-        runpy.run_path(script, run_name="__main__")
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            ended.printed = out.getvalue()
+            raise
     return out.getvalue()
 
 

@@ -11,11 +11,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "permix_jax_test_xla")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Every program is kept: a process of a tiny run has hundreds that compile in milliseconds each.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from markupsafe import Markup  # noqa: E402
 
 from permix_jax.core.sharding import make_mesh  # noqa: E402
 from permix_jax.models.config import ModelConfig  # noqa: E402
@@ -35,6 +37,50 @@ TINY = ModelConfig(
     head_dim=8,
     mlp_dim=24,
 )
+
+# The files that take longest, longest first. They start first, so that no process of pytest is left
+# with one of them when the other has nothing to do.
+LONGEST = (
+    "test_reproduce",
+    "test_notebooks",
+    "test_resume",
+    "test_distributed",
+    "test_personagym_run",
+    "test_evaluations",
+    "test_recipes",
+    "test_supervised",
+    "test_changed_on_resume",
+    "test_experiment",
+    "test_gradients",
+    "test_memory",
+    "test_rehearsal",
+    "test_export",
+    "test_lora_run",
+    "test_printed_commands",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn_charts(request):
+    """The charts of a report take a quarter of a tiny run's time. They are drawn in the tests of
+    reports and of an experiment, and by every process that a test starts; no other test sees them.
+    """
+    if request.path.parent.name == "report" or request.path.stem == "test_experiment":
+        yield
+        return
+
+    def svg_of(chart, names):
+        assert chart["title"] and chart["type"] in {"lines", "points", "ranking", "grid"}
+        return Markup("<svg></svg>")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("permix_jax.report.write.svg_of", svg_of)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -62,13 +62,19 @@ def run_of(config, task, policy, params, mesh, workdir=Path("unused"), verifier=
     return Run(config, workdir, task, policy, initial, workdir / "base", verifier)
 
 
+def own_process(**variables: str) -> dict[str, str]:
+    """The environment of a process that a test starts, with these variables. torch is left out."""
+    paths = [str(ROOT / "tests/without_torch"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **variables}
+
+
 def train(*args: str, cwd: Path, env: dict[str, str] | None = None, program: str = ""):
     """Runs `launch/train.py`, or a Python program that ends up there, and returns what it said."""
     command = ["-c", program] if program else [str(ROOT / "launch/train.py")]
     return subprocess.run(
         [sys.executable, *command, *args],
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env=own_process(**env or {}),
         capture_output=True,
         text=True,
         timeout=300,

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from execute import execute, parameters_at
 from own_problems import own_problems
-from runs import ROOT
+from runs import ROOT, own_process
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -73,10 +73,13 @@ def outside(folder, monkeypatch):
     """Nothing is written at home or in the checkout."""
     for name in ("PERMIX_CACHE", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(name, str(folder / name.lower()))
+    monkeypatch.setenv("PYTHONPATH", own_process()["PYTHONPATH"])
 
 
 def _entries() -> set[Path]:
-    return {*ROOT.iterdir(), *(ROOT / "notebooks").iterdir()} - {ROOT / ".pytest_cache"}
+    """What lies there, but for what the tests that run meanwhile may write."""
+    of_tests = {ROOT / ".pytest_cache", ROOT / ".hypothesis"}
+    return {*ROOT.iterdir(), *(ROOT / "notebooks").iterdir()} - of_tests
 
 
 def _images(notebook) -> list[int]:

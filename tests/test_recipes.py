@@ -20,6 +20,8 @@ RECIPES = dict(re.findall(r"^\| ([^|]+?) \| [^|]+ \| `(--[^`]+)` \|$", PAGE, re.
 # The tiny policy is hardly ever right. A reward of the length gives its groups advantages.
 SMALL = {"rewards.overlong": 1.0, "rewards.overlong_tokens": 12, "train.steps": 2}
 SMALL |= {"task.num_test": 2, "eval.kl_responses": 0, "sft.steps": 5}
+# What is asked of the policies at the end is the same in all.
+SMALL |= {"eval.personas": 1, "eval.role_play_samples": 0, "eval.resamples": 10}
 LOGS = {
     "DAPO": "refill/rounds",
     "TIS": "sampling/importance",

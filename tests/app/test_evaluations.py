@@ -1,6 +1,7 @@
 """launch/evaluate.py and what it shares with the trainer, on a finished run of the shrunk world."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,14 +9,15 @@ import sys
 import jax
 import numpy as np
 import pytest
-from commands import refused
-from runs import GRADED_BATCH, ROOT, load_config, run_tiny, strike
+from commands import executed, refused
+from runs import GRADED_BATCH, ROOT, load_config, own_process, run_tiny, strike
 
 import permix_jax.app.evaluations
 from permix_jax.app.compilation import compiled_programs
 from permix_jax.app.evaluations import evaluate_subject
 from permix_jax.app.export import export
 from permix_jax.app.policies import subject_of_model, subject_of_run
+from permix_jax.evaluation.graded_rows import GradedRows
 from permix_jax.train.checkpoints import Checkpoints
 
 FIELDS = {"eval__every": 2, "eval__judge_free_candidates": 4}
@@ -44,13 +46,6 @@ def finished(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def use_cache(finished, monkeypatch):
     monkeypatch.setenv("PERMIX_CACHE", str(finished[0] / "cache"))
-
-
-def command(*args, cwd, program=None):
-    head = ["-c", program] if program else [str(ROOT / "launch/evaluate.py")]
-    return subprocess.run(
-        [sys.executable, *head, *args], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
 
 
 def rows(folder):
@@ -146,17 +141,29 @@ def test_judge_free_fidelity_knows_the_personas_of_a_trained_base(finished):
 # ---- interrupted ------------------------------------------------------------------------------
 
 
-def test_killed_then_stopped_and_the_same_command_again(finished, tmp_path):
-    args = (f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")  # its config is the run's
-    for batches, name, status in (2, "SIGKILL", -signal.SIGKILL), (1, "SIGINT", 130):
-        program = strike(batches, name, after=GRADED_BATCH, script="launch/evaluate.py")
-        struck = command(*args, cwd=tmp_path, program=program)
-        assert struck.returncode == status, struck.stderr
-    assert "the same command goes on" in struck.stdout
+def test_killed_then_stopped_and_the_same_command_again(finished, tmp_path, monkeypatch):
+    # Without --config, its config is the run's.
+    args = f"--workdir={finished[0] / 'run'} --step=2 --out={tmp_path}/out"
+    program = strike(2, "SIGKILL", after=GRADED_BATCH, script="launch/evaluate.py")
+    command = [sys.executable, "-c", program, *args.split()]
+    killed = subprocess.run(command, env=own_process(), stderr=subprocess.PIPE, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    append, batches = GradedRows.append, []
+
+    def interrupted(self, graded):
+        append(self, graded)
+        batches.append(len(graded))
+        if len(batches) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(GradedRows, "append", interrupted)
+        executed(f"launch/evaluate.py {args}")
+    assert stopped.value.code == 130
+    assert "the same command goes on" in stopped.value.printed
     assert 3 * 64 <= len(rows(tmp_path / "out").splitlines()) < 9 * 16 + 8 * 12
-    again = command(*args, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("Stability\n")
+    assert executed(f"launch/evaluate.py {args}").startswith("Stability\n")
     assert_same_evaluation(tmp_path / "out", finished[0] / "run/eval/2")
 
 
@@ -226,13 +233,17 @@ def test_a_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
         evaluate_run(config(), tmp_path / "run")
 
 
-def test_a_full_disk_ends_in_one_line(finished, tmp_path):
-    full = "raise OSError(28, 'No space left on device', str(self._path))"
-    program = strike(2, full, after=GRADED_BATCH, script="launch/evaluate.py")
-    args = (CONFIG, f"--workdir={finished[0] / 'run'}", "--step=2", "--out=out")
-    out = command(*args, cwd=tmp_path, program=program)
-    assert out.returncode == 1
-    last = out.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: [Errno 28] No space left on device: ")
-    assert "Traceback" not in out.stderr
-    assert len(rows(tmp_path / "out").splitlines()) == 128
+def test_a_full_disk_ends_in_one_line(finished, tmp_path, monkeypatch):
+    append, kept = GradedRows.append, []
+
+    def full_after_two(self, graded):
+        append(self, graded)
+        kept.append(len(graded))
+        if len(kept) == 2:
+            raise OSError(28, "No space left on device", str(self._path))
+
+    monkeypatch.setattr(GradedRows, "append", full_after_two)
+    command = f"launch/evaluate.py {CONFIG} --workdir={finished[0] / 'run'} --step=2"
+    said = refused(f"{command} --out={tmp_path}/out")
+    assert said.startswith("error: [Errno 28] No space left on device: ")
+    assert kept == [64, 64] and len(rows(tmp_path / "out").splitlines()) == 128

@@ -13,7 +13,15 @@ import pytest
 from commands import executed, refused
 from judge_server import BENCHMARK, HANG, TASKS, chat_server, grade, judge_at
 from random_model import write_model
-from runs import FULL, GRADED_BATCH, ROOT, load_config, needs_full_device, strike
+from runs import (
+    FULL,
+    GRADED_BATCH,
+    ROOT,
+    load_config,
+    needs_full_device,
+    own_process,
+    strike,
+)
 
 from permix_jax.app.personagym_run import personagym
 from permix_jax.app.policies import Subject, subject_of_model, subject_of_run
@@ -100,10 +108,6 @@ def flags(files, out):
     """The flags for the fields of `config`, the model and the folder."""
     named = [f"--config.{name}={value}" for name, value in asked_of(files).items()]
     return [CONFIG, f"--out={out}", f"--model={files}/model", *named]
-
-
-def command(program, *args):
-    return subprocess.run([sys.executable, *program, *args], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -225,10 +229,13 @@ def test_kill_9_while_answering_and_judging_and_the_same_command_again(
         server.reopened = False
         named = judged_by(judge_at(server.url)._asdict())
         args = [*flags(files, out), f"--config.personagym.judges={tmp_path / 'judges.jsonl'}"]
-        struck = command(["-c", strike(1, "SIGKILL", after=GRADED_BATCH, script=SCRIPT)], *args)
+        program = strike(1, "SIGKILL", after=GRADED_BATCH, script=SCRIPT)
+        whole, env = [sys.executable, "-c", program, *args], own_process()
+        struck = subprocess.run(whole, env=env, capture_output=True, text=True)
         assert struck.returncode == -signal.SIGKILL, struck.stderr
         assert (out / "answers.jsonl").read_bytes().count(b"\n") == 4
-        child = subprocess.Popen([sys.executable, ROOT / SCRIPT, *args], stderr=subprocess.DEVNULL)
+        whole = [sys.executable, ROOT / SCRIPT, *args]
+        child = subprocess.Popen(whole, env=env, stderr=subprocess.DEVNULL)
         deadline, replies = time.monotonic() + 120, out / "replies.jsonl"
         while not (replies.is_file() and replies.read_bytes().count(b"\n") == 7):
             assert child.poll() is None and time.monotonic() < deadline
@@ -364,7 +371,6 @@ def test_mistakes_of_the_command_line_end_in_one_line(args, message):
 
 def test_a_judge_that_cannot_be_asked_ends_in_one_line(judged_by, files, answered):
     ((field, judges),) = judged_by({"name": "n", **NO_KEY}).items()
-    out = command([ROOT / SCRIPT], *flags(files, answered.parent), f"--config.{field}={judges}")
-    assert out.returncode == 1
+    args = [SCRIPT, *flags(files, answered.parent), f"--config.{field}={judges}"]
     message = "error: judge 'n': the environment variable NO_SUCH_KEY is not set"
-    assert out.stderr.startswith(message) and len(out.stderr.strip().splitlines()) == 1
+    assert refused(shlex.join(args)).startswith(message)

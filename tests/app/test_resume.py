@@ -1,12 +1,16 @@
 """A run that is killed at any moment, and started again, ends as the uninterrupted one."""
 
+import contextlib
 import json
+import os
 import signal
 
 import pytest
+from commands import executed
 from runs import ROOT, assert_same_run, metrics, run_tiny, strike, train
 
 from permix_jax.app.workdir import newest_saved_step
+from permix_jax.train.log import MetricsLog
 
 CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
 
@@ -17,11 +21,28 @@ def uninterrupted(tmp_path_factory):
     return run_tiny(folder / "run", cache=folder / "cache")
 
 
-def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
+@contextlib.contextmanager
+def asked_to_stop_after(step: int):
+    """Within, SIGTERM comes right after the row of `step` is written."""
+    write = MetricsLog.write
+
+    def struck(self, row):
+        write(self, row)
+        if row["step"] == step and "reward" in row:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetricsLog, "write", struck)
+        yield
+
+
+def test_a_night_of_mishaps_and_the_same_command_again(
+    uninterrupted, tmp_path, caplog, monkeypatch
+):
     """Each start goes on from where the one before was struck; rows count from its own first."""
     folder, env = tmp_path / "run", {"PERMIX_CACHE": str(tmp_path / "cache")}
 
-    def start(program=""):
+    def start(program):
         args = (CONFIG, f"--workdir={folder}")
         return train(*args, cwd=tmp_path, env=env, program=program)
 
@@ -34,10 +55,12 @@ def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
     assert done == [1, 2, 3, 4, 5]
 
     # Asked to stop after step 5: saved, though checkpoint_every is 2. Checkpoint 4 may be lost.
-    after = 5 - newest_saved_step(folder)
-    stopped = start(strike(after, "SIGTERM"))
-    assert stopped.returncode == 130, stopped.stderr
-    assert "is saved, and the same command goes on" in stopped.stdout
+    assert newest_saved_step(folder) < 5
+    monkeypatch.setenv("PERMIX_CACHE", env["PERMIX_CACHE"])
+    with asked_to_stop_after(5), pytest.raises(SystemExit) as stopped:
+        executed(f"launch/train.py {CONFIG} --workdir={folder}")
+    assert stopped.value.code == 130
+    assert "is saved, and the same command goes on" in stopped.value.printed
     assert [row["step"] for row in metrics(folder)] == done
     assert (folder / "checkpoints/5").is_dir()
 
@@ -45,10 +68,9 @@ def test_a_night_of_mishaps_and_the_same_command_again(uninterrupted, tmp_path):
     for file in (folder / "checkpoints/5/params").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    again = start()
-    assert again.returncode == 0, again.stderr
-    assert "checkpoints/5: damaged (" in again.stderr
-    assert "corrupt-5" in again.stderr
+    executed(f"launch/train.py {CONFIG} --workdir={folder}")
+    assert "checkpoints/5: damaged (" in caplog.text
+    assert "corrupt-5" in caplog.text
     assert (folder / "checkpoints/corrupt-5").is_dir()
     assert_same_run(folder, uninterrupted)
 

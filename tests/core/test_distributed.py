@@ -1,14 +1,13 @@
 """Two processes on one mesh: the same run as one process makes on it, stopped and gone on with."""
 
 import json
-import os
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from runs import ROOT, load_config, metrics, run_tiny, strike
+from runs import ROOT, load_config, metrics, own_process, run_tiny, strike
 
 from permix_jax.app.policies import build_policy
 from permix_jax.core.distributed import gather, initialize, on_main, own_part, told_by
@@ -50,7 +49,7 @@ def two(tmp_path_factory):
     stopped = subprocess.run(
         [sys.executable, str(ROOT / "launch/local.py"), "--processes=2", str(program)]
         + [*CONFIG, f"--workdir={folder / 'run'}"],
-        env={**os.environ, "PERMIX_CACHE": str(folder / "cache"), "XLA_FLAGS": ""},
+        env=own_process(PERMIX_CACHE=str(folder / "cache"), XLA_FLAGS=""),
         capture_output=True,
         text=True,
         timeout=300,

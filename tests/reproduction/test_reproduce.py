@@ -1,14 +1,15 @@
 """launch/reproduce.py, end to end on the shrunk config, killed on the way and started again."""
 
 import json
-import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from runs import ROOT, load_config, metrics
+from commands import executed
+from runs import ROOT, load_config, metrics, own_process
 
 from permix_jax.reproduction.reproduce import reproduce
 
@@ -28,37 +29,32 @@ def config(**fields):
     return load_config("reproduce.py", "tiny", **changed, **fields)
 
 
-def start(folder):
-    return subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "launch/reproduce.py"),
-            f"--config={ROOT / 'configs/reproduce.py'}:tiny",
-            f"--out={folder / 'out'}",
-            *(f"--config.{name}={value}" for name, value in FIELDS.items()),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PERMIX_CACHE": str(folder / "cache")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(autouse=True)
+def environment_of_the_runs(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", own_process()["PYTHONPATH"])
 
 
 def test_killed_and_started_again(tmp_path, monkeypatch):
     out = tmp_path / "out"
-    killed = start(tmp_path)
+    fields = (f"--config.{name}={value}" for name, value in FIELDS.items())
+    command = ["launch/reproduce.py", "--config=configs/reproduce.py:tiny", f"--out={out}", *fields]
+    monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
+    killed = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + SECONDS
     while not any(out.glob("*/metrics.jsonl")) and killed.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)  # the runs need the processor
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    _, errors = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, errors
 
-    again = start(tmp_path)
-    said, errors = again.communicate(timeout=SECONDS)
-    assert again.returncode == 0, errors
+    said = executed(shlex.join(command))
     names = ("rlvr-s0", "rlvr-s1", "permix-s0", "permix-s1")
     for name in names:
         assert [row["step"] for row in metrics(out / name)] == [1, 2, 3, 4]
@@ -84,7 +80,6 @@ def test_killed_and_started_again(tmp_path, monkeypatch):
     assert plots == {"accuracy_by_persona.png"} | of_pss
 
     # What is finished is kept.
-    monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
     before = {p: p.stat().st_mtime_ns for p in out.glob("*-s*/**/*")}
     assert reproduce(config(), out, "tiny") in said
     assert {p: p.stat().st_mtime_ns for p in out.glob("*-s*/**/*")} == before

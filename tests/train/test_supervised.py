@@ -41,8 +41,11 @@ def easy_world(tmp_path_factory):
         yield
 
 
+ASKED = {"eval__kl_responses": 8, "eval__personas": 2, "eval__resamples": 10, "task__num_test": 4}
+
+
 def run_tiny(file, workdir, **fields):
-    config = load_config(file, "tiny", eval__kl_responses=8, **fields)
+    config = load_config(file, "tiny", **ASKED, **fields)
     run(config, workdir, file.removesuffix(".py"), "tiny")
     return metrics(workdir)
 
@@ -77,7 +80,7 @@ def test_distillation_learns_the_right_answers_of_the_base(whole, tmp_path):
 
 def test_a_teacher_may_be_another_run(whole, tmp_path):
     own = metrics(whole("distill.py"))
-    run_tiny("sft.py", tmp_path / "teacher", train__learning_rate=1e-2)
+    run_tiny("sft.py", tmp_path / "teacher", train__learning_rate=1e-2, train__steps=2)
     fields = {"distill__teacher": str(tmp_path / "teacher"), "train__steps": 1}
     other = run_tiny("distill.py", tmp_path / "other", **fields)
     assert own[0]["loss"] != other[0]["loss"]
