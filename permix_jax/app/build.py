@@ -163,7 +163,7 @@ def eval_identity(config: ConfigDict) -> dict:
     return identity(
         config,
         task=config.task,
-        data=config.data.keys() - at_default,
+        data={*config.data} - at_default,
         rewards={"last_number"},
         personas={"file", "placement"},
         rollout={"max_prompt_tokens", "max_new_tokens", "on_overflow"},
