@@ -158,7 +158,8 @@ def eval_identity(config: ConfigDict) -> dict:
     evaluations lack them.
     """
     newer = ("subset", "split", "test_split", "fields", "prompt_template")
-    at_default = {n for n in newer if config.data[n] == FIELDS[f"data.{n}"].default}
+    defaults = {name: FIELDS[f"data.{name}"].default for name in newer}
+    at_default = {name for name, x in defaults.items() if config.data.get(name, x) == x}
     left_out = {"every"} if config.eval.max_new_tokens else {"every", "max_new_tokens"}
     return identity(
         config,

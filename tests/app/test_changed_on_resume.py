@@ -65,6 +65,15 @@ def with_checkpoints(folder, *steps):
     (folder / "checkpoints/corrupt-7").mkdir()
 
 
+def test_newer_fields_of_data_are_part_of_an_evaluation_only_where_they_are_set():
+    """An evaluation that is older than the fields is still that of the same config."""
+    old = ["answer_format", "folder", "levels", "max_steps", "overlap", "subjects", "test", "train"]
+    assert list(eval_identity(tiny())["data"]) == old
+    set_now = eval_identity(tiny(data__test_split="dev", data__prompt_template="plain"))["data"]
+    assert set_now.items() >= {"test_split": "dev", "prompt_template": "plain"}.items()
+    assert len(set_now) == len(old) + 2
+
+
 def test_the_revisions_of_data_are_kept_from_the_first_start(tmp_path):
     assert known_revisions(tmp_path) == {}
     begun = tmp_path, tiny(), "permix", "tiny", tmp_path / "base"
