@@ -27,6 +27,8 @@ OTHER = {
     "train.keep_steps": "1,3",
     "train.stop_after": 2,
     "train.log_completions_every": 5,
+    "train.profile": "2:3",
+    "train.peak_tflops": 1.5,
     "sft.checkpoint_every": 7,
     "rollout.micro_batches": 2,
     "rollout.halvings": 1,
