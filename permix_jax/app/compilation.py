@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import jax
 
 from permix_jax.app.workdir import cache_folder
+from permix_jax.core.compile_counts import compile_counts
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,26 +23,12 @@ def use_compilation_cache() -> None:
 
 @contextmanager
 def compiled_programs() -> Iterator[Counter]:
-    """Uses the compilation cache; counts, and logs, the `programs` that are compiled within, how
-    many of them were `found` in the cache, and the `seconds` for all."""
+    """Uses the compilation cache; counts, as `compile_counts`, and logs what is compiled within."""
     use_compilation_cache()
-    count = Counter(programs=0, found=0, seconds=0.0)
-
-    def on_duration(event: str, seconds: float, **_) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":  # programs from the cache, too
-            count.update(programs=1, seconds=seconds)
-
-    def on_event(event: str, **_) -> None:
-        if event == "/jax/compilation_cache/cache_hits":
-            count.update(found=1)
-
-    jax.monitoring.register_event_duration_secs_listener(on_duration)
-    jax.monitoring.register_event_listener(on_event)
-    try:
-        yield count
-    finally:
-        jax.monitoring.unregister_event_duration_listener(on_duration)
-        jax.monitoring.unregister_event_listener(on_event)
-        if count["programs"]:
-            said = "%(programs)d programs compiled in %(seconds).0f s, %(found)d of them found"
-            _LOG.info(f"{said} in the cache", count)
+    with compile_counts() as count:
+        try:
+            yield count
+        finally:
+            if count["programs"]:
+                said = "%(programs)d programs compiled in %(seconds).0f s, %(found)d of them found"
+                _LOG.info(f"{said} in the cache", count)

@@ -1,15 +1,15 @@
 """What a step took of the machine: its share of the peak, memory, time to compile; its profile."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from permix_jax.core.compile_counts import compile_counts
 from permix_jax.core.tpus import CHIPS, GIB
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.packing import PackedRows
-
-_COMPILED = "/jax/core/compile/backend_compile_duration"  # from the cache, too
 
 
 class Meter:
@@ -21,19 +21,15 @@ class Meter:
 
     def __init__(self, folder: Path, profiled: tuple[int, int] | None = None):
         self._folder, self._profiled = folder, profiled
-        self._compiled, self._traces = 0.0, False
+        self._within, self._traces = ExitStack(), False
 
     def __enter__(self) -> "Meter":
-        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+        self._compiled = self._within.enter_context(compile_counts())
         return self
 
     def __exit__(self, *_) -> None:
-        jax.monitoring.unregister_event_duration_listener(self._on_duration)
+        self._within.close()
         self._end_trace()
-
-    def _on_duration(self, event: str, seconds: float, **_) -> None:
-        if event == _COMPILED:
-            self._compiled += seconds
 
     def _end_trace(self) -> None:
         if self._traces:
@@ -42,7 +38,7 @@ class Meter:
 
     def begin(self, step: int) -> None:
         """Call it before a step."""
-        self._compiled = 0.0
+        self._compiled["seconds"] = 0.0
         first, last = self._profiled or (0, 0)
         if first <= step <= last and not self._traces:
             jax.profiler.start_trace(str(self._folder))
@@ -56,7 +52,7 @@ class Meter:
         stats = [device.memory_stats() or {} for device in jax.local_devices()]
         peaks = [x["peak_bytes_in_use"] for x in stats if "peak_bytes_in_use" in x]
         memory = {"perf/peak_memory_gib": max(peaks) / GIB} if peaks else {}
-        return {"time/compile": self._compiled, **memory}
+        return {"time/compile": self._compiled["seconds"], **memory}
 
 
 def model_flops(model: ModelConfig, rows: PackedRows) -> float:

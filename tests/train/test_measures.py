@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from dense import pack_arrays
 
+from permix_jax.core.compile_counts import COMPILED
 from permix_jax.core.tpus import CHIPS
 from permix_jax.models.config import Lora
-from permix_jax.train import measures
 from permix_jax.train.measures import Meter, model_flops, share_of_peak, trained_passes
 
 
 def test_the_seconds_of_compiling_are_those_of_the_step(tmp_path):
     def compiles(seconds):
-        jax.monitoring.record_event_duration_secs(measures._COMPILED, seconds)
+        jax.monitoring.record_event_duration_secs(COMPILED, seconds)
 
     with Meter(tmp_path) as meter:
         compiles(9.0)  # before the first step
