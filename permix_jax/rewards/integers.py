@@ -213,7 +213,9 @@ def _loose(tree: Node) -> Node | None:
 def _residues(tree: Node) -> Node:
     """The residue class of members that are linear in `INDEX`; any other tree as it is."""
     at = [rational(replaced(tree, INDEX, number(n))) for n in (0, 1, 2, 5)]
-    if None in at or at[1] == at[0] or at[2] - at[1] != at[1] - at[0] != (at[3] - at[0]) / 5:
+    if None in at:
         return tree
-    step = abs(at[1] - at[0])
-    return ("mod", number(at[0] % step), number(step))
+    step = at[1] - at[0]
+    if step == 0 or [value - at[0] for value in at] != [0, step, 2 * step, 5 * step]:
+        return tree
+    return ("mod", number(at[0] % abs(step)), number(abs(step)))

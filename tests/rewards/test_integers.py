@@ -88,6 +88,9 @@ def test_one_modulus_for_all():
         (r"\text{powers of 2}", r"n = 2^k, k \ge 0", 1),
         (r"n = 2^k, k \in \mathbb{Z}", r"n = 2^k, k \ge 0", 0),
         (r"\pi/2 + k\pi, k \in \mathbb{Z}", r"x = \pi/2 + n\pi, n \in \mathbb{Z}", 1),
+        # as k at 0, 1 and 2
+        (r"k(k-1)(k-2) + k, k \in \mathbb{Z}", r"x = k, k \in \mathbb{Z}", 0),
+        (r"k^2, k \in \mathbb{Z}", r"x = k, k \in \mathbb{Z}", 0),
         (r"\{3, \dots, 6\}", "3, 4, 5, 6", 1), (r"3, 4, \ldots, 7", "3, 4, 5, 6", 0),
     ],
 )  # fmt: skip
