@@ -77,7 +77,7 @@ def explain(answer: str | None, gold: str, prompt: str) -> Verdict:
 
 @lru_cache(MAX_REMEMBERED)  # a group of completions repeats its answers
 def _explained(answer: str | None, gold: str, prompt: str) -> Verdict:
-    answer, gold = wording.rewritten(answer, prompt), wording.rewritten(gold, prompt)
+    answer, gold = wording.as_asked(answer, prompt), wording.as_asked(gold, prompt)
     if answer != gold and (option := choices.with_text(gold)):
         return _chosen(answer, option, prompt)
     if re.fullmatch("[a-z]{3}", gold) and gold in wording.said(prompt):

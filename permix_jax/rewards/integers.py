@@ -79,7 +79,7 @@ def enumerated(parts: tuple) -> tuple:
     if len(parts) > 2 and parts[1][0] == "rel" and parts[1][1] == ("=",):
         name, first = parts[1][2]
         values = filled((first, *parts[2:]))
-        if name[0] == "sym" and name[1] in names(parts[0]) and _LETTERS >= {name[1]}:
+        if name[0] == "sym" and name[1] in names(parts[0]) & _LETTERS:
             if all(value[0] == "num" for value in values):
                 return tuple(replaced(parts[0], name, value) for value in values)
     return parts
@@ -103,7 +103,7 @@ def filled(parts: tuple) -> tuple:
 def spoken(tokens: Tokens) -> Node | None:
     """The set that "all even integers", "multiples of 3" and "integers from 3 to 6" say."""
     text = " ".join(token.strip('"').casefold() for token in tokens)
-    text = re.sub(r"^[nkmx] (?:is |=|\\\\in )?(?=odd|even|a multiple)", "", text)
+    text = re.sub(r"^[nkmx] (?:is )?(?=odd|even|a multiple)", "", text)
     match = next(filter(None, (form.fullmatch(text) for form in _SAID)), None)
     if match is None:
         return None
@@ -125,10 +125,10 @@ def spoken(tokens: Tokens) -> Node | None:
 def with_one_modulus(parts: tuple) -> tuple:
     """1 (mod 8) and 3 (mod 8) of "x \\equiv 1, 3 (mod 8)"."""
     *first, last = parts
-    ends = last[2][-1] if last[0] == "rel" else last
-    if ends[0] != "mod" or not all(_end(part)[0] in ("num", "*") for part in first):
+    modular = _end(last)
+    if modular[0] != "mod" or not all(_end(part)[0] in ("num", "*") for part in first):
         return parts
-    new = [("mod", _end(part), ends[2]) for part in first]
+    new = [("mod", _end(part), modular[2]) for part in first]
     return tuple(
         ("rel", part[1], (*part[2][:-1], value)) if part[0] == "rel" else value
         for part, value in zip(first, new, strict=True)
@@ -145,7 +145,7 @@ def families(tree: Node, gold: Node, prompt: str) -> tuple[Node, Node] | None:
     k \pi of {k \pi : k \in Z} and of "x = k \pi, k \in Z"; a family without a range has that of the
     other one.
     """
-    if _MODULAR.search(prompt):  # 1, 4 are \\pm 1 (mod 5)
+    if _MODULAR.search(prompt):  # 1, 4 are \pm 1 (mod 5)
         tree, gold = _with_modulus(tree, gold), _with_modulus(gold, tree)
     classes = [_classes(part) for part in (tree, gold)]
     if None not in classes:

@@ -62,7 +62,7 @@ def unnamed(tree: Node, gold: Node, prompt: str) -> tuple[Node | None, Node]:
     if {tree[0], gold[0]} == {"tuple", "list"}:
         return _as_tuple(tree, prompt, gold), _as_tuple(gold, prompt, tree)
     if tree[0] == gold[0] == "list" and len(tree[1]) == len(gold[1]) and _all_named(gold):
-        if not any(part[0] == "rel" for part in tree[1]):  # 5, 2 of \\mu = 5, \\sigma = 2
+        if not any(part[0] == "rel" for part in tree[1]):  # 5, 2 of \mu = 5, \sigma = 2
             return ("tuple", "(", ")", tree[1]), ("tuple", "(", ")", _ends(gold))
     if tree[0] in ("list", "set") or gold[0] in ("list", "set"):
         values, gold_values = _values(tree), _values(gold)
@@ -105,7 +105,7 @@ def _is_chain(tree: Node) -> bool:
 def _element(tree: Node, other: Node) -> Node:
     r"""{2, 6} of x \in {2, 6}, and 3 of x \in {3}, where the other one is no set of reals."""
     if tree[0] == "builder" and other[0] in ("rel", *EXPRESSIONS):
-        match tree[2]:  # {x + a : a \\in R}
+        match tree[2]:  # {x + a : a \in R}
             case ("rel", ("\\in",), (letter, whole)) if whole == EVERYTHING and letter != tree[1]:
                 return tree[1]
     if tree[0] == "rel" and tree[1] == ("\\in",) and _is_label(tree[2][0]):
@@ -167,9 +167,14 @@ def _is_label(node: Node) -> bool:
 
 
 def _all_named(tree: Node) -> bool:
-    labels = {part[2][0] for part in tree[1] if _assigned(part) and part[2][0][0] == "sym"}
-    plain = {label[1].partition("_")[0] for label in labels}
-    return len(plain) == len(labels) == len(tree[1])
+    r"""Whether each part of a list has a name of its own: \mu = 5, \sigma = 2, but not x_1, x_2."""
+    parts = [part[2][0] for part in tree[1] if _assigned(part) and part[2][0][0] == "sym"]
+    return len(set(map(_stem, parts))) == len(tree[1])
+
+
+def _stem(label: Node) -> str | Node:
+    """x of x_1, and f of f(x); a label that is no name as it is."""
+    return re.split(r"[_(]", label[1])[0] if label[0] == "sym" else label
 
 
 def _ends(tree: Node) -> tuple:
@@ -183,9 +188,7 @@ def _assigned(tree: Node) -> bool:
 def _values(tree: Node) -> Node | None:
     """The values of "x = 2, x = 3", "x = 2, 3" or "x_1 = 2, x_2 = 3"; None for other lists."""
     parts = tree[1] if tree[0] in ("list", "set") else (tree,)
-    labels = {
-        re.split(r"[_(]", repr(part[2][0])[2:])[0].rstrip("')") for part in parts if _assigned(part)
-    }
+    labels = {_stem(part[2][0]) for part in parts if _assigned(part)}
     if len(labels) != 1 or any(part[0] == "rel" and not _assigned(part) for part in parts):
         return None
     values = tuple(_bound(p[2]) if _assigned(p) else p for p in parts)
@@ -310,7 +313,7 @@ def renamed(tree: Node, gold: Node, prompt: str) -> list[tuple[Node, Node]]:
             tree = replaced(tree, ("sym", name), ("sym", constant))
     if "('f', 'ln'" in repr(gold) and "('f', 'log'" not in repr(gold):  # log in code is ln
         tree = _natural(tree)
-    if "characteristic" in prompt and len(used) == len(gold_used) == 1:  # in x or in \\lambda
+    if "characteristic" in prompt and len(used) == len(gold_used) == 1:  # in x or in \lambda
         tree = replaced(tree, ("sym", *used), ("sym", *gold_used))
     free = _FREE.search(prompt) or "y'" in prompt
     own, golds = (sorted(n for n in u if _CONSTANT.fullmatch(n)) for u in (used, gold_used))

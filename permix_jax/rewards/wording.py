@@ -64,7 +64,7 @@ def said(prompt: str) -> frozenset[str]:
     return frozenset(re.findall(r"[^\W\d_]+", prompt.casefold()))
 
 
-def rewritten(text: str | None, prompt: str) -> str | None:
+def as_asked(text: str | None, prompt: str) -> str | None:
     """-8 % of "a decrease of 8 %" where a change is asked for, and 9 of a class of residues."""
     if text and _CHANGE.search(prompt) and _LESS.search(text) and "-" not in text:
         return "-" + _LESS.sub("", text).strip()

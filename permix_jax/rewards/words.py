@@ -161,15 +161,9 @@ def value(tokens: Tokens, known: frozenset[str] = frozenset()) -> Tokens:
 def same(answer: str, gold: str, prompt: str) -> bool:
     """Whether a text says what another one says, with words beside it that change nothing."""
     answer = re.sub(r"^(?:An?|The) (?=[a-z]{3})", "", answer)
-    plain = [plain_words(text).casefold() for text in (answer, gold)]
-    plain = [_SAME_IN.get(text, text) for text in plain]
-    truths = {"true": "yes", "false": "no"}
-    if "true or false" in prompt.casefold():
-        truths |= {"t": "yes", "f": "no"}
-    truths |= {"not true": "no", "not false": "yes"}
-    plain = [truths.get(text, text) for text in plain]
-    if set(plain) <= {*_SAME_IN.values()}:
-        return plain[0] == plain[1]
+    truths = _truth(answer, prompt), _truth(gold, prompt)
+    if None not in truths:
+        return truths[0] == truths[1]
     one, two = (said(read(text) or ()).split() for text in (answer, gold))
     if one == two or not two:
         return bool(two)
@@ -191,11 +185,8 @@ def same(answer: str, gold: str, prompt: str) -> bool:
         if one == two:
             return True
     if two in (["yes"], ["no"], ["true"], ["false"]):
-        return [_SAME_IN.get(w, w) for w in one[:1]] == two and not {
-            "and",
-            "or",
-            *(["no"] if two == ["yes"] else ["yes"]),
-        } & set(one)
+        other = "no" if two == ["yes"] else "yes"
+        return [_SAME_IN.get(w, w) for w in one[:1]] == two and not {"and", "or", other} & set(one)
     if one and set(one) < set(two) and set(two) - set(one) <= _HARMLESS - set(one):
         return True  # independent, where gold says linearly independent
     extra = [word for word in one if word not in two]
@@ -218,6 +209,16 @@ def same(answer: str, gold: str, prompt: str) -> bool:
         return False  # it is another of the answers that the problem offers
     known = prompt.casefold()
     return all(word.isalpha() and (word in known or word in _HARMLESS) for word in extra)
+
+
+def _truth(text: str, prompt: str) -> bool | None:
+    """Whether a text is all of a yes or a no, in any language; None: it says something else."""
+    text = plain_words(text).casefold()
+    if "true or false" in prompt.casefold():
+        text = {"t": "true", "f": "false"}.get(text, text)
+    text = _SAME_IN.get(text, text)
+    said = {"yes": True, "true": True, "not false": True}
+    return (said | {"no": False, "false": False, "not true": False}).get(text)
 
 
 def _stem(word: str) -> str:

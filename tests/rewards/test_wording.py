@@ -3,7 +3,7 @@
 import pytest
 
 from permix_jax.rewards.grade import explain
-from permix_jax.rewards.wording import letters, rewritten
+from permix_jax.rewards.wording import as_asked, letters
 
 MATRIX = r"\begin{pmatrix}%s\end{pmatrix}"
 
@@ -49,6 +49,6 @@ def test_verdicts(answer, gold, prompt, right):
 
 
 def test_only_where_a_change_is_asked_for_words_of_loss_are_a_sign():
-    assert rewritten(r"\text{a decrease of } 8\%", "What is the change?") == r"-8\%"
-    assert rewritten(r"\text{a decrease of } 8\%", "By how much?") == r"\text{a decrease of } 8\%"
-    assert rewritten(None, "What is the change?") is None
+    assert as_asked(r"\text{a decrease of } 8\%", "What is the change?") == r"-8\%"
+    assert as_asked(r"\text{a decrease of } 8\%", "By how much?") == r"\text{a decrease of } 8\%"
+    assert as_asked(None, "What is the change?") is None
