@@ -199,9 +199,16 @@ def phase_use(phase: Phase, program: Compiled, training: dict[str, int], chips: 
     """What a batch of a phase costs a chip; `training`: bytes of what a training holds there."""
     given = bytes_per_chip(phase.given)
     temporaries = program.needs - given if program.temporaries is None else program.temporaries
-    resident, fits = training if phase.beside else {"given": given}, program.temporaries is not None
-    work = program.flops / chips, None, 0.0
-    return Use(resident, 0, temporaries, fits, *work, program.costs)
+    return Use(
+        resident=training if phase.beside else {"given": given},
+        cache=0,
+        temporaries=temporaries,
+        compiled=program.temporaries is not None,
+        flops=program.flops / chips,
+        hbm_bytes=None,
+        ici_bytes=0.0,
+        costs=program.costs,
+    )
 
 
 def resident_bytes(arguments: Arguments, config: ConfigDict) -> dict[str, int]:
@@ -228,14 +235,11 @@ def plan_report(plan: Plan, config: ConfigDict) -> str:
     ]
     if (predicted := plan.predicted()) is not None:
         verdict[0] += f", {predicted:.3g} s as predicted"
-    for name, use in plan.programs.items():
+    for name, use in (*plan.programs.items(), *plan.phases.items()):
         if not use.fits(plan.chip):
             over = (use.peak() - plan.chip.hbm) / GIB
-            verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {advice(use, config)}")
-    for name, use in plan.phases.items():
-        if not use.fits(plan.chip):
-            over = (use.peak() - plan.chip.hbm) / GIB
-            verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {_phase_advice(name)}")
+            remedy = _phase_advice(name) if name in plan.phases else advice(use, config)
+            verdict.append(f"{name} does not fit, by {over:.2f} GiB a chip: {remedy}")
     phases = ["", phase_table(plan)] if plan.phases else []
     return "\n".join([plan_table(plan), *phases, "", *verdict, "", _NOTES])
 

@@ -54,7 +54,8 @@ def problem_task(
 
     Raises as `load_problems` and `filter_problems`; ValueError for what cannot be or leaves none.
     """
-    names = list(weighted_names(data.train))
+    weights = weighted_names(data.train)
+    names = list(weights)
     if not names:
         raise ValueError("data.train is empty; name a data set, such as gsm8k, or a JSONL file")
     hub = data.test.startswith(HUB) and data.split != data.test_split
@@ -85,7 +86,6 @@ def problem_task(
 
     if not testing_only:
         train = _without_overlap(train, test, data)
-    weights = weighted_names(data.train)
     train = [p for p in train for _ in range(weights[p.source])]
     template = data.prompt_template or data.answer_format
     template = TEMPLATES.get(template, template)

@@ -53,11 +53,10 @@ QWEN3 = """\
     {%- endif %}
 {%- endif %}"""
 
-# Qwen 2 and Qwen2.5-Math differ in the words that stand for a persona alone.
-QWEN25 = """\
+# Roles between marks. Where no persona is set, the model has one of its own.
+_CHATML = """\
 {%- if messages[0].role != "system" %}
-    {{- "<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful " }}
-    {{- "assistant.<|im_end|>\\n" }}
+    {{- "<|im_start|>system\\nOWN_PERSONA<|im_end|>\\n" }}
 {%- endif %}
 {%- for message in messages %}
     {{- "<|im_start|>" + message.role + "\\n" + message.content + "<|im_end|>\\n" }}
@@ -66,6 +65,13 @@ QWEN25 = """\
     {{- "<|im_start|>assistant\\n" }}
 {%- endif %}
 """
+SMOLLM2 = _CHATML.replace(
+    "OWN_PERSONA", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+)
+# Qwen 2 and Qwen2.5-Math differ in the words that stand for a persona alone.
+QWEN25 = _CHATML.replace(
+    "OWN_PERSONA", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+)
 
 # DeepSeek's distillations of R1 into Qwen 2.5 and Llama 3. A persona stands bare at the head, an
 # answer is shown without what was thought, and every answer begins by thinking.
@@ -101,19 +107,6 @@ GEMMA3 = """\
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ "<start_of_turn>model\\n" }}{%- endif -%}
-"""
-
-SMOLLM2 = """\
-{%- if messages[0].role != "system" %}
-    {{- "<|im_start|>system\\nYou are a helpful AI assistant named SmolLM, trained by " }}
-    {{- "Hugging Face<|im_end|>\\n" }}
-{%- endif %}
-{%- for message in messages %}
-    {{- "<|im_start|>" + message.role + "\\n" + message.content + "<|im_end|>\\n" }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- "<|im_start|>assistant\\n" }}
-{%- endif %}
 """
 
 
