@@ -41,6 +41,8 @@ def test_units_behind_a_formula_are_no_variables():
         ("[1, 2; 3, 4]", MATRIX % r"1&2\\3&4", "", 1),
         (r"\mathbf{0}_{2\times 2}", MATRIX % r"0&0\\0&0", "", 1),
         (r"\mathbf{0}_{2\times 2}", MATRIX % r"0&0\\0&1", "", 0),
+        (r"\$70k", "70000", "How much, in dollars?", 1),
+        ("2k.", "2k", "Write it in terms of $k$.", 1), ("2000", "2k", "Find the sum.", 0),
         ("2, 3, 7", "(2,3,7)", "Find $(p,q,r)$.", 1), ("3, 2, 7", "(2,3,7)", "Find $(p,q,r)$.", 0),
     ],
 )  # fmt: skip
