@@ -1,5 +1,6 @@
 """Every command that a run says at its end is run, for several kinds of run."""
 
+import io
 import json
 import sys
 
@@ -67,7 +68,7 @@ def test_after_a_script_and_after_a_baseline_in_the_embedded_world(tmp_path, mon
         executed(command)
 
 
-def test_after_adapters_on_problems_with_personas_of_ones_own(tmp_path):
+def test_after_adapters_on_problems_with_personas_of_ones_own(tmp_path, monkeypatch):
     fields = SMALL | {
         **own_problems(tmp_path, {"cook": "train", "diver": "train", "miller": "heldout"}),
         "lora.rank": 2,
@@ -77,8 +78,10 @@ def test_after_adapters_on_problems_with_personas_of_ones_own(tmp_path):
     del fields["eval.role_play_samples"]  # which nothing reads here
     config = f"--config=configs/permix.py:tiny {arguments(fields)}"
     commands = next_of(executed(f"launch/train.py {config} --workdir={tmp_path}/permix"))
-    assert scripts_of(commands) == ["train.py", "compare.py", "evaluate.py", "export.py"]
-    _, _, _, exported = map(executed, commands)
+    assert scripts_of(commands) == ["train.py", "compare.py", "evaluate.py", "chat.py", "export.py"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is 1 plus 2?\n/quit\n"))
+    *_, chat, exported = map(executed, commands)
+    assert chat.count("\nbase ") == 1
     # Both methods are judged by the same personas.
     assert asked(tmp_path / "rlvr/eval/1") == asked(tmp_path / "permix/eval/1") == {None, "miller"}
     assert asked(tmp_path / "permix/eval/more") == {None, "miller", "cook", "diver"}

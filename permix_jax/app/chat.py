@@ -1,6 +1,7 @@
 """Asks the base and the trained policy of a run the same question, under any persona."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,13 @@ class Answers(NamedTuple):
         return render_template("answers.html.jinja", answers=self).strip()
 
 
+class Turn(NamedTuple):
+    """A message, and what both policies answered."""
+
+    message: str
+    answers: Answers
+
+
 @dataclass(frozen=True)
 class Chat:
     """Both policies of a run, in memory."""
@@ -58,8 +66,9 @@ class Chat:
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         seed: int = 0,
+        turns: Sequence[Turn] = (),
     ) -> Answers:
-        """Both policies' answers to a message. Each message begins a new conversation.
+        """Both policies' answers to a message. Without `turns` it begins a conversation.
 
         A policy of the embedded world knows only some words. It is asked in lower case with the
         punctuation apart, as it was trained: "you are a pirate ."
@@ -69,6 +78,7 @@ class Chat:
           max_new_tokens: a longer answer is cut off.
           temperature: 0 is greedy.
           seed: of the draws, the same for both.
+          turns: what was said before. Each policy sees its own answers.
 
         Raises CannotAsk for an empty message or persona, words that the tokenizer lacks, or a
         prompt that with `max_new_tokens` outgrows the model's context; and ValueError for a text
@@ -76,16 +86,17 @@ class Chat:
         """
         if isinstance(persona, str):
             persona = Persona("chat", "chat", persona, "chat", "heldout", self.placement)
-        prompt = _prompt(self.base.policy, persona, message, max_new_tokens)
-        longest = max(_SHORTEST, power_of_two(len(prompt)))
         sampling = Sampling(max_new_tokens, temperature)
+        said = [[(turn.message, turn.answers[i].text) for turn in turns] for i in (0, 1)]
 
-        def answer(asked: LoadedPolicy) -> Answer:
+        def answer(asked: LoadedPolicy, before: list[tuple[str, str]]) -> Answer:
+            prompt = _prompt(asked.policy, persona, message, max_new_tokens, before)
+            longest = max(_SHORTEST, power_of_two(len(prompt)))
             (batch,) = generate(asked, [prompt], sampling, key(seed, "chat"), 1, longest)
             return answers_of(asked.policy, batch)[0][0]
 
         with jax.set_mesh(self.base.mesh):
-            return Answers(answer(self.base), answer(self.trained))
+            return Answers(answer(self.base, said[0]), answer(self.trained, said[1]))
 
 
 def open_chat(workdir: Path | str, step: int | str | None = None, tensor: int = 1) -> Chat:
@@ -109,19 +120,23 @@ def open_chat(workdir: Path | str, step: int | str | None = None, tensor: int = 
 
 
 def _prompt(
-    policy: Policy, persona: Persona | None, message: str, max_new_tokens: int
+    policy: Policy,
+    persona: Persona | None,
+    message: str,
+    max_new_tokens: int,
+    turns: list[tuple[str, str]],
 ) -> list[int]:
-    """The token ids of the prompt; raises as `Chat.ask`."""
+    """The token ids of the prompt, after the turns before it; raises as `Chat.ask`."""
     for name, text in ("persona", persona and persona.system_prompt), ("message", message):
         if text is not None and not text.strip():
             raise CannotAsk(f"{name} is empty; write one" + " or None" * (name == "persona"))
         require_encodable(text, f"the {name}")
     tokenizer, unknown = policy.tokenizer, policy.tokenizer.unk_token_id
-    tokens = render(tokenizer, persona, message)
+    tokens = render(tokenizer, persona, message, turns)
     if unknown in tokens:
         persona = persona and replace(persona, system_prompt=_plain_words(persona.system_prompt))
-        message = _plain_words(message)
-        tokens = render(tokenizer, persona, message)
+        message, turns = _plain_words(message), [(_plain_words(said), a) for said, a in turns]
+        tokens = render(tokenizer, persona, message, turns)
     if unknown in tokens:
         words = dict.fromkeys(render_text(tokenizer, persona, message).split())
         lacking = [word for word in words if unknown in tokenizer.encode(word)]
@@ -132,9 +147,10 @@ def _prompt(
         )
     context = policy.model.config.max_context
     if context and len(tokens) + max_new_tokens > context:
+        remedy = f"ask shorter, {'begin anew, ' * bool(turns)}or lower max_new_tokens"
         raise CannotAsk(
             f"the prompt takes {len(tokens)} tokens, with max_new_tokens of {max_new_tokens} over "
-            f"the model's context of {context}; ask shorter, or lower max_new_tokens"
+            f"the model's context of {context}; {remedy}"
         )
     return tokens
 

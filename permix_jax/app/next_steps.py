@@ -22,7 +22,8 @@ _ASKED = ("personas.file", "personas.placement")
 
 
 def after_training(workdir: Path, config: Sequence[str] | None = None) -> str:
-    """The report, the counterpart, the comparison of both, more personas; of a real model, export.
+    """The report, the counterpart, the comparison of both, more personas; of a real model, a chat
+    and the export.
 
     `config` has the arguments that make the config. Where it is None, they are derived from
     config.json: the user's own script started the run.
@@ -34,6 +35,7 @@ def after_training(workdir: Path, config: Sequence[str] | None = None) -> str:
         out = f"--out={workdir / 'eval' / 'more'}"
         commands.append(_command("evaluate", f"--workdir={workdir}", *more, out))
     if record["config"]["model"]["source"]:
+        commands.append(_command("chat", f"--workdir={workdir}"))
         commands.append(_command("export", f"--workdir={workdir}", f"--out={workdir / 'export'}"))
     return _ending(workdir, commands)
 

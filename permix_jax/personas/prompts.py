@@ -17,21 +17,30 @@ from permix_jax.core.problem import Problem
 logger = logging.getLogger(__name__)
 
 
-def chat_messages(persona: Persona | None, prompt: str) -> list[dict[str, str]]:
+def chat_messages(
+    persona: Persona | None, prompt: str, turns: Sequence[tuple[str, str]] = ()
+) -> list[dict[str, str]]:
     """The conversation before the answer, in the form that chat templates take.
 
-    In the user turn a blank line separates the persona from the problem.
+    A persona in the user's turn stands at the top of the first one, and a blank line follows it.
+    `turns` has the messages and answers before the prompt.
 
     Raises ValueError for a text that UTF-8 cannot hold: no tokenizer takes it.
     """
-    require_encodable(prompt, "the prompt")
+    said = [text for turn in turns for text in turn] + [prompt]
+    for text in said:
+        require_encodable(text, "the prompt")
+    messages = [{"role": "user", "content": text} for text in said]
+    for answer in messages[1::2]:
+        answer["role"] = "assistant"
     if persona is None:
-        return [{"role": "user", "content": prompt}]
+        return messages
     text = persona.system_prompt
     require_encodable(text, f"the text of persona {persona.id!r}")
     if persona.placement == "user":
-        return [{"role": "user", "content": f"{text}\n\n{prompt}"}]
-    return [{"role": "system", "content": text}, {"role": "user", "content": prompt}]
+        messages[0]["content"] = f"{text}\n\n{said[0]}"
+        return messages
+    return [{"role": "system", "content": text}, *messages]
 
 
 def render_text(tokenizer: PreTrainedTokenizerBase, persona: Persona | None, prompt: str) -> str:
@@ -45,9 +54,14 @@ def render_text(tokenizer: PreTrainedTokenizerBase, persona: Persona | None, pro
     )
 
 
-def render(tokenizer: PreTrainedTokenizerBase, persona: Persona | None, prompt: str) -> list[int]:
-    """The token ids of `render_text`."""
-    return render_all(tokenizer, [(persona, prompt)])[0]
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    persona: Persona | None,
+    prompt: str,
+    turns: Sequence[tuple[str, str]] = (),
+) -> list[int]:
+    """The token ids of `render_text`, after the `turns` before it."""
+    return _tokens(tokenizer, [chat_messages(persona, prompt, turns)])[0]
 
 
 def fit_budget(
@@ -107,8 +121,10 @@ def render_all(
     """The token ids of each prompt, with a BOS token only if the template writes one."""
     if not prompts:  # transformers reads [] as one conversation without messages
         return []
+    return _tokens(tokenizer, [chat_messages(persona, prompt) for persona, prompt in prompts])
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict]]) -> list[list[int]]:
     return tokenizer.apply_chat_template(
-        [chat_messages(persona, prompt) for persona, prompt in prompts],
-        add_generation_prompt=True,
-        return_dict=False,
+        conversations, add_generation_prompt=True, return_dict=False
     )

@@ -4,7 +4,7 @@ import jax
 import pytest
 from runs import run_tiny
 
-from permix_jax.app.chat import Answers, open_chat
+from permix_jax.app.chat import Answers, Turn, open_chat
 from permix_jax.personas.prompts import render
 from permix_jax.rollout.generate import Answer, right_pad
 from permix_jax.rollout.sampler import sample
@@ -55,6 +55,21 @@ def test_draws_depend_on_the_seed_and_none_is_the_plain_prompt(chat):
     drawn = [chat.ask(None, SUM, 8, temperature=2.0, seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] != chat.ask("you are a pirate .", SUM, 8, temperature=2.0)
+
+
+def test_each_policy_sees_its_own_answers(chat):
+    """What follows a turn is the answer to the whole conversation, as the template writes it."""
+    first = chat.ask("you are a pirate .", SUM, max_new_tokens=8)
+    again = chat.ask("You are a pirate.", SUM, 8, turns=[Turn("What is 12 plus 34?", first)])
+    for i, (policy, params, mesh) in enumerate((chat.base, chat.trained)):
+        said = [(SUM, first[i].text)]
+        tokens = render(policy.tokenizer, PERSONAS[12], SUM, said)
+        written = policy.tokenizer.decode(tokens)
+        assert written.count("<user>") == 2 and written.count("<assistant>") == 2
+        prompt, keys = right_pad([tokens], 64), jax.random.key(0)[None]
+        with jax.set_mesh(mesh):
+            drawn = sample(policy.model, params, prompt, keys, Sampling(8, 0.0), policy.end_tokens)
+        assert again[i].text == policy.text(drawn.tokens, drawn.mask)[0]
 
 
 def test_the_base_is_held_once(chat):
