@@ -81,7 +81,7 @@ def test_after_adapters_on_problems_with_personas_of_ones_own(tmp_path, monkeypa
     assert scripts_of(commands) == ["train.py", "compare.py", "evaluate.py", "chat.py", "export.py"]
     monkeypatch.setattr("sys.stdin", io.StringIO("What is 1 plus 2?\n/quit\n"))
     *_, chat, exported = map(executed, commands)
-    assert chat.count("\nbase ") == 1
+    assert chat.count("> base  ") == 1
     # Both methods are judged by the same personas.
     assert asked(tmp_path / "rlvr/eval/1") == asked(tmp_path / "permix/eval/1") == {None, "miller"}
     assert asked(tmp_path / "permix/eval/more") == {None, "miller", "cook", "diver"}
