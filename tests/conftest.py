@@ -23,6 +23,8 @@ from permix_jax.core.sharding import make_mesh  # noqa: E402
 from permix_jax.models.config import ModelConfig  # noqa: E402
 from permix_jax.models.params import create_params  # noqa: E402
 from permix_jax.models.transformer import Decoder  # noqa: E402
+from permix_jax.train.log import MetricsLog  # noqa: E402
+from permix_jax.train.metric_names import metric  # noqa: E402
 
 # A busy machine is slow; no test measures time.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -80,6 +82,23 @@ def undrawn_charts(request):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("permix_jax.report.write.svg_of", svg_of)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known_metrics(request):
+    """Every metric that a run in a test's process writes is in the glossary."""
+    if request.path.stem in {"test_log", "test_loop"}:  # these write names of their own
+        yield
+        return
+    write = MetricsLog.write
+
+    def checked(self, row):
+        assert [name for name in row if metric(name) is None] == []
+        write(self, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetricsLog, "write", checked)
         yield
 
 

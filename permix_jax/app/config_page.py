@@ -1,6 +1,7 @@
-"""Writes docs/config.md and the fields in configs/permix.py and configs/reproduce.py.
+"""Writes docs/config.md, docs/metrics.md and the fields in configs/permix.py and reproduce.py.
 
-`core/config_fields.py` declares them. Run `python -m permix_jax.app.config_page` after a change.
+`core/config_fields.py` declares the fields, `train/metric_names.py` the metrics. After a change run
+`python -m permix_jax.app.config_page`.
 """
 
 import json
@@ -12,6 +13,7 @@ from permix_jax.app.templates import render
 from permix_jax.core.config_fields import SECTIONS, dotted
 from permix_jax.core.declare import Field
 from permix_jax.core.field_rules import CHANGEABLE, READ_WHERE, in_words
+from permix_jax.train.metric_names import METRICS
 
 _ROOT = Path(__file__).parents[2]
 _BEGIN, _END = "    # The fields, written from ", "    # These were the fields.\n"
@@ -25,7 +27,8 @@ def pages() -> dict[Path, str]:
     read = {name: "; or ".join(map(in_words, each)) for name, each in READ_WHERE.items()}
     reasons = {"changeable": _by_reason(CHANGEABLE), "read": _by_reason(read)}
     document = render("config_page.md.jinja", sections=SECTIONS, cells=_cells, **reasons)
-    return {_ROOT / "docs/config.md": document, **configs}
+    glossary = render("metrics_page.md.jinja", metrics=METRICS)
+    return {_ROOT / "docs/config.md": document, _ROOT / "docs/metrics.md": glossary, **configs}
 
 
 def _cells(section: str, name: str, field: Field) -> list[str]:
