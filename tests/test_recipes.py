@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,25 @@ def test_a_recipe_trains(name, cache, tmp_path, monkeypatch):
     several = config.grpo.mini_batches * config.grpo.epochs > 1
     assert ("kl" in rows[0]) == bool(config.grpo.kl_weight)
     assert bool(rows[0].get("kl", 0)) == bool(several and config.grpo.kl_weight)
+
+
+def test_the_method_of_the_guide_trains(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("PERMIX_CACHE", str(cache))
+    guide = (ROOT / "docs/guide.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(  # mine\.py.*?)```", guide, re.DOTALL)
+    (tmp_path / "mine.py").write_text(textwrap.dedent(code))
+    run_tiny(
+        tmp_path / "run",
+        method=str(tmp_path / "mine.py"),
+        **{name.replace(".", "__"): value for name, value in SMALL.items()},
+    )
+    rows = metrics(tmp_path / "run")
+    assert all(-1 <= row["rewards/brief/mean"] < 0 for row in rows)
+    written = (tmp_path / "run/completions/2.jsonl").read_text().splitlines()
+    personas = [json.loads(row)["persona"] for row in written]
+    group = load_config("permix.py", "tiny").rollout.group_size
+    assert set(personas[:group]) == {None} and len(set(personas[group : 2 * group])) == 1
+    assert personas[group] is not None
 
 
 def test_a_run_of_many_parts_goes_on_where_it_was_killed(cache, tmp_path, monkeypatch):
