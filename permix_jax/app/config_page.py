@@ -1,10 +1,13 @@
-"""Writes docs/config.md, docs/metrics.md and the fields in configs/permix.py and reproduce.py.
+"""Writes what stands in several files: fields, metrics, the project's address.
 
-`core/config_fields.py` declares the fields, `train/metric_names.py` the metrics. After a change run
-`python -m permix_jax.app.config_page`.
+docs/config.md and the fields in configs/permix.py and reproduce.py are written from
+`core/config_fields.py`, docs/metrics.md from `train/metric_names.py`, and the address in README,
+docs and notebooks from setup.cfg. After a change run `python -m permix_jax.app.config_page`.
 """
 
+import configparser
 import json
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +19,11 @@ from permix_jax.core.field_rules import CHANGEABLE, READ_WHERE, in_words
 from permix_jax.train.metric_names import METRICS
 
 _ROOT = Path(__file__).parents[2]
+# OWNER/NAME in the address to clone, and in a link that opens a notebook on Colab.
+_ADDRESS = re.compile(
+    r"(?<=clone https://github\.com/)[\w.-]+/[\w.-]+|(?<=clone -q https://github\.com/)[\w.-]+/[\w.-]+"
+    r"|(?<=google\.com/github/)[\w.-]+/[\w.-]+"
+)
 _BEGIN, _END = "    # The fields, written from ", "    # These were the fields.\n"
 
 
@@ -28,7 +36,17 @@ def pages() -> dict[Path, str]:
     reasons = {"changeable": _by_reason(CHANGEABLE), "read": _by_reason(read)}
     document = render("config_page.md.jinja", sections=SECTIONS, cells=_cells, **reasons)
     glossary = render("metrics_page.md.jinja", metrics=METRICS)
-    return {_ROOT / "docs/config.md": document, _ROOT / "docs/metrics.md": glossary, **configs}
+    written = {_ROOT / "docs/config.md": document, _ROOT / "docs/metrics.md": glossary}
+    return written | configs | _with_address()
+
+
+def _with_address() -> dict[Path, str]:
+    """The files that name the project's address, with that of setup.cfg in links and commands."""
+    setup = configparser.ConfigParser()
+    setup.read(_ROOT / "setup.cfg", "utf-8")
+    address = setup["metadata"]["url"].removeprefix("https://github.com/")
+    files = [_ROOT / "README.md", _ROOT / "docs/your_own.md", *_ROOT.glob("notebooks/*.ipynb")]
+    return {path: _ADDRESS.sub(address, path.read_text("utf-8")) for path in sorted(files)}
 
 
 def _cells(section: str, name: str, field: Field) -> list[str]:

@@ -1,5 +1,7 @@
 """docs/config.md and the fields of the config files are what the declarations say."""
 
+import configparser
+
 import pytest
 from runs import ROOT, load_config
 
@@ -13,6 +15,24 @@ PAGES = pages()
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_the_page_is_current(path):
     assert path.read_text("utf-8") == PAGES[path], "run python -m permix_jax.app.config_page"
+
+
+def test_the_address_stands_in_setup_cfg_alone(monkeypatch):
+    """Another address there is another one in every clone command and Colab link."""
+    named = {path: text for path, text in PAGES.items() if "permix-jax/permix_jax" in text}
+    assert {path.name for path in named} >= {"README.md", "your_own.md", "extend.ipynb"}
+    read = configparser.ConfigParser.read
+
+    def moved(parser, *file):
+        read(parser, *file)
+        parser["metadata"]["url"] = "https://github.com/lab/other"
+
+    monkeypatch.setattr(configparser.ConfigParser, "read", moved)
+    texts = pages()
+    for path, text in named.items():
+        assert "permix-jax/permix_jax" not in texts[path]
+        assert texts[path].count("lab/other") == text.count("permix-jax/permix_jax")
+    assert "git clone https://github.com/lab/other && cd" in texts[ROOT / "docs/your_own.md"]
 
 
 def test_every_field_is_there_with_its_default():
