@@ -27,15 +27,15 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from permix_jax.app.build import asked_personas, build_run
+from permix_jax.app.config_of_run import get_config
 from permix_jax.app.policies import subject_of_run
 from permix_jax.core.persona import Persona
 from permix_jax.core.randomness import generator
 from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.likelihood import Reference, Response, log_likelihoods, response_tokens
-from permix_jax.evaluation.results import read_json, read_jsonl
+from permix_jax.evaluation.results import read_jsonl
 from permix_jax.report.tables import text_table
 from permix_jax.stats.statistics import bootstrap_weights, percentile_interval, pooled_means
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 def measure(workdir: Path, number: int, problems: int) -> str:
     """The table for the first `number` personas and first `problems` problems of an evaluation."""
-    config = ConfigDict(read_json(workdir / "config.json")["config"])
+    config = get_config(str(workdir))
     subject = subject_of_run(config, workdir, 0, None)
     mesh = make_mesh(**config.mesh)
     with jax.set_mesh(mesh):

@@ -97,6 +97,9 @@ def _style(name: str, names: Sequence[str]) -> dict:
 
 
 def _lines(axes: Axes, chart: Mapping, names: Sequence[str]) -> None:
+    own = [series["name"] for series in chart["series"]]
+    if not set(own) & set(names):  # no policies: the first has the colour of the trained one
+        names = ["", *own]
     for series in chart["series"]:
         x, y = np.array(series["x"], float), np.array(series["y"], float)
         name, style = series["name"], _style(series["name"], names)

@@ -6,6 +6,7 @@ order of their colours), `sections` and `completions` (`completions.browser_of`)
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +26,7 @@ CURVES = {  # metric of metrics.jsonl -> what it is
     "loss": "loss",
     "grad_norm": "gradient norm",
 }
+_TRAINED_UNDER = re.compile("persona/.+/accuracy")  # in metrics.jsonl
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("permix_jax.report", ""),
     autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -136,6 +138,21 @@ def curve(name: str, metrics: Sequence[Mapping], key: str) -> dict:
     values = {row["step"]: row.get(key) for row in metrics}
     known = {step: x for step, x in values.items() if x is not None and math.isfinite(x)}
     return {"name": name, "x": list(known), "y": list(known.values()), "smooth": True}
+
+
+def chart_by_prompt(metrics: Sequence[Mapping]) -> dict:
+    """The share of right answers in training, without a persona and with one (the mean over those
+    of a step), as `lines`; without series where no step has both kinds of prompt."""
+    series = {"without a persona": [], "with a persona": []}
+    for row in metrics:
+        found = {name: x for name, x in row.items() if _TRAINED_UNDER.fullmatch(name)}
+        plain = found.pop("persona/none/accuracy", None)
+        mean = sum(found.values()) / len(found) if found else None
+        for name, value in zip(series, (plain, mean), strict=True):
+            series[name].append({"step": row["step"], "accuracy": value})
+    curves = [curve(name, rows, "accuracy") for name, rows in series.items()]
+    both = all(of["x"] for of in curves)
+    return lines("right answers", "training step", "right answers", curves if both else [])
 
 
 def chart_over_steps(

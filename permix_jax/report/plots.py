@@ -63,6 +63,11 @@ def training_curves(
     return figure_of(charts, [BASE, *metrics])
 
 
+def right_by_prompt(metrics: Sequence[Mapping]) -> Figure:
+    """The share of right answers in training, without a persona and with one."""
+    return figure_of([content.chart_by_prompt(metrics)], [])
+
+
 def over_steps(runs: Mapping[str, Run]) -> Figure:
     """The stability score and role-play fidelity of the evaluations during training."""
     evaluations = {name: run.evaluations for name, run in runs.items()}

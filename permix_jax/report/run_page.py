@@ -234,6 +234,7 @@ def _training(metrics: Sequence[Mapping]) -> dict:
         cells = [float(np.mean(values)) if values else None for values in of_part]
         means.append([f"{part[0]} to {part[-1]}", *cells])
     charts = [lines(caption, "training step", "", [of]) for caption, of in curves.items()]
+    charts.append(content.chart_by_prompt(metrics))
     columns = {"steps": ""} | dict.fromkeys(curves, ".3g")
     blocks = [*charts, table(columns, means, "Means over parts of the run")]
-    return section("training", blocks if charts else [])
+    return section("training", blocks if curves else [])

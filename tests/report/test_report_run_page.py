@@ -222,6 +222,23 @@ def test_missing_metric_values_are_left_out_and_means_are_over_tenths_of_the_ste
     assert means[0] == ["1 to 2", 1.5] and means[-1] == ["19 to 20", 19.5]
 
 
+def test_right_answers_with_and_without_a_persona_are_two_lines(tmp_path):
+    write_run(tmp_path, steps=2)
+
+    def charts(*rows):
+        write_rows(tmp_path / "metrics.jsonl", [{"reward": 0.5} | row for row in rows])
+        *charts, _ = section(run_report(tmp_path), "training")["blocks"]
+        return charts
+
+    none, cook, poet = (f"persona/{name}/accuracy" for name in ("none", "cook", "a/poet"))
+    rows = {"step": 1, none: 0.5, "persona/cook/weight": 0.9}, {"step": 2, cook: 0.25, poet: 1.0}
+    *_, shown = charts(*rows, {"step": 3, none: 1.0, cook: 0.0})
+    without, under = shown["series"]
+    assert (without["name"], without["x"], without["y"]) == ("without a persona", [1, 3], [0.5, 1])
+    assert (under["name"], under["x"], under["y"]) == ("with a persona", [2, 3], [0.625, 0])
+    assert len(charts(*rows[:1])) == 1  # RLVR has no prompts with a persona
+
+
 def test_what_the_run_warned_of_stands_first(tmp_path):
     write_run(tmp_path)
     sick = {"reward": 0.5, "completions/clipped_ratio": 0.9}
