@@ -1,8 +1,4 @@
-"""The gradient of a small decoder's SFT, compiled, and what it sends of its head's gradient.
-
-As a program it compiles for four TPU chips, which need not be there, and prints what it found:
-{mesh: counts} as JSON. It needs libtpu.
-"""
+"""The gradient of a small decoder's SFT, compiled, and what it sends of its head's gradient."""
 
 import json
 import re
@@ -65,7 +61,11 @@ def _reductions(lines: list[str], mesh: Mesh) -> int:
     )
 
 
-if __name__ == "__main__":
+def print_for_tpu() -> None:
+    """Prints {mesh: counts, untied and tied} as JSON, of programs compiled for four TPU chips.
+
+    The chips need not be there. Call `compile_for_tpu` before this module is imported.
+    """
     from permix_jax.planning.chips import topology_mesh
 
     jax.config.update("jax_enable_compilation_cache", False)

@@ -180,7 +180,7 @@ def use_of(
         weight_passes = (passes + gradients) * parts
     temporaries = program.temporaries
     if temporaries is None:
-        own = {"rollout": arguments.params, "score": arguments.base}
+        own = {"rollout": arguments.params, "score": arguments.reference}
         own = own.get(name, (arguments.state, arguments.frozen))
         temporaries = program.needs - bytes_per_chip(own)
     return Use(
@@ -214,7 +214,7 @@ def phase_use(phase: Phase, program: Compiled, training: dict[str, int], chips: 
 def resident_bytes(arguments: Arguments, config: ConfigDict) -> dict[str, int]:
     """Bytes a chip of what a run holds all the time. LoRA's frozen base is its reference."""
     frozen = bytes_per_chip(arguments.frozen)
-    reference = bytes_per_chip(arguments.base) if config.grpo.kl_weight and not frozen else 0
+    reference = bytes_per_chip(arguments.reference) if config.grpo.kl_weight and not frozen else 0
     return {
         "parameters": bytes_per_chip(arguments.state.params),
         "optimiser": bytes_per_chip(arguments.state.opt_state),
