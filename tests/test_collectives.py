@@ -1,13 +1,19 @@
 """What compiled programs send between devices, on meshes of eight: no more than they need."""
 
 import functools
+import importlib.util
+import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import jax
 import numpy as np
 import pytest
 from grpo_batches import small_decoder
+from head_program import MESHES, counts
 from hlo import collectives, in_loops
 from jax.sharding import NamedSharding
 from runs import load_config
@@ -127,3 +133,43 @@ def test_an_update_holds_its_share_and_gathers_one_parameter_at_a_time(shape):
         assert len(gathers) >= len(matrices(x.params))
         assert max(one.bytes for one in gathers) <= max(sizes)
         assert [one.line for one in gathers if not re.search(r"[ (]f32\[", one.line)] == []
+
+
+# An update: three micro-batches, and in each two chunks of the head.
+_FOR_TPU = """
+from permix_jax.planning.environment import compile_for_tpu
+compile_for_tpu()
+from head_program import print_for_tpu
+print_for_tpu()
+"""
+
+
+def assert_the_head_crosses_once(shape, untied, tied):
+    """Over `tensor` no gradient of a weight is summed; over rows the head's is, after the loops.
+
+    The gradient of the lookup is summed in each micro-batch, like those of the layers.
+    """
+    rows = shape[0] * shape[1] > 1
+    for found in (untied, tied):
+        assert found["head"] == 0
+        assert found["lookup"] == rows
+        assert found["after"] == rows
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_the_gradient_of_the_head_crosses_the_network_once_an_update(name):
+    mesh = make_mesh(*MESHES[name])
+    assert_the_head_crosses_once(MESHES[name], *(counts(mesh, tied) for tied in (False, True)))
+
+
+def test_so_it_does_between_tpus():
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("needs libtpu: pip install -e '.[plan]'")
+    command = [sys.executable, "-c", _FOR_TPU]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == set(MESHES)
+    for name, both in found.items():
+        assert_the_head_crosses_once(MESHES[name], *both)

@@ -139,7 +139,7 @@ SECTIONS["model"] = Section("", (), dict(
     remat=Field("none", "what the backward pass computes again, for memory:",
         one_of("none", "dots", "full"),
         resume="the backward pass computes the same again: equal up to rounding"),
-    head_chunk=Field(4096, "tokens whose logits are in memory at once in an update",
+    head_chunk=Field(4096, "tokens of a device whose logits are in memory at once in an update",
         at_least(1), _PARTS),
     thinking=Field(False, "whether Qwen 3 is asked to think before it answers", reads=_REAL),
     ignore_fields=Field("", "unknown fields of its config.json to ignore, separated by commas",

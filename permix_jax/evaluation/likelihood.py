@@ -29,7 +29,7 @@ class Reference:
     stored: the model; its parameters are loaded if there is anything left to score.
     batch_size: responses that are sent to the device at once.
     micro_batch_tokens: tokens that a device computes at once.
-    logits_chunk: about how many tokens' logits exist at once.
+    logits_chunk: about how many tokens' logits a device has at once.
     check_stop: called between batches; may raise, after which what is scored is kept.
     """
 

@@ -3,6 +3,9 @@
 A loss is trained on by computing its gradient together with it, while a chunk's logits are there.
 So the logits are computed once. What is kept is the gradient of the states, and the gradient of the
 head, which the chunks add up in f32 (Liger Kernel: Hsu et al. 2024, arXiv 2410.10989).
+
+Each of the mesh's R row shards adds up its own tokens' gradient of the head. These R sums are added
+once, by whoever asked for them (`head_sums`), so no chunk sends a gradient over the network.
 """
 
 from collections.abc import Callable
@@ -13,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from permix_jax.core.sharding import constrain, gather_as
+from permix_jax.core.sharding import constrain, gather_as, row_shards
 from permix_jax.models.operations import einsum
 
 
@@ -29,7 +32,7 @@ class Scoring(NamedTuple):
     """How log-probs are computed."""
 
     temperature: float = 1.0  # divides the logits, as it did in sampling
-    logits_chunk: int = 1024  # about how many tokens' logits exist at once
+    logits_chunk: int = 1024  # about how many tokens' logits a row shard has at once
 
 
 class TokenLoss(NamedTuple):
@@ -85,7 +88,18 @@ def head_logprobs(
     return _join(logprobs, hidden.shape[1])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@jax.named_scope("head")
+def head_sums(weight: jax.Array) -> jax.Array:
+    """A head [V, E] as `head_loss` takes it to be differentiated by: f32 [R, E, V].
+
+    It is the transposed head, once for each of the R row shards, which hold a part of V. So its
+    gradient is R sums, one a shard, and the gradient of this function adds them over the network.
+    Nothing reads the values, so they are never made in a compiled program.
+    """
+    copies = jnp.broadcast_to(weight.astype(jnp.float32).T, (row_shards(), *weight.shape[::-1]))
+    return constrain(copies, "batch", None, "vocab")
+
+
 def head_loss(
     loss: TokenLoss,
     hidden: jax.Array,
@@ -93,19 +107,31 @@ def head_loss(
     targets: jax.Array,
     mask: jax.Array,
     tokens,
+    sums: jax.Array | None = None,
 ) -> tuple[jax.Array, TokenStatistics]:
     """The sum of a loss over the tokens of the mask, and their statistics.
 
     The loss can be differentiated by `hidden` and `weight`; that of the weight is computed only
     where it is asked for. The statistics are metrics and have no gradient. `tokens` is a pytree of
     arrays [B, T], what the loss has to know of each token; the rest is as in `head_logprobs`.
+
+    `sums` is `head_sums(weight)`. With it the loss is differentiated by `sums` in place of the
+    weight, by a caller who adds up the gradients of several calls before the shards' sums are
+    added over the network.
     """
-    return _run(loss, hidden, weight, targets, mask, tokens)[0]
+    sums = head_sums(weight) if sums is None else sums
+    return _loss(loss, hidden, jax.lax.stop_gradient(weight), sums, targets, mask, tokens)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss(loss: TokenLoss, hidden, weight, sums, *per_token):
+    """`head_loss`, whose gradient of the head goes to `sums` alone."""
+    return _run(loss, hidden, weight, *per_token)[0]
 
 
 @jax.named_scope("head")
 def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
-    """((loss, statistics), (gradient of hidden, gradient of the weight or None))."""
+    """((loss, statistics), (gradient of hidden, that of the head as in `head_sums`, or None))."""
     token_loss, (temperature, logits_chunk), of_entropy = loss
     head = gather_as(weight, hidden.dtype, "vocab", "embed")  # once, not once a chunk
 
@@ -142,7 +168,7 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
         total, grad_head = sums
         if trained:
             scaled_states = (states * grad_logprobs / temperature).astype(hidden.dtype)
-            grad_head += einsum("bte,btv->ev", scaled_states, by_logits)
+            grad_head += _sums_of_shards(scaled_states, by_logits)
         grad_states = (by_state * grad_logprobs).astype(hidden.dtype)
         return (total + loss, grad_head), (TokenStatistics(logprobs, entropy), grad_states)
 
@@ -153,29 +179,44 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
     def step(sums, chunk):
         return jax.lax.cond(chunk[2].any(), compute, skip, sums, chunk)
 
-    # The head's gradient is added up as [E, V]: as [V, E], each chunk's product would begin with a
-    # transposition of its largest factor, by_logits. Here one transposition, at the end, is enough.
-    start = jnp.float32(0), jnp.zeros(weight.shape[::-1], jnp.float32) if trained else None
+    start = jnp.float32(0), jnp.zeros_like(head_sums(weight)) if trained else None
     chunks = _cut((hidden, *per_token), logits_chunk)
     (loss, grad_head), per_chunk = jax.lax.scan(step, start, chunks)
     statistics, grad_hidden = _join(per_chunk, hidden.shape[1])
-    grad_weight = grad_head.T.astype(weight.dtype) if trained else None
-    return (loss, statistics), (grad_hidden, grad_weight)
+    return (loss, statistics), (grad_hidden, grad_head)
 
 
 def _forward(loss, *arguments):
-    arrays = jax.tree.map(lambda x: x.value, arguments)
-    return _run(loss, *arrays, trained=arguments[1].perturbed)
+    hidden, weight, sums, *per_token = arguments
+    arrays = jax.tree.map(lambda x: x.value, (hidden, weight, *per_token))
+    return _run(loss, *arrays, trained=sums.perturbed)
 
 
 def _backward(loss, gradients, cotangents):
     if isinstance(cotangents[0], SymbolicZero):
-        return (None,) * 5
-    gradients = jax.tree.map(lambda x: (x * cotangents[0]).astype(x.dtype), gradients)
-    return *gradients, None, None, None
+        return (None,) * 6
+    scaled = jax.tree.map(lambda x: (x * cotangents[0]).astype(x.dtype), gradients)
+    grad_hidden, grad_sums = scaled
+    return grad_hidden, None, grad_sums, None, None, None
 
 
-head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
+_loss.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _sums_of_shards(states: jax.Array, by_logits: jax.Array) -> jax.Array:
+    """The gradient of the head f32 [R, E, V]: each row shard's sum over its tokens.
+
+    Of states [B, T, E] and the loss's gradients by their logits [B, T, V]. It has the order [E, V]:
+    as [V, E], each chunk's product would begin with a transposition of its largest factor,
+    by_logits. One transposition, where the shards' sums are added, is enough.
+    """
+
+    def by_shard(x, axis):
+        x = x.reshape(row_shards(), -1, *x.shape[1:])
+        return constrain(x, "batch", None, None, axis)
+
+    parts = by_shard(states, None), by_shard(by_logits, "vocab")
+    return constrain(einsum("rbte,rbtv->rev", *parts), "batch", None, "vocab")
 
 
 def _logprobs(scaled: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -205,9 +246,12 @@ def _is_target(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def _cut(tree, logits_chunk: int):
-    """Arrays [B, T, ...] as [chunks, B, width, ...], padded with 0."""
+    """Arrays [B, T, ...] as [chunks, B, width, ...], padded with 0.
+
+    A chunk has about `logits_chunk` tokens of each row shard.
+    """
     B, T = jax.tree.leaves(tree)[0].shape[:2]
-    width = max(1, min(T, logits_chunk // B))
+    width = max(1, min(T, logits_chunk * row_shards() // B))
     chunks = -(-T // width)
 
     def cut(x):

@@ -52,9 +52,14 @@ def target_states(model: Decoder, params, part: PackedRows) -> jax.Array:
     return states_at(hidden, part.states)
 
 
+def head_name(model: Decoder) -> str:
+    """Which parameter the LM head is."""
+    return "embedding" if model.config.tie_embeddings else "head"
+
+
 def head_weight(model: Decoder, params) -> jax.Array:
     """The LM head [V, E]."""
-    return params["embedding" if model.config.tie_embeddings else "head"]
+    return params[head_name(model)]
 
 
 @jax.named_scope("prefill")

@@ -76,14 +76,15 @@ def initial_trained(model: Decoder, base: dict, key: jax.Array, mesh: Mesh) -> d
 def unchanged(trained: dict, base: dict | None) -> jax.Array:
     """Bool []: whether a policy still is its base.
 
-    `base`: like `trained`, or None where those are adapters, which change nothing while their
-    second halves are 0.
+    `base`: like `trained`, or `narrowed`: then what the policy computes with is compared. None
+    where `trained` are adapters, which change nothing while their second halves are 0.
     """
     if base is None:
         halves = flatten_dict(trained, sep="/")
         equal = [~x.any() for name, x in halves.items() if name.endswith(_ADAPTER[1])]
     else:
-        equal = jax.tree.leaves(jax.tree.map(lambda x, y: (x == y).all(), trained, base))
+        same = jax.tree.map(lambda x, y: (x.astype(y.dtype) == y).all(), trained, base)
+        equal = jax.tree.leaves(same)
     return jnp.stack(equal).all()
 
 
@@ -98,6 +99,23 @@ def gathered(model: Decoder, params: dict) -> dict:
         return gather_as(x, x.dtype if x.ndim == 1 else model.config.dtype, *boxed.names)
 
     return jax.tree.map(one, params, boxed_shapes(model))
+
+
+def narrowed(model: Decoder, params: dict) -> dict:
+    """The parameters in as few bytes as compute the same bit for bit, where nothing trains them.
+
+    Matrices are in the matmuls' dtype if that is narrower: the decoder reads them through that
+    conversion alone. Vectors (norms and biases) are read in f32, so they stay as they are.
+    ShapeDtypeStructs keep their shardings.
+    """
+    dtype = jnp.dtype(model.config.dtype)
+
+    def one(x):
+        if x.ndim == 1 or x.dtype.itemsize <= dtype.itemsize:
+            return x
+        return x.update(dtype=dtype) if isinstance(x, jax.ShapeDtypeStruct) else x.astype(dtype)
+
+    return jax.tree.map(one, params)
 
 
 def abstract_like(tree):

@@ -24,7 +24,7 @@ from permix_jax.core.sharding import spec
 from permix_jax.models.attention import PackedLayout
 from permix_jax.models.logprobs import score
 from permix_jax.models.packing import PackedRows, RowShape
-from permix_jax.models.params import abstract_params, split_trained, without_lora
+from permix_jax.models.params import abstract_params, narrowed, split_trained, without_lora
 from permix_jax.models.transformer import Decoder
 from permix_jax.planning import hlo, prediction
 from permix_jax.planning.chips import chip_of
@@ -58,7 +58,8 @@ class Arguments(NamedTuple):
     """
 
     params: dict  # the policy's, adapters included
-    base: dict  # the reference's, without adapters
+    base: dict  # the base's, without adapters
+    reference: dict  # what the KL is to: the base as a training holds it
     frozen: dict  # the parameters that are not trained
     state: TrainState
     prompts: tuple  # tokens [U, P], mask [U, P]
@@ -99,6 +100,7 @@ def abstract_arguments(
     return Arguments(
         params=params,
         base=frozen or params,
+        reference=frozen or (params if programs.abstract.reference else narrowed(model, params)),
         frozen=frozen,
         state=programs.abstract,
         prompts=abstract_prompts(U, config, mesh),
@@ -173,7 +175,7 @@ def step_programs(
     rollout = partial(sample.trace, model, x.params, x.prompts, x.keys, sampling, (0,))
     steps = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
     if config.grpo.kl_weight:
-        scorer = partial(score.trace, without_lora(model), x.base, x.rows, scoring(config))
+        scorer = partial(score.trace, without_lora(model), x.reference, x.rows, scoring(config))
         steps["score"] = Program(scorer, parts)
     update = partial(programs.update.trace, x.state, x.rows, x.tokens, x.frozen, *x.rehearsal)
     return x, steps | {"update": Program(update, parts)}

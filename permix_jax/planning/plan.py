@@ -176,11 +176,11 @@ def use_of(
         # Forward, backward, and with full remat forward again. Then the gradients of what is
         # trained, which are summed in f32.
         passes = 2 + (model.remat == "full")
-        gradients = _count(arguments.state.params) / weights * 4 / width(model)
-        weight_passes = (passes + gradients) * parts
+        gradients = _summed_gradients(arguments, model) / weights * 4 / width(model)
+        weight_passes = passes * parts + gradients
     temporaries = program.temporaries
     if temporaries is None:
-        own = {"rollout": arguments.params, "score": arguments.base}
+        own = {"rollout": arguments.params, "score": arguments.reference}
         own = own.get(name, (arguments.state, arguments.frozen))
         temporaries = program.needs - bytes_per_chip(own)
     return Use(
@@ -193,6 +193,17 @@ def use_of(
         link_bytes(model, weights, config, tokens, weight_passes, passes),
         costs,
     )
+
+
+def _summed_gradients(arguments: Arguments, model: ModelConfig) -> int:
+    """Numbers of gradients that the chips add up in an update.
+
+    They are those of each micro-batch, but the head's, whose sums are added once.
+    """
+    trained, parts = _count(arguments.state.params), arguments.rows.tokens.shape[0]
+    head = 0 if arguments.frozen else model.vocab_size * model.embed_dim
+    in_each = trained if model.tie_embeddings else trained - head
+    return parts * in_each + head
 
 
 def phase_use(phase: Phase, program: Compiled, training: dict[str, int], chips: int) -> Use:
@@ -214,7 +225,7 @@ def phase_use(phase: Phase, program: Compiled, training: dict[str, int], chips: 
 def resident_bytes(arguments: Arguments, config: ConfigDict) -> dict[str, int]:
     """Bytes a chip of what a run holds all the time. LoRA's frozen base is its reference."""
     frozen = bytes_per_chip(arguments.frozen)
-    reference = bytes_per_chip(arguments.base) if config.grpo.kl_weight and not frozen else 0
+    reference = bytes_per_chip(arguments.reference) if config.grpo.kl_weight and not frozen else 0
     return {
         "parameters": bytes_per_chip(arguments.state.params),
         "optimiser": bytes_per_chip(arguments.state.opt_state),

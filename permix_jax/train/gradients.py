@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from permix_jax.models.lm_head import Scoring, TokenLoss, head_logprobs, head_loss
-from permix_jax.models.logprobs import head_weight, micro_batch, target_states
+from permix_jax.models.lm_head import Scoring, TokenLoss, head_logprobs, head_loss, head_sums
+from permix_jax.models.logprobs import head_name, head_weight, micro_batch, target_states
 from permix_jax.models.packing import PackedRows
 from permix_jax.models.params import join
 from permix_jax.models.transformer import Decoder
@@ -50,9 +50,16 @@ def packed_gradients(
     def token_loss(logprobs, tokens):
         return weighted(tokens.weights, token_losses(logprobs, tokens)[0])
 
+    # Each row shard adds up its own gradient of the head over all micro-batches. The shards' sums
+    # are added after the last one, so the head's gradient crosses the network once.
+    name, tied = head_name(model), model.config.tie_embeddings
+    learned = {key: x for key, x in params.items() if tied or key != name}
+    fixed = join(params, frozen or {})
+    sums, add_shards = jax.vjp(head_sums, params[name]) if name in params else (None, None)
+
     def part_loss(trained, part):
-        rows, tokens = part
-        params = join(trained, frozen or {})
+        (learned, sums), (rows, tokens) = trained, part
+        params = join(learned, fixed)
         hidden, head = target_states(model, params, rows), head_weight(model, params)
         if prepare:
             stopped = jax.lax.stop_gradient((hidden, head))
@@ -60,13 +67,18 @@ def packed_gradients(
             tokens = prepare(logprobs, tokens)
         targets = rows.targets, rows.scored, tokens
         of_token = TokenLoss(token_loss, scoring, entropy)
-        loss, statistics = head_loss(of_token, hidden, head, *targets)
+        loss, statistics = head_loss(of_token, hidden, head, *targets, sums)
         _, metrics = token_losses(statistics.logprobs, tokens)
         metrics = {"entropy": statistics.entropy, **metrics}
         reduced = {name: _reduced(name, tokens.shares, x) for name, x in metrics.items()}
         return loss, {"loss": loss, **reduced}
 
-    return accumulate(jax.grad(part_loss, has_aux=True), params, (rows, tokens), rows.count)
+    gradients_of, batch = jax.grad(part_loss, has_aux=True), (rows, tokens)
+    (grads, sums), metrics = accumulate(gradients_of, (learned, sums), batch, rows.count)
+    if add_shards:
+        (of_head,) = add_shards(sums)
+        grads = {**grads, name: grads[name] + of_head if tied else of_head}
+    return grads, metrics
 
 
 def _reduced(name: str, shares: jax.Array, values: jax.Array) -> jax.Array:

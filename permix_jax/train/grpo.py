@@ -12,7 +12,7 @@ import optax
 from permix_jax.core.sharding import replicate, shard_packed, to_host
 from permix_jax.models.logprobs import score
 from permix_jax.models.packing import PackedRows, Packing
-from permix_jax.models.params import join, unchanged
+from permix_jax.models.params import join, narrowed, unchanged
 from permix_jax.personas import adaptive
 from permix_jax.train.batch import (
     RolloutBatch,
@@ -86,7 +86,8 @@ class _Grpo:
     """A step of GRPO, and what all steps share.
 
     Under LoRA the base's parameters are held once, as the policy's frozen part and as the
-    reference. Otherwise they are held only where the KL or rehearsal needs them.
+    reference. Otherwise they are held only where the KL or rehearsal needs them, and from the first
+    step on as `narrowed`: a new policy, which starts as the base, is made before.
     """
 
     def __init__(self, run: Run):
@@ -106,6 +107,8 @@ class _Grpo:
     def step(self, state: TrainState, step: int) -> tuple[TrainState, Row]:
         """Samples, grades, packs, scores and updates; returns the new state and its metrics."""
         c, accuracies = self.config, jax.tree.map(np.asarray, state.accuracies)
+        if self.base and not self.frozen:
+            self.base = narrowed(self.run.base.policy.model, self.base)
         params, same = join(state.params, self.frozen), self._is_reference(state)
         sampled = self.worker.sample(params, step, accuracies)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from closeness import assert_close, normal
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxprs import array_shapes
 
 from permix_jax.core.sharding import make_mesh, spec
-from permix_jax.models.lm_head import Scoring, TokenLoss, head_logprobs, head_loss
+from permix_jax.models.lm_head import Scoring, TokenLoss, head_logprobs, head_loss, head_sums
 from permix_jax.planning.costs import matmul_flops
 
 B, T, E, V = 4, 6, 16, 48
@@ -198,26 +199,74 @@ def test_memory_grows_with_tokens_by_what_does_not_hold_the_vocabulary():
     assert abs(many[-1] - many[0] - (few[-1] - few[0])) < 1024
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)], ids=str)
-def test_the_vocabulary_stays_cut_over_the_mesh(shape):
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)], ids=str)
+def test_on_a_mesh_the_head_is_the_same_and_the_vocabulary_stays_cut(shape):
+    """Loss, statistics, gradients and scores; rows 6 and 7 have no target."""
     hidden, head, targets, loss_weights = arrays(B=8, T=8)
-    wanted = whole_gradients(hidden, head, targets, loss_weights, 0.8)
+    mask = np.arange(8) < np.array([[8], [1], [3], [8], [5], [2], [0], [0]])
+    wanted = chunked(hidden, head, targets, mask, loss_weights, 0.8, 16)
+    scores = head_logprobs(hidden, head, targets, mask, Scoring(0.8, 16))
     mesh = make_mesh(*shape)
 
     def place(x, *axes):
         return jax.device_put(x, NamedSharding(mesh, spec(*axes)))
 
-    rows = [place(x, "batch") for x in (hidden, targets, loss_weights)]
+    rows = [place(x, "batch") for x in (hidden, targets, mask, loss_weights)]
 
-    def run(hidden, head, targets, loss_weights):
-        return chunked(hidden, head, targets, targets >= 0, loss_weights, 0.8, 16)[1]
+    def run(hidden, head, targets, mask, loss_weights):
+        result, gradients = chunked(hidden, head, targets, mask, loss_weights, 0.8, 16)
+        return gradients, (result, head_logprobs(hidden, head, targets, mask, Scoring(0.8, 16)))
 
     with jax.set_mesh(mesh):
         out = NamedSharding(mesh, spec("batch")), NamedSharding(mesh, PartitionSpec("tensor"))
         placed = rows[0], place(head, "vocab", "embed"), *rows[1:]
-        compiled = jax.jit(run, out_shardings=out).lower(*placed).compile()
-        got = compiled(*placed)
-    assert_close(got, wanted)
+        compiled = jax.jit(run, out_shardings=(out, None)).lower(*placed).compile()
+        gradients, ((loss, statistics), got_scores) = compiled(*placed)
+    assert_close(gradients, wanted[1])
+    assert_close(loss, wanted[0][0])
+    for got, expected in zip((*statistics, got_scores), (*wanted[0][1], scores), strict=True):
+        assert_close(np.asarray(got)[mask], np.asarray(expected)[mask])
     gathers = [line for line in compiled.as_text().splitlines() if "all-gather(" in line]
     if shape[2] > 1:
         assert not any(f",{V}]" in line.split("all-gather(")[0] for line in gathers)
+
+
+@pytest.mark.parametrize("shape, width", [((8, 1, 1), 4), ((2, 2, 2), 2), ((1, 1, 8), 1)], ids=str)
+def test_a_chunk_has_its_tokens_on_each_row_shard(shape, width):
+    """Chunks of 4 tokens: of 8 rows a shard has 1, 2 or all."""
+    hidden, head, targets, loss_weights = arrays(B=8, T=8)
+    arguments = hidden, head, targets, targets >= 0
+    of_token = TokenLoss(jnp.multiply, Scoring(1.0, 4))
+
+    def gradient(*arguments):
+        return jax.grad(lambda *x: head_loss(of_token, *x, loss_weights)[0], (0, 1))(*arguments)
+
+    with jax.set_mesh(make_mesh(*shape)):
+        scored = array_shapes(partial(head_logprobs, scoring=Scoring(1.0, 4)), *arguments)
+        trained = array_shapes(gradient, *arguments)
+    for shapes in (scored, trained):
+        assert {x for x in shapes if len(x) == 3 and x[0] == 8 and x[2] == V} == {(8, width, V)}
+
+
+def test_gradients_of_several_calls_are_added_before_those_of_the_shards():
+    """Differentiated by `head_sums`, a call leaves one sum a shard, of its own rows."""
+    hidden, head, targets, loss_weights = arrays(B=8, T=8)
+    of_token = TokenLoss(jnp.multiply, Scoring(0.8, 16))
+
+    @jax.jit
+    def by_shard(hidden, head, targets, loss_weights):
+        def loss(sums):
+            arguments = hidden, head, targets, targets >= 0, loss_weights
+            return head_loss(of_token, *arguments, sums)[0]
+
+        sums, add_shards = jax.vjp(head_sums, head)
+        own = jax.grad(loss)(sums)
+        return own, add_shards(own + own)[0]
+
+    with jax.set_mesh(make_mesh(2, 2, 2)):
+        own, twice = jax.tree.map(np.asarray, by_shard(hidden, head, targets, loss_weights))
+    assert own.shape == (4, E, V) and own.dtype == np.float32
+    for shard in range(4):
+        alone = np.where(np.arange(8)[:, None] // 2 == shard, loss_weights, 0)
+        assert_close(own[shard].T, whole_gradients(hidden, head, targets, alone, 0.8)[1])
+    assert_close(twice, 2 * whole_gradients(hidden, head, targets, loss_weights, 0.8)[1])

@@ -128,18 +128,22 @@ def test_the_peak_is_what_lies_there_and_what_the_program_adds(arguments, tiny_m
     assert found.hbm_bytes is None
 
 
-def test_gradients_go_over_the_links_in_f32(arguments, tiny_model):
-    config, abstract = arguments()
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_gradients_go_over_the_links_in_f32(arguments, tiny_model, tied):
+    shape = replace(tiny_model.config, tie_embeddings=tied)
+    config, abstract = arguments(model=Decoder(shape))
     traced = Compiled(8000, 0, 0, None, None)
 
     def links(dtype):
-        model = replace(tiny_model.config, dtype=dtype)
+        model = replace(shape, dtype=dtype)
         return use_of("update", traced, abstract, model, config).ici_bytes
 
-    # In bf16 all is half as many bytes, but the gradients: of each part, half of those of the
-    # weights of a tensor half.
+    # In bf16 all is half as many bytes, but the gradients, half of those of a tensor half: of the
+    # weights in each part, and of the head once. A tied head is a weight that is looked up, too.
     weights = sum(x.size for x in jax.tree.leaves(abstract.params))
-    gradients = abstract.rows.tokens.shape[0] * weights / 2 / 2 * 4
+    parts, head = abstract.rows.tokens.shape[0], 48 * 16
+    gradients = (parts * (weights - (not tied) * head) + head) / 2 / 2 * 4
+    assert parts > 1
     assert links("bfloat16") == pytest.approx((links("float32") + gradients) / 2)
 
 
