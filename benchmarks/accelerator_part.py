@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerator_record import Given, Record, as_text
+from accelerator_record import Given, Record, as_text, said
 
 _KEPT = 0.05  # of a part's time, to end before it is ended
 
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def run_part(name: str, given: Given, record: Record) -> str:
-    """Runs a part, which prints and records what it finds; returns why it failed in one line, or "".
+    """Runs a part, which prints and records what it finds; returns why it failed, or "".
 
     A part is the function `measure(given, tell)` of the module accelerator_<part>.
     """
@@ -42,16 +42,6 @@ def run_part(name: str, given: Given, record: Record) -> str:
         record.end(name, said(error))
         return said(error)
     return ""
-
-
-def said(error: Exception) -> str:
-    """What is wrong, in one line, with what to do where that is known."""
-    text = " ".join(str(error).split())[:300]
-    if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
-        return f"too little memory on the device, or another process holds it: {text}"
-    if any(sign in text for sign in ("already in use", "Unable to initialize", "CUDA_ERROR")):
-        return f"the device cannot be opened; end the process that uses it, if any: {text}"
-    return text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
 
 
 if __name__ == "__main__":

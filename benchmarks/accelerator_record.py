@@ -143,3 +143,13 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(as_text, value))
     return str(value)
+
+
+def said(error: Exception) -> str:
+    """What is wrong, in one line, with what to do where that is known."""
+    text = " ".join(str(error).split())[:300]
+    if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
+        return f"too little memory on the device, or another process holds it: {text}"
+    if any(sign in text for sign in ("already in use", "Unable to initialize", "CUDA_ERROR")):
+        return f"the device cannot be opened; end the process that uses it, if any: {text}"
+    return text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
