@@ -41,7 +41,7 @@ def measure(given: Given, tell: Tell) -> None:
             "platform": device.platform,
             "kind": device.device_kind,
             "number": jax.device_count(),
-            "GiB": memory / GIB if memory else None,
+            "gib": memory / GIB if memory else None,
             "runtime": " ".join(device.client.platform_version.split())[:80],
             "jax": jax.__version__,
         },
@@ -63,7 +63,7 @@ def measure(given: Given, tell: Tell) -> None:
 
 def _beside(reached: float, peak: float | None, unit: str) -> dict[str, float | str | None]:
     share = reached / peak if peak else None
-    return {"reached": reached, "unit": unit, "data sheet": peak, "share": share}
+    return {"reached": reached, "unit": unit, "data_sheet": peak, "share": share}
 
 
 def matmul_flops(dtype: str, size: int) -> float:

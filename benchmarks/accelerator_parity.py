@@ -100,7 +100,7 @@ def attention_distances(case: Case, tiny: bool) -> Iterator[tuple[str, dict]]:
             try:
                 off = _off(_values(attend, case, layout, dtype), wanted)
             except Exception as error:
-                yield what, {"not computed": said(error)}
+                yield what, {"not_computed": said(error)}
             else:
                 alike = all(off[part] <= limits[dtype][part] for part in off)
                 yield what, {**off, "alike": alike}

@@ -32,7 +32,9 @@ def run_part(name: str, given: Given, record: Record) -> str:
     given = replace(given, platform=found.get("platform", ""))
 
     def tell(what: str, figures: Mapping[str, Any]) -> None:
-        shown = ", ".join(f"{key} {as_text(value)}" for key, value in figures.items())
+        shown = ", ".join(
+            f"{key.replace('_', ' ')} {as_text(value)}" for key, value in figures.items()
+        )
         print(f"  {what}: {shown}", flush=True)
         record.add(name, what, figures)
 

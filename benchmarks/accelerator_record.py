@@ -119,7 +119,8 @@ def report_text(content: Mapping[str, Any]) -> str:
         seconds = f", {part['seconds']} s" if "seconds" in part else ""
         lines += [f"## {TITLES.get(name, name)}", "", f"{part['state']}{seconds}", ""]
         for columns, rows in _alike(part["found"]):
-            shown = table({"": "", **dict.fromkeys(columns, "")}, rows)
+            names = [name.replace("_", " ") for name in columns]
+            shown = table({"": "", **dict.fromkeys(names, "")}, rows)
             lines += [markdown_table(shown), ""]
     return "\n".join(lines)
 
