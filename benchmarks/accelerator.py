@@ -35,7 +35,10 @@ def main() -> None:
         sys.exit(
             subprocess.run([*_own("accelerator_weights.py"), args.source, args.prepare]).returncode
         )
-    record = Record(args.out, list(args.parts))
+    try:
+        record = Record(args.out, args.parts)
+    except OSError as error:
+        sys.exit(f"accelerator.py: --out={args.out}: {error}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("accelerator.py: ended by SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="accelerator-") as scratch:
         given = Given(args.weights, Path(scratch), args.tiny)

@@ -39,6 +39,8 @@ def run_part(name: str, given: Given, record: Record) -> str:
         record.add(name, what, figures)
 
     try:
+        if given.platform == "cpu" and name != "device" and not given.tiny:
+            raise ValueError("there is no accelerator to measure, only a CPU")
         importlib.import_module(f"accelerator_{name}").measure(given, tell)
     except Exception as error:
         record.end(name, said(error))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Record:
     A state is "waiting", "running", "done", or why the part did not come to its end.
     """
 
-    def __init__(self, folder: Path, parts: list[str]):
+    def __init__(self, folder: Path, parts: Sequence[str]):
         self.path, self.report = folder / "accelerator.json", folder / "accelerator.md"
         waiting = {name: {"state": "waiting", "found": {}} for name in parts}
         self.content = {"date": time.strftime("%Y-%m-%d %H:%M"), "parts": waiting}

@@ -63,7 +63,7 @@ class Device(NamedTuple):
 def measure(given: Given, tell: Tell) -> None:
     """Tells of scoring, update and rollouts of each model, as long as there is time."""
     models = {"tiny": TINY} if given.tiny else MODELS
-    rollouts = ((16, 4), (16, 8)) if given.tiny else ROLLOUTS
+    rollouts = ((16, 4),) if given.tiny else ROLLOUTS
     device, left_out = Device(*known_peak(given.tiny), device_memory()), []
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):

@@ -98,16 +98,24 @@ def compute(
     """
     packing = _packed(texts)
     rows = shard_packed(packing.rows, mesh)
-    logprobs = packing.collect(to_host(score(model, params, rows, scoring(config))))
     tokens = shard_packed(_loss_tokens(texts, packing), mesh)
     gradients, _ = jax.jit(policy_gradients(config, model))(params, rows, tokens, {})
     lists = np.split(texts.prompts.values, np.cumsum(texts.prompts.lengths)[:-1])
     prompts = right_pad(lists, int(texts.prompts.lengths.max()))
     return {
         "logits": to_host(jax.jit(_next_logits, static_argnums=0)(model, params, *prompts)),
-        "logprobs": logprobs,
+        "logprobs": logprobs_of(config, model, params, texts, mesh),
         "gradient": np.stack([_summary(x) for _, x in sorted(flatten_dict(gradients).items())]),
     }
+
+
+def logprobs_of(
+    config: ConfigDict, model: Decoder, params: dict, texts: Texts, mesh: Mesh
+) -> np.ndarray:
+    """Of the tokens of the completions, f32 [tokens]."""
+    packing = _packed(texts)
+    rows = shard_packed(packing.rows, mesh)
+    return packing.collect(to_host(score(model, params, rows, scoring(config))))
 
 
 def distances(found: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray]) -> dict[str, float]:

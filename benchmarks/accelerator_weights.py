@@ -16,6 +16,7 @@ from accelerator_values import (
     arithmetic_config,
     compute,
     distances,
+    logprobs_of,
     make_texts,
     save,
     with_old_logprobs,
@@ -57,8 +58,8 @@ def save_values(folder: Path) -> None:
         params = initial.load_params()
         if texts is None:
             texts = make_texts(config, policy)
-            first = compute(config, policy.model, params, texts, mesh)
-            texts = with_old_logprobs(texts, first["logprobs"])
+            logprobs = logprobs_of(config, policy.model, params, texts, mesh)
+            texts = with_old_logprobs(texts, logprobs)
         found[dtype] = compute(config, policy.model, params, texts, mesh)
         print(f"computed in {dtype}", flush=True)
     rounding = distances(found["bfloat16"], found["float32"])
