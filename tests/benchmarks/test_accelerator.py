@@ -1,4 +1,4 @@
-"""The accelerator check on a CPU: what each part finds, and that nothing is lost where one fails."""
+"""The accelerator check on a CPU: what each part finds, and what stays where one of them fails."""
 
 import json
 import subprocess
