@@ -7,6 +7,7 @@ device. A distance is |x - y| / |y| in Euclidean norms.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from accelerator_record import Given, Tell, said
 from accelerator_values import FILE, arithmetic_config, compute, distances, load
+from jax.sharding import Mesh
 
 from permix_jax.app.policies import build_policy
 from permix_jax.app.workdir import cache_folder
@@ -42,24 +44,29 @@ _TINY_CASES = (Case(4, 2, 8, 5),)
 
 
 def measure(given: Given, tell: Tell) -> None:
-    """Tells of each case of attention, then of the model. Raises where there are no weights."""
-    mesh = make_mesh(1, 1, 1)
+    """Tells of the model, then of each case of attention. Raises where there are no weights."""
+    mesh, missing = make_mesh(1, 1, 1), None
     with jax.set_mesh(mesh):
+        try:
+            _measure_model(given.need_weights(), given.tiny, mesh, tell)
+        except FileNotFoundError as error:  # attention needs none
+            missing = error
         for case in _TINY_CASES if given.tiny else CASES:
             for name, figures in attention_distances(case, given.tiny):
                 tell(name, figures)
-        folder = given.need_weights()
-        texts, saved = load(folder / FILE)
-        for dtype in _DTYPES:
-            config = arithmetic_config(folder, given.tiny, model__dtype=dtype)
-            policy, initial = build_policy(config, cache_folder(), mesh)
-            found = compute(config, policy.model, initial.load_params(), texts, mesh)
-            off = distances(found, saved)
-            allowed = _allowed(dtype, saved)
-            alike = all(off[name] <= limit for name, limit in allowed.items())
-            tell(f"model, {dtype}", {**off, "alike": alike})
-            if dtype == "bfloat16":
-                tell("model, bfloat16, on the CPU", {**_of_cpu(saved), "alike": True})
+    if missing:
+        raise missing
+
+
+def _measure_model(folder: Path, tiny: bool, mesh: Mesh, tell: Tell) -> None:
+    texts, saved = load(folder / FILE)
+    for dtype in _DTYPES:
+        config = arithmetic_config(folder, tiny, model__dtype=dtype)
+        policy, initial = build_policy(config, cache_folder(), mesh)
+        off = distances(compute(config, policy.model, initial.load_params(), texts, mesh), saved)
+        alike = all(off[name] <= limit for name, limit in _allowed(dtype, saved).items())
+        tell(f"model, {dtype}", {**off, "alike": alike})
+    tell("model, bfloat16, on the CPU", {**_of_cpu(saved), "alike": True})
 
 
 def _of_cpu(saved: dict[str, np.ndarray]) -> dict[str, float]:
