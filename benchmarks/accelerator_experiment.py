@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from accelerator_record import Given, Tell
 from accelerator_values import arithmetic_config
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from permix_jax.app.build import asked_personas, build_run, judge_free_settings
@@ -47,7 +48,7 @@ def measure(given: Given, tell: Tell) -> None:
         begin = time.time()
         for method, share in _SHARES.items():
             config = config_of(weights, given.tiny, share)
-            with Experiment(config, given.scratch / method, mesh, tell) as experiment:
+            with Experiment(config, given.scratch / method, mesh, given.tiny, tell) as experiment:
                 if method == "permix":  # the base is the same for both
                     tell("base", experiment.judged("base", experiment.run.base))
                     judging = time.time() - begin  # compiling included, so later ones take less
@@ -71,9 +72,9 @@ def config_of(weights: Path, tiny: bool, share: float) -> ConfigDict:
 class Experiment:
     """A run that is trained for as long as there is time, and judged. A context manager."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, mesh, tell: Tell):
+    def __init__(self, config: ConfigDict, workdir: Path, mesh: Mesh, tiny: bool, tell: Tell):
         self.run: Run = build_run(config, workdir, mesh)
-        self._tell, self._few = tell, config.eval.personas < 4
+        self._tell, self._tiny = tell, tiny
 
     def __enter__(self) -> "Experiment":
         self.run.verifier.__enter__()
@@ -111,13 +112,13 @@ class Experiment:
 
     def _identified(self, name: str, policy: StoredPolicy, folder: Path) -> dict[str, Any]:
         run, c = self.run, self.run.config
-        prompts = CONVERSATION[:2] if self._few else CONVERSATION
+        prompts = CONVERSATION[:2] if self._tiny else CONVERSATION
         questions = [
             Question(f"{who.id}-{i}", who.name, "conversation", text)
             for who in asked_personas(c, run.task)
             for i, text in enumerate(prompts)
         ]
-        most = c.rollout.max_new_tokens if self._few else _ANSWER_TOKENS
+        most = c.rollout.max_new_tokens if self._tiny else _ANSWER_TOKENS
         settings = AnswerSettings(c.seed, c.eval.batch_size, Sampling(most))
         answer(questions, policy, settings, {"policy": name}, folder)
         reference = make_reference(c, run.base, run.base_folder, c.eval.batch_size, run.stop.check)

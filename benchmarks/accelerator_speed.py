@@ -9,6 +9,7 @@ import runpy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -91,7 +92,7 @@ def _all_of(models: dict, rollouts: tuple, tiny: bool) -> Iterator[tuple[str, st
         yield name, "update", work.update
         for rows, tokens in rollouts:
             setting = Setting(shape, rows // _SAMPLES, _SAMPLES, 16 if tiny else _PROMPT, tokens)
-            yield name, f"rollout of {rows} x {tokens}", lambda d, s=setting: rollout(s, d)
+            yield name, f"rollout of {rows} x {tokens}", partial(rollout, setting)
 
 
 class Work:
