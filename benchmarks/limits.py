@@ -12,29 +12,31 @@ from settings import Setting
 
 
 class Machine(NamedTuple):
-    """flops: FLOP/s of f32 matmuls. bandwidth: bytes/s of reading an array."""
+    """flops: FLOP/s of matmuls. bandwidth: bytes/s of reading an array."""
 
     flops: float
     bandwidth: float
 
 
-def least_seconds(setting: Setting, machine: Machine) -> dict[str, float]:
-    """The least seconds of "rollout" and "update" that f32 arithmetic and weights allow.
+def least_seconds(setting: Setting, machine: Machine, itemsize: int = 4) -> dict[str, float]:
+    """The least seconds of "rollout" and "update" that arithmetic and weights allow.
 
     A part takes the longer of its FLOPs (2 a multiply-add, matmuls alone) at the machine's rate and
     its bytes at its bandwidth. Prefill goes through each prompt once. A decode step goes through
     the rows that have not ended, reads all weights once, the keys and values of each prompt once,
     and those of its rows' own tokens. The update is a forward pass and a backward one of twice its
     FLOPs, over each prompt once and the real tokens of all rows; nothing is computed twice.
+
+    itemsize: bytes of a weight, a key or a value.
     """
     s, work = setting.shape, setting.work()
     E, L, F = s["hidden_size"], s["num_hidden_layers"], s["intermediate_size"]
     H, K = s["num_attention_heads"], s["num_key_value_heads"]
-    D = E // H
+    D = s.get("head_dim") or E // H
     layers = L * (2 * E * H * D + 2 * E * K * D + 3 * E * F)  # multiply-adds a token
     head = s["vocab_size"] * E
     attention = L * 2 * H * D  # multiply-adds a token and key
-    cache = L * 2 * K * D * 4  # bytes a token
+    cache = L * 2 * K * D * itemsize  # bytes a token
     U, P, lengths = setting.prompts, setting.prompt_tokens, work["lengths"]
 
     def seconds(multiply_adds: float, read: float = 0) -> float:
@@ -44,7 +46,7 @@ def least_seconds(setting: Setting, machine: Machine) -> dict[str, float]:
     rollout = seconds(prefill + U * head)
     for t in range(1, max(lengths)):  # token t of each row is read, token t + 1 is drawn
         rows = sum(n > t for n in lengths)
-        read = 4 * (layers + head) + cache * (U * P + rows * t)
+        read = itemsize * (layers + head) + cache * (U * P + rows * t)
         rollout += seconds(rows * (layers + head + attention * (P + t)), read)
     completions = sum(n * (layers + head) + attention * (n * P + n * (n + 1) / 2) for n in lengths)
     return {"rollout": rollout, "update": seconds(3 * (prefill + completions))}
@@ -58,12 +60,12 @@ def measure() -> Machine:
     square = jnp.ones((3072, 3072), jnp.float32)
     array = jnp.zeros(2**27, jnp.float32)  # 512 MB
     return Machine(
-        flops=2 * 3072**3 / _best(jax.jit(jnp.matmul), square, square),
-        bandwidth=array.nbytes / _best(jax.jit(jnp.sum), array),
+        flops=2 * 3072**3 / best_seconds(jax.jit(jnp.matmul), square, square),
+        bandwidth=array.nbytes / best_seconds(jax.jit(jnp.sum), array),
     )
 
 
-def _best(function: Callable, *args, tries: int = 7) -> float:
+def best_seconds(function: Callable, *args, tries: int = 7) -> float:
     """Seconds of the fastest call, the first one left out."""
     function(*args).block_until_ready()
     seconds = []

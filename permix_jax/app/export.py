@@ -18,7 +18,7 @@ from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.results import read_evaluations, read_json
 from permix_jax.formats.huggingface import config_to_hf, params_to_hf, weights
 from permix_jax.formats.pretrained import is_plain
-from permix_jax.formats.weights import write_weights
+from permix_jax.formats.weights import SHARD_BYTES, write_weights
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.params import merge_adapters
 from permix_jax.models.policy import Policy
@@ -60,18 +60,27 @@ def export(
             base_name = config.model.source
             if base_is_stored(config) or not base_name or not is_plain(base_name, cache_folder()):
                 base_name = str(out / "base")
-                _write_model(policy, base.load_params(), dtype, out / "base")
+                write_model(policy, base.load_params(), dtype, out / "base")
             trained = load_params(workdir / "checkpoints", policy.model, mesh, step)
             write_peft(policy.model.config, trained, base_name, out)
             policy.tokenizer.save_pretrained(out)
         else:
             params = checkpoint(policy, base, workdir, step).load_params()
-            _write_model(policy, merge_adapters(policy.model, params, dtype), dtype, out)
+            write_model(policy, merge_adapters(policy.model, params, dtype), dtype, out)
     write_json(out / "permix_config.json", record["config"])
     write_text(out / "README.md", model_card(record, workdir, step))
 
 
-def _write_model(policy: Policy, params: dict, dtype: str, folder: Path) -> None:
+def write_model(
+    policy: Policy, params: dict, dtype: str, folder: Path, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Writes a policy as a Hugging Face folder.
+
+    Args:
+      params: without adapters.
+      dtype: of the written weights; "": that of the parameters.
+      shard_bytes: as in `write_weights`.
+    """
     config, tokenizer = policy.model.config, policy.tokenizer
     dtype = dtype or config.param_dtype
     ends = {
@@ -84,7 +93,7 @@ def _write_model(policy: Policy, params: dict, dtype: str, folder: Path) -> None
     write_json(folder / "generation_config.json", {**ends, "do_sample": True})
     tokenizer.save_pretrained(folder)
     tensors = params_to_hf(config, params)
-    write_weights(folder, ((name, tensor.astype(dtype)) for name, tensor in tensors))
+    write_weights(folder, ((name, tensor.astype(dtype)) for name, tensor in tensors), shard_bytes)
 
 
 def write_peft(config: ModelConfig, adapters: dict, base: str, folder: Path) -> None:

@@ -29,6 +29,7 @@ from permix_jax.models.transformer import Decoder
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DTYPES = ("BF16", "F16", "F32", "F64")
+SHARD_BYTES = 4 * 2**30  # of a written file
 _BLOCK = 2**19  # elements: small enough for caches to hold while a block is transposed
 _BLOCKS_PER_MAPPING = 8
 
@@ -187,7 +188,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def write_weights(
-    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int = 4 * 2**30
+    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int = SHARD_BYTES
 ) -> None:
     """Writes tensors as model.safetensors, or as shards of up to `shard_bytes` with an index.
 
