@@ -175,6 +175,18 @@ def slot_blocks(slots: int) -> tuple[int, int]:
     return (1, slots) if slots < 2 * size else (-(-slots // size), size)
 
 
+def older_blocks(slots: int) -> float:
+    """How many older blocks a token reads, on average over the blocks."""
+    return (slot_blocks(slots)[0] - 1) / 2
+
+
+def slots_read(slots: int) -> float:
+    """How many slots of its row a token reads, on average over a row's tokens."""
+    number, size = slot_blocks(slots)
+    last = slots - (number - 1) * size
+    return size * (size * number * (number - 1) / 2 + last * number) / slots
+
+
 def _empty_blocks(model: Decoder, rows: int, slots: int) -> tuple[Segment, tuple[Segment, ...]]:
     """The cache of `rows` rows, and the older blocks: in one segment, on a CPU each in its own."""
     number, size = slot_blocks(slots)
