@@ -7,6 +7,7 @@ Dao et al. 2022, arXiv 2205.14135). So memory is linear in T, and work is linear
 listed blocks.
 """
 
+from collections.abc import Sequence
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -18,9 +19,33 @@ from permix_jax.models.operations import einsum
 _MASKED = -1e30  # a masked score; finite, so that a query that sees nothing has finite weights
 
 
+class Blocks(NamedTuple):
+    """Keys that are read block by block, as far as they are written.
+
+    keys, values, mask: as a segment of `attend`, of U = B rows; C is a multiple of `size`.
+    size: keys of a block.
+    written: int32 scalar, how many blocks are read, the first ones. A block costs nothing before.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    mask: jax.Array
+    size: int
+    written: jax.Array
+
+    def block(self, i: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Block i as a segment of `attend`."""
+        axes = (self.keys, 3), (self.values, 2), (self.mask, 2)
+        at = i * self.size
+        return tuple(jax.lax.dynamic_slice_in_dim(x, at, self.size, axis) for x, axis in axes)
+
+
 @jax.named_scope("attend")
 def attend(
-    query: jax.Array, segments: list[tuple[jax.Array, jax.Array, jax.Array]], scale: float
+    query: jax.Array,
+    segments: list[tuple[jax.Array, jax.Array, jax.Array]],
+    scale: float,
+    blocks: Sequence[Blocks] = (),
 ) -> jax.Array:
     """Softmax attention over the union of several segments of keys.
 
@@ -30,6 +55,7 @@ def attend(
         B and K dividing H. Row b of the query reads row b // (B / U) of the segment, which is
         never copied per row.
       scale: multiplies the scores.
+      blocks: further keys. They are read in loops, which have no reverse derivative.
 
     Returns:
       [B, T, H, D] in the query's dtype; 0 for a query that sees no key.
@@ -38,17 +64,35 @@ def attend(
     scores = [_whole_scores(query, keys, mask, scale) for keys, _, mask in segments]
     # One softmax: the segments' sums of exponentials, over one common maximum, are added.
     highest = reduce(jnp.maximum, [score.max(axis=-1, initial=-jnp.inf) for score in scores])
-    highest = jax.lax.stop_gradient(jnp.maximum(highest, -1e30))[..., None]
+    highest = jax.lax.stop_gradient(jnp.maximum(highest, -1e30))
     total, out = 0, 0
     for (_, values, _), score in zip(segments, scores, strict=True):
-        weights = jnp.exp(score - highest)
+        weights = jnp.exp(score - highest[..., None])
         total += weights.sum(axis=-1)
-        U, K, C, _ = values.shape
-        weights = weights.astype(query.dtype).reshape(U, B // U, K, H // K, T, C)
-        part = einsum("uskgtc,ukcd->uksgtd", weights, values)
-        out += jnp.moveaxis(part, 1, 2).reshape(B, K, H // K, T, D)
+        out += _weighted(weights.astype(query.dtype), values)
+
+    def read(part: Blocks, i, state):
+        highest, total, out = state
+        keys, values, mask = part.block(i)
+        scores = _whole_scores(query, keys, mask, scale)
+        higher = jnp.maximum(highest, scores.max(axis=-1))
+        weights, rescale = jnp.exp(scores - higher[..., None]), jnp.exp(highest - higher)
+        total = total * rescale + weights.sum(axis=-1)
+        out = out * rescale[..., None] + _weighted(weights.astype(query.dtype), values)
+        return higher, total, out
+
+    for part in blocks:
+        start = highest, total, out
+        highest, total, out = jax.lax.fori_loop(0, part.written, partial(read, part), start)
     out /= jnp.maximum(total, 1e-30)[..., None]
     return jnp.moveaxis(out, 3, 1).reshape(B, T, H, D).astype(query.dtype)
+
+
+def _weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Sums f32 [B, K, G, T, D] of values [U, K, C, D], by weights [B, K, G, T, C]."""
+    (B, _, G, T, C), (U, K, _, D) = weights.shape, values.shape
+    part = einsum("uskgtc,ukcd->uksgtd", weights.reshape(U, B // U, K, G, T, C), values)
+    return jnp.moveaxis(part, 1, 2).reshape(B, K, G, T, D)
 
 
 def _whole_scores(query: jax.Array, keys: jax.Array, mask: jax.Array, scale: float) -> jax.Array:

@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from permix_jax.core.sharding import constrain
 from permix_jax.models import on_cpu
-from permix_jax.models.attention import PackedLayout, attend, attend_packed
+from permix_jax.models.attention import Blocks, PackedLayout, attend, attend_packed
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
 from permix_jax.models.on_cpu import faster_on_cpu
@@ -63,6 +63,21 @@ class Segment(NamedTuple):
             seen &= distance < window
         return seen.reshape(B, T, C)
 
+    def with_slots(self, new: "Segment", at: jax.Array, write: jax.Array) -> "Segment":
+        """This segment with `new` in its slots from `at` on, if the scalar `write` is True."""
+
+        def put(x, new, axis):
+            old = jax.lax.dynamic_slice_in_dim(x, at, new.shape[axis], axis)
+            new = jnp.where(write, new, old)
+            return jax.lax.dynamic_update_slice_in_dim(x, new, at, axis)
+
+        layers = zip(self.layers, new.layers, strict=True)
+        return Segment(
+            tuple((put(x[0], y[0], 3), put(x[1], y[1], 2)) for x, y in layers),
+            put(self.positions, new.positions, 1),
+            put(self.valid, new.valid, 1),
+        )
+
 
 def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     """A cache of `length` unwritten slots for each of `rows` rows."""
@@ -74,6 +89,17 @@ def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     D = config.head_dim
     layers = tuple((zeros(D, length), zeros(length, D)) for _ in range(config.num_layers))
     return Segment(layers, jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows, length), bool))
+
+
+class Older(NamedTuple):
+    """What rows have written before the slots of their cache, in blocks of as many slots.
+
+    parts: segments of B rows, each of a whole number of blocks.
+    written: int32 scalar, the number of blocks that are written, counted through the parts.
+    """
+
+    parts: tuple[Segment, ...]
+    written: jax.Array
 
 
 class Decoder(nn.Module):
@@ -100,6 +126,7 @@ class Decoder(nn.Module):
         cache: Segment | None = None,
         index: jax.Array | int = 0,
         layout: PackedLayout | None = None,
+        older: Older | None = None,
     ) -> tuple[jax.Array, Segment]:
         """Runs the decoder over T new tokens of each row.
 
@@ -115,6 +142,7 @@ class Decoder(nn.Module):
             b // (B / U), so rows that share a prompt share one copy of its keys and values.
           cache: a segment of B rows, C slots.
           index: int32 scalar, the first slot to write.
+          older: what the rows' own tokens wrote before the cache. It is read only, block by block.
           layout: what the tokens of packed rows see. It replaces the rule above; prefix and cache
             are None then.
 
@@ -133,11 +161,14 @@ class Decoder(nn.Module):
             write = partial(jax.lax.dynamic_update_slice, start_indices=(0, index))
             own = Segment((), write(cache.positions, positions), write(cache.valid, valid))
 
+        parts = older.parts if older else ()
+
         def view(rope: Rope, window: int) -> View:
             cos, sin = rope_angles(positions, c.head_dim, rope)
             prefix_mask = None if prefix is None else prefix.seen_from(positions, window)
             own_mask = own.seen_from(positions, window) if layout is None else None
-            return View(cos, sin, prefix_mask, own_mask, layout, window)
+            older_masks = tuple(part.seen_from(positions, window) for part in parts)
+            return View(cos, sin, prefix_mask, older_masks, own_mask, layout, window)
 
         # All global layers share one view, and all local ones another.
         views = {False: view(c.rope, 0)}
@@ -147,6 +178,7 @@ class Decoder(nn.Module):
         own_layers = []
         for i, layer in enumerate(self.layers):
             before = {"cache": cache and cache.layers[i], "prefix": prefix and prefix.layers[i]}
+            before["older"] = older and ([part.layers[i] for part in parts], older.written)
             x, keys_values = layer(x, views[i in c.local_layers], index, **before)
             own_layers.append(keys_values)
         return self.final_norm(x), own._replace(layers=tuple(own_layers))
@@ -162,7 +194,8 @@ class View(NamedTuple):
 
     cos: jax.Array  # f32 [B, T, D/2], as `sin`
     sin: jax.Array
-    prefix_mask: jax.Array | None  # bool [B, T, C]
+    prefix_mask: jax.Array | None  # bool [B, T, C], as the two below
+    older_masks: tuple[jax.Array, ...]
     own_mask: jax.Array | None
     layout: PackedLayout | None
     window: int  # how many positions of the layout are seen; 0: all
@@ -174,14 +207,15 @@ class Layer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, view, index, cache, prefix):
+    def __call__(self, x, view, index, cache, prefix, older):
         c = self.config
 
         def post_norm(name, x):
             return RMSNorm(c, name=name)(x) if c.post_norms else x
 
         normed = RMSNorm(c, name="attention_norm")(x)
-        attended, keys_values = Attention(c, name="attention")(normed, view, index, cache, prefix)
+        before = {"cache": cache, "prefix": prefix, "older": older}
+        attended, keys_values = Attention(c, name="attention")(normed, view, index, **before)
         x = x + post_norm("attention_post_norm", attended)
         mlp = MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x))
         x = x + post_norm("mlp_post_norm", mlp)
@@ -192,7 +226,7 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, view, index, cache, prefix):
+    def __call__(self, x, view, index, cache, prefix, older):
         c = self.config
         embed = {"embed": c.embed_dim}
         heads = {"heads": c.num_heads, "head_dim": c.head_dim}
@@ -215,8 +249,21 @@ class Attention(nn.Module):
             out = attend_packed(query, keys, value, view.layout, view.window, scale)
         else:
             before = [] if prefix is None else [(*prefix, view.prefix_mask)]
-            out = attend(query, [*before, (key, value, view.own_mask)], scale)
+            blocks = _blocks(older, view.older_masks, key.shape[3])
+            out = attend(query, [*before, (key, value, view.own_mask)], scale, blocks)
         return _linear(self, "out", out, heads, embed), (key, value)
+
+
+def _blocks(older, masks: tuple[jax.Array, ...], size: int) -> list[Blocks]:
+    """A layer's keys and values in `Older`, and how many blocks of each part are written."""
+    parts, written = older or ([], 0)
+    blocks, first = [], 0
+    for (keys, values), mask in zip(parts, masks, strict=True):
+        number = keys.shape[3] // size
+        here = jnp.clip(written - first, 0, number)
+        blocks.append(Blocks(keys, values, mask, size, here))
+        first += number
+    return blocks
 
 
 class MLP(nn.Module):

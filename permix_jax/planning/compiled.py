@@ -30,7 +30,7 @@ from permix_jax.planning import hlo, prediction
 from permix_jax.planning.chips import chip_of
 from permix_jax.planning.costs import matmul_flops
 from permix_jax.planning.prediction import Cost, predict
-from permix_jax.rollout.sampler import sample
+from permix_jax.rollout.sampler import older_blocks, sample
 from permix_jax.train.loss import LossTokens
 from permix_jax.train.programs import (
     batch_shapes,
@@ -149,14 +149,22 @@ def distinct_prompts(config: ConfigDict) -> int:
 
 
 class Program(NamedTuple):
-    """`trace` gives the traced program; `trips` is how often its while loops run."""
+    """A program to trace; `trips` is how often its loops run whose length only the run knows."""
 
     trace: Callable[[], jax.stages.Traced]
-    trips: int
+    trips: float
 
     def flops(self) -> int:
         """FLOPs of all matmuls, on all chips together."""
         return matmul_flops(self.trace().jaxpr, self.trips)
+
+
+def sampling_program(trace: Callable[[], jax.stages.Traced], new_tokens: int) -> Program:
+    """The program of `sample`. Its loops over tokens say their length, those over blocks do not.
+
+    Call it within `jax.set_mesh(mesh)`.
+    """
+    return Program(trace, older_blocks(new_tokens) or new_tokens)
 
 
 def step_programs(
@@ -173,7 +181,7 @@ def step_programs(
 
     # (0,) stands for the end tokens: which ones they are changes no cost.
     rollout = partial(sample.trace, model, x.params, x.prompts, x.keys, sampling, (0,))
-    steps = {"rollout": Program(rollout, config.rollout.max_new_tokens)}
+    steps = {"rollout": sampling_program(rollout, config.rollout.max_new_tokens)}
     if config.grpo.kl_weight:
         scorer = partial(score.trace, without_lora(model), x.reference, x.rows, scoring(config))
         steps["score"] = Program(scorer, parts)
@@ -205,7 +213,7 @@ class _Job(NamedTuple):
     name: str
     topology: str
     flops: int
-    trips: int
+    trips: float
     text: str
     lowered: jax.stages.Lowered
 

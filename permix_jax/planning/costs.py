@@ -3,18 +3,25 @@
 from math import prod
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from permix_jax.models.config import ModelConfig
+from permix_jax.rollout.sampler import slots_read
 from permix_jax.train.programs import rollouts_per_step
 
 
-def matmul_flops(jaxpr, loop_trips: int) -> int:
+def matmul_flops(jaxpr, loop_trips: float) -> int:
     """FLOPs (2 a multiply-add) of all matmuls of a jaxpr, on all devices together.
 
-    The body of a scan counts as often as it runs, that of a while loop (whose length is unknown)
-    `loop_trips` times. Of several branches the dearest one counts.
+    The body of a scan counts as often as it runs. That of a while loop counts as often as its
+    condition says, if that compares a counter with a constant, and else `loop_trips` times. Of
+    several branches the dearest one counts.
     """
+    return round(_matmul_flops(jaxpr, loop_trips))
+
+
+def _matmul_flops(jaxpr, loop_trips: float) -> float:
     total = 0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if eqn.primitive.name == "dot_general":
@@ -23,13 +30,24 @@ def matmul_flops(jaxpr, loop_trips: int) -> int:
             total += 2 * prod(eqn.outvars[0].aval.shape) * prod(sizes[axis] for axis in summed)
             continue
         values = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr)
-        inner = [matmul_flops(x, loop_trips) for x in values if _is_jaxpr(x)]
+        inner = [_matmul_flops(x, loop_trips) for x in values if _is_jaxpr(x)]
         if eqn.primitive.name == "cond":
             total += max(inner)
         else:
-            trips = {"scan": eqn.params.get("length", 1), "while": loop_trips}
-            total += trips.get(eqn.primitive.name, 1) * sum(inner)
+            total += _trips(eqn, loop_trips) * sum(inner)
     return total
+
+
+def _trips(eqn, loop_trips: float) -> float:
+    """How often an operation runs the jaxprs in it."""
+    if eqn.primitive.name == "scan":
+        return eqn.params["length"]
+    if eqn.primitive.name != "while":
+        return 1
+    condition = eqn.params["cond_jaxpr"].jaxpr.eqns
+    limits = [x.invars[1] for x in condition if x.primitive.name == "lt"]
+    known = [int(x.val) for x in limits if hasattr(x, "val") and jnp.issubdtype(x.aval.dtype, int)]
+    return max(known, default=loop_trips)
 
 
 def _is_jaxpr(x) -> bool:
@@ -50,8 +68,18 @@ def cache_bytes(model: ModelConfig, config: ConfigDict, prompts: int) -> float:
     return step_tokens(config, prompts) * token / chips / config.rollout.micro_batches
 
 
+def read_share(config: ConfigDict, prompts: int) -> float:
+    """Which share of the cache (`cache_bytes`) a token reads, on average over a completion.
+
+    It reads all of the prompts. Call it within `jax.set_mesh(mesh)`.
+    """
+    r = config.rollout
+    own = rollouts_per_step(config) * slots_read(r.max_new_tokens)
+    return (prompts * r.max_prompt_tokens + own) / step_tokens(config, prompts)
+
+
 def decode_bytes(model: ModelConfig, params: int, cache: float, config: ConfigDict) -> float:
-    """Bytes that a chip reads to decode one token of each row: the weights and the whole cache.
+    """Bytes that a chip reads to decode one token of each row: the weights, and of the `cache`.
 
     `params` is the number of the model's parameters. An embedding that is not tied to the head is
     only looked up.

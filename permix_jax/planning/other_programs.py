@@ -21,6 +21,7 @@ from permix_jax.planning.compiled import (
     abstract_keys,
     abstract_prompts,
     abstract_rows,
+    sampling_program,
 )
 from permix_jax.rollout.generate import prompts_per_batch
 from permix_jax.rollout.sampler import sample
@@ -60,7 +61,7 @@ def phase_programs(
     sampling = evaluation.sampling
     asked = abstract_prompts(prompts, config, mesh), abstract_keys(number, mesh)
     answer = partial(sample.trace, model, arguments.params, *asked, sampling, (0,))
-    program = Program(answer, sampling.max_new_tokens)
+    program = sampling_program(answer, sampling.max_new_tokens)
     found[f"evaluation of {number}"] = Phase(program, arguments.params, bool(e.every))
 
     if e.kl_responses:

@@ -26,7 +26,14 @@ from permix_jax.planning.compiled import (
     distinct_prompts,
     step_programs,
 )
-from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, step_tokens, width
+from permix_jax.planning.costs import (
+    cache_bytes,
+    decode_bytes,
+    link_bytes,
+    read_share,
+    step_tokens,
+    width,
+)
 from permix_jax.planning.other_programs import Phase, phase_programs
 from permix_jax.planning.prediction import Cost
 from permix_jax.report.tables import text_table
@@ -36,8 +43,8 @@ Peak: what lies on the chip all the time, and what the program adds. KV cache: w
 At least: the slowest of matmuls at the chip's peak, HBM and link traffic at its bandwidth. Matmuls
 are counted from the traced program. HBM traffic of score and update: the compiler's count, times
 the matmuls' share that it counted (it counts a loop once); of rollout: its count, and the weights
-and the whole KV cache again for each further token. Link traffic: weights gathered over mesh.fsdp,
-activations summed over mesh.tensor. Every completion is taken to be of full length.
+and the written blocks of the KV cache again for each further token. Link traffic: weights gathered
+over mesh.fsdp, activations summed over mesh.tensor. Every completion is taken to be of full length.
 Predicted: the cycles that the compiler counts, loops and the dearest branches included; copies and
 links where its schedule waits for them; at 80 % of the chip's peak what it does not count. Add
 --explain to see what takes it. Of peak: the matmuls' share of the chip's peak in that time."""
@@ -111,7 +118,7 @@ def make_plan(config: ConfigDict, topology: str, cache: Path) -> Plan:
         phases = phase_programs(config, model, mesh, arguments)
         programs = steps | {name: phase.program for name, phase in phases.items()}
         found = compile_programs(programs, topology, cache)
-    uses = {name: use_of(name, found[name], arguments, model.config, config) for name in steps}
+        uses = {name: use_of(name, found[name], arguments, model.config, config) for name in steps}
     resident = resident_bytes(arguments, config)
     others = {name: phase_use(x, found[name], resident, mesh.size) for name, x in phases.items()}
     return Plan(topology, chip_of(topology), mesh.size, uses, others)
@@ -127,7 +134,7 @@ def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, f
     with jax.set_mesh(mesh):
         arguments, programs = step_programs(config, model, mesh)
         found = {name: Compiled(program.flops(), 0, 0) for name, program in programs.items()}
-    uses = {name: use_of(name, found[name], arguments, model.config, config) for name in found}
+        uses = {name: use_of(name, found[name], arguments, model.config, config) for name in found}
     return {name: max(use.seconds(chip_of(topology)).values()) for name, use in uses.items()}
 
 
@@ -152,7 +159,10 @@ def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, 
 def use_of(
     name: str, program: Compiled, arguments: Arguments, model: ModelConfig, config: ConfigDict
 ) -> Use:
-    """What the program `name` (rollout, score or update) of a step costs a chip."""
+    """What the program `name` (rollout, score or update) of a step costs a chip.
+
+    Call it within `jax.set_mesh(mesh)`.
+    """
     r, mesh, rows = config.rollout, config.mesh, arguments.rows.tokens
     weights, prompts = _count(arguments.params), distinct_prompts(config)
     flops, cache = program.flops / (mesh.data * mesh.fsdp * mesh.tensor), 0
@@ -162,7 +172,8 @@ def use_of(
         parts, tokens = r.micro_batches, step_tokens(config, prompts)
         flops *= parts
         costs = tuple(cost.times(parts) for cost in costs)
-        one_token = decode_bytes(model, weights, cache, config)
+        read = cache * read_share(config, prompts)
+        one_token = decode_bytes(model, weights, read, config)
         # The compiler counts the prefill, and one token of the loop.
         counted = program.once_bytes or one_token
         hbm_bytes = (counted + (r.max_new_tokens - 1) * one_token) * parts

@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 _Costs = dict[tuple[str, str], tuple[float, float]]
 
 
-def predict(text: str, chip: Chip, unknown_trips: int = 1) -> list[Cost]:
+def predict(text: str, chip: Chip, unknown_trips: float = 1) -> list[Cost]:
     """The costs of a program, the dearest first; their seconds add up to the program's.
 
     The body of a loop counts as often as it runs; one whose length only the run knows counts
@@ -78,7 +78,7 @@ class _Queue:
 
 
 class _Timer:
-    def __init__(self, blocks: Mapping[str, list[Instruction]], chip: Chip, unknown_trips: int):
+    def __init__(self, blocks: Mapping[str, list[Instruction]], chip: Chip, unknown_trips: float):
         self.blocks, self.chip, self.unknown_trips = blocks, chip, unknown_trips
         self.known: dict[str, _Costs] = {}
 

@@ -2,6 +2,11 @@
 
 Rows end at different lengths. So the batch is decoded in stages, each half as large as the one
 before (`Sampling.halvings`): once half of the rows have ended, only the others are decoded on.
+
+A token reads the slots of its row that are written, not all T. For this the slots lie in blocks
+(`slot_blocks`). Tokens are written into one block, the cache. When it is full it is copied to the
+older blocks, of which a layer reads as many as are written (`attention.Blocks`). Each stage is a
+loop over blocks around a loop over tokens, so the number of blocks does not make a program larger.
 """
 
 from functools import partial
@@ -10,11 +15,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from permix_jax.core.sharding import constrain, row_shards
+from permix_jax.core.sharding import constrain, platform, row_shards
 from permix_jax.models.logprobs import prefill
 from permix_jax.models.params import gathered
-from permix_jax.models.transformer import Decoder, Segment, empty_segment
+from permix_jax.models.transformer import Decoder, Older, Segment, empty_segment
 from permix_jax.rollout.sampling import Sampling, draw
+
+# A block has at least so many slots: a TPU reads 128 keys at once.
+_SLOTS = 128
+# At most so many blocks. XLA for a CPU copies a part of an array before it multiplies it. So there
+# each block is an array of its own, with its own code in every layer, and there are few. A GPU
+# would wait for its host in every layer, to learn how many blocks to read: it reads all slots.
+_BLOCKS = {"tpu": 16, "cpu": 4}
 
 
 class Completions(NamedTuple):
@@ -41,7 +53,8 @@ class _Rows(NamedTuple):
     keys: jax.Array  # [rows]
     prompt_length: jax.Array  # int32 [rows]
     hidden: jax.Array  # [rows, E], the state that predicts the next token
-    cache: Segment  # keys and values of the rows' own tokens
+    cache: Segment  # keys and values of the rows' own tokens, in the block that is being written
+    older: tuple[Segment, ...]  # those in the blocks before
     written: _Written
 
 
@@ -71,8 +84,9 @@ def sample(
 
     blank = jnp.full((B, T), end_tokens[0], jnp.int32)
     written = _Written(blank, jnp.zeros((B, T), jnp.float32), jnp.zeros(B, bool))
-    cache, number = empty_segment(model.config, B, T), jnp.arange(B) % (B // row_shards())
-    rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, written)
+    cache, older = _empty_blocks(model, B, T)
+    number = jnp.arange(B) % (B // row_shards())
+    rows = _Rows(number, keys, per_row(lengths), per_row(last), cache, older, written)
     decoding = _Decoding(model, params, sampling, end_tokens)
     step, sizes = jnp.int32(0), _stages(B, sampling.halvings)
     for size, next_size in zip(sizes, [*sizes[1:], 0], strict=True):
@@ -96,21 +110,42 @@ class _Decoding(NamedTuple):
 
     def run(self, prefix: Segment, rows: _Rows, step, until: int):
         """(step, rows) once no shard has more than its part of `until` rows running, or at T."""
+        T = self.sampling.max_new_tokens
+        number, size = slot_blocks(T)
 
-        def go_on(carry):
-            step, rows = carry
-            running = _by_shard(~rows.written.done).sum(axis=1).max()
-            return (step < self.sampling.max_new_tokens) & (running > until // row_shards())
+        def running(step, rows):
+            return (step < T) & (_by_shard(~rows.written.done).sum(axis=1).max() > least)
 
-        def body(carry):
-            step, rows = carry
-            return step + 1, self._next_token(prefix, rows, step)
+        # The conditions compare a counter with one constant: so often a plan counts the loops.
+        def in_block(carry):
+            slot, _, more, _ = carry
+            return (slot < size) & more
 
-        return jax.lax.while_loop(go_on, body, (step, rows))
+        def token(carry):
+            slot, block, _, rows = carry
+            step = block * size + slot
+            rows = self._next_token(prefix, rows, step, (block, slot))
+            return slot + 1, block, running(step + 1, rows), rows
+
+        def next_block(carry):
+            slot, block, more, rows = jax.lax.while_loop(in_block, token, carry)
+            full = slot == size
+            return jnp.where(full, 0, slot), block + full, more, _with_older(rows, block, full)
+
+        least = until // row_shards()
+        start = step % size, step // size, running(step, rows), rows
+        if number == 1:
+            slot, block, _, rows = jax.lax.while_loop(in_block, token, start)
+        else:
+            slot, block, _, rows = jax.lax.while_loop(
+                lambda carry: (carry[1] < number) & carry[2], next_block, start
+            )
+        return block * size + slot, rows
 
     @jax.named_scope("decode")
-    def _next_token(self, prefix: Segment, rows: _Rows, step) -> _Rows:
-        params, ends = {"params": self.params}, self.end_tokens
+    def _next_token(self, prefix: Segment, rows: _Rows, step, place: tuple) -> _Rows:
+        """Draws and writes the token `step` of each row; place: its block, and the slot there."""
+        params, ends, (block, slot) = {"params": self.params}, self.end_tokens, place
         tokens, logprobs, done = rows.written
         logits = self.model.apply(params, rows.hidden, method="unembed")
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(rows.keys, step)
@@ -118,13 +153,62 @@ class _Decoding(NamedTuple):
         token = jnp.where(done, ends[0], token)[:, None]
         logprob = jnp.where(done, 0.0, logprob)[:, None]
         positions, seen = (rows.prompt_length + step)[:, None], ~done[:, None]
-        hidden, cache = self.model.apply(params, token, positions, seen, prefix, rows.cache, step)
+        older = Older(rows.older, block) if rows.older else None
+        hidden, cache = self.model.apply(
+            params, token, positions, seen, prefix, rows.cache, slot, older=older
+        )
         written = _Written(
             jax.lax.dynamic_update_slice(tokens, token, (0, step)),
             jax.lax.dynamic_update_slice(logprobs, logprob, (0, step)),
             done | jnp.isin(token[:, 0], jnp.array(ends)),
         )
         return rows._replace(hidden=hidden[:, 0], cache=cache, written=written)
+
+
+def slot_blocks(slots: int) -> tuple[int, int]:
+    """How many blocks the slots of a row lie in, and the slots of a block; the last may have more.
+
+    A token reads the blocks up to its own. (1, slots) if there are few slots, or on a GPU.
+    """
+    size = -(-slots // _BLOCKS.get(platform(), 1))
+    size = -(-size // _SLOTS) * _SLOTS
+    return (1, slots) if slots < 2 * size else (-(-slots // size), size)
+
+
+def older_blocks(slots: int) -> float:
+    """How many older blocks a token reads, on average over the blocks."""
+    return (slot_blocks(slots)[0] - 1) / 2
+
+
+def slots_read(slots: int) -> float:
+    """How many slots of its row a token reads, on average over a row's tokens."""
+    number, size = slot_blocks(slots)
+    last = slots - (number - 1) * size
+    return size * (size * number * (number - 1) / 2 + last * number) / slots
+
+
+def _empty_blocks(model: Decoder, rows: int, slots: int) -> tuple[Segment, tuple[Segment, ...]]:
+    """The cache of `rows` rows, and the older blocks: in one segment, on a CPU each in its own."""
+    number, size = slot_blocks(slots)
+    parts = [size] * (number - 1) if platform() == "cpu" else [size * (number - 1)]
+    older = tuple(empty_segment(model.config, rows, part) for part in parts if part)
+    return empty_segment(model.config, rows, size), older
+
+
+def _with_older(rows: _Rows, block, full) -> _Rows:
+    """If the cache is full, it is copied to the older blocks as number `block`, and emptied.
+
+    The last block has no place there: nothing is decoded after it.
+    """
+    cache, size, older, first = rows.cache, rows.cache.valid.shape[1], [], 0
+    for part in rows.older:
+        number = part.valid.shape[1] // size
+        here = full & (block >= first) & (block < first + number)
+        at = jnp.clip(block - first, 0, number - 1) * size
+        older.append(part.with_slots(cache, at, here))
+        first += number
+    cache = cache._replace(valid=cache.valid & ~full)
+    return rows._replace(cache=cache, older=tuple(older))
 
 
 def _stages(rows: int, halvings: int) -> list[int]:

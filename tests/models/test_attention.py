@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from closeness import assert_close, normal
 
-from permix_jax.models.attention import PackedLayout, attend, attend_packed
+from permix_jax.models.attention import Blocks, PackedLayout, attend, attend_packed
 
 
 def test_attention_is_that_of_numpy():
@@ -30,6 +30,24 @@ def test_attention_is_that_of_numpy():
         weights = np.exp(np.concatenate(keys) @ query[b, t, h] * scale)
         wanted[b, t, h] = weights / weights.sum() @ np.concatenate(values)
     assert_close(attend(query, segments, scale), wanted)
+
+
+@pytest.mark.parametrize("written", [0, 2, 3])
+def test_blocks_are_read_as_far_as_they_are_written(written):
+    """As one segment of the written keys; what is not written has no value that could be read."""
+    rows, heads, size = 4, 6, 5
+    query = normal(rows, 1, heads, 4, seed=7)
+    keys, values = normal(rows, 3, 4, 3 * size, seed=8), normal(rows, 3, 3 * size, 4, seed=9)
+    mask = jnp.asarray(np.random.default_rng(0).random((rows, 1, 3 * size)) < 0.6)
+    # The first block is masked in row 0: its maximum is that of no key.
+    mask = mask.at[0, :, :size].set(False)
+    prompt = normal(2, 3, 4, 7, seed=1), normal(2, 3, 7, 4, seed=2), jnp.ones((rows, 1, 7), bool)
+    end = written * size
+    part = keys[..., :end], values[:, :, :end], mask[..., :end]
+    wanted = attend(query, [prompt, part], 0.7)
+    keys, values = keys.at[..., end:].set(jnp.nan), values.at[:, :, end:].set(jnp.nan)
+    blocks = Blocks(keys, values, mask, size, jnp.int32(written))
+    assert_close(attend(query, [prompt], 0.7, [blocks]), wanted)
 
 
 @pytest.mark.parametrize("window", [0, 5])

@@ -12,7 +12,15 @@ from runs import load_config
 
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.logprobs import score
-from permix_jax.planning.costs import cache_bytes, decode_bytes, link_bytes, matmul_flops
+from permix_jax.planning.compiled import sampling_program
+from permix_jax.planning.costs import (
+    cache_bytes,
+    decode_bytes,
+    link_bytes,
+    matmul_flops,
+    read_share,
+)
+from permix_jax.rollout import sampler
 from permix_jax.rollout.sampler import sample
 from permix_jax.rollout.sampling import Sampling
 from permix_jax.train.gradients import cross_entropy, packed_gradients
@@ -44,6 +52,12 @@ def test_matmuls_count_by_scan_length_loop_trips_and_the_dearest_branch():
     def looped(x):
         return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
 
+    def counted(x):
+        def go_on(carry):
+            return (carry[0] < 6) & (carry[1].sum() < 9)
+
+        return jax.lax.while_loop(go_on, lambda c: (c[0] + 1, c[1] @ w), (0, x))
+
     def branched(x):
         return jax.lax.cond(x[0, 0] > 0, lambda x: x @ w @ w, lambda x: x @ w, x)
 
@@ -53,6 +67,7 @@ def test_matmuls_count_by_scan_length_loop_trips_and_the_dearest_branch():
     assert count(lambda x: x @ w) == one
     assert count(jax.jit(scanned)) == 7 * one
     assert count(looped) == 5 * one
+    assert count(counted) == 6 * one
     assert count(branched) == 2 * one
     assert count(lambda x: x + 1) == 0
 
@@ -69,6 +84,22 @@ def test_a_rollout_counts_its_prompts_once_and_every_decode_step(tiny_model, tin
     prefill = 2 * LINEAR * U * P + attention(U, P, P)
     step = 2 * (LINEAR + HEAD) * B + attention(B, 1, P + T)
     assert matmul_flops(traced.jaxpr, loop_trips=T) == prefill + T * step
+
+
+def test_a_rollout_in_blocks_counts_those_that_are_written(
+    tiny_model, tiny_params, prompts, monkeypatch
+):
+    """8 slots in 4 blocks: a token reads its own, and 0, 1, 2 or 3 older ones."""
+    monkeypatch.setattr(sampler, "_SLOTS", 2)
+    monkeypatch.setattr(sampler, "platform", lambda: "tpu")
+    sample.clear_cache()
+    keys = jax.random.split(jax.random.key(0), B)
+    rollout = partial(sample.trace, tiny_model, tiny_params, prompts, keys, Sampling(8), (1,))
+    found = sampling_program(rollout, 8).flops()
+    sample.clear_cache()
+    prefill = 2 * LINEAR * U * P + attention(U, P, P)
+    tokens = 8 * (2 * (LINEAR + HEAD) * B + attention(B, 1, P))
+    assert found == prefill + tokens + sum(attention(B, 1, 2 * n) * 2 for n in (1, 2, 3, 4))
 
 
 def test_scoring_runs_each_token_once_and_its_gradient_thrice(tiny_model, tiny_params):
@@ -107,6 +138,15 @@ def test_the_cache_holds_prompts_once_and_is_cut_over_all_chips(tiny_model, conf
     shape = replace(tiny_model.config, dtype="bfloat16")
     # 4 prompts of 16 and 32 rollouts of 16; keys and values of 2 heads of 8 in 2 layers; 2 bytes.
     assert cache_bytes(shape, config, prompts=4) == (4 + 32) * 16 * 2 * 2 * 2 * 8 * 2 / 8
+
+
+def test_a_token_reads_all_prompts_and_the_written_blocks(config, monkeypatch):
+    """4 prompts of 16; of 32 rollouts of 16 the first 4, 8, 12 or 16 slots: 10 on average."""
+    monkeypatch.setattr(sampler, "_SLOTS", 4)
+    monkeypatch.setattr(sampler, "platform", lambda: "tpu")
+    assert read_share(config, prompts=4) == (4 * 16 + 32 * 10) / ((4 + 32) * 16)
+    monkeypatch.setattr(sampler, "platform", lambda: "gpu")
+    assert read_share(config, prompts=4) == 1
 
 
 def test_a_decode_step_reads_all_weights_but_the_input_embedding(tiny_model, config):
