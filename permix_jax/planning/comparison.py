@@ -48,7 +48,7 @@ def topology_of(workdir: Path, config: ConfigDict, topology: str | None = None) 
     chip = next((name for name, chip in CHIPS.items() if kind in chip.kinds), None)
     if chip is None:
         raise ValueError(
-            f"--compare: {workdir} ran on {device}, and only TPUs ({', '.join(CHIPS)}) are planned: "
+            f"--compare: {workdir} ran on {device}, and plans are for TPUs ({', '.join(CHIPS)}): "
             "there is nothing to compare its times with"
         )
     if topology:

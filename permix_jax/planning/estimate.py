@@ -70,7 +70,7 @@ def kept_numbers(model: ModelConfig, tensor: int) -> float:
     remat also what lies between them: normed states, rotated heads, the product of the MLP.
     """
     E, F, D = model.embed_dim, model.mlp_dim / tensor, model.head_dim
-    heads, kept = model.num_heads * D / tensor, model.num_kv_heads * D / tensor
+    heads, kept = model.num_heads * D / tensor, model.kept_heads(tensor) * D / tensor
     numbers = E
     if model.remat != "full":
         numbers += heads + 2 * kept + 2 * F + 2 * E
