@@ -86,6 +86,8 @@ def _search(config) -> None:
     from permix_jax.planning.search import search_slices
     from permix_jax.planning.search_report import changed_by, search_report, slices_table
 
+    if _CHIPS.value and flags.FLAGS["topology"].present:
+        raise ValueError("--chips stands in place of --topology: leave one of them out")
     slices = names_in(_CHIPS.value) or [_TOPOLOGY.value]
     found, refused = search_slices(config, slices, cache_folder(), _COMPILED.value)
     for each in found:
