@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -110,9 +111,8 @@ def search(config: ConfigDict, topology: str, cache: Path, number: int = COMPILE
     traced = sorted(judge.traced(), key=_order)
     waiting = [x for x in traced if x.plan.fits()]
     done: list[Candidate] = []
-    while waiting and (len(done) < number or not _fitting(done)):
-        tried = [x.mesh() for x in _fitting(done)]
-        chosen = min(waiting, key=lambda x: (x.moved > 0, tried.count(x.mesh()), *_order(x)))
+    while waiting and not _enough(done, number):
+        chosen = min(waiting, key=partial(_turn, done=_fitting(done)))
         done.append(judge.compiled(chosen))
         waiting = [x for x in waiting if x is not chosen and not _as_large(x, chosen, done[-1])]
     if not _fitting(done):
@@ -123,6 +123,19 @@ def search(config: ConfigDict, topology: str, cache: Path, number: int = COMPILE
     rest = [x for x in waiting if x not in others]
     done.sort(key=lambda x: (not x.plan.fits(), x.seconds()))
     return Found(topology, done, rest, len(traced))
+
+
+def _enough(done: list[Candidate], number: int) -> bool:
+    """Whether `number` compiled settings fit, or one does after twice as many attempts."""
+    fitting = len(_fitting(done))
+    return fitting >= number or (fitting > 0 and len(done) >= 2 * number)
+
+
+def _turn(x: Candidate, done: list[Candidate]) -> tuple:
+    """The lower, the sooner x is compiled: the config's own setting, then one of each mesh. Other
+    values of head_chunk alone come last. `done`: what was compiled and fits."""
+    tried = sum(x.mesh() == y.mesh() for y in done)
+    return x.moved > 0, tried, any(_same_but_chunk(x, y) for y in done), *_order(x)
 
 
 def _fitting(candidates: list[Candidate]) -> list[Candidate]:
@@ -195,6 +208,7 @@ class _Judge:
 
     def __init__(self, config: ConfigDict, topology: str, cache: Path):
         self.config, self.topology, self.cache = config, topology, cache
+        self.own = flat_fields(config.to_dict())
         self.chip, self.devices = chip_of(topology), topology_devices(topology)
         self.model = decoder_of(config, cache, mesh_of((len(self.devices), 1, 1), self.devices))
         self.reference: Fields = {}  # a mesh that suits the run, and one part: what is traced
@@ -267,8 +281,7 @@ class _Judge:
 
     def _candidate(self, fields: Fields, uses: dict[str, Use], compiled: bool) -> Candidate:
         plan = Plan(self.topology, self.chip, len(self.devices), uses)
-        own = flat_fields(self.config.to_dict())
-        moved = sum(own[field] != value for field, value in fields.items())
+        moved = sum(self.own[field] != value for field, value in fields.items())
         return Candidate(fields, plan, compiled, moved)
 
     def _once(self, key: tuple, make: Callable):
