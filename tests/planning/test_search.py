@@ -62,9 +62,15 @@ def test_the_fastest_that_fits_is_found_and_is_compiled_once(config, cache, comp
     found = search(config, "v5e:1x2", cache, 3)
     best = found.best()
     assert best.mesh() == (1, 2, 1) and best.plan.predicted() == 3 * 2.0
-    # The config's own comes first, whatever its bound. What cannot fit is compiled once.
+    # The config's own comes first, whatever its bound. What does not fit comes last, and a program
+    # that does not fit is compiled again only if it is made smaller.
     assert compiled[0] == ("rollout", (1, 1, 2))
-    assert compiled.count(("rollout", TOO_LARGE)) <= 1
+    assert [x.plan.fits() for x in found.compiled] == [
+        x.mesh() != TOO_LARGE for x in found.compiled
+    ]
+    large = [x.fields for x in found.compiled if x.mesh() == TOO_LARGE]
+    assert found.compiled[-1].fields in large
+    assert len({x["rollout.micro_batches"] for x in large}) == len(large)
     report = search_report(found, config)
     assert "--config.mesh.fsdp=2" in report and "--config.mesh.tensor=1" in report
     assert "1.50 times as fast as the config (9 s)" in report
