@@ -48,4 +48,4 @@ def main(config, workdir, name, preset) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, several_processes=True, config_of_workdir=True)
+    launch(main, several_processes=True, config_of="workdir")

@@ -45,4 +45,4 @@ def main(config, workdir, name, preset) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, config_of_workdir=True)
+    launch(main, config_of="workdir")

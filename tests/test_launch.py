@@ -192,6 +192,20 @@ def test_fields_that_are_newer_than_the_run_have_their_defaults(workdir):
     assert (config.eval.samples, config.eval.batch_size) == (2, 512)
 
 
+def test_a_plan_takes_the_config_of_the_run_that_it_is_compared_with(workdir):
+    assert parsed(f"launch/plan.py --compare {workdir}").seed == 3
+    record = json.loads((workdir / "config.json").read_text()) | {"device": "1 x cpu"}
+    (workdir / "config.json").write_text(json.dumps(record))
+    said = refused(f"launch/plan.py --compare={workdir}")
+    assert f"--compare: {workdir} ran on 1 x cpu, and plans are for TPUs" in said
+
+
+def test_slices_to_compare_stand_in_place_of_the_topology():
+    both = "--chips=v5e:2x2,v5e:2x4 --topology=v5e:2x2"
+    said = refused(f"launch/plan.py --config={PERMIX}:tiny {both}")
+    assert said == "error: --chips stands in place of --topology: leave one of them out"
+
+
 def test_training_needs_a_config(workdir):
     assert "name a config" in answer(f"launch/train.py --workdir={workdir}")
 

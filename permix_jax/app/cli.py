@@ -37,7 +37,7 @@ def launch(
     job: Callable[[ConfigDict, Path, str, str], None],
     several_processes: bool = False,
     of_a_run: bool = True,
-    config_of_workdir: bool = False,
+    config_of: str = "",
 ) -> None:
     """Runs `job(config, workdir, config name, preset)` with the values of the command line.
 
@@ -46,7 +46,7 @@ def launch(
 
     several_processes: several processes can share the job; adds the flags that connect them.
     of_a_run: the user may choose the workdir; adds the flag --workdir.
-    config_of_workdir: without --config, the config is that of the run in --workdir.
+    config_of: a flag with the workdir of a run. Without --config, the config is that run's.
     """
     if of_a_run:
         flags.DEFINE_string("workdir", None, "DIR: a run's folder; default: runs/<config>-<preset>")
@@ -78,7 +78,7 @@ def launch(
             fail(str(error))
 
     about = sys.modules[job.__module__].__doc__
-    app.run(main, flags_parser=lambda argv: _parse(argv, about, config_of_workdir))
+    app.run(main, flags_parser=lambda argv: _parse(argv, about, config_of))
 
 
 def config_arguments() -> list[str]:
@@ -164,11 +164,11 @@ def _quiet_logs() -> None:
     logger.propagate = False
 
 
-def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
+def _parse(argv: list[str], about: str, config_of: str) -> list[str]:
     """absl's parsing, after checks whose messages are clearer than absl's."""
     args = _joined(argv[1:])
-    spec, workdir = (_value(args, name) for name in ("config", "workdir"))
-    if config_of_workdir and workdir and not spec:
+    spec, workdir = (_value(args, name) for name in ("config", config_of))
+    if workdir and not spec:
         spec = f"{_CONFIG_OF_RUN}:{workdir}"
         args.insert(0, f"--config={spec}")
     if asked := [arg for arg in args if re.match("--?h(elp)?(=|$)", arg)]:
@@ -176,7 +176,7 @@ def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
         print(_help_on_fields(section) if section else _help(about))
         sys.exit(0)
     if not any(re.match("--?help", arg) for arg in args):
-        _check(args, spec, config_of_workdir)
+        _check(args, spec, config_of)
     try:
         rest = flags.FLAGS([argv[0], *args])[1:]
     except flags.Error as error:
@@ -187,14 +187,14 @@ def _parse(argv: list[str], about: str, config_of_workdir: bool) -> list[str]:
 
 
 def _joined(args: Sequence[str]) -> list[str]:
-    """The arguments with `-config X` and `--config X` as `--config=X`; --workdir and
-    --from likewise."""
+    """The arguments with `-config X` and `--config X` as `--config=X`; --workdir, --from
+    and --compare likewise."""
     joined: list[str] = []
     for arg in args:
-        if joined and (found := re.fullmatch("--?(config|workdir|from)", joined[-1])):
+        if joined and (found := re.fullmatch("--?(config|workdir|from|compare)", joined[-1])):
             joined[-1] = f"--{found[1]}={arg}"
         else:
-            joined.append(re.sub("^-(config|workdir|from)=", r"--\1=", arg))
+            joined.append(re.sub("^-(config|workdir|from|compare)=", r"--\1=", arg))
     return joined
 
 
@@ -204,7 +204,7 @@ def _value(args: Sequence[str], flag: str) -> str:
     return given[-1] if given else ""
 
 
-def _check(args: Sequence[str], spec: str, config_of_workdir: bool) -> None:
+def _check(args: Sequence[str], spec: str, config_of: str) -> None:
     """Refuses unknown flags and fields, with the nearest known one, and a missing config."""
     fields = list(flat_fields(_read_config(spec).to_dict())) if spec else []
     known = ["config", *_own_flags(), *(f"config.{field}" for field in fields)]
@@ -221,7 +221,7 @@ def _check(args: Sequence[str], spec: str, config_of_workdir: bool) -> None:
             fail(f"--{name}: there is no such flag{near} (--help says more)")
     if not spec:
         files = [arg for arg in args if not arg.startswith("-") and ".py" in arg]
-        run = ", or the --workdir of a run" if config_of_workdir else ""
+        run = f", or the --{config_of} of a run" if config_of == "workdir" else ""
         fail(f"name a config: --config={[*files, 'configs/permix.py'][0]}{run} (--help says more)")
 
 

@@ -81,6 +81,11 @@ def after_planning(config: Sequence[str]) -> str:
     return _next([_command("train", *config)])
 
 
+def after_search(config: Sequence[str], topology: str) -> str:
+    """The whole plan of the best setting, and the run."""
+    return _next([_command("plan", *config, f"--topology={topology}"), _command("train", *config)])
+
+
 def _more_personas(config: Mapping[str, Any]) -> list[str]:
     """The argument that asks more personas than the run did; [] where there are no more."""
     asked, file = set(config["eval"]["sets"].split(",")), config["personas"]["file"]

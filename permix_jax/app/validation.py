@@ -48,12 +48,17 @@ def require_model_fits(model: ModelConfig, config: ConfigDict) -> None:
 
 
 def require_mesh_fits(model: ModelConfig, config: ConfigDict) -> None:
-    """Raises ValueError where the mesh cuts an axis of the model into unequal parts."""
+    """Raises ValueError where the mesh cuts an axis of the model into unequal parts.
+
+    More devices than key/value heads may share them: each head is then on several.
+    """
     by_tensor = ("vocab_size", "num_heads", "num_kv_heads", "mlp_dim")
     for field, names in ("mesh.tensor", by_tensor), ("mesh.fsdp", ("embed_dim",)):
         devices = valid_field(config, field)
         for name in names:
-            if (size := getattr(model, name)) % devices:
+            size, repeated = getattr(model, name), name == "num_kv_heads"
+            if size % devices and not (repeated and devices % size == 0):
+                multiple = ", or be a multiple of it" if repeated else ""
                 raise ValueError(
-                    f"{field} is {devices}; it must divide the model's {name} of {size}"
+                    f"{field} is {devices}; it must divide the model's {name} of {size}{multiple}"
                 )

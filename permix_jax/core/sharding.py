@@ -96,6 +96,20 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
     return PartitionSpec(*(LOGICAL_TO_MESH[axis] for axis in logical_axes))
 
 
+def spec_of(
+    shape: Sequence[int], logical_axes: Sequence[str | None], mesh: Mesh | None = None
+) -> PartitionSpec:
+    """As `spec`, of an array of this shape on a mesh, by default the current one.
+
+    Key/value heads that the devices of `tensor` do not share equally are whole on each of them.
+    """
+    whole = [
+        axis == "kv_heads" and size % shards(axis, mesh)
+        for size, axis in zip(shape, logical_axes, strict=False)  # a scalar may have no names
+    ]
+    return spec(*(None if x else axis for x, axis in zip(whole, logical_axes, strict=True)))
+
+
 def platform() -> str:
     """The platform that a program is traced for: cpu, gpu or tpu.
 
@@ -109,7 +123,7 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     """Shards an activation by its logical axes on the current mesh; no change without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(*logical_axes))
+    return jax.lax.with_sharding_constraint(x, spec_of(x.shape, logical_axes))
 
 
 def gather_as(x: jax.Array, dtype, *logical_axes: str | None) -> jax.Array:
@@ -142,8 +156,11 @@ def padded_rows(rows: int, mesh: Mesh) -> int:
 
 def shardings_of(abstract_tree, mesh: Mesh):
     """NamedShardings of a pytree; a leaf that is no `nn.Partitioned` box is replicated."""
-    names = nn.get_partition_spec(abstract_tree)
-    return jax.tree.map(lambda axes: NamedSharding(mesh, spec(*axes)), names)
+
+    def placed(axes: PartitionSpec, x) -> NamedSharding:
+        return NamedSharding(mesh, spec_of(x.shape, axes, mesh))
+
+    return jax.tree.map(placed, nn.get_partition_spec(abstract_tree), nn.unbox(abstract_tree))
 
 
 def shard_rows(tree, mesh: Mesh):

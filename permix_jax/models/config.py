@@ -110,3 +110,11 @@ class ModelConfig:
             raise ValueError(f"model: activation = {self.activation!r}; use silu or gelu")
         if self.remat not in REMAT:
             raise ValueError(f"model: remat = {self.remat!r}; use {', '.join(REMAT)}")
+
+    def kept_heads(self, tensor: int) -> int:
+        """How many key/value heads attention reads and a cache holds on a mesh.
+
+        They are the model's `num_kv_heads`, or if that is fewer than the `tensor` devices that
+        share heads, one for each of these: then neighbours hold the same head.
+        """
+        return self.num_kv_heads if self.num_kv_heads % tensor == 0 else tensor

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from permix_jax.core.sharding import constrain
+from permix_jax.core.sharding import constrain, shards
 from permix_jax.models import on_cpu
 from permix_jax.models.attention import Blocks, PackedLayout, attend, attend_packed
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
@@ -40,6 +40,7 @@ class Segment(NamedTuple):
     """Keys and values of C tokens in each of some rows, which attention can read.
 
     layers: for each layer the keys [rows, K, D, C], after RoPE, and the values [rows, K, C, D].
+      Here K is `ModelConfig.kept_heads`.
     positions: int32 [rows, C], each key's place in its row's text.
     valid: bool [rows, C]; False for padding and for slots that are not written yet.
     """
@@ -83,7 +84,7 @@ def empty_segment(config: ModelConfig, rows: int, length: int) -> Segment:
     """A cache of `length` unwritten slots for each of `rows` rows."""
 
     def zeros(*shape):
-        x = jnp.zeros((rows, config.num_kv_heads, *shape), config.dtype)
+        x = jnp.zeros((rows, config.kept_heads(shards("kv_heads")), *shape), config.dtype)
         return constrain(x, "batch", "kv_heads", None, None)
 
     D = config.head_dim
@@ -238,6 +239,7 @@ class Attention(nn.Module):
             query = RMSNorm(c, name="query_norm")(query)
             key = RMSNorm(c, name="key_norm")(key)
         query, key = apply_rope(query, view.cos, view.sin), apply_rope(key, view.cos, view.sin)
+        key, value = _repeated(c, key), _repeated(c, value)
         key, value = jnp.moveaxis(key, 1, 3), jnp.swapaxes(value, 1, 2)
         if cache is not None:
             key = jax.lax.dynamic_update_slice(cache[0], key, (0, 0, 0, index))
@@ -264,6 +266,15 @@ def _blocks(older, masks: tuple[jax.Array, ...], size: int) -> list[Blocks]:
         blocks.append(Blocks(keys, values, mask, size, here))
         first += number
     return blocks
+
+
+def _repeated(config: ModelConfig, x: jax.Array) -> jax.Array:
+    """Keys or values [B, T, K, D] with so many heads that each device of `tensor` has one."""
+    kept = config.kept_heads(shards("kv_heads"))
+    if kept == config.num_kv_heads:
+        return x
+    x = jnp.repeat(x, kept // config.num_kv_heads, axis=2)
+    return constrain(x, "batch", None, "kv_heads", None)
 
 
 class MLP(nn.Module):

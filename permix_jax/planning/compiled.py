@@ -267,10 +267,15 @@ def _compiled(job: _Job) -> Compiled:
 def _key(job: _Job) -> str:
     """A hash of all that decides what `_compiled` gives."""
     code = [Path(module.__file__).read_text("utf-8") for module in (hlo, prediction)]
-    versions = [_version(name) for name in ("jax", "jaxlib", "libtpu")]
-    flags = [os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")]
-    all_of_it = [job.text, job.trips, job.topology, chip_of(job.topology), code, versions, flags]
+    where = job.topology, chip_of(job.topology)
+    all_of_it = [job.text, job.trips, *where, code, *compiler_versions()]
     return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()[:32]
+
+
+def compiler_versions() -> tuple[list[str], list[str]]:
+    """The versions of the packages that compile, and the flags that the environment gives them."""
+    versions = [_version(name) for name in ("jax", "jaxlib", "libtpu")]
+    return versions, [os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")]
 
 
 def _version(package: str) -> str:

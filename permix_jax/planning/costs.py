@@ -63,7 +63,8 @@ def step_tokens(config: ConfigDict, prompts: int) -> int:
 def cache_bytes(model: ModelConfig, config: ConfigDict, prompts: int) -> float:
     """Bytes a chip of the keys and values of one of a step's `rollout.micro_batches` parts."""
     m = config.mesh
-    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim * width(model)
+    heads = model.kept_heads(m.tensor)
+    token = 2 * model.num_layers * heads * model.head_dim * width(model)
     chips = m.data * m.fsdp * m.tensor
     return step_tokens(config, prompts) * token / chips / config.rollout.micro_batches
 

@@ -139,21 +139,24 @@ def least_seconds(config: ConfigDict, topology: str, cache: Path) -> dict[str, f
 
 
 def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, Mesh]:
-    """The policy's decoder, and the mesh of the topology's chips.
-
-    Nothing is fetched for the models of the presets: `CONFIGS` has their shapes.
-    """
+    """The policy's decoder, and the mesh of the topology's chips."""
     require_valid(config)
-    m, lora = config.model, lora_config(config)
     mesh = topology_mesh(topology, config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    if m.source in CONFIGS:
-        param_dtype = config.lora.base_dtype if lora else m.param_dtype
-        fields = {"param_dtype": param_dtype, "dtype": m.dtype, "remat": m.remat, "lora": lora}
-        model = Decoder(replace(config_from_hf(CONFIGS[m.source]), **fields))
-    else:
-        model = build_policy(config, cache, mesh)[0].model
+    model = decoder_of(config, cache, mesh)
     require_model_fits(model.config, config)
     return model, mesh
+
+
+def decoder_of(config: ConfigDict, cache: Path, mesh: Mesh) -> Decoder:
+    """The policy's decoder. Nothing is fetched for the models of the presets: `CONFIGS` has their
+    shapes. Raises as `make_plan`.
+    """
+    m, lora = config.model, lora_config(config)
+    if m.source not in CONFIGS:
+        return build_policy(config, cache, mesh)[0].model
+    param_dtype = config.lora.base_dtype if lora else m.param_dtype
+    fields = {"param_dtype": param_dtype, "dtype": m.dtype, "remat": m.remat, "lora": lora}
+    return Decoder(replace(config_from_hf(CONFIGS[m.source]), **fields))
 
 
 def use_of(

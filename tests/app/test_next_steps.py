@@ -195,6 +195,8 @@ def test_other_commands(tmp_path):
     assert "report.html" in next_steps.after_comparison(tmp_path)
     assert "--out=DIR" in next_steps.after_comparison(None)
     assert parsed(next_of(next_steps.after_planning(CONFIG))[0]).sft.steps == 120
+    plan, trained = next_of(next_steps.after_search(CONFIG, "v5e:2x2"))
+    assert plan.endswith("--topology=v5e:2x2") and parsed(trained).sft.steps == 120
     run = workdir(tmp_path, "permix")
     for config in (CONFIG, ["--config.eval.samples=2"]):
         base = next_of(next_steps.after_evaluation(tmp_path / "more", config, run))

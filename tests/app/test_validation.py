@@ -190,17 +190,28 @@ def test_a_missing_field_is_named(field):
 # ---- the mesh and the model -----------------------------------------------------------------
 
 MODEL = ModelConfig(
-    vocab_size=96, embed_dim=20, num_layers=1, num_heads=8, num_kv_heads=2, head_dim=4, mlp_dim=24,
-    max_context=256,
+    vocab_size=96, embed_dim=20, num_layers=1, num_heads=12, num_kv_heads=4, head_dim=4,
+    mlp_dim=24, max_context=256,
 )  # fmt: skip
+
+
+def test_more_devices_than_key_value_heads_may_share_them():
+    require_model_fits(MODEL, config_with(**{"mesh.tensor": 12}))
+
+
+KV_HEADS = "the model's num_kv_heads"
 PROMPTS, OVER = "rollout.max_prompt_tokens", "over the model's context of 256; lower one of them"
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("mesh.tensor", 4, "mesh.tensor is 4; it must divide the model's num_kv_heads of 2"),
-        ("mesh.tensor", 16, "mesh.tensor is 16; it must divide the model's num_heads of 8"),
+        (
+            "mesh.tensor",
+            6,
+            f"mesh.tensor is 6; it must divide {KV_HEADS} of 4, or be a multiple of it",
+        ),
+        ("mesh.tensor", 8, "mesh.tensor is 8; it must divide the model's num_heads of 12"),
         ("mesh.tensor", 5, "mesh.tensor is 5; it must divide the model's vocab_size of 96"),
         ("mesh.fsdp", 8, "mesh.fsdp is 8; it must divide the model's embed_dim of 20"),
         ("rollout.max_new_tokens", 241, f"{PROMPTS} + rollout.max_new_tokens is 257, {OVER}"),
