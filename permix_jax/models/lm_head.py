@@ -179,7 +179,8 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
     def step(sums, chunk):
         return jax.lax.cond(chunk[2].any(), compute, skip, sums, chunk)
 
-    start = jnp.float32(0), jnp.zeros_like(head_sums(weight)) if trained else None
+    nothing = jnp.zeros((row_shards(), *weight.shape[::-1]), jnp.float32)  # as `head_sums`
+    start = jnp.float32(0), nothing if trained else None
     chunks = _cut((hidden, *per_token), logits_chunk)
     (loss, grad_head), per_chunk = jax.lax.scan(step, start, chunks)
     statistics, grad_hidden = _join(per_chunk, hidden.shape[1])
