@@ -124,12 +124,9 @@ def _own(script: str) -> list[str]:
 
 def _environment(scratch: Path) -> dict[str, str]:
     """No network, nothing kept from run to run, and next to all memory of a GPU."""
-    root = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     return {
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
         **os.environ,
-        "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
         "PERMIX_CACHE": str(scratch / "cache"),
