@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from permix_jax.models.operations import einsum
 
-_MASKED = -1e30  # a masked score; finite, so that a query that sees nothing has finite weights
+MASKED = -1e30  # a masked score; finite, so that a query that sees nothing has finite weights
 
 
 @jax.named_scope("attend")
@@ -123,7 +123,7 @@ def _attend(query, keys, values, layout, window, scale):
         return higher, total, out * rescale[..., None] + part
 
     zero = jnp.zeros(queries.shape[:-1], jnp.float32)
-    start = zero + _MASKED, zero, jnp.zeros(queries.shape, jnp.float32)
+    start = zero + MASKED, zero, jnp.zeros(queries.shape, jnp.float32)
     maximum, total, out = _over_blocks(read, start, layout)
     total = jnp.maximum(total, 1e-30)  # 0 where no row holds anything, as 0 / 0 would be NaN
     out = jnp.moveaxis(out / total[..., None], 4, 2).reshape(query.shape)
@@ -197,7 +197,7 @@ def _scores(queries, keys, layout: PackedLayout, index, window: int, scale: floa
     seen &= (distance >= 0) & (index >= 0)[..., None, None]
     seen &= (window == 0) | (distance < window)
     scores = einsum("bnkgqd,bnkcd->bnkgqc", queries, keys) * scale
-    return jnp.where(seen[:, :, None, None], scores, _MASKED)
+    return jnp.where(seen[:, :, None, None], scores, MASKED)
 
 
 def _query_blocks(x: jax.Array, K: int, layout: PackedLayout) -> jax.Array:
