@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from permix_jax.core.sharding import platform
 from permix_jax.models.operations import einsum
 
 MASKED = -1e30  # a masked score; finite, so that a query that sees nothing has finite weights
@@ -172,10 +173,14 @@ attend_packed.defvjp(_forward, _backward)
 def _over_blocks(read, start, layout: PackedLayout):
     """Calls state = read(state, index) for each entry of the block lists, from the state `start`.
 
-    index [B, n] is which block of keys each block of queries reads. It ends with the longest list.
+    index [B, n] is which block of keys each block of queries reads. It ends with the longest list,
+    but on a GPU, where a condition is read by the host: there all entries are read, and the masks
+    hide those of -1.
     """
 
     def step(state, index):
+        if platform() == "gpu":
+            return read(state, index), None
         return jax.lax.cond((index >= 0).any(), read, lambda state, _: state, state, index), None
 
     return jax.lax.scan(step, start, jnp.moveaxis(layout.blocks, -1, 0))[0]

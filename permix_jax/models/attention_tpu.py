@@ -215,8 +215,8 @@ def _call(kernel, seen: Visits, inputs, outputs, scratch, *, products, interpret
 
     def tile_at(b, s, pairs, counts, axis):
         """Which tile along an axis is visited; behind the last visit it stays that of the last."""
-        pair = pairs[b, jnp.minimum(s, counts[b] - 1)]
-        return pair // n if axis == first_axis else pair % n
+        which = jax.lax.div if axis == first_axis else jax.lax.rem
+        return which(pairs[b, jnp.minimum(s, counts[b] - 1)], n)
 
     def block(x: _Array) -> pl.BlockSpec:
         shape = [None, None, *x.array.shape[2:]]
@@ -354,9 +354,13 @@ def _visit(pairs, counts, n: int) -> tuple:
     """Whether there is a visit, and whether it is the first or the last of its first tile."""
     b, s = pl.program_id(0), pl.program_id(2)
     end = counts[b] - 1
-    own, live = pairs[b, jnp.minimum(s, end)] // n, s <= end
-    first = (s == 0) | (pairs[b, jnp.clip(s - 1, 0, end)] // n != own)
-    last = (s == end) | (pairs[b, jnp.minimum(s + 1, end)] // n != own)
+
+    def tile_at(s):  # `//` would ask which TPU is here
+        return jax.lax.div(pairs[b, jnp.clip(s, 0, end)], n)
+
+    live, own = s <= end, tile_at(s)
+    first = (s == 0) | (tile_at(s - 1) != own)
+    last = (s == end) | (tile_at(s + 1) != own)
     return live, live & first, live & last
 
 

@@ -13,7 +13,8 @@ def matmul_flops(jaxpr, loop_trips: int) -> int:
     """FLOPs (2 a multiply-add) of all matmuls of a jaxpr, on all devices together.
 
     The body of a scan counts as often as it runs, that of a while loop (whose length is unknown)
-    `loop_trips` times. Of several branches the dearest one counts.
+    `loop_trips` times. Of several branches the dearest one counts. A Pallas kernel counts by the
+    flops that it states, on each device of a `shard_map`.
     """
     total = 0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -22,12 +23,17 @@ def matmul_flops(jaxpr, loop_trips: int) -> int:
             sizes = eqn.invars[0].aval.shape
             total += 2 * prod(eqn.outvars[0].aval.shape) * prod(sizes[axis] for axis in summed)
             continue
+        if eqn.primitive.name == "pallas_call" and (stated := eqn.params["cost_estimate"]):
+            total += stated.flops
+            continue
         values = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr)
         inner = [matmul_flops(x, loop_trips) for x in values if _is_jaxpr(x)]
         if eqn.primitive.name == "cond":
             total += max(inner)
         else:
             trips = {"scan": eqn.params.get("length", 1), "while": loop_trips}
+            if eqn.primitive.name == "shard_map":
+                trips["shard_map"] = eqn.params["mesh"].size
             total += trips.get(eqn.primitive.name, 1) * sum(inner)
     return total
 

@@ -142,7 +142,8 @@ def _model_on(config: ConfigDict, topology: str, cache: Path) -> tuple[Decoder, 
     if m.source in CONFIGS:
         param_dtype = config.lora.base_dtype if lora else m.param_dtype
         fields = {"param_dtype": param_dtype, "dtype": m.dtype, "remat": m.remat, "lora": lora}
-        model = Decoder(replace(config_from_hf(CONFIGS[m.source]), **fields))
+        shape = replace(config_from_hf(CONFIGS[m.source]), attention=m.attention, **fields)
+        model = Decoder(shape)
     else:
         model = build_policy(config, cache, mesh)[0].model
     require_model_fits(model.config, config)
