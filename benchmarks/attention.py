@@ -3,27 +3,34 @@
 `python benchmarks/attention.py` prints how many scores the kernels of `models/attention_tpu.py`
 compute for random batches of the presets' shapes, and how many JAX's splash attention would.
 `python benchmarks/attention.py --compile` compiles the kernels, forward and backward, for each TPU
-chip, head size and length of rows. It needs the `libtpu` package, and no TPU.
+chip, head size and length of rows; `--compile=v5e,128,8192` for these alone. It needs the `libtpu`
+package, and no TPU.
 """
 
 import argparse
+import runpy
 import time
 from functools import partial
+from itertools import product
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import SingleDeviceSharding
-from settings import lengths
+from permix_jax.planning.environment import compile_for_tpu
 
-from configs.permix import PRESETS, get_config
-from permix_jax.core.tpus import CHIPS
-from permix_jax.models.attention import PackedLayout
-from permix_jax.models.attention_tpu import attend_tiles, tile_of, visits
-from permix_jax.models.packing import Packing, Ragged, pack
-from permix_jax.planning.chips import topology_devices
-from permix_jax.report.tables import text_table
-from permix_jax.train.programs import step_shapes
+compile_for_tpu()  # before JAX is imported
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import SingleDeviceSharding  # noqa: E402
+from settings import lengths  # noqa: E402
+
+from permix_jax.core.tpus import CHIPS  # noqa: E402
+from permix_jax.models.attention import PackedLayout  # noqa: E402
+from permix_jax.models.attention_tpu import attend_tiles, tile_of, visits  # noqa: E402
+from permix_jax.models.packing import Packing, Ragged, pack  # noqa: E402
+from permix_jax.planning.chips import topology_devices  # noqa: E402
+from permix_jax.report.tables import text_table  # noqa: E402
+from permix_jax.train.programs import step_shapes  # noqa: E402
 
 _STEPS = 4
 _SHAPES = {"v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}
@@ -32,26 +39,34 @@ _HEAD_SIZES, _ROWS = (64, 128, 256), (2048, 8192, 32768)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--compile", action="store_true", help="compile the kernels for TPUs")
-    if parser.parse_args().compile:
-        print_compiled()
-    else:
+    text = "compile the kernels for TPUs: for all, or for CHIP,HEAD_SIZE,TOKENS"
+    parser.add_argument("--compile", nargs="?", const="all", help=text)
+    if (case := parser.parse_args().compile) is None:
         print_visits()
+        return
+    if case == "all":
+        cases = product(CHIPS, _HEAD_SIZES, _ROWS)
+    else:
+        chip, *numbers = case.split(",")
+        cases = [(chip, *map(int, numbers))]
+    for case in cases:
+        print_compiled(*case)
 
 
 def print_visits() -> None:
     """One line for each shape of rows that presets have, of random lengths and of full ones."""
     cells, known = [], set()
-    for preset in filter(None, PRESETS):
-        config = get_config(preset)
+    configs = runpy.run_path(str(Path(__file__).parent.parent / "configs/permix.py"))
+    for preset in configs["PRESETS"]:
+        config = configs["get_config"](preset)
         shape = step_shapes(config)[-1]
-        if shape in known:
+        if shape in known or shape.width % 128:  # blocks compute such rows
             continue
         known.add(shape)
         for full in (False, True):
             packings = [packed(config, seed, full) for seed in range(1 if full else _STEPS)]
             counts = np.sum([visited(packing) for packing in packings], axis=0)
-            name = f"{preset}, {'all full' if full else 'random'}"
+            name = f"{preset or 'the default'}, {'all full' if full else 'random'}"
             cells.append([name, *(f"{x:,.0f}" for x in counts), f"{counts[2] / counts[1]:.1f}"])
     head = ["rows of", "needed", "visited", "splash, twice", "splash / visited"]
     print("Millions of scores of a head:", text_table(head, cells), sep="\n")
@@ -81,28 +96,26 @@ def visited(packing: Packing) -> np.ndarray:
     layout = jax.tree.map(lambda x: x[: packing.rows.count], packing.rows.layout)
     layout = PackedLayout(*(jnp.asarray(x.reshape(-1, *x.shape[2:])) for x in layout))
     T = layout.positions.shape[1]
-    tile = tile_of(layout, 2, 128, "bfloat16")
+    tile = (
+        tile_of(layout, 2, 128, "bfloat16") or layout.positions.shape[1] // layout.blocks.shape[1]
+    )
     rows = int((layout.sequence >= 0).any(axis=1).sum())
     needed = (layout.positions + 1)[layout.sequence >= 0].sum()
     count, n = visits(layout, 0, tile).count[:rows].sum(), T // tile
     return np.array([needed, count * tile**2, rows * n * (n + 1) * tile**2]) / 1e6
 
 
-def print_compiled() -> None:
-    """One line for each chip, head size and length of rows: seconds to compile, or the error."""
-    for chip in CHIPS:
-        device = topology_devices(f"{chip}:{_SHAPES[chip]}")[0]
-        for size in _HEAD_SIZES:
-            for tokens in _ROWS:
-                begin = time.monotonic()
-                try:
-                    compiled = compile_kernels(device, size, tokens)
-                except jax.errors.JaxRuntimeError as error:
-                    found = str(error).partition("\n")[0]
-                else:
-                    mib = compiled.memory_analysis().temp_size_in_bytes / 2**20
-                    found = f"compiled in {time.monotonic() - begin:.0f} s, {mib:.1f} MiB beside"
-                print(f"{chip}, heads of {size}, rows of {tokens}: {found}", flush=True)
+def print_compiled(chip: str, head_dim: int, tokens: int) -> None:
+    """Prints how long the kernels take to compile, or the compiler's error."""
+    device, begin = topology_devices(f"{chip}:{_SHAPES[chip]}")[0], time.monotonic()
+    try:
+        compiled = compile_kernels(device, head_dim, tokens)
+    except jax.errors.JaxRuntimeError as error:
+        found = str(error).partition("\n")[0]
+    else:
+        mib = compiled.memory_analysis().temp_size_in_bytes / 2**20
+        found = f"compiled in {time.monotonic() - begin:.0f} s, {mib:.1f} MiB beside"
+    print(f"{chip}, heads of {head_dim}, rows of {tokens}: {found}", flush=True)
 
 
 def compile_kernels(device, head_dim: int, tokens: int, dtype="bfloat16") -> jax.stages.Compiled:
