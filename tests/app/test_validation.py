@@ -72,6 +72,7 @@ CHOICES = {
     "model.dtype": "float32, bfloat16",
     "model.param_dtype": "float32, bfloat16",
     "model.remat": "none, dots, full",
+    "model.attention": "auto, blocks, tpu",
     "lora.base_dtype": "float32, bfloat16",
     "sft.decay": "none, linear, cosine",
     "train.method": "grpo, sft, distill",
