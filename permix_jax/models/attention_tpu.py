@@ -28,6 +28,7 @@ from permix_jax.models.operations import einsum, precision
 _TILES = (512, 256, 128)  # tokens; a TPU's registers are 128 wide
 _HEAD_SIZES = (64, 128, 256)
 _MOST_BYTES = 2**20  # of a tile of queries of one key/value head
+_MOST_TILES = 128  # of a row, whose pairs must fit the memory of scalars
 _VMEM = 64 * 2**20  # bytes; more than any kernel here takes
 
 
@@ -58,7 +59,8 @@ def tile_of(layout: PackedLayout, group: int, head_dim: int, dtype) -> int:
     """
     T = layout.positions.shape[1]
     block, size = T // layout.blocks.shape[1], group * head_dim * jnp.dtype(dtype).itemsize
-    fits = (t for t in _TILES if not T % t and not t % block and t * size <= _MOST_BYTES)
+    divides = (t for t in _TILES if not T % t and not t % block and T // t <= _MOST_TILES)
+    fits = (t for t in divides if t * size <= _MOST_BYTES)
     return next(fits, 0) if head_dim in _HEAD_SIZES else 0
 
 
@@ -75,12 +77,13 @@ def visits(layout: PackedLayout, window: int | jax.Array, tile: int) -> Visits:
     last = layout.positions.reshape(B, blocks, -1).max(axis=-1)
     listed &= (first[:, :, None] - last[:, None, :] < window) | (window == 0)
     paired = listed.reshape(B, n, blocks // n, n, blocks // n).any(axis=(2, 4))
-    # Each tile is read and written once at least, so that nothing is left as it was in memory.
-    paired |= jnp.eye(n, dtype=bool)
+    # No query sees a later tile of its row. Each tile is read and written once at least, so that
+    # nothing is left as it was in memory.
+    paired = jnp.tril(paired) | jnp.eye(n, dtype=bool)
 
     def in_order(paired: jax.Array) -> jax.Array:
-        most = n * (n + 1) // 2  # no query sees a later tile of its row
-        return jax.vmap(lambda x: jnp.flatnonzero(x, size=most)[:most])(paired).astype(jnp.int32)
+        numbers = partial(jnp.flatnonzero, size=n * (n + 1) // 2)
+        return jax.vmap(numbers)(paired).astype(jnp.int32)
 
     tokens = jnp.stack([layout.sequence, layout.prompt, layout.positions], axis=1)
     marks = jnp.pad(tokens, ((0, 0), (0, 5), (0, 0))).reshape(B, 8, n, tile)
@@ -318,7 +321,7 @@ def _query_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n
     def _():
         seen, key = _seen(query_marks[...], key_marks[...], window[0]), keys[...].T
         for g in range(query.shape[0]):
-            _, grad_scores = _score_gradients(seen, *refs[:6], g, scale)
+            _, grad_scores = _score_gradients(seen, refs[:6], g, scale)
             sums[g] += _product(key, grad_scores, 1, 0)
 
     @pl.when(last)
@@ -340,7 +343,7 @@ def _key_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n):
     def _():
         seen = _seen(query_marks[...], key_marks[...], window[0])
         for g in range(query.shape[0]):
-            weights, grad_scores = _score_gradients(seen, *refs[:6], g, scale)
+            weights, grad_scores = _score_gradients(seen, refs[:6], g, scale)
             key_sums[...] += _product(grad_scores, query[g], 1, 0)
             value_sums[...] += _product(weights, cotangent[g], 1, 0)
 
@@ -374,8 +377,12 @@ def _seen(query_marks, key_marks, window) -> jax.Array:
     return seen & (distance >= 0) & (distance < jnp.where(window == 0, 2**30, window))
 
 
-def _score_gradients(seen, query, keys, values, cotangent, log_sum_exp, mean, g, scale):
-    """(weights, gradients of the scores) [keys, queries] of head g, in the dtype of the matmuls."""
+def _score_gradients(seen, inputs, g: int, scale: float):
+    """(weights, gradients of the scores) [keys, queries] of head g, in the dtype of the matmuls.
+
+    `inputs`: those of `_backward_kernels`, a tile of each.
+    """
+    query, keys, values, cotangent, log_sum_exp, mean = inputs
     row, key = slice(g, g + 1), keys[...]
     scores = _product(key, query[g], 1, 1) * scale
     weights = jnp.where(seen, jnp.exp(scores - log_sum_exp[row]), 0.0)

@@ -24,7 +24,7 @@ ROWS, WIDTH, BLOCK, TILE = 2, 64, 8, 16
 def layout_of(prompts, completions, owners) -> PackedLayout:
     """The first micro-batch of 2 rows of 64 tokens that hold sequences of these lengths."""
     tokens = [Ragged(np.ones(sum(x), np.int32), np.array(x, int)) for x in (prompts, completions)]
-    packing = pack(*tokens, np.array(owners, int), [RowShape(1, ROWS, WIDTH, BLOCK, 8)])
+    packing = pack(*tokens, np.array(owners, int), [RowShape(1, ROWS, WIDTH, BLOCK, 10)])
     return PackedLayout(*(x[0] for x in packing.rows.layout))
 
 
@@ -133,6 +133,7 @@ def test_a_window_and_other_prompts_are_skipped():
         (1152, 36, 3, 64, "float32", 128),
         (8192, 64, 8, 256, "bfloat16", 256),  # a tile of all heads of a group is 1 MiB at most
         (1344, 42, 3, 64, "float32", 0),
+        (128 * 129, 129, 2, 128, "bfloat16", 0),  # too many pairs
         (8192, 64, 2, 96, "bfloat16", 0),
         (8192, 32, 2, 128, "bfloat16", 512),
         (8192, 8, 2, 128, "bfloat16", 0),  # blocks are larger than any tile
