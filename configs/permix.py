@@ -62,6 +62,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.model.dtype = "float32"  # of matmuls and activations: float32 (on every device) or bfloat16
     c.model.param_dtype = "float32"  # of trained weights and of the optimiser's moments
     c.model.remat = "none"  # what the backward pass computes again, for memory: none, dots or full
+    c.model.attention = "auto"  # who computes attention in packed rows; auto: as the platform has
+    # it: auto, blocks or tpu
     c.model.head_chunk = 4096  # tokens of a device whose logits are in memory at once in an update
     c.model.thinking = False  # whether Qwen 3 is asked to think before it answers
     c.model.ignore_fields = ""  # unknown fields of its config.json to ignore, separated by commas

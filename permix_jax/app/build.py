@@ -20,6 +20,7 @@ from permix_jax.core.problem import Task
 from permix_jax.evaluation.divergence import KlSettings
 from permix_jax.evaluation.evaluate import EvalSettings, chosen_personas
 from permix_jax.evaluation.judge_free import JudgeFreeSettings
+from permix_jax.models.packed_attention import require_attention
 from permix_jax.models.policy import Policy
 from permix_jax.personas.bank import default_bank, load_personas
 from permix_jax.personas.mixture import build_mixture
@@ -54,6 +55,7 @@ def build_run(
     task = build_task(config, cache, testing_only, known_revisions(workdir))
     policy, initial = build_policy(config, cache, mesh)
     require_model_fits(policy.model.config, config)
+    require_attention(policy.model.config.attention, mesh.devices.flat[0].platform)
     task = drop_overlong(config, task, policy)
     origin = None
     if start:

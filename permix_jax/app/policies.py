@@ -42,7 +42,9 @@ def build_policy(config: ConfigDict, cache: Path, mesh: Mesh) -> tuple[Policy, S
     if m.source:
         ignore = names_in(m.get("ignore_fields", ""))  # configs of older runs lack the field
         pretrained = open_pretrained(m.source, cache, m.pad_token, m.thinking, ignore)
-        shape = replace(pretrained.config, param_dtype=param_dtype, dtype=m.dtype, remat=m.remat)
+        # Configs of older runs lack the field `attention`.
+        fields = {"dtype": m.dtype, "remat": m.remat, "attention": m.get("attention", "auto")}
+        shape = replace(pretrained.config, param_dtype=param_dtype, **fields)
         tokenizer, end_tokens = pretrained.tokenizer, pretrained.end_tokens
     else:
         tokenizer = build_tokenizer(assistant=config.task.get("plain_style_share", 0) > 0)

@@ -23,7 +23,12 @@ from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.train.run import checkpoint
 
 # What changes how a policy is computed, and not which policy it is.
-_COMPUTED = {"dtype": "float32", "param_dtype": "float32", "remat": "none"}
+_COMPUTED = {
+    "dtype": "float32",
+    "param_dtype": "float32",
+    "remat": "none",
+    "attention": "auto",
+}
 
 
 def find_start(config: ConfigDict, workdir: Path) -> dict[str, Any]:

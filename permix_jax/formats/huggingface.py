@@ -153,7 +153,7 @@ def _query_scale(c: ModelConfig) -> float:
 def _function(c: ModelConfig) -> dict[str, Any]:
     """The fields that decide what is computed; configs that compute the same have the same ones."""
     fields = asdict(c) | {"query_scale": _query_scale(c)}
-    for field in ("max_context", "lora", "dtype", "param_dtype", "remat"):
+    for field in ("max_context", "lora", "dtype", "param_dtype", "remat", "attention"):
         del fields[field]
     if not c.local_layers:
         del fields["window"], fields["local_rope"]

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from permix_jax.core.sharding import platform
 from permix_jax.models.operations import einsum
 
-_MASKED = -1e30  # a masked score; finite, so that a query that sees nothing has finite weights
+MASKED = -1e30  # a masked score; finite, so that a query that sees nothing has finite weights
 
 
 class Blocks(NamedTuple):
@@ -167,7 +168,7 @@ def _attend(query, keys, values, layout, window, scale):
         return higher, total, out * rescale[..., None] + part
 
     zero = jnp.zeros(queries.shape[:-1], jnp.float32)
-    start = zero + _MASKED, zero, jnp.zeros(queries.shape, jnp.float32)
+    start = zero + MASKED, zero, jnp.zeros(queries.shape, jnp.float32)
     maximum, total, out = _over_blocks(read, start, layout)
     total = jnp.maximum(total, 1e-30)  # 0 where no row holds anything, as 0 / 0 would be NaN
     out = jnp.moveaxis(out / total[..., None], 4, 2).reshape(query.shape)
@@ -216,10 +217,14 @@ attend_packed.defvjp(_forward, _backward)
 def _over_blocks(read, start, layout: PackedLayout):
     """Calls state = read(state, index) for each entry of the block lists, from the state `start`.
 
-    index [B, n] is which block of keys each block of queries reads. It ends with the longest list.
+    index [B, n] is which block of keys each block of queries reads. It ends with the longest list,
+    but on a GPU, where a condition is read by the host: there all entries are read, and the masks
+    hide those of -1.
     """
 
     def step(state, index):
+        if platform() == "gpu":
+            return read(state, index), None
         return jax.lax.cond((index >= 0).any(), read, lambda state, _: state, state, index), None
 
     return jax.lax.scan(step, start, jnp.moveaxis(layout.blocks, -1, 0))[0]
@@ -241,7 +246,7 @@ def _scores(queries, keys, layout: PackedLayout, index, window: int, scale: floa
     seen &= (distance >= 0) & (index >= 0)[..., None, None]
     seen &= (window == 0) | (distance < window)
     scores = einsum("bnkgqd,bnkcd->bnkgqc", queries, keys) * scale
-    return jnp.where(seen[:, :, None, None], scores, _MASKED)
+    return jnp.where(seen[:, :, None, None], scores, MASKED)
 
 
 def _query_blocks(x: jax.Array, K: int, layout: PackedLayout) -> jax.Array:

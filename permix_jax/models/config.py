@@ -15,6 +15,8 @@ LORA_TARGETS = {
 # What the backward pass of a layer computes again instead of keeping it: nothing, all but the
 # outputs of linear layers, or all.
 REMAT = ("none", "dots", "full")
+# Who computes attention in packed rows (`packed_attention.py`); auto: by the platform.
+ATTENTION = ("auto", "blocks", "tpu")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class ModelConfig:
     dtype: of matmuls and activations. Norms, RoPE, softmax and log-probs are always f32.
     param_dtype: of the stored weights. Adapters are always f32.
     remat: one of REMAT.
+    attention: one of ATTENTION.
     """
 
     vocab_size: int
@@ -95,6 +98,7 @@ class ModelConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
+    attention: str = "auto"
 
     def __post_init__(self):
         heads, kv_heads = self.num_heads, self.num_kv_heads
@@ -110,6 +114,8 @@ class ModelConfig:
             raise ValueError(f"model: activation = {self.activation!r}; use silu or gelu")
         if self.remat not in REMAT:
             raise ValueError(f"model: remat = {self.remat!r}; use {', '.join(REMAT)}")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"model: attention = {self.attention!r}; use {', '.join(ATTENTION)}")
 
     def kept_heads(self, tensor: int) -> int:
         """How many key/value heads attention reads and a cache holds on a mesh.

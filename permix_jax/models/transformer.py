@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from permix_jax.core.sharding import constrain, shards
 from permix_jax.models import on_cpu
-from permix_jax.models.attention import Blocks, PackedLayout, attend, attend_packed
+from permix_jax.models.attention import Blocks, PackedLayout, attend
 from permix_jax.models.config import LORA_TARGETS, ModelConfig, Rope
 from permix_jax.models.lm_head import logits
 from permix_jax.models.on_cpu import faster_on_cpu
@@ -30,6 +30,7 @@ from permix_jax.models.operations import (
     gated_activation,
     rms_norm,
 )
+from permix_jax.models.packed_attention import Seen, attention, seen
 
 # What the forward pass of a layer keeps for the backward pass, by `ModelConfig.remat`.
 _DOTS = jax.checkpoint_policies.save_only_these_names("linear")
@@ -169,7 +170,8 @@ class Decoder(nn.Module):
             prefix_mask = None if prefix is None else prefix.seen_from(positions, window)
             own_mask = own.seen_from(positions, window) if layout is None else None
             older_masks = tuple(part.seen_from(positions, window) for part in parts)
-            return View(cos, sin, prefix_mask, older_masks, own_mask, layout, window)
+            packed = None if layout is None else seen(layout, window, c)
+            return View(cos, sin, prefix_mask, older_masks, own_mask, packed)
 
         # All global layers share one view, and all local ones another.
         views = {False: view(c.rope, 0)}
@@ -191,15 +193,14 @@ class Decoder(nn.Module):
 
 
 class View(NamedTuple):
-    """How T new tokens are rotated, and what they see: as the masks say, or else the layout."""
+    """How T new tokens are rotated, and what they see: as the masks say, or as packed rows do."""
 
     cos: jax.Array  # f32 [B, T, D/2], as `sin`
     sin: jax.Array
     prefix_mask: jax.Array | None  # bool [B, T, C], as the two below
     older_masks: tuple[jax.Array, ...]
     own_mask: jax.Array | None
-    layout: PackedLayout | None
-    window: int  # how many positions of the layout are seen; 0: all
+    packed: Seen | None
 
 
 class Layer(nn.Module):
@@ -246,9 +247,8 @@ class Attention(nn.Module):
             value = jax.lax.dynamic_update_slice(cache[1], value, (0, 0, index, 0))
 
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
-        if view.layout is not None:
-            keys = jnp.swapaxes(key, 2, 3)
-            out = attend_packed(query, keys, value, view.layout, view.window, scale)
+        if view.packed is not None:
+            out = attention(query, jnp.swapaxes(key, 2, 3), value, view.packed, scale)
         else:
             before = [] if prefix is None else [(*prefix, view.prefix_mask)]
             blocks = _blocks(older, view.older_masks, key.shape[3])

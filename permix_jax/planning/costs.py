@@ -16,7 +16,8 @@ def matmul_flops(jaxpr, loop_trips: float) -> int:
 
     The body of a scan counts as often as it runs. That of a while loop counts as often as its
     condition says, if that compares a counter with a constant, and else `loop_trips` times. Of
-    several branches the dearest one counts.
+    several branches the dearest one counts. A Pallas kernel counts by the flops that it states, on
+    each device of a `shard_map`.
     """
     return round(_matmul_flops(jaxpr, loop_trips))
 
@@ -28,6 +29,9 @@ def _matmul_flops(jaxpr, loop_trips: float) -> float:
             (summed, _), _ = eqn.params["dimension_numbers"]
             sizes = eqn.invars[0].aval.shape
             total += 2 * prod(eqn.outvars[0].aval.shape) * prod(sizes[axis] for axis in summed)
+            continue
+        if eqn.primitive.name == "pallas_call" and (stated := eqn.params["cost_estimate"]):
+            total += stated.flops
             continue
         values = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr)
         inner = [_matmul_flops(x, loop_trips) for x in values if _is_jaxpr(x)]
@@ -42,6 +46,8 @@ def _trips(eqn, loop_trips: float) -> float:
     """How often an operation runs the jaxprs in it."""
     if eqn.primitive.name == "scan":
         return eqn.params["length"]
+    if eqn.primitive.name == "shard_map":
+        return eqn.params["mesh"].size
     if eqn.primitive.name != "while":
         return 1
     condition = eqn.params["cond_jaxpr"].jaxpr.eqns

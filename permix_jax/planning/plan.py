@@ -156,7 +156,7 @@ def decoder_of(config: ConfigDict, cache: Path, mesh: Mesh) -> Decoder:
         return build_policy(config, cache, mesh)[0].model
     param_dtype = config.lora.base_dtype if lora else m.param_dtype
     fields = {"param_dtype": param_dtype, "dtype": m.dtype, "remat": m.remat, "lora": lora}
-    return Decoder(replace(config_from_hf(CONFIGS[m.source]), **fields))
+    return Decoder(replace(config_from_hf(CONFIGS[m.source]), attention=m.attention, **fields))
 
 
 def use_of(

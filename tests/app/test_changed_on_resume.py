@@ -35,6 +35,7 @@ OTHER = {
     "method": "mine.py",
     "model.head_chunk": 16,
     "model.remat": "full",
+    "model.attention": "blocks",
     "eval.batch_size": 8,
     "personagym.batch_size": 4,
     "mesh.data": 2,

@@ -4,6 +4,7 @@ import runpy
 import pytest
 from runs import ROOT, load_config
 
+from permix_jax.app.build import build_run
 from permix_jax.app.validation import require_model_fits, require_valid, rounding_warning
 from permix_jax.core.config_fields import FIELDS
 from permix_jax.core.fields import differing_fields
@@ -72,6 +73,7 @@ CHOICES = {
     "model.dtype": "float32, bfloat16",
     "model.param_dtype": "float32, bfloat16",
     "model.remat": "none, dots, full",
+    "model.attention": "auto, blocks, tpu",
     "lora.base_dtype": "float32, bfloat16",
     "sft.decay": "none, linear, cosine",
     "train.method": "grpo, sft, distill",
@@ -223,6 +225,13 @@ def test_a_model_that_the_mesh_does_not_divide_or_texts_outgrow(field, value, me
     with pytest.raises(ValueError) as error:
         require_model_fits(MODEL, config_with(**{field: value}))
     assert str(error.value) == message
+
+
+def test_kernels_for_another_platform_are_refused_before_anything_begins(tmp_path, mesh):
+    message = "^model.attention is 'tpu', but the program is for a cpu; use auto or blocks$"
+    with pytest.raises(ValueError, match=message):
+        build_run(load_config("permix.py", "tiny", model__attention="tpu"), tmp_path, mesh)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from permix_jax.core.field_rules import (
     what_reading_takes,
 )
 from permix_jax.core.fields import flat_fields
-from permix_jax.models.config import LORA_TARGETS, REMAT
+from permix_jax.models.config import ATTENTION, LORA_TARGETS, REMAT
 from permix_jax.reproduction.methods import ABLATIONS, METHODS
 from permix_jax.reproduction.reproduce import reproduce
 from permix_jax.stats.stability import PSS
@@ -47,7 +47,7 @@ def test_a_whole_number_is_a_float_but_a_float_is_no_int():
 
 def test_the_choices_are_what_the_code_has_an_entry_for():
     ours = {"lora.targets": LORA_TARGETS, "model.remat": REMAT, "data.answer_format": INSTRUCTIONS}
-    ours |= {"eval.pss": PSS, "reproduce.methods": METHODS}
+    ours |= {"eval.pss": PSS, "reproduce.methods": METHODS, "model.attention": ATTENTION}
     for field, names in {**ours, "reproduce.ablation": ["none", *ABLATIONS]}.items():
         assert list(FIELDS[field].rule.choices) == list(names), field
 

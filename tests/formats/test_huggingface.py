@@ -362,7 +362,8 @@ def test_biases_go_with_no_norms_of_queries_and_keys():
 
 
 def test_what_a_config_json_does_not_hold_is_no_obstacle():
-    config = ModelConfig(**SIZES, lora=Lora(2, 4.0), dtype="bfloat16", remat="full")
+    ours = {"lora": Lora(2, 4.0), "dtype": "bfloat16", "remat": "full", "attention": "blocks"}
+    config = ModelConfig(**SIZES, **ours)
     assert config_from_hf(config_to_hf(config)) == ModelConfig(**SIZES, max_context=2048)
 
 

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dense import pack_arrays
+from jax.experimental import pallas as pl
+from jax.sharding import PartitionSpec
 from runs import load_config
 
+from permix_jax.core.sharding import make_mesh
 from permix_jax.models.lm_head import Scoring
 from permix_jax.models.logprobs import score
 from permix_jax.planning.compiled import sampling_program
@@ -125,6 +128,25 @@ def test_scoring_runs_each_token_once_and_its_gradient_thrice(tiny_model, tiny_p
     backward = jax.make_jaxpr(gradients)(tiny_params)
     wanted = 3 * (2 * LINEAR * L + attended + head) + again + norms
     assert matmul_flops(backward, loop_trips=1) == wanted
+
+
+def test_a_kernel_counts_what_it_states_on_each_device():
+    """Two visits of a loop, by 4 devices; what the kernel's code holds does not count."""
+
+    def product(x, y, out):
+        out[...] = x[...] @ y[...]
+
+    def looped(x):
+        stated = pl.CostEstimate(flops=1000, transcendentals=0, bytes_accessed=0)
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        kernel = pl.pallas_call(product, out_shape=like, cost_estimate=stated, interpret=True)
+        return jax.lax.fori_loop(0, 2, lambda _, x: kernel(x, x), x)
+
+    by_row = PartitionSpec(("fsdp", "tensor"))
+    with jax.set_mesh(make_mesh(1, 2, 2)):
+        each = jax.shard_map(looped, in_specs=by_row, out_specs=by_row, check_vma=False)
+        traced = jax.make_jaxpr(each)(np.ones((16, 4), np.float32))
+    assert matmul_flops(traced, loop_trips=1) == 4 * 2 * 1000
 
 
 @pytest.fixture
