@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from permix_jax.core.distributed import is_main
-from permix_jax.core.files import write_json
+from permix_jax.core.files import json_rows, write_json
 
 _LOG = logging.getLogger(__name__)
 _FILE = "loggers.json"
 _PROJECT = "permix_jax"
+_OF_RUN = ("name", "preset", "changed", "versions", "git", "device")  # of config.json
 
 # A table of completions: rows in all, rows of a persona, characters of a text.
 TABLE_ROWS, PERSONA_ROWS, TEXT_LENGTH = 64, 4, 1000
@@ -34,14 +35,13 @@ class Chart(NamedTuple):
     """What a logger is opened with.
 
     id: eight hexadecimal digits, the same whenever the run goes on. name: for people.
-    config: the record of config.json. known: the last step of an earlier start, 0 for a new chart.
+    config: its fields, and under "run" what else config.json says. folder: the workdir.
     """
 
     id: str
     name: str
     config: Mapping[str, Any]
     folder: Path
-    known: int
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class Logger:
 def open_wandb(chart: Chart) -> Logger:
     """Weights & Biases. WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE=offline are heeded.
 
-    Online, wandb says which step it has. Offline it cannot: it writes a folder for every start, and
-    `wandb sync` joins them. Raises RuntimeError where nobody is logged in; wandb would ask in the
-    terminal, and the run would wait.
+    Online, wandb says which steps it has. Offline it writes a folder for every start, and a kill
+    takes what it wrote in the last 15 seconds; so every start writes the whole run, and the newest
+    folder is the one to upload. Raises RuntimeError where nobody is logged in: wandb would ask in
+    the terminal, and the run would wait.
     """
     import wandb
 
@@ -91,8 +92,8 @@ def open_wandb(chart: Chart) -> Logger:
         run.log_artifact(artifact)
 
     return Logger(
-        last=run.starting_step - 1 if online else chart.known,
-        where=run.url if online else f"'wandb sync {chart.folder}/wandb/offline-run-*' uploads it",
+        last=run.starting_step - 1 if online else 0,
+        where=run.url if online else f"'wandb sync {chart.folder}/wandb/latest-run' uploads it",
         log=lambda step, values: run.log(dict(values), step=step),
         table=lambda columns, rows: wandb.Table([*columns], rows, allow_mixed_types=True),
         report=report,
@@ -129,7 +130,8 @@ SERVICES = {"wandb": open_wandb, "trackio": open_trackio}
 def require_installed(names: Iterable[str]) -> None:
     """Raises ImportError, in one line, for the first logger whose package is missing."""
     for name in names:
-        if name in SERVICES and importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name) if name in SERVICES else None
+        if name in SERVICES and (spec is None or spec.origin is None):  # a folder wandb/ has none
             raise ImportError(
                 f"train.loggers has {name!r}, which needs a package: pip install -e '.[{name}]'; "
                 "or leave it out"
@@ -159,21 +161,14 @@ class Loggers:
         """
         if not self._names or not is_main():
             return
-        path = self._workdir / _FILE
-        config = json.loads((self._workdir / "config.json").read_text("utf-8"))
-        name = self._workdir.absolute().name
-        kept = {"id": uuid.uuid4().hex[:8], "name": name, "sent": 0, "loggers": []}
-        if path.exists():
-            kept = json.loads(path.read_text("utf-8"))
-        sent = max([kept["sent"], *(row["step"] for row in found)])
+        chart = self._chart()
         for name in self._names:
-            known = sent if name in kept["loggers"] else 0
-            chart = Chart(kept["id"], kept["name"], config, self._workdir, known)
             self._try(name, partial(self._begin, name, chart))
-        opened = sorted({*kept["loggers"], *self._open})
-        write_json(path, kept | {"sent": sent, "loggers": opened})
+        oldest = min([logger.last for logger in self._open.values()], default=done)
         for row in found:
-            if row["step"] <= done:
+            if oldest < (step := row["step"]) <= done:
+                file = self._workdir / "completions" / f"{step}.jsonl"
+                self.completions(json_rows(file.read_text("utf-8"), file) if file.exists() else [])
                 self.write(row)
 
     def completions(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -200,6 +195,17 @@ class Loggers:
         for name, logger in [*self._open.items()]:
             self._try(name, partial(logger.finish, 1 if error else 0))
         self._open.clear()
+
+    def _chart(self) -> Chart:
+        """The chart of the workdir, whose name is made at the first start and kept."""
+        path = self._workdir / _FILE
+        if not path.exists():
+            name = self._workdir.absolute().name
+            write_json(path, {"id": uuid.uuid4().hex[:8], "name": name})
+        kept = json.loads(path.read_text("utf-8"))
+        record = json.loads((self._workdir / "config.json").read_text("utf-8"))
+        config = record["config"] | {"run": {name: record.get(name) for name in _OF_RUN}}
+        return Chart(kept["id"], kept["name"], config, self._workdir)
 
     def _begin(self, name: str, chart: Chart) -> None:
         self._open[name] = SERVICES[name](chart)
