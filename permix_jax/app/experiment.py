@@ -31,8 +31,6 @@ from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.models.policy import StoredPolicy
-from permix_jax.report.overview import summary_table
-from permix_jax.report.run_page import best_lines, write_run_report
 from permix_jax.train.base import prepare_base
 from permix_jax.train.grpo import train_grpo
 from permix_jax.train.loggers import Loggers, require_installed
@@ -187,6 +185,9 @@ def _open_teacher(run: Run) -> tuple[StoredPolicy, Task]:
 
 
 def _report(workdir: Path, programs: Mapping[str, float], arguments: Sequence[str] | None) -> str:
+    from permix_jax.report.overview import summary_table
+    from permix_jax.report.run_page import best_lines, write_run_report
+
     write_json(workdir / "programs.json", programs)
     write_run_report(workdir)
     first, *_, last = read_evaluations(workdir)

@@ -7,13 +7,10 @@ import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import scalar
 
 from permix_jax.core.distributed import is_main
 from permix_jax.core.files import append, json_rows, write_rows
@@ -60,21 +57,24 @@ class MetricsLog:
             events.parent.mkdir(parents=True, exist_ok=True)
             self._events = events.open("ab", buffering=0)
         self._write_event(file_version="brain.Event:2")
-        self._write_event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._write_event(step=step + 1, session_log={"status": "START"})
 
     def write(self, row: Mapping[str, float]) -> None:
         if self._rows is None:
             return
         append(self._rows, json.dumps(row).encode() + b"\n", sync=False)
-        scalars = {name: x for name, x in row.items() if name != "step"}
-        values = [value for name, x in scalars.items() for value in scalar(name, x).value]
-        self._write_event(step=row["step"], summary=Summary(value=values))
+        if self._events is not None:
+            self._write_event(step=row["step"], summary=_scalars(row))
         self._loggers.write(row)
 
     def _write_event(self, **fields) -> None:
         """As a record: the length, its checksum, the event, its checksum."""
         if self._events is None:
             return
+        # Takes two seconds where PyTorch is installed, which it imports.
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
+
         content = Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(content))
         sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
@@ -84,6 +84,15 @@ class MetricsLog:
         for file in (self._rows, self._events):
             if file is not None:
                 file.close()
+
+
+def _scalars(row: Mapping[str, float]) -> Any:
+    """TensorBoard's message, a `Summary`, of the metrics of a step."""
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import scalar
+
+    named = {name: x for name, x in row.items() if name != "step"}
+    return Summary(value=[value for name, x in named.items() for value in scalar(name, x).value])
 
 
 def write_completions(
