@@ -115,6 +115,7 @@ def get_config(preset: str = "") -> ConfigDict:
     # (--from)
     c.train.profile = ""  # FIRST:LAST, steps whose trace (jax.profiler) is written to profile/
     c.train.peak_tflops = 0.0  # a device's peak in bf16, for perf/mfu; 0: a TPU's by its data sheet
+    c.train.loggers = "tensorboard"  # what gets the metrics, beside metrics.jsonl; "": nothing
     c.train.log_completions_every = 10  # steps between files of completions, beside first and last
 
     c.rollout = ConfigDict()

@@ -27,7 +27,6 @@ from permix_jax.evaluation.evaluate import evaluate
 from permix_jax.evaluation.judge_free import measure_without_judge
 from permix_jax.evaluation.likelihood import Reference
 from permix_jax.models.policy import StoredPolicy
-from permix_jax.report.run_page import write_evaluation_report
 from permix_jax.train.run import Run, base_is_stored
 
 
@@ -109,5 +108,7 @@ def evaluate_subject(subject: Subject) -> str:
                 asked = replace(run.at(subject.step), name=subject.name)
                 evaluate_policy(run, asked, subject.of, folder)
                 measure_likelihoods(run, [folder])
+    from permix_jax.report.run_page import write_evaluation_report  # with matplotlib
+
     table = on_main(partial(write_evaluation_report, folder))
     return f"{table}\nreport: {folder / 'report.html'}"

@@ -22,6 +22,7 @@ from permix_jax.app.validation import require_model_fits, require_valid, roundin
 from permix_jax.app.workdir import cache_folder, claim_workdir
 from permix_jax.core.distributed import on_main, require_shared
 from permix_jax.core.field_rules import require_read
+from permix_jax.core.fields import names_in
 from permix_jax.core.files import write_json
 from permix_jax.core.problem import Task
 from permix_jax.core.progress import Agenda, correct, following
@@ -30,10 +31,9 @@ from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.divergence import measure_kl
 from permix_jax.evaluation.results import read_evaluations
 from permix_jax.models.policy import StoredPolicy
-from permix_jax.report.overview import summary_table
-from permix_jax.report.run_page import best_lines, write_run_report
 from permix_jax.train.base import prepare_base
 from permix_jax.train.grpo import train_grpo
+from permix_jax.train.loggers import Loggers, require_installed
 from permix_jax.train.loop import Verdict
 from permix_jax.train.method import PERMIX, Method, describe, read_method, require_used
 from permix_jax.train.rehearsal import build_rehearsal
@@ -76,11 +76,13 @@ def run(
             )
         method = read_method(config.method)
     require_used(method, config)
+    require_installed(names := names_in(config.train.loggers))
     mesh = make_mesh(**config.mesh)
 
-    with compiled_programs() as count, jax.set_mesh(mesh):
+    with Loggers(names, workdir) as loggers, compiled_programs() as count, jax.set_mesh(mesh):
         start = find_start(config, workdir)
         this = build_run(config, workdir, mesh, method=method, start=start)
+        this = replace(this, loggers=loggers)
         with this.verifier:
             _require_later_parts(this)
             require_shared(workdir, "--workdir")
@@ -92,7 +94,9 @@ def run(
             with this.stop, following(Agenda(phases_of_run(this))):
                 train_and_evaluate(this)
 
-    return on_main(partial(_report, workdir, count, arguments))
+        said = on_main(partial(_report, workdir, count, arguments))
+        loggers.report(workdir / "report.html")
+        return said
 
 
 def train_and_evaluate(run: Run) -> None:
@@ -181,6 +185,9 @@ def _open_teacher(run: Run) -> tuple[StoredPolicy, Task]:
 
 
 def _report(workdir: Path, programs: Mapping[str, float], arguments: Sequence[str] | None) -> str:
+    from permix_jax.report.overview import summary_table
+    from permix_jax.report.run_page import best_lines, write_run_report
+
     write_json(workdir / "programs.json", programs)
     write_run_report(workdir)
     first, *_, last = read_evaluations(workdir)

@@ -59,6 +59,8 @@ GONE: dict[str, str] = {
     f"rewards.{name}": _IN_TIME for name in ("workers", "item_seconds", "batch_seconds")
 }
 
+LOGGERS = ("tensorboard", "wandb", "trackio")
+
 _NOT_EMPTY = Rule(lambda v: v.strip() != "", "use the name of a split")
 _COLUMNS = Rule(
     lambda v: all(re.fullmatch(r"\s*(prompt|answer|id|solution|steps|level|subject)=[^=]+", pair)
@@ -214,6 +216,9 @@ SECTIONS["train"] = Section("", (), dict(
         Rule(_are_steps, "use two steps such as 10:12"), resume="decides only what is written"),
     peak_tflops=Field(0.0, "a device's peak in bf16, for perf/mfu; 0: a TPU's by its data sheet",
         at_least(0), resume="decides only what is written"),
+    loggers=Field("tensorboard", 'what gets the metrics, beside metrics.jsonl; "": nothing',
+        Rule(lambda v: {*names_in(v)} <= {*LOGGERS}, f"use some of {','.join(LOGGERS)}", LOGGERS),
+        resume="decides only what is written"),
     log_completions_every=Field(10, "steps between files of completions, beside first and last",
         at_least(1), resume="decides only what is written", reads=_ROLLS_OUT),
 ))  # fmt: skip

@@ -11,7 +11,6 @@ bootstrap over clusters agrees with that; where they are few, it is too narrow.
 
 import numpy as np
 from scipy.special import stdtrit
-from scipy.stats import pointbiserialr
 
 from permix_jax.core.randomness import generator
 from permix_jax.stats.statistics import (
@@ -127,6 +126,8 @@ def agreement(
             f"score {score.shape} must be without NaN and in_style {in_style.shape} "
             f"{in_style.dtype} bool of the same shape"
         )
+    from scipy.stats import pointbiserialr  # a second, which only an evaluation needs
+
     if in_style.all() or not in_style.any():
         raise ValueError("in_style is the same for all responses: there is nothing to tell apart")
     index, clusters = _cluster_index(cluster, len(score))

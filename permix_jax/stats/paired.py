@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binom
 
 from permix_jax.stats.stability import Figure, Score, check_correct, measure, pss_min_over_max
 from permix_jax.stats.statistics import (
@@ -128,6 +127,8 @@ def sign_flip_test(ours: np.ndarray, theirs: np.ndarray) -> float:
     distribution is computed exactly, as a convolution of binomials. With one sample this is the
     exact McNemar test.
     """
+    from scipy.stats import binom  # a second, which only an evaluation needs
+
     differences = np.nansum(ours - theirs, axis=-1).astype(int)
     sizes, counts = np.unique(np.abs(differences), return_counts=True)
     probability = np.ones(1)  # of sum(size * number of positive signs)

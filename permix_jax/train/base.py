@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import permix_jax
 from permix_jax.core.distributed import locked
 from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.fields import names_in
 from permix_jax.core.problem import Demonstration, Task
 from permix_jax.core.progress import SFT, finish
 from permix_jax.core.randomness import generator
@@ -76,7 +77,10 @@ def prepare_base(run: Run) -> None:
 def _train_base(run: Run) -> None:
     config, s = run.config, run.config.sft
     every, kept = s.checkpoint_every, 1
-    loop = Loop("SFT of the base policy", run.base_folder, s.steps, every, kept, SHOWN, SFT)
+    loop = Loop(
+        "SFT of the base policy", run.base_folder, s.steps, every, kept, SHOWN, SFT,
+        tensorboard="tensorboard" in names_in(config.train.loggers),
+    )  # fmt: skip
     run = replace(run, policy=run.initial.policy)  # without adapters
 
     def examples(step: int) -> tuple[list[Demonstration], Row]:

@@ -142,7 +142,7 @@ class _Grpo:
             row["tokens/rehearsal"] = int(rehearsed[0].rows.scored.sum())
             row["tokens/generated"] += row["tokens/rehearsal"]
         warn_of_faults(rollouts.batch.completions, step)
-        write_completions(c, self.run.workdir, step, rollouts.records)
+        write_completions(c, self.run.workdir, step, rollouts.records, self.run.loggers)
         return self._renewed(state, step), row
 
     def _share_of_peak(self, parts: list[_MiniBatch], seconds: float) -> Row:

@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: metrics as JSON lines and for TensorBoard."""
+"""What a run writes beside its checkpoints: metrics as JSON lines, and for its loggers."""
 
 import json
 import logging
@@ -7,24 +7,22 @@ import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import scalar
 
 from permix_jax.core.distributed import is_main
 from permix_jax.core.files import append, json_rows, write_rows
 from permix_jax.rollout.sampler import Completions
 from permix_jax.train.batch import faulty_logprobs
+from permix_jax.train.loggers import Loggers
 
 _LOG = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Appends one JSON object a step to `metrics.jsonl`, and the same to `tensorboard/`.
+    """Appends one JSON object a step to `metrics.jsonl`, and sends the same to the loggers.
 
     Opened at `step`, it keeps the rows up to it and drops what a killed run wrote beyond its last
     checkpoint: those steps will be done again. TensorBoard no longer shows what was dropped. Of
@@ -32,52 +30,80 @@ class MetricsLog:
     full. (tensorboardX's own writer hands events to a thread. A full disk ends that thread, and the
     next event waits for it for ever.)
 
+    tensorboard: whether `tensorboard/` gets the rows, too. loggers: services that do.
     found: all rows that were there, none in the other processes.
     """
 
-    def __init__(self, folder: Path, step: int):
-        self._rows, self.found = None, []
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        tensorboard: bool = True,
+        loggers: Loggers | None = None,
+    ):
+        self._rows, self._events, self.found = None, None, []
+        self._loggers = loggers or Loggers()
         if not is_main():
             return
-        # The name that TensorBoard looks for.
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-        rows, events = folder / "metrics.jsonl", folder / "tensorboard" / name
-        events.parent.mkdir(parents=True, exist_ok=True)
+        rows = folder / "metrics.jsonl"
         self.found = read_rows(rows)
+        self._loggers.begin(self.found, step)  # before the rows beyond `step` are gone
         write_rows(rows, [row for row in self.found if row["step"] <= step])
-        self._rows, self._events = (path.open("ab", buffering=0) for path in (rows, events))
+        self._rows = rows.open("ab", buffering=0)
+        if tensorboard:
+            # The name that TensorBoard looks for.
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+            events = folder / "tensorboard" / name
+            events.parent.mkdir(parents=True, exist_ok=True)
+            self._events = events.open("ab", buffering=0)
         self._write_event(file_version="brain.Event:2")
-        self._write_event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._write_event(step=step + 1, session_log={"status": "START"})
 
     def write(self, row: Mapping[str, float]) -> None:
         if self._rows is None:
             return
         append(self._rows, json.dumps(row).encode() + b"\n", sync=False)
-        scalars = {name: x for name, x in row.items() if name != "step"}
-        values = [value for name, x in scalars.items() for value in scalar(name, x).value]
-        self._write_event(step=row["step"], summary=Summary(value=values))
+        if self._events is not None:
+            self._write_event(step=row["step"], summary=_scalars(row))
+        self._loggers.write(row)
 
     def _write_event(self, **fields) -> None:
         """As a record: the length, its checksum, the event, its checksum."""
+        if self._events is None:
+            return
+        # Takes two seconds where PyTorch is installed, which it imports.
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
+
         content = Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(content))
         sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
         append(self._events, length + sums[0] + content + sums[1], sync=False)
 
     def close(self) -> None:
-        if self._rows is not None:
-            self._rows.close()
-            self._events.close()
+        for file in (self._rows, self._events):
+            if file is not None:
+                file.close()
+
+
+def _scalars(row: Mapping[str, float]) -> Any:
+    """TensorBoard's message, a `Summary`, of the metrics of a step."""
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import scalar
+
+    named = {name: x for name, x in row.items() if name != "step"}
+    return Summary(value=[value for name, x in named.items() for value in scalar(name, x).value])
 
 
 def write_completions(
-    config: ConfigDict, workdir: Path, step: int, records: Sequence[Mapping]
+    config: ConfigDict, workdir: Path, step: int, records: Sequence[Mapping], loggers: Loggers
 ) -> None:
     """Writes `completions/<step>.jsonl` every `train.log_completions_every` steps, and of the first
-    and the last."""
+    and the last. The loggers get some of its rows with the step's metrics."""
     t = config.train
     if is_main() and (step in (1, t.steps) or step % t.log_completions_every == 0):
         write_rows(workdir / "completions" / f"{step}.jsonl", records)
+        loggers.completions(records)
 
 
 def warn_of_faults(completions: Completions, step: int) -> None:

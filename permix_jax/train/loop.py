@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from permix_jax.core.stop import Stopped, StopRequest
 from permix_jax.stats.alarms import Alarms
 from permix_jax.train.checkpoints import Checkpoints, Keep
 from permix_jax.train.log import MetricsLog
+from permix_jax.train.loggers import Loggers
 from permix_jax.train.measures import Meter
 from permix_jax.train.state import TrainState
 
@@ -27,12 +28,13 @@ class Loop:
     """How long a loop goes on, what it keeps, and what its progress bar shows.
 
     label: what the progress bar says. shown: metrics on it: name there -> name in the log.
-    folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+    folder: gets `checkpoints/`, `metrics.jsonl` and, with `tensorboard`, a folder of that name.
     steps: it saves every `checkpoint_every` of them, and keeps the newest `keep_checkpoints`.
     phase: its name in the run's agenda (`core/progress.py`).
     keep_steps: it saves these, too, and keeps them.
     judged_every: it saves every so many steps, too, because one of them may be the best; 0: none.
     profile: the first and the last step whose trace goes to `profile/`; None: no step.
+    loggers: services that get the metrics, too.
     """
 
     label: str
@@ -45,6 +47,8 @@ class Loop:
     keep_steps: Collection[int] = ()
     judged_every: int = 0
     profile: tuple[int, int] | None = None
+    tensorboard: bool = True
+    loggers: Loggers = field(default_factory=Loggers)
 
     def saves(self, step: int) -> bool:
         """Whether the state after a step is saved, even if nobody asks for a stop."""
@@ -97,7 +101,7 @@ def fit(
     keep = Keep(loop.keep_checkpoints, loop.keep_steps)
     checkpoints = Checkpoints(loop.folder / "checkpoints", keep)
     done, state = _restored(checkpoints, abstract) or (0, create())
-    log = MetricsLog(loop.folder, done)
+    log = MetricsLog(loop.folder, done, loop.tensorboard, loop.loggers)
     alarms = Alarms(log.found, done)
 
     def judge(step: int) -> bool:

@@ -16,6 +16,7 @@ from permix_jax.models.params import abstract_like, initial_trained, join, witho
 from permix_jax.models.policy import Policy, StoredPolicy
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.train.checkpoints import load_params
+from permix_jax.train.loggers import Loggers
 from permix_jax.train.loop import Loop
 from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.state import Programs, TrainState, create_state
@@ -32,6 +33,7 @@ class Run:
     initial: the policy before any training, without adapters.
     base_folder: the base policy is there, if `base_is_stored`.
     origin: another run's policy, without adapters, if it is to be copied there.
+    loggers: services that get the metrics, beside files.
     """
 
     config: ConfigDict
@@ -44,6 +46,7 @@ class Run:
     stop: StopRequest = field(default_factory=StopRequest)
     method: Method = PERMIX
     origin: StoredPolicy | None = None
+    loggers: Loggers = field(default_factory=Loggers)
 
     @property
     def mesh(self) -> Mesh:
@@ -68,6 +71,7 @@ class Run:
         return Loop(
             label, self.workdir, c.train.steps, every, kept, shown,
             keep_steps=steps, judged_every=judged, profile=profile,
+            tensorboard="tensorboard" in names_in(c.train.loggers), loggers=self.loggers,
         )  # fmt: skip
 
     def start(

@@ -173,7 +173,7 @@ def train_distill(run: Run, teacher: StoredPolicy, task: Task, after_step: After
         right = (rollouts.correct == 1) & ~rollouts.batch.completions.truncated
         answered = zip(sampled.asked, sampled.texts, right, strict=True)
         chosen = [Demonstration(p, q.prompt, text) for (q, p), text, keep in answered if keep]
-        write_completions(run.config, run.workdir, step, rollouts.records)
+        write_completions(run.config, run.workdir, step, rollouts.records, run.loggers)
         return chosen, _teacher_metrics(rollouts) | {"responses/trained": len(chosen)}
 
     return _baseline(run, examples, after_step, run.config.rollout.temperature)
