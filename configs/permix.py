@@ -134,6 +134,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rewards.overlong = 0.0  # weight of a length penalty: 0, falling to -1 over the last tokens
     c.rewards.overlong_tokens = 0  # how many tokens at the end of the budget it falls over
     c.rewards.last_number = False  # without a box or ####, take the last number as the answer
+    c.rewards.thinking_end = "</think>"  # ends a thought: the answer is looked for behind it; "":
+    # in the whole text
 
     c.personas = ConfigDict()
     c.personas.file = ""  # JSONL of personas; "": the bank of the package; not for latent_style
