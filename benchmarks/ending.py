@@ -48,17 +48,21 @@ class Plan(NamedTuple):
 
     parts: sampled one after the other. halvings: of each part, as `Sampling.halvings`. slots: 0, or
     how many rows there are, each taken over by a rollout that waits when its own has ended; then
-    there are no parts and no halvings.
+    there are no parts and no halvings. shards: of the mesh, which share the rows of a part; all of
+    them are halved when each can be.
     """
 
     parts: int = 1
     halvings: int = 0
     slots: int = 0
+    shards: int = 1
 
 
 PLANS = {f"all at once, {n} halvings": Plan(1, n) for n in (0, 1, 2, 3, 4)}
 PLANS |= {f"in 4 parts, {n} halvings": Plan(4, n) for n in (0, 1, 2, 3, 4)}
+PLANS |= {f"the same, 2 shards, {n} halvings": Plan(4, n, shards=2) for n in (2, 3)}
 PLANS |= {f"{n} slots": Plan(slots=n) for n in (64, 32, 16)}
+MEASURED = [*list(PLANS)[:4], "in 4 parts, 0 halvings", "in 4 parts, 3 halvings"]
 
 
 def main() -> None:
@@ -117,9 +121,8 @@ def spread(repeats: int, tiny: bool) -> None:
         whole = _seconds(model, params, setting, repeats)
         full = whole - _seconds(model, params, setting, repeats, limit=1)
         needed = sum(ends) * full / (setting.limit - 1) / rows
-        for name, (parts, halvings, slots) in PLANS.items():
-            if slots or prompts % parts:
-                continue
+        for name in MEASURED:
+            parts, halvings, *_ = PLANS[name]
             part, seconds = replace(setting, prompts=prompts // parts), 0.0
             prefill = _seconds(model, params, part, repeats, limit=1)
             for some in np.split(np.array(ends), parts):
@@ -165,10 +168,11 @@ def work(
         return sum(ends) + idle, int(read[list(ends)].sum() + idle * read[1])
     row_steps = keys = 0
     for part in np.split(np.array(ends), plan.parts):
-        running, rows, step = np.sort(part)[::-1], len(part), 0
-        sizes = [rows >> i for i in range(plan.halvings + 1) if rows % (1 << i) == 0]
+        rows, shards, step = len(part), plan.shards, 0
+        longest = np.sort(part.reshape(shards, -1))[:, ::-1].max(axis=0)
+        sizes = [rows >> i for i in range(plan.halvings + 1) if rows % (shards << i) == 0]
         for size, fewer in zip(sizes, [*sizes[1:], 0], strict=True):
-            until = max(step, int(running[fewer]))
+            until = max(step, int(longest[fewer // shards]))
             row_steps += size * (until - step)
             keys += size * int(read[until] - read[step])
             step = until

@@ -41,6 +41,9 @@ ENDS = [8, 1, 2, 4, 3, 3, 1, 8]
         (Plan(halvings=3), 8 * 3 + 4 * 1 + 2 * 4),  # the last two end together
         (Plan(parts=2), 4 * 8 + 4 * 8),
         (Plan(parts=2, halvings=1), 4 * 2 + 2 * 6 + 4 * 3 + 2 * 5),
+        # Shards [8, 1, 2, 4] and [3, 3, 1, 8]: 2 run in each after 3 steps, 1 after 4.
+        (Plan(halvings=2, shards=2), 8 * 3 + 4 * 1 + 2 * 4),
+        (Plan(halvings=1, shards=4), 8 * 3 + 4 * 5),  # of [3, 3] one runs for 3 steps
         (Plan(halvings=4), 8 * 3 + 4 * 1 + 2 * 4),  # 8 rows have three halves
         (Plan(slots=8), 8 * 8),
         (Plan(slots=2), 2 * steps_with_slots(ENDS, 2)),
