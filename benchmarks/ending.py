@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 PLANS = {f"all at once, {n} halvings": Plan(1, n) for n in (0, 1, 2, 3, 4)}
 PLANS |= {f"in 4 parts, {n} halvings": Plan(4, n) for n in (0, 1, 2, 3, 4)}
-PLANS |= {f"the same, 2 shards, {n} halvings": Plan(4, n, shards=2) for n in (2, 3)}
+PLANS |= {f"in 4 parts on 2 shards, {n} halvings": Plan(4, n, shards=2) for n in (2, 3)}
 PLANS |= {f"{n} slots": Plan(slots=n) for n in (64, 32, 16)}
 MEASURED = [*list(PLANS)[:4], "in 4 parts, 0 halvings", "in 4 parts, 3 halvings"]
 
