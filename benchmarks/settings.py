@@ -72,6 +72,11 @@ def lengths(rows: int, limit: int, median: int, sigma: float = 0.75) -> list[int
     return [min(max(n, 2), limit) for n in drawn]
 
 
+def median_of(limit: int, share: float, sigma: float = 0.75) -> int:
+    """The median with which `share` of the lengths run to the limit."""
+    return round(limit * math.exp(sigma * NormalDist().inv_cdf(share)))
+
+
 SETTINGS = {
     "first": Setting(SMOLLM2, 8, 8, 128, 128),
     "second": Setting(SMOLLM2, 4, 8, 256, 128, median=40, personas=True),

@@ -137,6 +137,8 @@ def get_config(preset: str = "") -> ConfigDict:
     c.rewards.overlong = 0.0  # weight of a length penalty: 0, falling to -1 over the last tokens
     c.rewards.overlong_tokens = 0  # how many tokens at the end of the budget it falls over
     c.rewards.last_number = False  # without a box or ####, take the last number as the answer
+    c.rewards.thinking_end = "</think>"  # ends a thought: the answer is looked for behind it; "":
+    # in the whole text
 
     c.personas = ConfigDict()
     c.personas.file = ""  # JSONL of personas; "": the bank of the package; not for latent_style
@@ -315,6 +317,23 @@ def _math(c: ConfigDict, source: str, *, fsdp: int = 1, tensor: int = 1, pad: st
     c.mesh.fsdp, c.mesh.tensor = fsdp, tensor
 
 
+def _long(c: ConfigDict, source: str) -> None:
+    """A model that thinks before it answers: prompts to 1,024 and completions to 16,384 tokens.
+
+    Keys and values of all rollouts do not fit at once, so they are sampled in parts. A packed row
+    has room for one prompt with one completion of full length. Greedy thinking repeats itself, so
+    evaluations sample, too.
+    """
+    _math(c, source, fsdp=2, tensor=8)
+    c.model.thinking = True
+    c.train.problems_per_step, c.train.micro_batch_tokens = 16, 17408
+    c.train.checkpoint_every, c.train.log_completions_every = 5, 5
+    c.rollout.max_prompt_tokens, c.rollout.max_new_tokens = 1024, 16384
+    c.rollout.micro_batches, c.rollout.halvings = 4, 3
+    c.task.num_test, c.eval.personas, c.eval.batch_size = 100, 4, 32
+    c.eval.every, c.eval.temperature, c.eval.kl_responses = 0, 0.6, 64
+
+
 PRESETS = {
     "": _embedded,
     "tiny": _tiny,
@@ -343,6 +362,8 @@ PRESETS = {
     "qwen3_1_7b": partial(_math, source="Qwen/Qwen3-1.7B", tensor=8),
     "qwen3_4b": partial(_math, source="Qwen/Qwen3-4B", fsdp=2, tensor=8),
     "qwen3_8b": partial(_math, source="Qwen/Qwen3-8B", fsdp=2, tensor=8),
+    "qwen3_0_6b_long": partial(_long, source="Qwen/Qwen3-0.6B"),
+    "qwen3_8b_long": partial(_long, source="Qwen/Qwen3-8B"),
     "gemma3_270m": partial(_math, source="google/gemma-3-270m-it"),
     "gemma3_1b": partial(_math, source="google/gemma-3-1b-it", fsdp=4),
     "gemma3_4b": partial(_math, source="google/gemma-3-4b-it", fsdp=4, tensor=4),

@@ -22,12 +22,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--file", type=Path, required=True, metavar="FILE", help="JSON Lines, plain or gzipped")
     add("--out", type=Path, metavar="FILE", help="for the verdicts; default: they are printed")
     add("--last_number", action="store_true", help="without a box or ####, the last number counts")
+    add("--thinking_end", metavar="TEXT", help="as rewards.thinking_end; default: </think>")
+    add("--thinking_begun", action="store_true", help="prompts began the thought (R1)")
     a = parser.parse_args(argv)
 
     from permix_jax.app.grading import grade_file
 
     try:
-        said = grade_file(a.file, a.out, a.last_number)
+        end = {} if a.thinking_end is None else {"thinking_end": a.thinking_end}
+        said = grade_file(a.file, a.out, a.last_number, thinking_begun=a.thinking_begun, **end)
     except (OSError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -7,7 +7,12 @@ import jax
 
 def array_shapes(function, *args) -> set[tuple[int, ...]]:
     """The shapes of all arrays in the jaxpr of function(*args), inner jaxprs included."""
-    return set(_shapes(jax.make_jaxpr(function)(*args).jaxpr))
+    return shapes_in(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def shapes_in(jaxpr) -> set[tuple[int, ...]]:
+    """The shapes of all arrays in a jaxpr, as `array_shapes`."""
+    return set(_shapes(jaxpr))
 
 
 def product_shapes(function, *args) -> set[tuple[int, ...]]:

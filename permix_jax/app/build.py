@@ -25,7 +25,8 @@ from permix_jax.models.policy import Policy
 from permix_jax.personas.bank import default_bank, load_personas
 from permix_jax.personas.mixture import build_mixture
 from permix_jax.personas.paraphrases import all_paraphrases
-from permix_jax.personas.prompts import fit_budget
+from permix_jax.personas.prompts import fit_budget, render_text
+from permix_jax.rewards.thinking import answer_part, begins_thought, behind_thinking
 from permix_jax.rewards.verifier import Verifier
 from permix_jax.tasks.arithmetic import arithmetic_task
 from permix_jax.tasks.embedded_world import latent_style_task
@@ -56,7 +57,7 @@ def build_run(
     policy, initial = build_policy(config, cache, mesh)
     require_model_fits(policy.model.config, config)
     require_attention(policy.model.config.attention, mesh.devices.flat[0].platform)
-    task = drop_overlong(config, task, policy)
+    task = with_thinking(config, drop_overlong(config, task, policy), policy)
     origin = None
     if start:
         base = cache / "bases" / start["sha256"][:16]
@@ -103,6 +104,27 @@ def drop_overlong(config: ConfigDict, task: Task, policy: Policy) -> Task:
 
     train, test = fitting(task.train, drawn), fitting(task.test, asked)
     return replace(task, train=train, test=test, role_play=fitting(task.role_play, asked))
+
+
+def with_thinking(config: ConfigDict, task: Task, policy: Policy) -> Task:
+    """The task whose answers are looked for behind `rewards.thinking_end`.
+
+    Raises ValueError where texts of completions would not have that: it is a special token.
+    """
+    end, tokenizer = config.rewards.thinking_end, policy.tokenizer
+    if not end or task.name == "latent_style":
+        return task
+    added = tokenizer.added_tokens_decoder.values()
+    thinks = config.model.thinking or end in (tokenizer.chat_template or "")
+    if thinks and any(token.special and token.content == end for token in added):
+        raise ValueError(
+            f"rewards.thinking_end is {end!r}, a special token of the tokenizer, without which "
+            'texts are graded: write "special": false for it in tokenizer.json'
+        )
+    begun = begins_thought(render_text(tokenizer, None, "What is 2 + 3?"), end)
+    part = partial(answer_part, end=end, begun=begun)
+    grade, stated = (behind_thinking(rule, part) for rule in (task.grade, task.stated))
+    return replace(task, grade=grade, stated=stated, answer_part=part)
 
 
 def drawn_personas(config: ConfigDict, task: Task) -> Sequence[Persona]:
@@ -156,18 +178,21 @@ def judge_free_settings(config: ConfigDict) -> JudgeFreeSettings:
 def eval_identity(config: ConfigDict) -> dict:
     """The fields of the config that an evaluation's results depend on.
 
-    `eval.max_new_tokens` is among them where it is set, and so are newer fields of `data`: older
+    `eval.max_new_tokens` is among them where it is set, `rewards.thinking_end` where the model is
+    asked to think or the field is not at its default, and so are newer fields of `data`: older
     evaluations lack them.
     """
     newer = ("subset", "split", "test_split", "fields", "prompt_template")
     defaults = {name: FIELDS[f"data.{name}"].default for name in newer}
     at_default = {name for name, x in defaults.items() if config.data.get(name, x) == x}
     left_out = {"every"} if config.eval.max_new_tokens else {"every", "max_new_tokens"}
+    thinking = config.rewards.thinking_end != FIELDS["rewards.thinking_end"].default
+    thinking = {"thinking_end"} if thinking or config.model.thinking else set()
     return identity(
         config,
         task=config.task,
         data={*config.data} - at_default,
-        rewards={"last_number"},
+        rewards={"last_number"} | thinking,
         personas={"file", "placement"},
         rollout={"max_prompt_tokens", "max_new_tokens", "on_overflow"},
         eval={name for name in config.eval if name not in left_out and "judge" not in name},

@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from permix_jax.core.config_fields import FIELDS
+from permix_jax.core.field_rules import valid_value
 from permix_jax.core.files import append
 from permix_jax.core.json_lines import field, read_rows
 from permix_jax.rewards.answer import extract_answer
 from permix_jax.rewards.grade import explain
+from permix_jax.rewards.thinking import answer_part
 
+THINKING_END: str = FIELDS["rewards.thinking_end"].default
 BATCH = 64  # rows whose verdicts are written together, at most
 _STATES = {True: "right", False: "wrong", None: "null"}
 _MAX_LINES_NAMED = 10
@@ -31,7 +35,13 @@ class Answer(NamedTuple):
     hash: str
 
 
-def grade_file(file: Path, out: Path | None = None, last_number: bool = False) -> str:
+def grade_file(
+    file: Path,
+    out: Path | None = None,
+    last_number: bool = False,
+    thinking_end: str = THINKING_END,
+    thinking_begun: bool = False,
+) -> str:
     """Writes a verdict a row to `out`, or prints it; returns the summary by kind.
 
     A verdict is {"right": true, false or null, "kind", "why", "row": a hash of the row's texts}.
@@ -42,10 +52,12 @@ def grade_file(file: Path, out: Path | None = None, last_number: bool = False) -
       file: JSON Lines, plain or gzipped; a row has "problem", "gold", and "completion" or "answer",
         or is one of `data.train`: "prompt", "answer" and perhaps "solution".
       last_number: a completion without a box or #### states the last number in it.
+      thinking_end: ends a thought in completions, as `rewards.thinking_end`.
+      thinking_begun: prompts began the thought, so that completions start inside it.
 
     Raises ValueError or OSError, in one line: a bad row, or an `out` that belongs to other rows.
     """
-    rows = read_answers(file, last_number)
+    rows = read_answers(file, last_number, thinking_end, thinking_begun)
     with _verdicts(out, file, rows) as (verdicts, write):
         left = rows[len(verdicts) :]
         if left:
@@ -57,9 +69,17 @@ def grade_file(file: Path, out: Path | None = None, last_number: bool = False) -
     return summary(rows, verdicts)
 
 
-def read_answers(file: Path, last_number: bool = False) -> list[Answer]:
+def read_answers(
+    file: Path,
+    last_number: bool = False,
+    thinking_end: str = THINKING_END,
+    thinking_begun: bool = False,
+) -> list[Answer]:
     """The rows of a file. Raises as `read_rows`, and ValueError with file, line and field."""
-    return [_answer(line, where, row, last_number) for line, where, row in read_rows(file)]
+    thinking = valid_value("rewards.thinking_end", thinking_end), thinking_begun
+    return [
+        _answer(line, where, row, last_number, thinking) for line, where, row in read_rows(file)
+    ]
 
 
 def summary(rows: Sequence[Answer], verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -85,7 +105,9 @@ def summary(rows: Sequence[Answer], verdicts: Sequence[Mapping[str, Any]]) -> st
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def _answer(line: int, where: str, row: dict[str, Any], last_number: bool) -> Answer:
+def _answer(
+    line: int, where: str, row: dict[str, Any], last_number: bool, thinking: tuple[str, bool]
+) -> Answer:
     row = _of_training(row)
     stated = [name for name in ("completion", "answer") if name in row]
     if len(stated) == 2:
@@ -99,10 +121,13 @@ def _answer(line: int, where: str, row: dict[str, Any], last_number: bool) -> An
             f"{where}: there is no field 'completion', nor 'answer', only "
             f"{', '.join(map(repr, row))}; add one, or rename the field that has it"
         )
-    hashed = hashlib.sha256(json.dumps([*texts.items(), last_number]).encode()).hexdigest()[:16]
-    answer = texts.get("answer")
+    answer, options = texts.get("answer"), [last_number]
     if answer is None:
-        answer = extract_answer(texts["completion"], last_number)
+        part = answer_part(texts["completion"], *thinking)
+        answer = extract_answer(part, last_number)
+        if part != texts["completion"]:  # so that a verdict on other texts is known as before
+            options += thinking
+    hashed = hashlib.sha256(json.dumps([*texts.items(), *options]).encode()).hexdigest()[:16]
     return Answer(line, texts["problem"], texts["gold"], answer, hashed)
 
 

@@ -253,6 +253,9 @@ SECTIONS["rewards"] = Section("", (), dict(
         reads=_GRPO | {"rewards.overlong": OtherThan(0)}),
     last_number=Field(False, "without a box or ####, take the last number as the answer",
         reads=_REAL_TASK),
+    thinking_end=Field("</think>", 'ends a thought: the answer is looked for behind it; "": in the '
+        "whole text", Rule(lambda v: not v or v.count("/") == 1, "use a text with one "
+        "slash, without which it begins a thought; or none"), reads=_REAL_TASK),
 ))  # fmt: skip
 SECTIONS["personas"] = Section("", (), dict(
     file=Field("", 'JSONL of personas; "": the bank of the package; not for latent_style',

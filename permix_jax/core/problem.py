@@ -55,6 +55,7 @@ class Task:
       role_play: conversation prompts for fidelity; their answers are not used.
       stated: the answer that a completion states, mostly written alike where it is equal; None: it
         states none. It tells wrong answers apart (majority@k).
+      answer_part: the part of a completion in which `grade` and `stated` look for the answer.
       in_style: the exact rule for "this text is in the persona's own style"; None for real models,
         which have no such rule.
       revisions: the commits of the data sets of the hub that the problems are from, by name.
@@ -68,5 +69,6 @@ class Task:
     demonstrate: Callable[[np.random.Generator, Sequence[Problem]], Demonstration]
     role_play: Sequence[Problem] = ()
     stated: Callable[[str], str | None] | None = None
+    answer_part: Callable[[str], str] = str
     in_style: Callable[[str, Persona], bool] | None = None
     revisions: Mapping[str, str] = field(default_factory=dict)

@@ -6,10 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from permix_jax.core.sharding import constrain
+from permix_jax.models.attention import PackedLayout
 from permix_jax.models.lm_head import Scoring, head_logprobs
 from permix_jax.models.operations import states_at
 from permix_jax.models.packing import PackedRows
 from permix_jax.models.transformer import Decoder
+
+LONGEST_WHOLE = 1024  # tokens of prompts whose attention scores [P, P] are computed at once
+BLOCK = 128  # tokens of a block of attention in longer ones
 
 
 @partial(jax.jit, static_argnames=("model", "scoring", "entropy"))
@@ -66,9 +70,29 @@ def head_weight(model: Decoder, params) -> jax.Array:
 def prefill(model: Decoder, params, prompt_tokens: jax.Array, prompt_mask: jax.Array):
     """Runs right-padded prompts [U, P] through the decoder.
 
-    Returns the hidden states of their last tokens [U, E], their segment, and lengths int32 [U].
+    Prompts of over LONGEST_WHOLE tokens are attended block by block, so that their scores take
+    memory that is linear in P. They are padded to whole blocks.
+
+    Returns the hidden states of their last tokens [U, E], their segment of P tokens and padding,
+    and lengths int32 [U].
     """
+    lengths, layout = prompt_mask.sum(axis=1), None
+    if prompt_tokens.shape[1] > LONGEST_WHOLE:
+        padding = (0, 0), (0, -prompt_tokens.shape[1] % BLOCK)
+        prompt_tokens, prompt_mask = (jnp.pad(x, padding) for x in (prompt_tokens, prompt_mask))
+        layout = _prompt_layout(prompt_mask)
     positions = jnp.broadcast_to(jnp.arange(prompt_tokens.shape[1]), prompt_tokens.shape)
-    hidden, segment = model.apply({"params": params}, prompt_tokens, positions, prompt_mask)
-    lengths = prompt_mask.sum(axis=1)
+    hidden, segment = model.apply(
+        {"params": params}, prompt_tokens, positions, prompt_mask, layout=layout
+    )
     return states_at(hidden, lengths[:, None] - 1)[:, 0], segment, lengths
+
+
+def _prompt_layout(mask: jax.Array) -> PackedLayout:
+    """The layout of rows that hold one prompt each; mask bool [U, P], P a multiple of BLOCK."""
+    (U, P), n = mask.shape, mask.shape[1] // BLOCK
+    positions = jnp.broadcast_to(jnp.arange(P), mask.shape)
+    sequence = jnp.where(mask, 0, -1)
+    before = jnp.arange(n)[:, None] - jnp.arange(n)  # a block reads itself, and back to the first
+    blocks = jnp.broadcast_to(jnp.maximum(before, -1), (U, n, n))
+    return PackedLayout(positions, sequence, sequence, blocks)

@@ -12,7 +12,8 @@ from permix_jax.rewards.answer import extract_answer
 
 class Completion(NamedTuple):
     """What a term sees: the text, how many tokens it took (its end token counts) and could have
-    taken, and the verifier's verdict: 1, 0, or NaN where it is unknown."""
+    taken, the verifier's verdict (1, 0, or NaN where it is unknown), and the part of the text in
+    which the answer is looked for, behind thinking; None: all of it."""
 
     text: str
     tokens: int
@@ -20,6 +21,7 @@ class Completion(NamedTuple):
     truncated: bool
     problem: Problem
     correct: float
+    answer_part: str | None = None
 
 
 class Term(NamedTuple):
@@ -37,7 +39,8 @@ def correctness(completion: Completion) -> float:
 
 def answer_format(completion: Completion) -> float:
     r"""1 if an answer is stated where it can be found, in \boxed{} or after ####, else 0."""
-    return float(extract_answer(completion.text) is not None)
+    part = completion.text if completion.answer_part is None else completion.answer_part
+    return float(extract_answer(part) is not None)
 
 
 def soft_overlong(ramp: int) -> Callable[[Completion], float]:

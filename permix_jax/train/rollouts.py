@@ -127,7 +127,10 @@ class RolloutWorker:
         lengths, budget = batch.completions.mask.sum(axis=1), c.rollout.max_new_tokens
         rollouts = zip(sampled.texts, lengths, truncated, asked, correct, strict=True)
         completions = [
-            Completion(text, int(length), budget, bool(cut), problem, float(verdict))
+            Completion(
+                *(text, int(length), budget, bool(cut), problem, float(verdict)),
+                answer_part=self.run.task.answer_part(text),
+            )
             for text, length, cut, (problem, _), verdict in rollouts
         ]
         values, means = term_values(self.terms, completions)

@@ -76,6 +76,27 @@ def test_without_a_file_for_them_verdicts_are_printed(file, capsys):
     assert "all       4      1     1".split() == capsys.readouterr().err.splitlines()[-3].split()
 
 
+def test_the_answer_is_looked_for_behind_thinking(file):
+    texts = ["<think>\\boxed{5}</think> \\boxed{6}", "<think>\\boxed{6}</think> \\boxed{5}"]
+    texts += ["<think>\\boxed{5}", "\\boxed{5}", "\\boxed{6}</think> \\boxed{5}"]
+    write(file, [{"problem": "", "gold": "5", "completion": text} for text in texts])
+    out = file.with_name("out")
+    grade_file(file, out)
+    assert rights(out) == [False, True, False, True, True]
+    with pytest.raises(ValueError, match="out:1: the verdict of another row"):
+        grade_file(file, out, thinking_end="")
+    printed = executed(f"launch/grade.py --file={file} --thinking_end=")
+    assert [json.loads(line)["right"] for line in printed.splitlines()] == [False, *[True] * 4]
+    printed = executed(f"launch/grade.py --file={file} --thinking_begun")
+    verdicts = [json.loads(line) for line in printed.splitlines()]
+    assert [each["right"] for each in verdicts] == [False, True, False, False, True]
+    assert verdicts[3]["why"] == "no answer is stated"
+    with pytest.raises(
+        ValueError, match="rewards.thinking_end is 'end'; use a text with one slash"
+    ):
+        grade_file(file, thinking_end="end")
+
+
 def test_a_summary_names_lines_of_the_file_and_not_all_of_many(file):
     write(file, numbers(40))
     file.write_text("\n\n" + file.read_text())

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import closeness
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +131,51 @@ def test_prefill_gives_the_state_of_each_prompts_last_token(model, params):
         {"params": params}, BATCH[0], np.tile(np.arange(P), (U, 1)), np.ones((U, P), bool)
     )
     assert_close(last, hidden[np.arange(U), PROMPT_LENGTHS - 1])
+
+
+FAMILIES = {
+    "llama": {},
+    "gemma": {"local_layers": (0,), "window": 5, "post_norms": True, "query_scale": 0.3},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_long_prompt_is_attended_in_blocks_as_it_is_whole(family, dtype, monkeypatch):
+    """Prompts of 22 tokens at most, one of them in its first block of 8, one at a block's end."""
+    model = Decoder(ModelConfig(48, 8, 2, 4, 2, 4, 16, **FAMILIES[family], dtype=dtype))
+    params = nn.unbox(init_params(model, jax.random.key(0)))
+    tokens = np.random.default_rng(0).integers(0, 48, (4, 22), np.int32)
+    mask = np.arange(22) < np.array([[22], [3], [16], [17]])
+
+    def run():
+        return jax.jit(partial(prefill, model))(params, tokens, mask)
+
+    whole = run()
+    monkeypatch.setattr("permix_jax.models.logprobs.LONGEST_WHOLE", 21)
+    monkeypatch.setattr("permix_jax.models.logprobs.BLOCK", 8)
+    last, segment, lengths = run()
+    assert segment.valid.shape == (4, 24) and not segment.valid[:, 22:].any()
+    np.testing.assert_array_equal(segment.valid[:, :22], mask)
+    np.testing.assert_array_equal(segment.positions, np.tile(np.arange(24), (4, 1)))
+    np.testing.assert_array_equal(lengths, mask.sum(axis=1))
+
+    def of_tokens(layers, size):
+        """What is no padding."""
+        keys = [jnp.swapaxes(keys, 2, 3) for keys, _ in layers]
+        return [x[:, :, :size].swapaxes(1, 2)[mask] for x in [*keys, *(v for _, v in layers)]]
+
+    got, wanted = (last, of_tokens(segment.layers, 22)), (whole[0], of_tokens(whole[1].layers, 22))
+    closeness.assert_close(got, wanted, 1e-5 if dtype == "float32" else 3e-2)
+
+
+@pytest.mark.parametrize(("length", "whole"), [(1024, True), (1025, False), (8192, False)])
+def test_no_scores_of_a_whole_long_prompt_exist(length, whole):
+    model = Decoder(ModelConfig(48, 8, 1, 2, 1, 4, 16))
+    params = jax.eval_shape(lambda: nn.unbox(init_params(model, jax.random.key(0))))
+    prompts = [jax.ShapeDtypeStruct((2, length), dtype) for dtype in (jnp.int32, bool)]
+    shapes = array_shapes(partial(prefill, model), params, *prompts)
+    assert any(sorted(shape)[-2] >= length for shape in shapes if len(shape) > 1) == whole
 
 
 def test_the_vocabulary_is_never_materialised_over_the_sequence():

@@ -37,6 +37,13 @@ def test_format_asks_whether_an_answer_is_stated_not_which(text, value):
     assert answer_format(completion(text, correct=0.0)) == value
 
 
+def test_format_asks_for_an_answer_behind_thinking():
+    thought = completion("<think>\\boxed{7}</think> so", correct=0.0)
+    assert answer_format(thought) == 1
+    assert answer_format(thought._replace(answer_part=" so")) == 0
+    assert answer_format(thought._replace(answer_part="")) == 0
+
+
 def test_the_reward_is_the_weighted_sum_and_terms_are_logged_before_their_weight():
     terms = reward_terms({"correctness": 2.0, "format": 0.5, "overlong": 1.0}, overlong_tokens=20)
     given = [
