@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from permix_jax.app.policies import build_policy
 from permix_jax.app.start import open_start
 from permix_jax.app.validation import require_model_fits
-from permix_jax.app.workdir import cache_folder, known_revisions
+from permix_jax.app.workdir import cache_folder, known_revisions, shared_cache
 from permix_jax.core.config_fields import FIELDS
 from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.persona import Persona
@@ -57,11 +57,11 @@ def build_run(
     task = drop_overlong(config, task, policy)
     origin = None
     if start:
-        base = cache / "bases" / start["sha256"][:16]
+        base = shared_cache(workdir) / "bases" / start["sha256"][:16]
         begun = (workdir / "config.json").exists()
         if not (begun and (base / "checkpoints/0").is_dir()):
             origin = open_start(start, policy, base, mesh)
-    base = base or base_folder(config, task, policy, cache)
+    base = base or base_folder(config, task, policy, shared_cache(workdir))
     verifier = Verifier(task.grade)
     return Run(config, workdir, task, policy, initial, base, verifier, method=method, origin=origin)
 

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict, config_flags
 from permix_jax.core.config_fields import FIELDS, GONE, SECTIONS
 from permix_jax.core.field_rules import valid_field
 from permix_jax.core.fields import did_you_mean, flat_fields
+from permix_jax.core.places import place_of
 
 STOPPED = 130  # the exit status after Ctrl-C or SIGTERM, as shells have it: not all is done
 _CONFIG_OF_RUN = Path(__file__).with_name("config_of_run.py")
@@ -65,7 +66,7 @@ def launch(
         file, _, preset = _config_spec().partition(":")
         name = Path(file).stem
         chosen = flags.FLAGS["workdir"].value if of_a_run else None
-        workdir = Path(chosen or Path("runs", f"{name}-{preset}" if preset else name))
+        workdir = place_of(chosen or Path("runs", f"{name}-{preset}" if preset else name))
         stopped = "stopped; what was done is saved, and the same command goes on from there"
         try:
             with _other_processes() if several_processes else nullcontext():

@@ -18,6 +18,7 @@ from permix_jax.core.config_fields import GONE
 from permix_jax.core.field_rules import fixed_fields
 from permix_jax.core.fields import differing_fields, filled_up, flat_fields
 from permix_jax.core.files import write_json
+from permix_jax.core.places import Address
 from permix_jax.evaluation.results import read_json
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +28,14 @@ _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 def cache_folder() -> Path:
     """Where bases, converted weights and compiled programs are kept: $PERMIX_CACHE, or ~/.cache."""
     return Path(os.environ.get("PERMIX_CACHE") or Path.home() / ".cache" / "permix_jax").absolute()
+
+
+def shared_cache(workdir: Path) -> Path:
+    """Where the base policy of a run is kept, which all its processes must see.
+
+    For a workdir in a store it is `cache` beside it, otherwise `cache_folder()`.
+    """
+    return workdir.parent / "cache" if isinstance(workdir, Address) else cache_folder()
 
 
 def claim_workdir(

@@ -57,6 +57,11 @@ class MetricsLog:
         values = [value for name, x in scalars.items() for value in scalar(name, x).value]
         self._write_event(step=row["step"], summary=Summary(value=values))
 
+    def flush(self) -> None:
+        """Returns when all rows survive a kill of the process: in a store, not all do at once."""
+        for file in (self._rows, self._events) if self._rows is not None else ():
+            file.flush()
+
     def _write_event(self, **fields) -> None:
         """As a record: the length, its checksum, the event, its checksum."""
         content = Event(wall_time=time.time(), **fields).SerializeToString()
