@@ -30,6 +30,7 @@ from permix_jax.tasks.arithmetic import arithmetic_task
 from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.tasks.problem_task import problem_task
 from permix_jax.train.base import base_folder
+from permix_jax.train.checkpoints import saved_steps
 from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.programs import rollout_sampling
 from permix_jax.train.run import Run
@@ -59,7 +60,7 @@ def build_run(
     if start:
         base = shared_cache(workdir) / "bases" / start["sha256"][:16]
         begun = (workdir / "config.json").exists()
-        if not (begun and (base / "checkpoints/0").is_dir()):
+        if not (begun and 0 in saved_steps(base / "checkpoints")):
             origin = open_start(start, policy, base, mesh)
     base = base or base_folder(config, task, policy, shared_cache(workdir))
     verifier = Verifier(task.grade)

@@ -66,9 +66,9 @@ def launch(
         file, _, preset = _config_spec().partition(":")
         name = Path(file).stem
         chosen = flags.FLAGS["workdir"].value if of_a_run else None
-        workdir = place_of(chosen or Path("runs", f"{name}-{preset}" if preset else name))
         stopped = "stopped; what was done is saved, and the same command goes on from there"
         try:
+            workdir = place_of(chosen or Path("runs", f"{name}-{preset}" if preset else name))
             with _other_processes() if several_processes else nullcontext():
                 try:
                     job(_CONFIG.value, workdir, name, preset)

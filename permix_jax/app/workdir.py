@@ -20,6 +20,7 @@ from permix_jax.core.fields import differing_fields, filled_up, flat_fields
 from permix_jax.core.files import write_json
 from permix_jax.core.places import Address
 from permix_jax.evaluation.results import read_json
+from permix_jax.train.checkpoints import saved_steps
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
@@ -142,8 +143,7 @@ def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, l
 
 def newest_saved_step(workdir: Path) -> int:
     """The step of the newest checkpoint, by the names of their folders; 0 where there is none."""
-    steps = (path.name for path in (workdir / "checkpoints").glob("*"))
-    return max((int(step) for step in steps if step.isdecimal()), default=0)
+    return max(saved_steps(workdir / "checkpoints"), default=0)
 
 
 def config_at_start(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads and writes files, here or in a store. A kill leaves the old file or the new, never a part."""
+"""Reads and writes files, here or in a store. A kill leaves the old or the new, never a part."""
 
 import contextlib
 import errno

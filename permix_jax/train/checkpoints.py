@@ -26,7 +26,7 @@ from permix_jax.core.places import Address, place_of
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.checksums import checksums, opened, path_name, sealed, shapes
-from permix_jax.train.mirror import Mirror, MissingError
+from permix_jax.train.mirror import Mirror, MissingError, whole_steps
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=keep)
         if self._mirror:
             self._local.mkdir()
-            options = ocp.CheckpointManagerOptions(multiprocessing_options=_alone())
+            options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=_alone())
         self._manager = ocp.CheckpointManager(self._local, options=options, item_names=_ITEMS)
 
     def latest_step(self) -> int | None:
@@ -261,6 +261,14 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process-{own}"
     )
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """The steps of the checkpoints that are whole, by the names of their files alone."""
+    if isinstance(directory, Address):
+        return whole_steps(directory)
+    names = (path.name for path in directory.glob("*"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def newest_step(directory: Path, wanted: int | None = None) -> int:

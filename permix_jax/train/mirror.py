@@ -43,10 +43,7 @@ class Mirror:
 
     def steps(self) -> list[int]:
         """Those of the checkpoints that are whole."""
-        marks: dict[str, list[str]] = {}
-        for mark in self._directory.glob("*/sent.*"):
-            marks.setdefault(mark.parent.name, []).append(mark.name)
-        return sorted(int(step) for step, names in marks.items() if _whole(step, names))
+        return whole_steps(self._directory)
 
     def clear(self, step: int) -> None:
         """Removes what a killed run may have left of a step. Together."""
@@ -154,6 +151,14 @@ class Mirror:
         for mark in folder.glob("sent.*"):
             mark.unlink(missing_ok=True)
         folder.remove()
+
+
+def whole_steps(directory: Address) -> list[int]:
+    """The steps of the checkpoints that all processes have sent."""
+    marks: dict[str, list[str]] = {}
+    for mark in directory.glob("*/sent.*"):
+        marks.setdefault(mark.parent.name, []).append(mark.name)
+    return sorted(int(step) for step, names in marks.items() if _whole(step, names))
 
 
 def _whole(step: str, marks: Sequence[str]) -> bool:
