@@ -179,8 +179,9 @@ class Address:
         """The content; what was appended is joined."""
         content = self._read("cat_file")
         parts = self.parts() if len(content) >= PART_BYTES else {}
-        while part := parts.pop(len(content), None):
-            content += part._read("cat_file")
+        with contextlib.suppress(FileNotFoundError):  # of a part that its writer removes now
+            while part := parts.pop(len(content), None):
+                content += part._read("cat_file")
         return content
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
