@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,12 +37,6 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]  # path of an array -> (shape, d
 _ITEMS = "params", "optimizer", "checksums"
 
 
-class _Info(NamedTuple):
-    """What `Keep` asks of a checkpoint."""
-
-    step: int
-
-
 class DamagedError(ValueError):
     """The files of a checkpoint are not what was saved."""
 
@@ -66,6 +60,18 @@ class Keep:
         """For each checkpoint, in the order of their steps, whether it stays."""
         stay = {info.step for info in checkpoints[-self.newest :]} | {*self.steps, self.best}
         return [info.step in stay for info in checkpoints]
+
+
+class _Info(NamedTuple):
+    """What `Keep` asks of a checkpoint."""
+
+    step: int
+
+
+def _stays(keep: Keep | None, steps: Sequence[int]) -> list[bool]:
+    """For each of the steps whether its checkpoint stays."""
+    infos = [_Info(step) for step in steps]
+    return keep.should_preserve(infos, context=None) if keep else [True] * len(steps)
 
 
 class Checkpoints:
@@ -98,14 +104,8 @@ class Checkpoints:
             self._mirror.clear(step)
         self._manager.save(step, args=ocp.args.Composite(**saves))
         if self._mirror:
-            self._mirror.send(step, self._manager.wait_until_finished, self._stays)
-
-    def _stays(self, steps: Sequence[int]) -> list[bool]:
-        """For each of the steps whether its checkpoint stays."""
-        infos = [_Info(step) for step in steps]
-        return (
-            self._keep.should_preserve(infos, context=None) if self._keep else [True] * len(infos)
-        )
+            keep = self._keep and replace(self._keep)  # as it is now
+            self._mirror.send(step, self._manager.wait_until_finished, partial(_stays, keep))
 
     def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """(step, items) of the newest undamaged checkpoint; None where none was ever saved here.

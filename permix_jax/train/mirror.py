@@ -64,10 +64,7 @@ class Mirror:
                 written()
                 self._send(step)
                 if is_main():
-                    steps = self.steps()
-                    gone = [n for n, stay in zip(steps, stays(steps), strict=True) if not stay]
-                    for unwanted in gone:
-                        self._remove(unwanted)
+                    self._prune(stays)
             except Exception as error:  # `wait` raises it
                 self._error = error
 
@@ -144,6 +141,15 @@ class Mirror:
             if time.monotonic() - began > patience():
                 raise StoreError(f"{remote}: another process has not sent its part")
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _prune(self, stays: Callable[[list[int]], Sequence[bool]]) -> None:
+        """Removes the checkpoints that do not stay, and what a kill left of older ones."""
+        steps = self.steps()
+        kept = {step for step, stay in zip(steps, stays(steps), strict=True) if stay}
+        names = [folder.name for folder in self._directory.iterdir()]
+        for step in [int(name) for name in names if name.isdecimal()]:
+            if step not in kept and step <= steps[-1]:
+                self._remove(step)
 
     def _remove(self, step: int) -> None:
         """The marks first: what a kill leaves is not taken for a checkpoint."""

@@ -21,7 +21,7 @@ CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
 
 
 class Faulty(MemoryFileSystem):
-    """A store in memory: every tenth call fails, and while `away` all do."""
+    """A store in memory: after the first calls every tenth fails, and while `away` all do."""
 
     protocol, store, pseudo_dirs = "faulty", {}, [""]
     calls, away = 0, False
@@ -37,7 +37,7 @@ class Faulty(MemoryFileSystem):
 
         def call(*args, **options):
             Faulty.calls += 1
-            if Faulty.away or Faulty.calls % 10 == 0:
+            if Faulty.away or (Faulty.calls > 30 and Faulty.calls % 10 == 0):
                 raise ConnectionError("connection reset")
             return value(*args, **options)
 
@@ -53,7 +53,7 @@ def local(tmp_path_factory):
 @pytest.fixture
 def faulty(monkeypatch):
     register_implementation("faulty", Faulty, clobber=True)
-    stores.store_of("faulty").files.calls = 0
+    Faulty.calls = 0
     monkeypatch.setattr(stores.time, "sleep", lambda seconds: None)
     yield place_of("faulty://bucket/runs/run")
     Faulty.away = False
@@ -105,10 +105,9 @@ def test_a_run_in_a_store_with_faults_that_dies_and_goes_on_ends_as_a_local_one(
     assert (faulty.parent / "cache" / "bases").is_dir()
 
     # What reads runs reads it too.
-    table = compare([faulty, local], faulty.parent / "comparison")
-    assert table.count("permix") >= 1
+    assert "permix" in compare([faulty], faulty.parent / "comparison")
     assert (faulty.parent / "comparison" / "accuracy_by_persona.png").is_file()
-    export(faulty, tmp_path / "exported", "best" if (faulty / "best.json").exists() else None)
+    export(faulty, tmp_path / "exported")
     assert (tmp_path / "exported" / "model.safetensors").is_file()
 
 
@@ -131,6 +130,7 @@ def test_a_store_that_vanishes_ends_the_run_saved_and_it_goes_on_when_it_is_back
             run_tiny(faulty, cache=tmp_path / "cache")
     Faulty.away = False
     stores.store_of.cache_clear()  # as in a new process
+    Faulty.calls = 0
     monkeypatch.delenv("PERMIX_STORE_SECONDS")
     run_tiny(faulty, cache=tmp_path / "cache")
     assert_same(faulty, local)
