@@ -81,11 +81,12 @@ class Checkpoints:
         self.directory, self._keep = place_of(directory).absolute(), keep
         self._mirror = Mirror(self.directory) if isinstance(self.directory, Address) else None
         self._local = self._mirror.local if self._mirror else self.directory
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep)
         if self._mirror:
             self._local.mkdir()
-            options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=_alone())
-        self._manager = ocp.CheckpointManager(self._local, options=options, item_names=_ITEMS)
+            self._manager = _manager_of_own_files(self._local)
+        else:
+            options = ocp.CheckpointManagerOptions(preservation_policy=keep)
+            self._manager = ocp.CheckpointManager(self._local, options=options, item_names=_ITEMS)
 
     def latest_step(self) -> int | None:
         return max(self.all_steps(), default=None)
@@ -255,11 +256,20 @@ class Checkpoints:
             self._manager.close()
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Each process saves what it has into a folder of its own, without the others."""
+def _manager_of_own_files(folder: Path) -> ocp.CheckpointManager:
+    """Saves what this process has of the arrays, into a folder of its own, without the others."""
     own = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process-{own}"
+    processes = ocp.options.MultiprocessingOptions(
+        primary_host=None, active_processes={own}, barrier_sync_key_prefix=f"process-{own}"
+    )
+    arrays, record = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
+    handlers = {"params": arrays, "optimizer": arrays, "checksums": record}
+    return ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(create=False, multiprocessing_options=processes),
+        item_handlers={
+            name: handler(multiprocessing_options=processes) for name, handler in handlers.items()
+        },
     )
 
 
