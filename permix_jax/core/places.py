@@ -6,6 +6,7 @@ away for a while (`stores`), and cannot append (`parts`).
 """
 
 import contextlib
+import glob
 import io
 import os
 import posixpath
@@ -158,8 +159,10 @@ class Address:
 
     def glob(self, pattern: str) -> list["Address"]:
         """The places that match, by name; none where there is no such folder."""
+        store = store_of(self.scheme)
+        whole = f"{glob.escape(self.key)}/{pattern}"
         try:
-            keys = (self / pattern)._read("glob")
+            keys = store.call("read", self, lambda: store.files.glob(whole))
         except FileNotFoundError:
             return []
         return sorted(Address(self.scheme, key) for key in keys)
@@ -227,8 +230,7 @@ class Address:
 
     def remove(self) -> None:
         """Removes all files below."""
-        if self.is_dir():
-            self._write("rm", recursive=True)
+        _all(lambda name: (self / name).unlink(missing_ok=True), self.files())
 
     def upload(self, folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Copies the files below a local folder whose name from there is wanted."""
@@ -252,6 +254,6 @@ class Address:
         _all(copy, names)
 
 
-def _all(copy: Callable[[str], None], names: Iterable[str]) -> None:
+def _all(work: Callable[[str], None], names: Iterable[str]) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(copy, names))
+        list(pool.map(work, names))

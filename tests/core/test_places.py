@@ -66,7 +66,7 @@ def test_files_of_a_store_are_read_as_they_were_written(folder, tmp_path):
     copy_file(folder / "config.json", tmp_path / "local.json")
     copy_file(tmp_path / "local.json", folder / "eval" / "0" / "back.json")
     assert [str(path) for path in folder.glob("eval/*/*.json")] == [f"{folder}/eval/0/back.json"]
-    assert folder.files() == {"config.json": 11, "eval/0/back.json": 11}
+    assert folder.files() == {"config.json": 12, "eval/0/back.json": 12}
     (folder / "config.json").unlink()
     (folder / "config.json").unlink(missing_ok=True)
     assert not (folder / "config.json").exists() and not (folder / "none").glob("*")
