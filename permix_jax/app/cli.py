@@ -155,6 +155,8 @@ def _other_processes() -> Iterator[None]:
 def _quiet_logs() -> None:
     """Shows the package's own notes as plain lines, and only warnings of libraries."""
     absl_logging.set_verbosity(absl_logging.WARNING)
+    # Orbax says at every save that processes which save apart log no sizes.
+    logging.getLogger("absl").addFilter(lambda said: "primary_host=None" not in said.getMessage())
     logging.addLevelName(logging.INFO, "note")
     logging.addLevelName(logging.WARNING, "warning")
     notes = logging.StreamHandler()

@@ -21,7 +21,7 @@ import tensorstore as ts
 from etils import epath
 from jax.sharding import Mesh
 
-from permix_jax.core.distributed import any_process, gather, on_main
+from permix_jax.core.distributed import alone, any_process, gather, on_main
 from permix_jax.core.places import Address, place_of
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
@@ -81,11 +81,11 @@ class Checkpoints:
         self.directory, self._keep = place_of(directory).absolute(), keep
         self._mirror = Mirror(self.directory) if isinstance(self.directory, Address) else None
         self._local = self._mirror.local if self._mirror else self.directory
-        if self._mirror:
-            self._local.mkdir()
+        if self._mirror and not alone():
             self._manager = _manager_of_own_files(self._local)
         else:
-            options = ocp.CheckpointManagerOptions(preservation_policy=keep)
+            policy = None if self._mirror else keep  # a mirror has one checkpoint at a time
+            options = ocp.CheckpointManagerOptions(preservation_policy=policy)
             self._manager = ocp.CheckpointManager(self._local, options=options, item_names=_ITEMS)
 
     def latest_step(self) -> int | None:
@@ -258,6 +258,7 @@ class Checkpoints:
 
 def _manager_of_own_files(folder: Path) -> ocp.CheckpointManager:
     """Saves what this process has of the arrays, into a folder of its own, without the others."""
+    folder.mkdir()
     own = jax.process_index()
     processes = ocp.options.MultiprocessingOptions(
         primary_host=None, active_processes={own}, barrier_sync_key_prefix=f"process-{own}"
