@@ -256,6 +256,13 @@ class Checkpoints:
             self._manager.close()
 
 
+class _OwnArrays(ocp.StandardCheckpointHandler):
+    """Writes what this process has of the arrays, which `Mirror.fetch` joins with the others'."""
+
+    def finalize(self, directory: Path) -> None:
+        """Joins nothing: Orbax would look for what the other processes have written."""
+
+
 def _manager_of_own_files(folder: Path) -> ocp.CheckpointManager:
     """Saves what this process has of the arrays, into a folder of its own, without the others."""
     folder.mkdir()
@@ -263,8 +270,8 @@ def _manager_of_own_files(folder: Path) -> ocp.CheckpointManager:
     processes = ocp.options.MultiprocessingOptions(
         primary_host=None, active_processes={own}, barrier_sync_key_prefix=f"process-{own}"
     )
-    arrays, record = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
-    handlers = {"params": arrays, "optimizer": arrays, "checksums": record}
+    record = ocp.JsonCheckpointHandler
+    handlers = {"params": _OwnArrays, "optimizer": _OwnArrays, "checksums": record}
     return ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(create=False, multiprocessing_options=processes),

@@ -1,20 +1,35 @@
 """A run whose workdir is in an object store ends as a local one, whatever the store does."""
 
 import signal
+import subprocess
+import sys
 from contextlib import closing
 
+import jax
 import numpy as np
 import pytest
 from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
-from runs import ROOT, crash_after, metrics, newest_arrays, run_tiny, strike, train
+from runs import (
+    ROOT,
+    crash_after,
+    load_config,
+    metrics,
+    newest_arrays,
+    own_process,
+    run_tiny,
+    strike,
+    train,
+)
 from store_server import s3_server
 
 from permix_jax.app.export import export
+from permix_jax.app.policies import build_policy
 from permix_jax.core import stores
 from permix_jax.core.places import place_of
+from permix_jax.core.sharding import make_mesh
 from permix_jax.report.comparison_page import compare
-from permix_jax.train.checkpoints import Checkpoints
+from permix_jax.train.checkpoints import Checkpoints, load_params
 from permix_jax.train.mirror import Mirror
 
 CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
@@ -152,6 +167,45 @@ def test_a_run_in_s3_that_is_killed_goes_on_although_the_server_is_slow_and_fail
         assert server.requests > 100
         server.fails_every = server.slow_every = 0
         assert_same(place_of(address), local)
+
+
+TWO = {
+    "mesh.fsdp": 2,
+    "sft.steps": 3,
+    "train.steps": 3,
+    "task.num_test": 4,
+    "eval.personas": 2,
+    "eval.kl_responses": 0,
+    "rollout.halvings": 0,
+}
+
+
+def test_two_processes_save_in_s3_what_one_saves_in_a_folder(tmp_path):
+    """Each writes its part of a checkpoint to a folder of its own, as hosts that share none do."""
+    here = run_tiny(tmp_path / "here" / "run", cache=tmp_path / "here" / "cache", **TWO)
+    fields = [f"--config.{field}={value}" for field, value in TWO.items()]
+    with s3_server("bucket") as (_, env):
+        two = [str(ROOT / "launch/local.py"), "--processes=2", str(ROOT / "launch/train.py")]
+        ended = subprocess.run(
+            [sys.executable, *two, CONFIG, *fields, "--workdir=s3://bucket/runs/run"],
+            env=own_process(**env, PERMIX_CACHE=str(tmp_path / "cache"), XLA_FLAGS=""),
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert ended.returncode == 0, ended.stderr
+        there = place_of("s3://bucket/runs/run")
+        assert metrics(there) == metrics(here)
+        for file in ("eval/3/completions.jsonl", "eval/3/stability.json", "completions/3.jsonl"):
+            assert (there / file).read_bytes() == (here / file).read_bytes()
+        marks = {path.name for path in (there / "checkpoints" / "3").glob("sent.*")}
+        assert marks == {"sent.0-of-2", "sent.1-of-2"}
+        mesh = make_mesh(2, 2, 2)
+        policy, _ = build_policy(load_config("permix.py", "tiny", **TWO), tmp_path, mesh)
+        mine, theirs = (
+            load_params(folder / "checkpoints", policy.model, mesh, 3) for folder in (there, here)
+        )
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(mine), jax.device_get(theirs))
 
 
 def test_a_bucket_that_is_not_there_is_refused_in_one_line(tmp_path):
