@@ -270,15 +270,19 @@ def _manager_of_own_files(folder: Path) -> ocp.CheckpointManager:
     processes = ocp.options.MultiprocessingOptions(
         primary_host=None, active_processes={own}, barrier_sync_key_prefix=f"process-{own}"
     )
-    record = ocp.JsonCheckpointHandler
-    handlers = {"params": _OwnArrays, "optimizer": _OwnArrays, "checksums": record}
-    return ocp.CheckpointManager(
-        folder,
-        options=ocp.CheckpointManagerOptions(create=False, multiprocessing_options=processes),
-        item_handlers={
-            name: handler(multiprocessing_options=processes) for name, handler in handlers.items()
-        },
+    arrays = _OwnArrays(multiprocessing_options=processes)
+    record = ocp.JsonCheckpointHandler(multiprocessing_options=processes)
+    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for item in ("params", "optimizer"):
+        handlers.add(item, ocp.args.StandardSave, arrays)
+        handlers.add(item, ocp.args.StandardRestore, arrays)
+    handlers.add("checksums", ocp.args.JsonSave, record)
+    # Made in the background, the folders of one process would be taken for those of another.
+    folders = ocp.AsyncOptions(create_directories_asynchronously=False)
+    options = ocp.CheckpointManagerOptions(
+        create=False, multiprocessing_options=processes, async_options=folders
     )
+    return ocp.CheckpointManager(folder, options=options, handler_registry=handlers)
 
 
 def saved_steps(directory: Path) -> list[int]:
