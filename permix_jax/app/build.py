@@ -30,10 +30,10 @@ from permix_jax.tasks.arithmetic import arithmetic_task
 from permix_jax.tasks.embedded_world import latent_style_task
 from permix_jax.tasks.problem_task import problem_task
 from permix_jax.train.base import base_folder
-from permix_jax.train.checkpoints import saved_steps
 from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.programs import rollout_sampling
 from permix_jax.train.run import Run
+from permix_jax.train.saved_steps import saved_steps
 
 
 def build_run(

@@ -20,7 +20,7 @@ from permix_jax.core.fields import differing_fields, filled_up, flat_fields
 from permix_jax.core.files import write_json
 from permix_jax.core.places import Address
 from permix_jax.evaluation.results import read_json
-from permix_jax.train.checkpoints import saved_steps
+from permix_jax.train.saved_steps import saved_steps
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")

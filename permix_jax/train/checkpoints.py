@@ -26,7 +26,7 @@ from permix_jax.core.places import Address, place_of
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.checksums import checksums, opened, path_name, sealed, shapes
-from permix_jax.train.mirror import Mirror, MissingError, whole_steps
+from permix_jax.train.mirror import Mirror, MissingError
 
 logger = logging.getLogger(__name__)
 
@@ -283,14 +283,6 @@ def _manager_of_own_files(folder: Path) -> ocp.CheckpointManager:
         create=False, multiprocessing_options=processes, async_options=folders
     )
     return ocp.CheckpointManager(folder, options=options, handler_registry=handlers)
-
-
-def saved_steps(directory: Path) -> list[int]:
-    """The steps of the checkpoints that are whole, by the names of their files alone."""
-    if isinstance(directory, Address):
-        return whole_steps(directory)
-    names = (path.name for path in directory.glob("*"))
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def newest_step(directory: Path, wanted: int | None = None) -> int:

@@ -20,6 +20,7 @@ import tensorstore as ts
 from permix_jax.core.distributed import is_main, on_main
 from permix_jax.core.places import Address
 from permix_jax.core.stores import StoreError, patience
+from permix_jax.train.saved_steps import all_sent, saved_steps
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -43,7 +44,7 @@ class Mirror:
 
     def steps(self) -> list[int]:
         """Those of the checkpoints that are whole."""
-        return whole_steps(self._directory)
+        return saved_steps(self._directory)
 
     def clear(self, step: int) -> None:
         """Removes what a killed run may have left of a step. Together."""
@@ -137,7 +138,7 @@ class Mirror:
         (remote / f"sent.{number}-of-{processes}").write_bytes(json.dumps(files).encode())
         shutil.rmtree(local)
         began = time.monotonic()
-        while not _whole(str(step), [mark.name for mark in remote.glob("sent.*")]):
+        while not all_sent([mark.name for mark in remote.glob("sent.*")]):
             if time.monotonic() - began > patience():
                 raise StoreError(f"{remote}: another process has not sent its part")
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -157,18 +158,6 @@ class Mirror:
         for mark in folder.glob("sent.*"):
             mark.unlink(missing_ok=True)
         folder.remove()
-
-
-def whole_steps(directory: Address) -> list[int]:
-    """The steps of the checkpoints that all processes have sent."""
-    marks: dict[str, list[str]] = {}
-    for mark in directory.glob("*/sent.*"):
-        marks.setdefault(mark.parent.name, []).append(mark.name)
-    return sorted(int(step) for step, names in marks.items() if _whole(step, names))
-
-
-def _whole(step: str, marks: Sequence[str]) -> bool:
-    return step.isdecimal() and any(len(marks) == int(name.rpartition("-")[2]) for name in marks)
 
 
 def _join(item: Path, parts: Sequence[Path]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from permix_jax.core.places import place_of
-from permix_jax.train.checkpoints import Checkpoints, DamagedError, Keep, newest_step, saved_steps
+from permix_jax.train.checkpoints import Checkpoints, DamagedError, Keep, newest_step
+from permix_jax.train.saved_steps import saved_steps
 
 
 @pytest.fixture
