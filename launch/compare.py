@@ -10,17 +10,19 @@ another formula, from what the runs left; no model is asked.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from permix_jax.app.cli import Parser, fail
 from permix_jax.app.next_steps import after_comparison
 from permix_jax.core.config_fields import FIELDS
+from permix_jax.core.places import place_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdir of a run")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for a report; default: none")
+    parser.add_argument(
+        "workdirs", nargs="+", type=place_of, metavar="DIR", help="workdir of a run"
+    )
+    parser.add_argument("--out", type=place_of, metavar="DIR", help="for a report; default: none")
     parser.add_argument(
         "--competence", action="store_true", help="also how fidelity moved with the base's accuracy"
     )

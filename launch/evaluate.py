@@ -10,12 +10,11 @@ asked. Repeat the command to continue where it stopped. Prints the results; docs
 what they mean.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from permix_jax.app.cli import changed_fields, config_arguments, launch, step_named
 from permix_jax.core.field_rules import require_read
+from permix_jax.core.places import place_of
 
 _STEP = flags.DEFINE_string(
     "step",
@@ -31,7 +30,7 @@ def main(config, workdir, name, preset) -> None:
     from permix_jax.app.next_steps import after_evaluation
     from permix_jax.app.policies import config_of_model, subject_of_model, subject_of_run
 
-    out, model = Path(_OUT.value) if _OUT.value else None, _MODEL.value
+    out, model = place_of(_OUT.value) if _OUT.value else None, _MODEL.value
     step = step_named(_STEP.value)
     asked = config_of_model(config, model) if model else config
     require_read([asked.to_dict()], changed_fields(), "evaluate")

@@ -11,19 +11,21 @@ hub; log in before, by `hf auth login`.
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # weights go through host memory; no accelerator is needed
 
 from permix_jax.app.cli import Parser, fail, step_named
 from permix_jax.app.next_steps import after_export
+from permix_jax.core.places import place_of, require_local
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, metavar="DIR", help="workdir of a run")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
+    add("--workdir", type=place_of, required=True, metavar="DIR", help="workdir of a run")
+    add(
+        "--out", type=place_of, required=True, metavar="DIR", help="folder to write; must not exist"
+    )
     add("--step", metavar="N", help="checkpoint to take, or best; default: the newest")
     add("--dtype", choices=("float32", "bfloat16"), default="", help="default: the run's own")
     add("--adapter", action="store_true", help="LoRA adapters alone, as a PEFT folder")
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from permix_jax.app.push import push
 
     try:
+        require_local(a.out, "--out")
         export(a.workdir, a.out, step_named(a.step), a.dtype, a.adapter)
         if a.push:
             print(f"sent to {push(a.out, a.push, a.private)}")

@@ -11,16 +11,16 @@ are right.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from permix_jax.app.cli import STOPPED, Parser, fail
+from permix_jax.core.places import place_of, require_local
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--file", type=Path, required=True, metavar="FILE", help="JSON Lines, plain or gzipped")
-    add("--out", type=Path, metavar="FILE", help="for the verdicts; default: they are printed")
+    add("--file", type=place_of, required=True, metavar="FILE", help="JSON Lines, plain or gzipped")
+    add("--out", type=place_of, metavar="FILE", help="for the verdicts; default: they are printed")
     add("--last_number", action="store_true", help="without a box or ####, the last number counts")
     add("--thinking_end", metavar="TEXT", help="as rewards.thinking_end; default: </think>")
     add("--thinking_begun", action="store_true", help="prompts began the thought (R1)")
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from permix_jax.app.grading import grade_file
 
     try:
+        require_local(a.file, "--file")
+        require_local(a.out, "--out")
         end = {} if a.thinking_end is None else {"thinking_end": a.thinking_end}
         said = grade_file(a.file, a.out, a.last_number, thinking_begun=a.thinking_begun, **end)
     except (OSError, ValueError) as error:

@@ -10,12 +10,11 @@ another. --config.personagym.* set what is asked. Repeat the command to continue
 docs/judging.md says what the results mean.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from permix_jax.app.cli import changed_fields, launch, step_named
 from permix_jax.core.field_rules import require_read
+from permix_jax.core.places import place_of, require_local
 
 _STEP = flags.DEFINE_string(
     "step",
@@ -35,12 +34,14 @@ def main(config, workdir, name, preset) -> None:
     require_read([asked.to_dict()], changed_fields(), "personagym")
     if _OUT.value is None:
         raise ValueError("name --out=DIR, the folder to write answers and scores to")
+    out = place_of(_OUT.value)
+    require_local(out, "--out")
     if model is None:
-        subject = subject_of_run(config, workdir, step, Path(_OUT.value))
+        subject = subject_of_run(config, workdir, step, out)
     elif flags.FLAGS["workdir"].present or step is not None:
         raise ValueError("--model is asked as it is; leave out --workdir and --step")
     else:
-        subject = subject_of_model(config, model, Path(_OUT.value))
+        subject = subject_of_model(config, model, out)
     print(personagym(subject))
 
 

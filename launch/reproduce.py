@@ -10,11 +10,11 @@ where it stopped; it keeps finished runs. docs/comparison.md says what the resul
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from permix_jax.app.cli import STOPPED, changed_fields, config_arguments, launch
+from permix_jax.core.places import place_of, require_local
 
 _OUT = flags.DEFINE_string("out", None, "DIR: for the comparison; default: runs/<config>-<preset>")
 
@@ -24,7 +24,8 @@ def main(config, workdir, name, preset) -> None:
     from permix_jax.core.stop import Stopped
     from permix_jax.reproduction.reproduce import reproduce
 
-    out = Path(_OUT.value) if _OUT.value else workdir
+    out = place_of(_OUT.value) if _OUT.value else workdir
+    require_local(out, "--out")
     try:
         print(reproduce(config, out, preset, changed_fields()))
     except Stopped:

@@ -224,6 +224,20 @@ def test_from_sets_a_field_and_is_printed_as_one(monkeypatch, tmp_path):
     assert said.startswith("error: --from: there is no such flag")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export.py --workdir=x --out=s3://b/x",
+        "grade.py --file=x --out=s3://b/x",
+        f"personagym.py --config={PERMIX}:tiny --workdir=x --out=s3://b/x",
+        "reproduce.py --config=configs/reproduce.py:tiny --out=s3://b/x",
+    ],
+)
+def test_a_command_that_writes_to_a_folder_alone_refuses_an_address(command):
+    said = refused(f"launch/{command}")
+    assert said == "error: --out is s3://b/x; name a folder of this machine"
+
+
 @pytest.mark.parametrize("script", ["evaluate.py", "personagym.py", "export.py"])
 @pytest.mark.parametrize("step", ["bst", "-1", "2.5"])
 def test_a_step_is_a_number_or_best(script, step):

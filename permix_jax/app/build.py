@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from permix_jax.app.policies import build_policy
 from permix_jax.app.start import open_start
 from permix_jax.app.validation import require_model_fits
-from permix_jax.app.workdir import cache_folder, known_revisions
+from permix_jax.app.workdir import cache_folder, known_revisions, shared_cache
 from permix_jax.core.config_fields import FIELDS
 from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.persona import Persona
@@ -35,6 +35,7 @@ from permix_jax.train.base import base_folder
 from permix_jax.train.method import PERMIX, Method
 from permix_jax.train.programs import rollout_sampling
 from permix_jax.train.run import Run
+from permix_jax.train.saved_steps import saved_steps
 
 
 def build_run(
@@ -60,11 +61,11 @@ def build_run(
     task = with_thinking(config, drop_overlong(config, task, policy), policy)
     origin = None
     if start:
-        base = cache / "bases" / start["sha256"][:16]
+        base = shared_cache(workdir) / "bases" / start["sha256"][:16]
         begun = (workdir / "config.json").exists()
-        if not (begun and (base / "checkpoints/0").is_dir()):
+        if not (begun and 0 in saved_steps(base / "checkpoints")):
             origin = open_start(start, policy, base, mesh)
-    base = base or base_folder(config, task, policy, cache)
+    base = base or base_folder(config, task, policy, shared_cache(workdir))
     verifier = Verifier(task.grade)
     return Run(config, workdir, task, policy, initial, base, verifier, method=method, origin=origin)
 

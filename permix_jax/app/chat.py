@@ -16,6 +16,7 @@ from permix_jax.app.templates import render as render_template
 from permix_jax.core.json_lines import require_encodable
 from permix_jax.core.keys import key
 from permix_jax.core.persona import Persona
+from permix_jax.core.places import place_of
 from permix_jax.core.sharding import make_mesh
 from permix_jax.evaluation.results import read_json
 from permix_jax.models.policy import LoadedPolicy, Policy
@@ -106,7 +107,7 @@ def open_chat(workdir: Path | str, step: int | str | None = None, tensor: int = 
     share heads and MLP, for a policy that outgrows one device. Raises FileNotFoundError without a
     run in `workdir` or such a checkpoint, ValueError where there are fewer devices.
     """
-    workdir = Path(workdir)
+    workdir = place_of(workdir)
     record = read_json(workdir / "config.json")
     step = chosen_step(workdir, step)
     use_compilation_cache()

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict, config_flags
 from permix_jax.core.config_fields import FIELDS, GONE, SECTIONS
 from permix_jax.core.field_rules import valid_field
 from permix_jax.core.fields import did_you_mean, flat_fields
+from permix_jax.core.places import place_of
 
 STOPPED = 130  # the exit status after Ctrl-C or SIGTERM, as shells have it: not all is done
 _CONFIG_OF_RUN = Path(__file__).with_name("config_of_run.py")
@@ -65,9 +66,9 @@ def launch(
         file, _, preset = _config_spec().partition(":")
         name = Path(file).stem
         chosen = flags.FLAGS["workdir"].value if of_a_run else None
-        workdir = Path(chosen or Path("runs", f"{name}-{preset}" if preset else name))
         stopped = "stopped; what was done is saved, and the same command goes on from there"
         try:
+            workdir = place_of(chosen or Path("runs", f"{name}-{preset}" if preset else name))
             with _other_processes() if several_processes else nullcontext():
                 try:
                     job(_CONFIG.value, workdir, name, preset)
@@ -154,6 +155,8 @@ def _other_processes() -> Iterator[None]:
 def _quiet_logs() -> None:
     """Shows the package's own notes as plain lines, and only warnings of libraries."""
     absl_logging.set_verbosity(absl_logging.WARNING)
+    # Orbax says at every save that processes which save apart log no sizes.
+    logging.getLogger("absl").addFilter(lambda said: "primary_host=None" not in said.getMessage())
     logging.addLevelName(logging.INFO, "note")
     logging.addLevelName(logging.WARNING, "warning")
     notes = logging.StreamHandler()

@@ -19,11 +19,12 @@ from permix_jax.app.phases import phases_of_run
 from permix_jax.app.policies import policy_of_run, run_identity
 from permix_jax.app.start import find_start
 from permix_jax.app.validation import require_model_fits, require_valid, rounding_warning
-from permix_jax.app.workdir import cache_folder, claim_workdir
+from permix_jax.app.workdir import claim_workdir, shared_cache
 from permix_jax.core.distributed import on_main, require_shared
 from permix_jax.core.field_rules import require_read
 from permix_jax.core.fields import names_in
 from permix_jax.core.files import write_json
+from permix_jax.core.places import place_of
 from permix_jax.core.problem import Task
 from permix_jax.core.progress import Agenda, correct, following
 from permix_jax.core.randomness import generator
@@ -86,7 +87,7 @@ def run(
         with this.verifier:
             _require_later_parts(this)
             require_shared(workdir, "--workdir")
-            require_shared(cache_folder(), "PERMIX_CACHE")
+            require_shared(shared_cache(workdir), "PERMIX_CACHE")
             claimed = workdir, config, name, preset, this.base_folder, changed, describe(method)
             on_main(partial(claim_workdir, *claimed, start, this.task.revisions))
             devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -175,7 +176,7 @@ def _open_teacher(run: Run) -> tuple[StoredPolicy, Task]:
     that are over the budget in its tokens. Raises ValueError where the teacher cannot be used."""
     if not run.config.distill.teacher:
         return run.base, run.task
-    workdir = Path(run.config.distill.teacher)
+    workdir = place_of(run.config.distill.teacher)
     try:
         teacher = policy_of_run(workdir, run.mesh)
         require_model_fits(teacher.policy.model.config, run.config)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from permix_jax.core import files
 from permix_jax.core.field_rules import call_with, fixed_fields
 from permix_jax.core.fields import differing_fields, filled_up, names_in
 from permix_jax.core.keys import key
+from permix_jax.core.places import place_of, relative_name
 from permix_jax.evaluation.results import read_json
 from permix_jax.formats.pretrained import load_pretrained, open_pretrained
 from permix_jax.models.config import Lora, ModelConfig
@@ -90,7 +90,7 @@ def policy_and_base(
 ) -> tuple[Policy, StoredPolicy]:
     """The policy that a run trains, and its base; `base` is the base's folder, if it has one."""
     policy, initial = build_policy(config, cache_folder(), mesh)
-    return policy, base_policy(policy, initial, Path(base) if base_is_stored(config) else None)
+    return policy, base_policy(policy, initial, place_of(base) if base_is_stored(config) else None)
 
 
 def policy_of_run(workdir: Path, mesh: Mesh) -> StoredPolicy:
@@ -103,19 +103,19 @@ def policy_of_run(workdir: Path, mesh: Mesh) -> StoredPolicy:
     policy, base = policy_and_base(config, record["base"], mesh)
     last = newest_step(workdir / "checkpoints", last_step(config, workdir))
     if config.lora.rank and base_is_stored(config):
-        newest_step(Path(record["base"]) / "checkpoints")
+        newest_step(place_of(record["base"]) / "checkpoints")
     return checkpoint(policy, base, workdir, last)
 
 
 def run_identity(workdir: Path, step: int, folder: Path) -> dict[str, Any]:
     """Which checkpoint the evaluation in `folder` is of.
 
-    The run is named by its path from `folder`, because both may be moved together, and by the
-    config that it began with.
+    The run is named by its path from `folder`, because both may be moved together, or by its
+    address, and by the config that it began with.
     """
     config = json.dumps(config_at_start(read_json(workdir / "config.json")), sort_keys=True)
     return {
-        "run": os.path.relpath(workdir.resolve(), folder.resolve()),
+        "run": relative_name(workdir, folder),
         "run_config_sha256": hashlib.sha256(config.encode()).hexdigest(),
         "step": step,
     }
@@ -169,7 +169,7 @@ def subject_of_run(
     config.train.start = record["config"]["train"].get("start", "")
     folder = folder or workdir / "eval" / str(step)
     of, name = run_identity(workdir, step, folder), f"step {step}"
-    return Subject(config, workdir, Path(record["base"]), step, folder, of, name)
+    return Subject(config, workdir, place_of(record["base"]), step, folder, of, name)
 
 
 def _require_same_policy(

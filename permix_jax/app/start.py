@@ -17,6 +17,7 @@ from permix_jax.app.best import chosen_step
 from permix_jax.app.policies import policy_and_base
 from permix_jax.app.workdir import config_at_start
 from permix_jax.core.fields import differing_fields
+from permix_jax.core.places import place_of
 from permix_jax.evaluation.results import read_json
 from permix_jax.models.params import merge_adapters
 from permix_jax.models.policy import Policy, StoredPolicy
@@ -47,7 +48,7 @@ def find_start(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     name, _, step = config.train.start.rpartition(":")
     if not name or not (step == "best" or step.isdecimal()):
         name, step = config.train.start, ""
-    other = Path(name).absolute()
+    other = place_of(name).absolute()
     try:
         read_json(other / "config.json")
         number = chosen_step(other, int(step) if step.isdecimal() else step or None)
@@ -66,7 +67,7 @@ def open_start(start: dict[str, Any], policy: Policy, copy: Path, mesh: Mesh) ->
     Raises:
       FileNotFoundError: the other run is gone. ValueError: it is another run, or another model.
     """
-    workdir, step = Path(start["run"]), start["step"]
+    workdir, step = place_of(start["run"]), start["step"]
     named = f"train.start is step {step} of {workdir}"
     try:
         same = _sha256(workdir, step) == start["sha256"]
@@ -97,7 +98,7 @@ def _sha256(workdir: Path, step: int) -> str:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such checkpoint")
     sums = folder / "checksums/metadata"  # checkpoints of the first versions have none
-    known = [config_at_start(record), Path(record["base"]).name, step]
+    known = [config_at_start(record), place_of(record["base"]).name, step]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     digest.update(sums.read_bytes() if sums.exists() else b"")
     return digest.hexdigest()

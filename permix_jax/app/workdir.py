@@ -18,7 +18,9 @@ from permix_jax.core.config_fields import GONE
 from permix_jax.core.field_rules import fixed_fields
 from permix_jax.core.fields import differing_fields, filled_up, flat_fields
 from permix_jax.core.files import write_json
+from permix_jax.core.places import Address
 from permix_jax.evaluation.results import read_json
+from permix_jax.train.saved_steps import saved_steps
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
@@ -27,6 +29,14 @@ _PACKAGES = ("permix_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 def cache_folder() -> Path:
     """Where bases, converted weights and compiled programs are kept: $PERMIX_CACHE, or ~/.cache."""
     return Path(os.environ.get("PERMIX_CACHE") or Path.home() / ".cache" / "permix_jax").absolute()
+
+
+def shared_cache(workdir: Path) -> Path:
+    """Where the base policy of a run is kept, which all its processes must see.
+
+    For a workdir in a store it is `cache` beside it, otherwise `cache_folder()`.
+    """
+    return workdir.parent / "cache" if isinstance(workdir, Address) else cache_folder()
 
 
 def claim_workdir(
@@ -133,8 +143,7 @@ def require_same_config(workdir: Path, config: dict, option: str) -> dict[str, l
 
 def newest_saved_step(workdir: Path) -> int:
     """The step of the newest checkpoint, by the names of their folders; 0 where there is none."""
-    steps = (path.name for path in (workdir / "checkpoints").glob("*"))
-    return max((int(step) for step in steps if step.isdecimal()), default=0)
+    return max(saved_steps(workdir / "checkpoints"), default=0)
 
 
 def config_at_start(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,14 @@ import numpy as np
 from jax._src.distributed import global_state  # nothing public gives the service's client
 from jax.experimental import multihost_utils
 
+from permix_jax.core.lease import Lease
+from permix_jax.core.places import Address
 from permix_jax.core.watch import Watch, before_abort, end_with, waiting
 
 T = TypeVar("T")
 _JOIN_SECONDS = 300
 _SECONDS_BETWEEN_TRIES = 0.2
+_SECONDS_BETWEEN_TRIES_IN_A_STORE = 2.0
 
 
 def initialize(
@@ -179,11 +182,22 @@ def require_shared(folder: Path, name: str) -> None:
 
 @contextmanager
 def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock file `path` while entered; the lock ends with the process in any case.
+    """Holds the lock file `path` while entered; the lock ends with the process in any case, in a
+    store some time after it (`Lease`).
 
     Processes of one program hold it together. `while_waiting` is called repeatedly while another
     program has the lock; it may raise.
     """
+    if isinstance(path, Address):
+        lock = Lease(path)
+        try:
+            while not on_main(lock.take):
+                while_waiting()
+                time.sleep(_SECONDS_BETWEEN_TRIES_IN_A_STORE)
+            yield
+        finally:
+            lock.release()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
 

@@ -1,4 +1,4 @@
-"""Reads and writes files. A kill leaves the old file or the new one, never a part of it."""
+"""Reads and writes files, here or in a store. A kill leaves the old or the new, never a part."""
 
 import contextlib
 import errno
@@ -10,20 +10,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from permix_jax.core.parts import Appended
+from permix_jax.core.places import Address
+
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 and makes the folder if it is missing. Raises OSError that names the file."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`."""
+    if isinstance(path, Address):
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with _named(path):
-        partial.write_text(text, "utf-8")
+        partial.write_bytes(content)
         partial.replace(path)
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Copies a file, and makes the folder if it is missing. Raises OSError that names `target`."""
+    if isinstance(source, Address) or isinstance(target, Address):
+        write_bytes(target, source.read_bytes())
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     with _named(target):
@@ -31,12 +45,18 @@ def copy_file(source: Path, target: Path) -> None:
         partial.replace(target)
 
 
-def append(file: io.FileIO, content: bytes, sync: bool = True) -> None:
+def append(file: io.FileIO | Appended, content: bytes, sync: bool = True) -> None:
     """Returns when the content is on disk; without `sync`, when it survives a kill of the process.
 
-    Open `file` with buffering=0: a buffered file would write again when it is closed. Raises
-    OSError that names the file, for example if the disk is full.
+    In a store, `sync` or `flush` of the file writes it. Open `file` with buffering=0: a buffered
+    file would write again when it is closed. Raises OSError that names the file, for example if the
+    disk is full.
     """
+    if isinstance(file, Appended):
+        file.write(content)
+        if sync:
+            file.flush()
+        return
     with _named(Path(file.name)):
         if file.write(content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,15 +1,17 @@
 """The report of a comparison: methods over seeds, from finished runs and what compares them."""
 
-import os
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from permix_jax.core.fields import flat_fields
+from permix_jax.core.files import write_bytes
+from permix_jax.core.places import place_of, relative_name
 from permix_jax.report import content
 from permix_jax.report.charts import figure_of
 from permix_jax.report.compare import (
@@ -57,7 +59,7 @@ def compare(
       FileNotFoundError, ValueError: a folder without a finished run, or two runs of one method
         with the same seed and config.
     """
-    runs = told_apart([read_run(Path(workdir), pss) for workdir in workdirs])
+    runs = told_apart([read_run(place_of(workdir), pss) for workdir in workdirs])
     comparison = compare_runs(runs)
     if pss:
         comparison["notes"].append(text("read_again", formula=pss))
@@ -75,11 +77,12 @@ def write_comparison_report(runs: Sequence[Run], comparison: Mapping, folder: Pa
     `comparison` is the result of `compare_runs`.
     """
     report = as_plain(comparison_report(runs, comparison, folder))
-    folder.mkdir(parents=True, exist_ok=True)
     for part in report["sections"]:
         for block in part["blocks"]:
             if "file" in block:
-                figure_of([block], report["names"]).savefig(folder / block["file"], dpi=_DPI)
+                drawn = io.BytesIO()
+                figure_of([block], report["names"]).savefig(drawn, dpi=_DPI, format="png")
+                write_bytes(folder / block["file"], drawn.getvalue())
     write_report(report, folder)
 
 
@@ -219,8 +222,7 @@ def _runs(runs: Sequence[Run], folder: Path) -> dict:
     for run in runs:
         path, name = run.workdir / "report.html", run.workdir.name
         if path.is_file():
-            place = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-            name = link(name, quote(place))
+            name = link(name, quote(PurePath(relative_name(path, folder)).as_posix()))
         rows.append([name, run.seed, *(run.trained.measures[measure].value for measure in shown)])
     columns = {"run": "", "seed": "d"} | dict.fromkeys(shown, ".3f")
     return section("runs", [table(columns, rows)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from permix_jax.core.field_rules import fixed_fields
+from permix_jax.core.places import from_relative, place_of
 from permix_jax.evaluation.results import (
     Evaluation,
     read_best,
@@ -51,7 +52,8 @@ def write_run_report(workdir: Path) -> None:
       FileNotFoundError: no config.json or no evaluation in `workdir`.
       ValueError: a file in it is not JSON (path and line are named).
     """
-    write_report(run_report(Path(workdir)), Path(workdir))
+    workdir = place_of(workdir)
+    write_report(run_report(workdir), workdir)
 
 
 def run_report(workdir: Path) -> dict:
@@ -96,14 +98,15 @@ def write_evaluation_report(folder: Path) -> str:
     model, run = policy.get("model"), policy.get("run")
     name = Path(model).name if model else f"step {policy.get('step', '?')}"
     policies = {name: evaluation}
-    base = folder / (run or "") / "eval" / "0"
+    of_run = from_relative(folder, run or "")
+    base = of_run / "eval" / "0"
     if run and base.resolve() != folder.resolve() and (base / "stability.json").is_file():
         if _asked(base) == _asked(folder):
             policies = {"base": read_evaluation(base), name: evaluation}
     rows = {policy: of.rows() for policy, of in policies.items()}
     sections = _sections_of(policies, rows, identity.get("config", {}))
     sections.append(content.config_section(identity))
-    facts = [f"run: {(folder / run).resolve().name}" if run else f"model: {model}"]
+    facts = [f"run: {of_run.name}" if run else f"model: {model}"]
     write_report(_report(f"Evaluation of {name}", facts, policies, sections, rows), folder)
     return overview.overview(evaluation)
 

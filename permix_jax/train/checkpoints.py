@@ -10,10 +10,10 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -21,15 +21,20 @@ import tensorstore as ts
 from etils import epath
 from jax.sharding import Mesh
 
-from permix_jax.core.distributed import any_process, gather, on_main
+from permix_jax.core.distributed import alone, any_process, gather, on_main
+from permix_jax.core.places import Address, place_of
 from permix_jax.models.params import abstract_params, split_trained
 from permix_jax.models.transformer import Decoder
 from permix_jax.train.checksums import checksums, opened, path_name, sealed, shapes
+from permix_jax.train.mirror import Mirror, MissingError
 
 logger = logging.getLogger(__name__)
 
 Saved = dict[str, dict[str, list]]  # item -> path of an array -> [shape, dtype, checksum]
 Shapes = dict[str, tuple[tuple[int, ...], str]]  # path of an array -> (shape, dtype)
+
+
+_ITEMS = "params", "optimizer", "checksums"
 
 
 class DamagedError(ValueError):
@@ -57,20 +62,37 @@ class Keep:
         return [info.step in stay for info in checkpoints]
 
 
+class _Info(NamedTuple):
+    """What `Keep` asks of a checkpoint."""
+
+    step: int
+
+
+def _stays(keep: Keep | None, steps: Sequence[int]) -> list[bool]:
+    """For each of the steps whether its checkpoint stays."""
+    infos = [_Info(step) for step in steps]
+    return keep.should_preserve(infos, context=None) if keep else [True] * len(steps)
+
+
 class Checkpoints:
     """The checkpoints of one run; `keep` says which stay (None: all)."""
 
     def __init__(self, directory: Path, keep: Keep | None = None):
-        self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep)
-        items = "params", "optimizer", "checksums"
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=items)
+        self.directory, self._keep = place_of(directory).absolute(), keep
+        self._mirror = Mirror(self.directory) if isinstance(self.directory, Address) else None
+        self._local = self._mirror.local if self._mirror else self.directory
+        if self._mirror and not alone():
+            self._manager = _manager_of_own_files(self._local)
+        else:
+            policy = None if self._mirror else keep  # a mirror has one checkpoint at a time
+            options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+            self._manager = ocp.CheckpointManager(self._local, options=options, item_names=_ITEMS)
 
     def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+        return max(self.all_steps(), default=None)
 
     def all_steps(self) -> list[int]:
-        return sorted(self._manager.all_steps())
+        return self._mirror.steps() if self._mirror else sorted(self._manager.all_steps())
 
     def save(self, step: int, params, optimizer: Any = None) -> None:
         """Starts saving and returns; the arrays may be donated right afterwards."""
@@ -78,7 +100,13 @@ class Checkpoints:
         sums = {name: checksums(item) for name, item in items.items()}
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         saves["checksums"] = ocp.args.JsonSave(sealed({"orbax": ocp.__version__, "items": sums}))
+        if self._mirror:
+            self.wait()
+            self._mirror.clear(step)
         self._manager.save(step, args=ocp.args.Composite(**saves))
+        if self._mirror:
+            keep = self._keep and replace(self._keep)  # as it is now
+            self._mirror.send(step, self._manager.wait_until_finished, partial(_stays, keep))
 
     def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """(step, items) of the newest undamaged checkpoint; None where none was ever saved here.
@@ -139,7 +167,7 @@ class Checkpoints:
         try:
             record = self._record(step)
             same = record.get("orbax") == ocp.__version__
-            return find_damage(self.directory / str(step), record.get("items"), same)
+            return find_damage(self._local / str(step), record.get("items"), same)
         except Exception as error:
             logger.warning("%s: no damage can be proven (%s)", self.directory / str(step), error)
             return ""
@@ -147,6 +175,12 @@ class Checkpoints:
     def _as_saved(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """`abstract` in the dtypes that were saved. Raises where its arrays are not those saved."""
         self.wait()
+        if self._mirror:
+            try:
+                self._mirror.fetch(step, [*abstract, "checksums"])
+            except MissingError as error:
+                raise DamagedError(str(error)) from error
+            self._manager.reload()
         saved, items = self._record(step).get("items"), {}
         for name, item in abstract.items():
             on_disk = self._shapes(step, name, saved)
@@ -175,7 +209,10 @@ class Checkpoints:
         names = (f"corrupt-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
         aside = next(path for n in names if not (path := self.directory / n).exists())
         logger.warning("%s; set aside as %s, the one before it is tried", error, aside.name)
-        on_main(partial((self.directory / str(step)).rename, aside))
+        if self._mirror:
+            self._mirror.set_aside(step, aside.name)
+        else:
+            on_main(partial((self.directory / str(step)).rename, aside))
         self._manager.reload()
 
     def _record(self, step: int) -> dict[str, Any]:
@@ -184,7 +221,7 @@ class Checkpoints:
         {} where an earlier version of permix_jax saved the checkpoint, without a record. Raises
         DamagedError where the record is missing or is not as it was written.
         """
-        folder = self.directory / str(step)
+        folder = self._local / str(step)
         file, listed = folder / "checksums/metadata", folder / "_CHECKPOINT_METADATA"
         if not file.exists():
             if listed.exists() and b'"checksums"' in listed.read_bytes():
@@ -199,23 +236,58 @@ class Checkpoints:
         """Those of an item; empty where it was not saved."""
         if saved is not None:
             return {path: (tuple(x[0]), x[1]) for path, x in saved.get(name, {}).items()}
-        place = epath.Path(self.directory / str(step) / name)
+        place = epath.Path(self._local / str(step) / name)
         if not place.is_dir():
             return {}
         return shapes(ocp.StandardCheckpointHandler().metadata(place).tree)
 
     def wait(self) -> None:
-        """Returns when all saves are on disk."""
+        """Returns when all saves are on disk, or in the store."""
+        if self._mirror:
+            self._mirror.wait()
         self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for saves in flight, and lets go of the folder."""
-        self._manager.close()
+        try:
+            if self._mirror:
+                self._mirror.close()
+        finally:
+            self._manager.close()
+
+
+class _OwnArrays(ocp.StandardCheckpointHandler):
+    """Writes what this process has of the arrays, which `Mirror.fetch` joins with the others'."""
+
+    def finalize(self, directory: Path) -> None:
+        """Joins nothing: Orbax would look for what the other processes have written."""
+
+
+def _manager_of_own_files(folder: Path) -> ocp.CheckpointManager:
+    """Saves what this process has of the arrays, into a folder of its own, without the others."""
+    folder.mkdir()
+    own = jax.process_index()
+    processes = ocp.options.MultiprocessingOptions(
+        primary_host=None, active_processes={own}, barrier_sync_key_prefix=f"process-{own}"
+    )
+    arrays = _OwnArrays(multiprocessing_options=processes)
+    record = ocp.JsonCheckpointHandler(multiprocessing_options=processes)
+    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for item in ("params", "optimizer"):
+        handlers.add(item, ocp.args.StandardSave, arrays)
+        handlers.add(item, ocp.args.StandardRestore, arrays)
+    handlers.add("checksums", ocp.args.JsonSave, record)
+    # Made in the background, the folders of one process would be taken for those of another.
+    folders = ocp.AsyncOptions(create_directories_asynchronously=False)
+    options = ocp.CheckpointManagerOptions(
+        create=False, multiprocessing_options=processes, async_options=folders
+    )
+    return ocp.CheckpointManager(folder, options=options, handler_registry=handlers)
 
 
 def newest_step(directory: Path, wanted: int | None = None) -> int:
     """`wanted`, or the newest checkpoint's step. Raises FileNotFoundError if it is not there."""
-    if not Path(directory).is_dir():
+    if not place_of(directory).is_dir():
         raise FileNotFoundError(f"{directory}: no such folder of checkpoints")
     with closing(Checkpoints(directory)) as checkpoints:
         steps = checkpoints.all_steps()

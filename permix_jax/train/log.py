@@ -67,6 +67,12 @@ class MetricsLog:
             self._write_event(step=row["step"], summary=_scalars(row))
         self._loggers.write(row)
 
+    def flush(self) -> None:
+        """Returns when all rows survive a kill of the process: in a store, not all do at once."""
+        for file in (self._rows, self._events):
+            if file is not None:
+                file.flush()
+
     def _write_event(self, **fields) -> None:
         """As a record: the length, its checksum, the event, its checksum."""
         if self._events is None:

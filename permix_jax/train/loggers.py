@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple, Self
 
 from permix_jax.core.distributed import is_main
 from permix_jax.core.files import json_rows, write_json
+from permix_jax.core.places import at_hand
 
 _LOG = logging.getLogger(__name__)
 _FILE = "loggers.json"
@@ -35,7 +37,8 @@ class Chart(NamedTuple):
     """What a logger is opened with.
 
     id: eight hexadecimal digits, the same whenever the run goes on. name: for people.
-    config: its fields, and under "run" what else config.json says. folder: the workdir.
+    config: its fields, and under "run" what else config.json says. folder: the workdir, or where
+    that is in a store, a folder of this machine.
     """
 
     id: str
@@ -185,8 +188,11 @@ class Loggers:
 
     def report(self, path: Path) -> None:
         """Sends the run's report, a file of HTML, as an artefact."""
-        for name, logger in [*self._open.items()]:
-            self._try(name, partial(logger.report, path))
+        if not self._open:
+            return
+        with at_hand(path) as file:
+            for name, logger in [*self._open.items()]:
+                self._try(name, partial(logger.report, file))
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +211,10 @@ class Loggers:
         kept = json.loads(path.read_text("utf-8"))
         record = json.loads((self._workdir / "config.json").read_text("utf-8"))
         config = record["config"] | {"run": {name: record.get(name) for name in _OF_RUN}}
-        return Chart(kept["id"], kept["name"], config, self._workdir)
+        folder = self._workdir
+        if not isinstance(folder, Path):  # a store, to which the services do not write
+            folder = Path(tempfile.mkdtemp(prefix="permix_jax-"))
+        return Chart(kept["id"], kept["name"], config, folder)
 
     def _begin(self, name: str, chart: Chart) -> None:
         self._open[name] = SERVICES[name](chart)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +109,10 @@ def fit(
             keep.best = verdict.best
         return bool(verdict and verdict.ends)
 
+    def save(step: int) -> None:
+        log.flush()  # a checkpoint never knows of more steps than the log
+        checkpoints.save(step, state.policy, _without_policy(state))
+
     try:
         ends = done > 0 and judge(done)
         with (
@@ -128,14 +131,13 @@ def fit(
                     progress.warn(alarm.text)
                 log.write(row)
                 progress.advance(**{n: row[key] for n, key in loop.shown.items() if key in row})
-                save = partial(checkpoints.save, step, state.policy, _without_policy(state))
                 if saved := loop.saves(step) or stop.requested:
-                    save()
+                    save(step)
                 try:
                     ends = judge(step)
                 except Stopped:
                     if not saved:
-                        save()
+                        save(step)
                     raise
     finally:
         checkpoints.close()

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from permix_jax.core.compile_counts import compile_counts
+from permix_jax.core.places import staged
 from permix_jax.core.tpus import CHIPS, GIB
 from permix_jax.models.config import ModelConfig
 from permix_jax.models.packing import PackedRows
@@ -21,7 +22,7 @@ class Meter:
 
     def __init__(self, folder: Path, profiled: tuple[int, int] | None = None):
         self._folder, self._profiled = folder, profiled
-        self._within, self._traces = ExitStack(), False
+        self._within, self._staged, self._traces = ExitStack(), ExitStack(), False
 
     def __enter__(self) -> "Meter":
         self._compiled = self._within.enter_context(compile_counts())
@@ -34,6 +35,7 @@ class Meter:
     def _end_trace(self) -> None:
         if self._traces:
             jax.profiler.stop_trace()
+            self._staged.close()
         self._traces = False
 
     def begin(self, step: int) -> None:
@@ -41,7 +43,7 @@ class Meter:
         self._compiled["seconds"] = 0.0
         first, last = self._profiled or (0, 0)
         if first <= step <= last and not self._traces:
-            jax.profiler.start_trace(str(self._folder))
+            jax.profiler.start_trace(str(self._staged.enter_context(staged(self._folder))))
             self._traces = True
 
     def end(self, step: int) -> dict[str, float]:
