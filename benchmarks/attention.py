@@ -26,7 +26,7 @@ from settings import lengths  # noqa: E402
 
 from permix_jax.core.tpus import CHIPS  # noqa: E402
 from permix_jax.models.attention import PackedLayout  # noqa: E402
-from permix_jax.models.attention_tpu import attend_tiles, tile_of, visits  # noqa: E402
+from permix_jax.models.attention_tpu import Visits, attend_tiles, tile_of, visits  # noqa: E402
 from permix_jax.models.packing import Packing, Ragged, pack  # noqa: E402
 from permix_jax.planning.chips import topology_devices  # noqa: E402
 from permix_jax.report.tables import text_table  # noqa: E402
@@ -93,16 +93,17 @@ def visited(packing: Packing) -> np.ndarray:
     Splash attention skips what a mask of its row skips that is known when it is compiled: here
     later tiles. It is called for a token's own sequence and for its prompt.
     """
-    layout = jax.tree.map(lambda x: x[: packing.rows.count], packing.rows.layout)
-    layout = PackedLayout(*(jnp.asarray(x.reshape(-1, *x.shape[2:])) for x in layout))
-    T = layout.positions.shape[1]
-    tile = (
-        tile_of(layout, 2, 128, "bfloat16") or layout.positions.shape[1] // layout.blocks.shape[1]
-    )
-    rows = int((layout.sequence >= 0).any(axis=1).sum())
-    needed = (layout.positions + 1)[layout.sequence >= 0].sum()
-    count, n = visits(layout, 0, tile).count[:rows].sum(), T // tile
-    return np.array([needed, count * tile**2, rows * n * (n + 1) * tile**2]) / 1e6
+    layout = PackedLayout(*(x.reshape(-1, *x.shape[2:]) for x in packing.rows.layout))
+    T, real = layout.positions.shape[1], layout.sequence >= 0
+    tile, filled = tile_of(layout, 2, 128, "bfloat16"), real.any(axis=1)
+    count, n = np.asarray(_visits(layout, tile).count)[filled].sum(), T // tile
+    needed = (layout.positions + 1)[real].sum()
+    return np.array([needed, count * tile**2, filled.sum() * n * (n + 1) * tile**2]) / 1e6
+
+
+@partial(jax.jit, static_argnums=1)
+def _visits(layout: PackedLayout, tile: int) -> Visits:
+    return visits(layout, 0, tile)
 
 
 def print_compiled(chip: str, head_dim: int, tokens: int) -> None:
