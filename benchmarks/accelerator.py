@@ -113,9 +113,9 @@ def in_process(name: str, given: Given, record: Path, seconds: float) -> str:
             process.wait()
     if status < 0:
         return f"its process was ended by signal {-status}"
-    return (
-        "" if status == 0 else Record.read(record).error(name) or f"it ended with status {status}"
-    )
+    if status:
+        return Record.read(record).error(name) or f"it ended with status {status}"
+    return ""
 
 
 def _own(script: str) -> list[str]:
