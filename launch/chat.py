@@ -9,15 +9,15 @@ machine's browser instead, until Ctrl-C. Takes the newest checkpoint, unless --s
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from permix_jax.app.cli import Parser, fail, step_named
+from permix_jax.core.places import place_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, metavar="DIR", help="workdir of a run")
+    add("--workdir", type=place_of, required=True, metavar="DIR", help="workdir of a run")
     add("--step", metavar="N", help="checkpoint to take, or best; default: the newest")
     add("--tensor", type=int, default=1, metavar="N", help="devices that share the policies")
     add("--max_new_tokens", type=int, default=256, metavar="N", help="the longest answer")
