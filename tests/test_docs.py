@@ -43,7 +43,7 @@ def commands_of(text: str) -> list[str]:
         command = command.replace(":PRESET", ":tiny").replace("ablation=NAME", "ablation=kl")
         command = re.sub(r"=[NI]\b", "=1", command)
         if "--config=" not in command:
-            command = re.sub(r"--workdir=\S+", f"--workdir={RUN}", command)
+            command = re.sub(r"--(workdir|compare)=\S+", rf"--\1={RUN}", command)
         commands.append(shlex.join(shlex.split(command)))
     return commands
 
