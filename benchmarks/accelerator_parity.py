@@ -19,9 +19,10 @@ from jax.sharding import Mesh
 
 from permix_jax.app.policies import build_policy
 from permix_jax.app.workdir import cache_folder
-from permix_jax.core.sharding import make_mesh
-from permix_jax.models import attention
+from permix_jax.core.sharding import make_mesh, platform
+from permix_jax.models import attention_tpu
 from permix_jax.models.attention import PackedLayout, attend_packed
+from permix_jax.models.packed_attention import require_attention
 from permix_jax.models.packing import Ragged, pack, row_shapes
 
 # In f32, of logits and log-probs, and of gradients, which add up more. In bf16 a device may be off
@@ -86,7 +87,18 @@ def _allowed(dtype: str, saved: dict[str, np.ndarray]) -> dict[str, float]:
 
 def implementations() -> dict[str, Callable]:
     """The package's implementations of attention in packed rows: name -> as `attend_packed`."""
-    return getattr(attention, "IMPLEMENTATIONS", {"reference": attend_packed})
+    return {"blocks": attend_packed, "tpu": _by_kernels}
+
+
+def _by_kernels(query, keys, values, layout: PackedLayout, window: int, scale: float):
+    """By the kernels for TPUs. Raises ValueError where they do not take the platform or shapes."""
+    require_attention("tpu", platform())
+    group, head_dim = query.shape[2] // keys.shape[1], query.shape[3]
+    if not (tile := attention_tpu.tile_of(layout, group, head_dim, query.dtype)):
+        raise ValueError("the kernels for TPUs do not take these rows or heads")
+    return attention_tpu.attend_tiles(
+        query, keys, values, attention_tpu.visits(layout, window, tile), scale
+    )
 
 
 def attention_distances(case: Case, tiny: bool) -> Iterator[tuple[str, dict]]:

@@ -67,9 +67,9 @@ def require_attention(name: str, platform: str) -> None:
 
 def _tile(layout: PackedLayout, model: ModelConfig) -> int:
     """Tokens of a tile of the kernels for TPUs; 0 if they do not take the rows or the heads."""
-    group, (B, T) = model.num_heads // model.num_kv_heads, layout.positions.shape
+    group, (B, T) = model.num_heads // model.kept_heads(shards("kv_heads")), layout.positions.shape
     tile = attention_tpu.tile_of(layout, group, model.head_dim, model.dtype)
-    if model.num_kv_heads % shards("kv_heads") or B % shards("batch"):
+    if B % shards("batch"):
         tile = 0
     if not tile:
         _say_once(
