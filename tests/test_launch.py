@@ -52,6 +52,43 @@ def test_flags_are_listed_with_their_defaults():
     assert "--topology=CHIP:SHAPE " in row and row.endswith("default: v5e:4x4")
 
 
+HEAVY = {
+    "jax", "numpy", "scipy", "matplotlib", "transformers", "torch", "orbax", "flax", "optax",
+    "tensorflow_datasets", "tensorboardX", "sympy", "mpmath", "wandb", "trackio",
+}  # fmt: skip
+IMPORTED = """
+import atexit, runpy, sys
+atexit.register(lambda: print("IMPORTED", *{name.partition(".")[0] for name in sys.modules}))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def imported(*command):
+    """The top names of the modules that a command has imported at its end."""
+    out = subprocess.run([sys.executable, "-c", IMPORTED, *command], cwd=ROOT, text=True,
+                         capture_output=True)  # fmt: skip
+    [line] = [line for line in out.stdout.splitlines() if line.startswith("IMPORTED")]
+    return set(line.split()[1:])
+
+
+def test_help_of_training_imports_nothing_heavy():
+    names = imported(TRAIN, "--help")
+    assert {"absl", "permix_jax"} <= names
+    assert not HEAVY & names
+
+
+def test_the_start_of_a_run_imports_what_its_first_steps_need():
+    """scipy.stats, matplotlib, tensorboardX with PyTorch, data sets: where they are used."""
+    later = ["matplotlib", "tensorboardX", "tensorflow_datasets", "torch", "scipy.stats"]
+    program = (
+        f"import sys, permix_jax.app.experiment; print(*[m for m in {later} if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", program]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (out.returncode, out.stdout) == (0, "\n")
+
+
 def test_help_and_mistakes_need_no_jax():
     program = (
         "import sys, permix_jax.app.cli, permix_jax.app.next_steps, permix_jax.app.validation; "
@@ -136,11 +173,13 @@ def test_a_mistake_ends_the_process_with_one_clear_line(tmp_path):
     [
         (f"--config={PERMIX}:smollm2_mawps --config.data.folder=x", "data.folder is 'x'"),
         (f"--config={PERMIX} --config.data.train=gsm8k", "data.train is 'gsm8k', which"),
+        (
+            f"--config={PERMIX} --config.train.loggers=wandbb",
+            "use some of tensorboard,wandb,tracki",
+        ),
     ],
 )
-def test_a_field_of_the_data_is_refused_before_anything_is_written(
-    tmp_path, monkeypatch, args, message
-):
+def test_a_field_is_refused_before_anything_is_written(tmp_path, monkeypatch, args, message):
     monkeypatch.setenv("PERMIX_CACHE", str(tmp_path / "cache"))
     assert message in refused(f"{TRAIN} {args} --workdir={tmp_path}/run")
     assert not (tmp_path / "run").exists()

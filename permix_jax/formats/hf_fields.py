@@ -6,11 +6,11 @@ A field that may change what the model computes and is not known here is refused
 import copy
 import json
 from collections.abc import Collection, Mapping
+from functools import cache
 from numbers import Real
 from typing import Any, NamedTuple
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 
 LLAMA, QWEN2, QWEN3 = "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"
 GEMMA = "Gemma3ForCausalLM"
@@ -117,21 +117,22 @@ _NEUTRAL = frozenset(
     "output_hidden_states output_attentions chunk_size_feed_forward id2label label2id num_labels "
     "problem_type tokenizer_class prefix task_specific_params unk_token_id sep_token_id "
     "cls_token_id mask_token_id".split()
-) | frozenset(vars(GenerationConfig()))  # transformers does not read these from config.json
+)
 # The types of RoPE, each with what its parameters hold beside the type and theta.
 _LLAMA3 = "factor low_freq_factor high_freq_factor original_max_position_embeddings".split()
 _ROPE_TYPES = {"default": set(), "linear": {"factor"}, "llama3": set(_LLAMA3)}
 
 
-def read_fields(
-    hf: Mapping[str, Any], ignore: Collection[str] = ()
-) -> tuple[str, PreTrainedConfig]:
-    """The architecture of a config.json's text model, and its fields as transformers 5 names them.
+def read_fields(hf: Mapping[str, Any], ignore: Collection[str] = ()) -> tuple[str, Any]:
+    """The architecture of a config.json's text model, and its fields as transformers 5 names them
+    (a PreTrainedConfig).
 
     `ignore` names unknown fields that change nothing; they are passed over. Raises ValueError with
     one line that names a field that is missing, not known, or not supported; or one of `ignore`
     that decides what is computed.
     """
+    from transformers import CONFIG_MAPPING  # imports PyTorch, where it is installed
+
     architecture, fields = _text_model(hf, frozenset(ignore))
     family = FAMILIES[architecture]
     given = copy.deepcopy({name: fields[name] for name in family.read if name in fields})
@@ -154,6 +155,14 @@ def read_fields(
     if "sliding_attention" in layer_types:
         _check_over(0, "sliding_window", config.sliding_window)
     return architecture, config
+
+
+@cache
+def _of_generation() -> frozenset[str]:
+    """Fields that transformers does not read from config.json."""
+    from transformers import GenerationConfig  # imports PyTorch, where it is installed
+
+    return frozenset(vars(GenerationConfig()))
 
 
 def refuse(field: str, value: Any, kind: str):
@@ -201,7 +210,7 @@ def _check_fields(architecture: str, fields: Mapping[str, Any], ignore: frozense
         if fields.get(field) not in supported:
             refuse(field, fields[field], f"where it is {json.dumps(supported[-1])}")
     remedy = "without it, or if it changes nothing that is computed, name it in model.ignore_fields"
-    known = family.read | required.keys() | _NEUTRAL | ignore
+    known = family.read | required.keys() | _NEUTRAL | _of_generation() | ignore
     for field, value in fields.items():
         # An unknown field that is off changes nothing.
         if field not in known and value is not None and value is not False:
