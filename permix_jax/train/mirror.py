@@ -86,8 +86,10 @@ class Mirror:
 
         Raises MissingError where a file is not there, or not as it was sent.
         """
-        remote, local = self._directory / str(step), self.local / str(step)
-        shutil.rmtree(local, ignore_errors=True)
+        remote, whole = self._directory / str(step), self.local / str(step)
+        local = self._above / "fetched"
+        for left in (whole, local):
+            shutil.rmtree(left, ignore_errors=True)
         try:
             marks = [json.loads(mark.read_bytes()) for mark in remote.glob("sent.*")]
         except ValueError as error:
@@ -104,6 +106,7 @@ class Mirror:
         for item in items:
             if len(parts := sorted((local / item).glob("ocdbt.process_*"))) > 1:
                 _join(local / item, parts)
+        local.rename(whole)
 
     def set_aside(self, step: int, name: str) -> None:
         """Renames a checkpoint in the store. Together."""
