@@ -166,8 +166,11 @@ class Mirror:
 def _join(item: Path, parts: Sequence[Path]) -> None:
     """Joins the databases that the processes wrote of an item into the one that Orbax reads."""
 
+    context = ts.Context()  # only within one are values taken over by their place, not copied
+
     def opened(folder: Path) -> ts.KvStore:
-        return ts.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+        spec = {"driver": "ocdbt", "base": f"file://{folder}/"}
+        return ts.KvStore.open(spec, context=context).result()
 
     whole = opened(item)
     for part in parts:
