@@ -164,6 +164,8 @@ class Checkpoints:
 
     def _find_damage(self, step: int) -> str:
         """What is wrong with the files; "" where no damage is proven."""
+        if self._mirror and not (self._local / str(step)).exists():  # it could not be fetched
+            return ""
         try:
             record = self._record(step)
             same = record.get("orbax") == ocp.__version__

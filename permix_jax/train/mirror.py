@@ -86,8 +86,10 @@ class Mirror:
 
         Raises MissingError where a file is not there, or not as it was sent.
         """
-        remote, local = self._directory / str(step), self.local / str(step)
-        shutil.rmtree(local, ignore_errors=True)
+        remote, whole = self._directory / str(step), self.local / str(step)
+        local = self._above / "fetched"
+        for left in (whole, local):
+            shutil.rmtree(left, ignore_errors=True)
         try:
             marks = [json.loads(mark.read_bytes()) for mark in remote.glob("sent.*")]
         except ValueError as error:
@@ -104,6 +106,7 @@ class Mirror:
         for item in items:
             if len(parts := sorted((local / item).glob("ocdbt.process_*"))) > 1:
                 _join(local / item, parts)
+        local.rename(whole)
 
     def set_aside(self, step: int, name: str) -> None:
         """Renames a checkpoint in the store. Together."""
@@ -163,8 +166,11 @@ class Mirror:
 def _join(item: Path, parts: Sequence[Path]) -> None:
     """Joins the databases that the processes wrote of an item into the one that Orbax reads."""
 
+    context = ts.Context()  # only within one are values taken over by their place, not copied
+
     def opened(folder: Path) -> ts.KvStore:
-        return ts.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+        spec = {"driver": "ocdbt", "base": f"file://{folder}/"}
+        return ts.KvStore.open(spec, context=context).result()
 
     whole = opened(item)
     for part in parts:

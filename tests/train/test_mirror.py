@@ -19,6 +19,11 @@ def folder(request):
     address.remove()
 
 
+def names(folder) -> list[str]:
+    """Of the checkpoints that have a file: the store in memory keeps empty folders."""
+    return sorted({name.partition("/")[0] for name in folder.files()})
+
+
 def arrays(step: int) -> dict:
     return {"a": jnp.arange(12.0).reshape(3, 4) * step, "b": jnp.full(3, step, jnp.int32)}
 
@@ -40,7 +45,7 @@ def restored(folder) -> tuple[int, dict]:
 def test_the_newest_comes_back_and_as_many_stay_as_asked(folder):
     save(folder, 1, 2, 3, 4, keep=Keep(newest=2, steps=(1,)))
     assert saved_steps(folder) == [1, 3, 4] and newest_step(folder) == 4
-    assert [path.name for path in folder.iterdir()] == ["1", "3", "4"]
+    assert names(folder) == ["1", "3", "4"]
     step, items = restored(folder)
     assert step == 4
     for mine, theirs in ((items["params"], arrays(4)), (items["optimizer"]["m"], arrays(-4))):
@@ -56,7 +61,7 @@ def test_what_not_all_processes_have_sent_does_not_count_and_is_replaced(folder)
     assert saved_steps(folder) == [1] and restored(folder)[0] == 1
     save(folder, 2)
     assert restored(folder)[0] == 2
-    assert not (folder / "2" / "params" / "ocdbt.process_1").exists()
+    assert not [name for name in folder.files() if "process_1" in name]
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "flipped", "unlisted"])
@@ -78,7 +83,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_it_taken(folder, damage):
         (of_two / "sent.0-of-1").write_bytes(b"{")
     assert restored(folder)[0] == 1
     assert saved_steps(folder) == [1]
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "corrupt-2"]
+    assert names(folder) == ["1", "corrupt-2"]
 
 
 def test_a_run_does_not_begin_anew_over_damaged_checkpoints(folder):
