@@ -49,7 +49,7 @@ def estimated_temporaries(
         rows = arguments.keys.shape[0] / shards
         return weights + cache_bytes(model, config, distinct_prompts(config)) + rows * logit
     tokens = arguments.rows.tokens.shape[1] * arguments.rows.tokens.shape[2] / shards
-    chunk = min(config.model.head_chunk / shards, tokens) * logit
+    chunk = min(config.model.head_chunk, tokens) * logit
     if name == "score":
         return weights + chunk
     trained, _ = split_trained(Decoder(model), arguments.params)
