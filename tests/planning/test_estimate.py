@@ -54,11 +54,11 @@ def test_temporaries_are_weights_gradients_kept_states_and_logits():
     def bytes_of(name):
         return estimated_temporaries(name, arguments, model.config, config)
 
-    assert bytes_of("score") == weights + 32 * logit
+    assert bytes_of("score") == weights + 64 * logit
     _, rows, width = arguments.rows.tokens.shape
     kept = 3 * rows * width / 2 * 16 * 4
     gradients = (matrices / 2 + norms) * 4
-    assert bytes_of("update") == weights + gradients + kept + 2 * 32 * logit
+    assert bytes_of("update") == weights + gradients + kept + 2 * 64 * logit
     # 64 rollouts and 8 prompts of 16 tokens: keys and values of 3 layers, 2 heads of 8, in f32.
     cache = (64 + 8) * 16 * 2 * 3 * 2 * 8 * 4 / 4
     assert bytes_of("rollout") == weights + cache + 32 * logit
