@@ -52,7 +52,11 @@ def _trips(eqn, loop_trips: float) -> float:
         return 1
     condition = eqn.params["cond_jaxpr"].jaxpr.eqns
     limits = [x.invars[1] for x in condition if x.primitive.name == "lt"]
-    known = [int(x.val) for x in limits if hasattr(x, "val") and jnp.issubdtype(x.aval.dtype, int)]
+    known = [
+        int(x.val)
+        for x in limits
+        if hasattr(x, "val") and jnp.issubdtype(x.aval.dtype, jnp.integer)
+    ]
     return max(known, default=loop_trips)
 
 

@@ -28,6 +28,7 @@ OTHER = {
     "train.stop_after": 2,
     "train.log_completions_every": 5,
     "train.profile": "2:3",
+    "train.loggers": "",
     "train.peak_tflops": 1.5,
     "sft.checkpoint_every": 7,
     "rollout.micro_batches": 2,

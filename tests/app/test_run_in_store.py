@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing
 
 import jax
@@ -35,6 +36,9 @@ from permix_jax.train.mirror import Mirror
 CONFIG = f"--config={ROOT / 'configs/permix.py'}:tiny"
 
 
+_HERE, _COUNTING = threading.local(), threading.Lock()
+
+
 class Faulty(MemoryFileSystem):
     """A store in memory: after the first calls every tenth fails, and while `away` all do."""
 
@@ -51,10 +55,18 @@ class Faulty(MemoryFileSystem):
             return value
 
         def call(*args, **options):
-            Faulty.calls += 1
-            if Faulty.away or (Faulty.calls > 30 and Faulty.calls % 10 == 0):
+            if getattr(_HERE, "inside", False):  # a call of a call: the outer one has been counted
+                return value(*args, **options)
+            with _COUNTING:
+                Faulty.calls += 1
+                fails = Faulty.away or (Faulty.calls > 30 and Faulty.calls % 10 == 0)
+            if fails:
                 raise ConnectionError("connection reset")
-            return value(*args, **options)
+            _HERE.inside = True
+            try:
+                return value(*args, **options)
+            finally:
+                _HERE.inside = False
 
         return call
 

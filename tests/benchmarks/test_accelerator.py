@@ -105,7 +105,9 @@ def test_the_other_parts_say_what_they_find(weights, given, tmp_path):
     assert device["device"]["platform"] == "cpu"
     assert device["matmul bfloat16"]["reached"] > 0 and device["read"]["reached"] > 0
 
-    assert all(figures["alike"] for figures in parity.values())
+    computed = {name: x for name, x in parity.items() if "not_computed" not in x}
+    assert all(figures["alike"] for figures in computed.values())
+    assert {name.partition(",")[0] for name in parity.keys() - computed.keys()} == {"tpu"}
     assert parity["model, float32"]["gradient"] < 1e-5 < parity["model, bfloat16"]["gradient"]
 
     assert list(speed) == ["tiny, scoring", "tiny, update", "tiny, rollout of 16 x 4"]

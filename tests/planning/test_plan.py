@@ -131,7 +131,7 @@ def test_the_peak_is_what_lies_there_and_what_the_program_adds(arguments, tiny_m
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_gradients_go_over_the_links_in_f32(arguments, tiny_model, tied):
     shape = replace(tiny_model.config, tie_embeddings=tied)
-    config, abstract = arguments(model=Decoder(shape))
+    config, abstract = arguments(model=Decoder(shape), train__micro_batch_tokens=64)
     traced = Compiled(8000, 0, 0, None, None)
 
     def links(dtype):

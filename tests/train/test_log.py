@@ -50,7 +50,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert read_rows(tmp_path / "rows.jsonl") == []
 
 
-@pytest.mark.parametrize("killed_in", ["write_text", "replace"])
+@pytest.mark.parametrize("killed_in", ["write_bytes", "replace"])
 def test_a_kill_while_rewriting_leaves_the_old_file(tmp_path, monkeypatch, killed_in):
     path = tmp_path / "rows.jsonl"
     write_rows(path, [{"step": 1}])

@@ -1,6 +1,7 @@
 """What a step took of the machine."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -75,7 +76,7 @@ def traced(monkeypatch):
 )
 def test_the_steps_asked_for_are_traced(traced, steps, seen):
     found = []
-    with Meter("here", (2, 3)) as meter:
+    with Meter(Path("here"), (2, 3)) as meter:
         for step in steps:
             meter.begin(step)
             found.append(traced[-1] if traced else None)
@@ -85,7 +86,7 @@ def test_the_steps_asked_for_are_traced(traced, steps, seen):
 
 
 def test_a_trace_ends_where_a_step_fails(traced):
-    with pytest.raises(KeyError), Meter("here", (1, 3)) as meter:
+    with pytest.raises(KeyError), Meter(Path("here"), (1, 3)) as meter:
         meter.begin(1)
         raise KeyError
     assert traced == ["here", "stop"]
