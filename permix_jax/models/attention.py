@@ -7,7 +7,7 @@ Dao et al. 2022, arXiv 2205.14135). So memory is linear in T, and work is linear
 listed blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -73,20 +73,28 @@ def attend(
         out += _weighted(weights.astype(query.dtype), values)
 
     def read(part: Blocks, i, state):
-        highest, total, out = state
         keys, values, mask = part.block(i)
         scores = _whole_scores(query, keys, mask, scale)
-        higher = jnp.maximum(highest, scores.max(axis=-1))
-        weights, rescale = jnp.exp(scores - higher[..., None]), jnp.exp(highest - higher)
-        total = total * rescale + weights.sum(axis=-1)
-        out = out * rescale[..., None] + _weighted(weights.astype(query.dtype), values)
-        return higher, total, out
+        return _added(state, scores, lambda x: _weighted(x.astype(query.dtype), values))
 
     for part in blocks:
         start = highest, total, out
         highest, total, out = jax.lax.fori_loop(0, part.written, partial(read, part), start)
     out /= jnp.maximum(total, 1e-30)[..., None]
     return jnp.moveaxis(out, 3, 1).reshape(B, T, H, D).astype(query.dtype)
+
+
+def _added(state: tuple, scores: jax.Array, weighted: Callable) -> tuple:
+    """(maximum, total, output) of a softmax with the scores [..., C] of a further block of keys.
+
+    maximum, total: f32 [...], of the scores and of the sum of their exponentials over it; output:
+    f32 [..., D]. `weighted` sums the block's values by weights f32 [..., C].
+    """
+    maximum, total, out = state
+    higher = jnp.maximum(maximum, scores.max(axis=-1))
+    weights, rescale = jnp.exp(scores - higher[..., None]), jnp.exp(maximum - higher)
+    total = total * rescale + weights.sum(axis=-1)
+    return higher, total, out * rescale[..., None] + weighted(weights)
 
 
 def _weighted(weights: jax.Array, values: jax.Array) -> jax.Array:
@@ -158,14 +166,10 @@ def _attend(query, keys, values, layout, window, scale):
     key_blocks, value_blocks = _key_blocks(keys, layout), _key_blocks(values, layout)
 
     def read(state, index):
-        maximum, total, out = state
         scores = _scores(queries, _take(key_blocks, index), layout, index, window, scale)
-        higher = jnp.maximum(maximum, scores.max(axis=-1))
-        weights, rescale = jnp.exp(scores - higher[..., None]), jnp.exp(maximum - higher)
         values = _take(value_blocks, index)
-        part = einsum("bnkgqc,bnkcd->bnkgqd", weights.astype(query.dtype), values)
-        total = total * rescale + weights.sum(axis=-1)
-        return higher, total, out * rescale[..., None] + part
+        products = partial(einsum, "bnkgqc,bnkcd->bnkgqd")
+        return _added(state, scores, lambda x: products(x.astype(query.dtype), values))
 
     zero = jnp.zeros(queries.shape[:-1], jnp.float32)
     start = zero + MASKED, zero, jnp.zeros(queries.shape, jnp.float32)
