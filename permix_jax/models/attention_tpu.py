@@ -175,6 +175,14 @@ class _Array(NamedTuple):
     axis: int  # of tokens
 
 
+class _Kernel(NamedTuple):
+    """A kernel, and what a visit of it takes."""
+
+    run: Callable
+    scratch: list[tuple[int, ...]]  # shapes of f32 arrays that last from one visit to the next
+    products: int  # how many a visit computes, of a tile of scores and a head
+
+
 _of_queries = partial(_Array, axis=3)  # [B, K, G, T, ...]
 _of_keys = partial(_Array, axis=2)  # [B, K, T, D]
 
@@ -185,8 +193,8 @@ def _forward_kernels(seen, queries, keys, values, scale, interpret):
     inputs = [_of_queries(queries), _of_keys(keys), _of_keys(values)]
     sums = jax.ShapeDtypeStruct(queries.shape[:4], jnp.float32)
     outputs, scratch = [inputs[0], _of_queries(sums)], [(G, tile), (G, tile), (G, D, tile)]
-    kernel = partial(_forward_kernel, scale=scale)
-    return _call(kernel, seen, inputs, outputs, scratch, products=2, interpret=interpret)
+    kernel = _Kernel(partial(_forward_kernel, scale=scale), scratch, products=2)
+    return _call(kernel, seen, inputs, outputs, interpret)
 
 
 def _backward_kernels(seen, *arrays, scale, interpret):
@@ -197,20 +205,17 @@ def _backward_kernels(seen, *arrays, scale, interpret):
     G, D, tile = arrays[0].shape[2], arrays[0].shape[4], seen.marks.shape[3]
     queries, keys, values = _of_queries(arrays[0]), *map(_of_keys, arrays[1:3])
     inputs = [queries, keys, values, *map(_of_queries, arrays[3:])]
-    call = partial(_call, interpret=interpret)
-    kernel = partial(_query_kernel, scale=scale)
-    (grad_query,) = call(kernel, seen, inputs, [queries], [(G, D, tile)], products=3)
-    kernel, by_key = partial(_key_kernel, scale=scale), seen.replace(by_query=None)
-    return grad_query, *call(kernel, by_key, inputs, [keys, values], [(tile, D)] * 2, products=4)
+    kernel = _Kernel(partial(_query_kernel, scale=scale), [(G, D, tile)], products=3)
+    (grad_query,) = _call(kernel, seen, inputs, [queries], interpret)
+    kernel = _Kernel(partial(_key_kernel, scale=scale), [(tile, D)] * 2, products=4)
+    by_key = seen.replace(by_query=None)
+    return grad_query, *_call(kernel, by_key, inputs, [keys, values], interpret)
 
 
-def _call(kernel, seen: Visits, inputs, outputs, scratch, *, products, interpret):
+def _call(kernel: _Kernel, seen: Visits, inputs, outputs, interpret: bool):
     """Runs a kernel over rows, key/value heads and visits.
 
-    Args:
-      seen: without `by_query` its pairs are visited by key.
-      scratch: shapes of f32 arrays that last from one visit to the next.
-      products: how many a visit computes, of a tile of scores and a head.
+    Without `by_query`, the pairs of `seen` are visited by key.
     """
     pairs = seen.by_key if seen.by_query is None else seen.by_query
     first_axis = 2 if seen.by_query is None else 3
@@ -243,19 +248,19 @@ def _call(kernel, seen: Visits, inputs, outputs, scratch, *, products, interpret
         grid=(B, K, seen.count.max()),
         in_specs=[marks(3), marks(2), *map(block, inputs)],
         out_specs=[block(x) for x in outputs],
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
+        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in kernel.scratch],
     )
     arrays = [x.array for x in inputs]
     return pl.pallas_call(
-        partial(kernel, n=n),
+        partial(kernel.run, n=n),
         out_shape=[jax.ShapeDtypeStruct(x.array.shape, x.array.dtype) for x in outputs],
         grid_spec=grid,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=_VMEM
         ),
-        cost_estimate=_cost(seen, inputs, outputs, first_axis, products),
+        cost_estimate=_cost(seen, inputs, outputs, first_axis, kernel.products),
         interpret=interpret,
-        name=kernel.func.__name__.strip("_"),
+        name=kernel.run.func.__name__.strip("_"),
     )(pairs, seen.count, seen.window, seen.marks, seen.marks, *arrays)
 
 
@@ -279,8 +284,8 @@ def _cost(seen: Visits, inputs, outputs, first_axis: int, products: int) -> pl.C
 # ---- the kernels ----------------------------------------------------------------------------
 
 
-def _forward_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n):
-    query, keys, values, out, log_sum_exp, maximum, total, sums = refs
+def _forward_kernel(pairs, counts, window, *refs, scale, n):
+    query_marks, key_marks, query, keys, values, out, log_sum_exp, maximum, total, sums = refs
     live, first, last = _visit(pairs, counts, n)
 
     @pl.when(first)
@@ -309,8 +314,9 @@ def _forward_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale,
         log_sum_exp[...] = maximum[...] + jnp.log(total[...])
 
 
-def _query_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n):
-    query, keys, values, _, _, _, out, sums = refs
+def _query_kernel(pairs, counts, window, *refs, scale, n):
+    query_marks, key_marks, *inputs, out, sums = refs
+    query, keys, *_ = inputs
     live, first, last = _visit(pairs, counts, n)
 
     @pl.when(first)
@@ -321,7 +327,7 @@ def _query_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n
     def _():
         seen, key = _seen(query_marks[...], key_marks[...], window[0]), keys[...].T
         for g in range(query.shape[0]):
-            _, grad_scores = _score_gradients(seen, refs[:6], g, scale)
+            _, grad_scores = _score_gradients(seen, inputs, g, scale)
             sums[g] += _product(key, grad_scores, 1, 0)
 
     @pl.when(last)
@@ -330,8 +336,9 @@ def _query_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n
             out[g] = sums[g].T.astype(out.dtype)
 
 
-def _key_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n):
-    query, _, _, cotangent, _, _, grad_keys, grad_values, key_sums, value_sums = refs
+def _key_kernel(pairs, counts, window, *refs, scale, n):
+    query_marks, key_marks, *inputs, grad_keys, grad_values, key_sums, value_sums = refs
+    query, _, _, cotangent, *_ = inputs
     live, first, last = _visit(pairs, counts, n)
 
     @pl.when(first)
@@ -343,7 +350,7 @@ def _key_kernel(pairs, counts, window, query_marks, key_marks, *refs, scale, n):
     def _():
         seen = _seen(query_marks[...], key_marks[...], window[0])
         for g in range(query.shape[0]):
-            weights, grad_scores = _score_gradients(seen, refs[:6], g, scale)
+            weights, grad_scores = _score_gradients(seen, inputs, g, scale)
             key_sums[...] += _product(grad_scores, query[g], 1, 0)
             value_sums[...] += _product(weights, cotangent[g], 1, 0)
 
