@@ -21,9 +21,9 @@ from permix_jax.train.checkpoints import (
     DamagedError,
     Keep,
     MisfitError,
-    find_damage,
     load_params,
 )
+from permix_jax.train.damage import find_damage
 
 
 def opened(folder, **options):
