@@ -32,11 +32,12 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(args.out / f"{name}.png", dpi=DOTS_PER_INCH)
-    if page_shown(args.permix / "report.html", args.out / "report.png"):
-        figures["report"] = None
-    print("wrote", ", ".join(f"{args.out / name}.png" for name in figures))
+    written = [args.out / f"{name}.png" for name in figures]
+    for path, figure in zip(written, figures.values(), strict=True):
+        figure.savefig(path, dpi=DOTS_PER_INCH)
+    if page_shown(args.permix / "report.html", page := args.out / "report.png"):
+        written.append(page)
+    print("wrote", ", ".join(map(str, written)))
 
 
 def draw(rlvr: Path, permix: Path) -> dict[str, Figure]:
@@ -55,11 +56,15 @@ def draw(rlvr: Path, permix: Path) -> dict[str, Figure]:
     return figures
 
 
+def chromium() -> str | None:
+    """The path of a Chromium, if one is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def page_shown(page: Path, picture: Path) -> bool:
     """Takes the top of a page as a picture; whether there was a browser for it."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
+    if (browser := chromium()) is None:
         return False
     with tempfile.TemporaryDirectory() as profile:
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]

@@ -37,8 +37,6 @@ _TOPOLOGY = flags.DEFINE_string(
 _EXPLAIN = flags.DEFINE_bool(
     "explain", False, "show what takes the predicted time, as a table and in an HTML file"
 )
-
-
 _SEARCH = flags.DEFINE_bool(
     "search", False, "rank meshes, sizes of batches and remat by the time of a step"
 )

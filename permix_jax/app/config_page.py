@@ -20,10 +20,7 @@ from permix_jax.train.metric_names import METRICS
 
 _ROOT = Path(__file__).parents[2]
 # OWNER/NAME in the address to clone, and in a link that opens a notebook on Colab.
-_ADDRESS = re.compile(
-    r"(?<=clone https://github\.com/)[\w.-]+/[\w.-]+|(?<=clone -q https://github\.com/)[\w.-]+/[\w.-]+"
-    r"|(?<=google\.com/github/)[\w.-]+/[\w.-]+"
-)
+_ADDRESS = re.compile(r"(clone (?:-q )?https://github\.com/|google\.com/github/)[\w.-]+/[\w.-]+")
 _BEGIN, _END = "    # The fields, written from ", "    # These were the fields.\n"
 
 
@@ -44,7 +41,7 @@ def _with_address() -> dict[Path, str]:
     """The files that name the project's address, with that of setup.cfg in links and commands."""
     setup = configparser.ConfigParser()
     setup.read(_ROOT / "setup.cfg", "utf-8")
-    address = setup["metadata"]["url"].removeprefix("https://github.com/")
+    address = r"\g<1>" + setup["metadata"]["url"].removeprefix("https://github.com/")
     files = [_ROOT / "README.md", _ROOT / "docs/your_own.md", *_ROOT.glob("notebooks/*.ipynb")]
     return {path: _ADDRESS.sub(address, path.read_text("utf-8")) for path in sorted(files)}
 

@@ -81,7 +81,7 @@ def head_logprobs(
         return jnp.zeros(targets.shape, jnp.float32)
 
     def step(_, chunk):
-        return None, jax.lax.cond(_needed(*chunk), compute, skip, *chunk)
+        return None, jax.lax.cond(_needed(chunk[0], chunk[2]), compute, skip, *chunk)
 
     chunks = _cut((hidden, targets, mask), scoring.logits_chunk)
     _, logprobs = jax.lax.scan(step, None, chunks)
@@ -177,7 +177,7 @@ def _run(loss: TokenLoss, hidden, weight, *per_token, trained=False):
         return sums, (TokenStatistics(zeros, zeros), jnp.zeros_like(chunk[0]))
 
     def step(sums, chunk):
-        return jax.lax.cond(_needed(*chunk[:3]), compute, skip, sums, chunk)
+        return jax.lax.cond(_needed(chunk[0], chunk[2]), compute, skip, sums, chunk)
 
     nothing = jnp.zeros((row_shards(), *weight.shape[::-1]), jnp.float32)  # as `head_sums`
     start = jnp.float32(0), nothing if trained else None
@@ -204,7 +204,7 @@ def _backward(loss, gradients, cotangents):
 _loss.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _needed(states: jax.Array, _: jax.Array, mask: jax.Array) -> jax.Array:
+def _needed(states: jax.Array, mask: jax.Array) -> jax.Array:
     """Whether a chunk has a token of the mask, on any device.
 
     The answer waits for the states. Otherwise devices could ask for it before or after they ask

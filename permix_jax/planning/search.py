@@ -18,7 +18,6 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import permix_jax
 from permix_jax.app.validation import require_mesh_fits, require_valid
 from permix_jax.core.fields import flat_fields
 from permix_jax.core.files import read_object, write_json
@@ -38,7 +37,8 @@ from permix_jax.planning.compiled import (
 from permix_jax.planning.estimate import estimated_temporaries, traced_flops
 from permix_jax.planning.plan import Plan, Use, decoder_of, use_of
 from permix_jax.planning.prediction import Cost
-from permix_jax.train.programs import step_shapes
+from permix_jax.train.base import code_digest
+from permix_jax.train.programs import rollouts_per_step, step_shapes
 
 _MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
 _PARTS, _TOKENS = "rollout.micro_batches", "train.micro_batch_tokens"
@@ -213,7 +213,7 @@ class _Judge:
         self.model = decoder_of(config, cache, mesh_of((len(self.devices), 1, 1), self.devices))
         self.reference: Fields = {}  # a mesh that suits the run, and one part: what is traced
         self._known: dict[tuple, object] = {}
-        self._code = _code()
+        self._code = code_digest(["."])  # any file may change a program
 
     def traced(self) -> list[Candidate]:
         """All valid settings. Raises NothingFits where no mesh suits the run."""
@@ -354,7 +354,7 @@ class _Judge:
                 return step_programs(config, self.model, mesh)[0]
 
         arguments = self._once(("arguments", *mesh.shape.values()), make)
-        keys = arguments.keys.update(shape=(_rollouts(config) // parts,))
+        keys = arguments.keys.update(shape=(rollouts_per_step(config) // parts,))
         return arguments._replace(keys=keys, rows=abstract_rows(step_shapes(config)[-1], mesh))
 
     def _key(self, what: str, name: str, config: ConfigDict) -> str:
@@ -380,13 +380,3 @@ def _packed_tokens(config: ConfigDict) -> int:
     """Tokens that scoring and update compute, padding included."""
     shape = step_shapes(config)[-1]
     return shape.parts * shape.rows * shape.width
-
-
-def _rollouts(config: ConfigDict) -> int:
-    return config.train.problems_per_step * config.rollout.group_size
-
-
-def _code() -> str:
-    """A hash of the package: any of its files may change a program."""
-    files = sorted(Path(permix_jax.__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -24,8 +24,8 @@ from permix_jax.train.run import Run, base_is_stored
 from permix_jax.train.supervised import SHOWN, learn
 
 # What the base depends on beside its config: a change of this code makes a new base.
-_CODE = ("models", "formats", "personas", "tasks", "tasks/datasets", "core/persona.py",
-         "core/problem.py", "core/keys.py", "core/randomness.py", "train/supervised.py",
+_CODE = ("models", "formats", "personas", "tasks", "core/persona.py", "core/problem.py",
+          "core/keys.py", "core/randomness.py", "train/supervised.py",
          "train/state.py", "train/optimizer.py", "train/loop.py", "train/gradients.py")  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax")
 
@@ -45,10 +45,10 @@ def base_folder(config: ConfigDict, task: Task, policy: Policy, cache: Path) -> 
 
 
 def code_digest(parts: Sequence[str]) -> str:
-    """A hash of the code in some folders (their own files) and files of the package."""
+    """A hash of the code in some folders and files of the package; ".": of all."""
     digest, root = hashlib.sha256(), Path(permix_jax.__file__).parent
     for part in parts:
-        files = sorted((root / part).glob("*.py")) if (root / part).is_dir() else [root / part]
+        files = sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]
         for file in files:
             digest.update(file.read_bytes())
     return digest.hexdigest()

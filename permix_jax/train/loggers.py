@@ -7,7 +7,6 @@ can fail at any time, and the run goes on: metrics.jsonl has all.
 import contextlib
 import importlib.util
 import io
-import json
 import logging
 import os
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from permix_jax.core.distributed import is_main
-from permix_jax.core.files import json_rows, write_json
+from permix_jax.core.files import json_rows, read_object, write_json
 from permix_jax.core.places import at_hand
 
 _LOG = logging.getLogger(__name__)
@@ -208,8 +207,8 @@ class Loggers:
         if not path.exists():
             name = self._workdir.absolute().name
             write_json(path, {"id": uuid.uuid4().hex[:8], "name": name})
-        kept = json.loads(path.read_text("utf-8"))
-        record = json.loads((self._workdir / "config.json").read_text("utf-8"))
+        kept = read_object(path, "")
+        record = read_object(self._workdir / "config.json", "")
         config = record["config"] | {"run": {name: record.get(name) for name in _OF_RUN}}
         folder = self._workdir
         if not isinstance(folder, Path):  # a store, to which the services do not write

@@ -54,11 +54,10 @@ METRICS = {
     "perf/peak_memory_gib": Metric("GiB", "the most that a device has held since the start"),
 }
 _PATTERNS = {
-    re.compile(re.sub(r"<\w+>", ".+", re.escape(name).replace(r"\<", "<").replace(r"\>", ">"))): x
-    for name, x in METRICS.items()
+    re.compile(re.sub(r"<\w+>", ".+", re.escape(name))): entry for name, entry in METRICS.items()
 }
 
 
 def metric(name: str) -> Metric | None:
     """The entry of a metric as `metrics.jsonl` has it; None where there is none."""
-    return next((x for pattern, x in _PATTERNS.items() if pattern.fullmatch(name)), None)
+    return next((entry for pattern, entry in _PATTERNS.items() if pattern.fullmatch(name)), None)

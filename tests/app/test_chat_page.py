@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import requests
+from gallery import chromium
 
 from permix_jax.app.chat import Answers, CannotAsk
 from permix_jax.app.chat_page import serve_chat
@@ -123,11 +124,8 @@ class _Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
+    browser, driver = chromium(), shutil.which("chromedriver")
+    if not (browser and driver):
         pytest.skip("no Chromium with its driver is installed")
     folder = tmp_path_factory.mktemp("browser")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -135,7 +133,7 @@ def browser(tmp_path_factory):
     process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
         port = next(filter(None, (re.search(r"port (\d+)\.", line) for line in process.stdout)))[1]
-        options = {"binary": chromium, "args": arguments}
+        options = {"binary": browser, "args": arguments}
         made = _Browser(f"http://127.0.0.1:{port}", options)
         yield made
         requests.delete(made.url, timeout=60)

@@ -1,17 +1,15 @@
 """The page in a real browser, where there is one."""
 
 import re
-import shutil
 import subprocess
 
 import pytest
+from gallery import chromium
 from synthetic_run import write_run
 
 from permix_jax.report.run_page import write_run_report
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+CHROMIUM = chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 ATTACK = "</script><script>document.title = 'broken out'</script><img src=x onerror=alert(1)>"
 
