@@ -39,6 +39,11 @@ class Store:
             extra = _EXTRAS.get(scheme)
             remedy = f"pip install 'permix_jax[{extra}]'" if extra else "install that package"
             raise ImportError(f"{scheme}:// needs another package ({error}); {remedy}") from None
+        except ValueError:
+            raise ValueError(
+                f"{scheme}:// is no store that fsspec knows; use an address such as "
+                "s3://bucket/run or gs://bucket/run, or a folder"
+            ) from None
         self._worked: set[tuple[str, str]] = set()  # "read" or "write", and the bucket
         self._gone = False
 

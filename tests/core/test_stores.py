@@ -103,3 +103,8 @@ def test_a_missing_file_is_an_answer_when_read_and_no_answer_when_written(waits)
     with pytest.raises(FileExistsError):
         store.call("write", ADDRESS, failing(1, FileExistsError("there is one")))
     assert waits == [0.5, 1]
+
+
+def test_an_unknown_kind_of_store_is_named_with_those_that_are_known():
+    with pytest.raises(ValueError, match=r"^s4:// is no store .*; use an address such as s3://"):
+        stores.store_of("s4")
